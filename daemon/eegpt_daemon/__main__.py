@@ -1,0 +1,27 @@
+"""`python -m eegpt_daemon LOG_ROOT [--config PATH]`: the detached daemon itself, launched by the CLI."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from eegpt_daemon.cli import Refused, live
+from eegwatch.run import config as configuration
+from eegwatch.run.config import ConfigError
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("logs", type=Path)
+    parser.add_argument("--config", type=Path)
+    arguments = parser.parse_args()
+    try:
+        return live(arguments.logs, configuration.load(arguments.config) if arguments.config else None)
+    except (Refused, ConfigError, OSError) as error:
+        print(f"eegpt-daemon: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

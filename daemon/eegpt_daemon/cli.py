@@ -1,0 +1,331 @@
+"""`eegpt-daemon`: start, status, stop, restart, resume, check, logs. Every action goes through the control file.
+
+Exit codes: 0 done · 1 refused, failed, died, or already running · 2 wrong usage · 3 no daemon is running ·
+75 try again · 78 wrong configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from eegwatch import __version__
+from eegwatch.run import config as configuration
+from eegwatch.run.config import Config, ConfigError
+from eegwatch.run.control import (
+    CONTROL,
+    HEARTBEAT_S,
+    AnswerWatch,
+    Locked,
+    daemon_pid,
+    latest_state,
+    log_root,
+    send,
+    unsafe_control,
+)
+from eegwatch.run.folder import TRAINER_LOG, newest_run
+from eegwatch.run.log import Tail
+from eegwatch.run.records import DaemonState
+from eegwatch.run.summary import summarise
+from eegwatch.wording import clock, duration, plain
+
+OK, FAILED, USAGE, NOT_RUNNING, TRY_AGAIN, WRONG_CONFIG = 0, 1, 2, 3, 75, 78
+HEAVY = ("torch", "mne", "edfio", "torchmetrics")
+DAEMON_OUT = "daemon.out"  # what a crash of the supervisor itself printed
+START_TIMEOUT_S = 30.0
+ANSWER_TIMEOUT_S = 600.0  # a resume answers with its first step, and preparation may come before it
+
+
+class Refused(Exception):
+    """A command line that cannot be carried out: the words, and the exit code."""
+
+    def __init__(self, message: str, code: int = FAILED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    try:
+        code: int = arguments.action(arguments, log_root(arguments.logs))
+        return code
+    except ConfigError as error:
+        print(f"eegpt-daemon: {error}", file=sys.stderr)
+        return WRONG_CONFIG
+    except Refused as error:
+        print(f"eegpt-daemon: {error}", file=sys.stderr)
+        return error.code
+    except OSError as error:
+        print(f"eegpt-daemon: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("eegpt-daemon: interrupted; a command already sent is still carried out", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="eegpt-daemon", description="Trains EEGPT probes and obeys the control file.")
+    top.add_argument("--version", action="version", version=f"eegpt-daemon {__version__}")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, help_text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help_text, description=help_text)
+        sub.add_argument("--logs", metavar="DIR", help="log root (default: $EEGWATCH_LOGS, else ./logs)")
+        return sub
+
+    sub = command("start", "start a daemon and a new run")
+    sub.add_argument("--config", type=Path, metavar="PATH", help="configuration (default: the demo)")
+    sub.add_argument("--foreground", action="store_true", help="stay in this terminal; Ctrl-C checkpoints and ends")
+    sub.set_defaults(action=start)
+    sub = command("status", "say what the daemon is doing, and since when")
+    sub.add_argument("--json", action="store_true")
+    sub.set_defaults(action=status)
+    sub = command("stop", "checkpoint, end the run and the daemon")
+    sub.set_defaults(action=stop)
+    sub = command("restart", "stop the run and start a new one from step 0")
+    sub.add_argument("--config", type=Path, metavar="PATH", help="another configuration (default: the run's own)")
+    sub.set_defaults(action=restart)
+    sub = command("resume", "go on with the newest run: rejoin the schedule, or with an LR of your choice")
+    sub.add_argument("--lr", type=float, metavar="X", help="a manual learning rate (default: rejoin the schedule)")
+    sub.add_argument("--then", choices=("anneal", "hold", "scale"), default=None, help="after --lr (default: anneal)")
+    sub.add_argument("--checkpoint", metavar="PATH", help="resume from this one (default: the newest good one)")
+    sub.add_argument("--force", action="store_true", help="allow an LR above the declared peak")
+    sub.set_defaults(action=resume)
+    sub = command("check", "check a configuration without starting anything")
+    sub.add_argument("--config", type=Path, required=True, metavar="PATH")
+    sub.set_defaults(action=check)
+    sub = command("logs", "print what the trainer printed")
+    sub.add_argument("-f", "--follow", action="store_true", help="go on as it grows")
+    sub.set_defaults(action=show_logs)
+    return top
+
+
+def require_heavy() -> None:
+    """Raises Refused, with the one line to type, where only the monitor is installed."""
+    missing = [name for name in HEAVY if importlib.util.find_spec(name) is None]
+    if missing:
+        raise Refused(f"training needs {', '.join(missing)}: pip install 'eegwatch[daemon]'")
+
+
+def shipped_config(name: str) -> Path:
+    """A configuration that comes with the package: in the wheel, or in the checkout's configs/."""
+    here = Path(__file__).resolve().parent
+    for folder in (here / "configs", here.parents[1] / "configs"):
+        if (folder / name).exists():
+            return folder / name
+    raise Refused(f"the shipped configuration {name} is missing from this installation; give --config PATH", USAGE)
+
+
+# ---- start ----
+
+
+def start(arguments: argparse.Namespace, logs: Path) -> int:
+    require_heavy()
+    path = arguments.config or shipped_config("demo.yaml")
+    config = configuration.load(path)
+    configuration.schedule_of(config, 1000, str(path))
+    pid = daemon_pid(logs)
+    if pid is not None:
+        raise Refused(_already_running(logs, pid))
+    if arguments.foreground:
+        return live(logs, config)
+    launch(logs, ["--config", str(path.resolve())])
+    watched = newest_run(logs)
+    print(f"started: daemon pid {daemon_pid(logs)}, run {_current_run(logs) or (watched.name if watched else '?')}")
+    print(f"watch it:  eegwatch {logs}      stop it:  eegpt-daemon stop --logs {logs}")
+    return OK
+
+
+def _already_running(logs: Path, pid: int) -> str:
+    state = latest_state(logs)
+    what = f"{state.state}, run {state.run_id}" if state else "starting"
+    return f"already running: daemon pid {pid} on {logs} ({what}); a new run: eegpt-daemon restart --config PATH"
+
+
+def live(logs: Path, config: Config | None) -> int:
+    """Be the daemon, in this process."""
+    from eegpt_daemon.supervisor import Supervisor
+
+    try:
+        supervisor = Supervisor(logs.resolve(), lambda text: print(f"{clock(time.time())} {plain(text)}", flush=True))
+    except Locked as held:
+        raise Refused(_already_running(logs, held.args[0] or 0)) from None
+    if config is not None:
+        supervisor.start(config)
+    return supervisor.run()
+
+
+def launch(logs: Path, arguments: list[str]) -> None:
+    """Start a detached daemon and wait until it says that it trains or idles. Raises Refused if it dies."""
+    logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    watch = AnswerWatch(logs)
+    out = os.open(logs / DAEMON_OUT, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "eegpt_daemon", str(logs.resolve()), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    finally:
+        os.close(out)
+    end = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < end:
+        for record in watch.poll():
+            if isinstance(record, DaemonState) and record.pid == process.pid and record.state in ("preparing", "idle"):
+                return
+        if process.poll() is not None:
+            words = (logs / DAEMON_OUT).read_text(errors="replace").strip().splitlines()
+            raise Refused(f"the daemon died while starting: {words[-1] if words else process.returncode}")
+        time.sleep(0.05)
+    raise Refused(f"the daemon (pid {process.pid}) did not report within {START_TIMEOUT_S:.0f} s", TRY_AGAIN)
+
+
+# ---- commands through the control file ----
+
+
+def _current_run(logs: Path) -> str | None:
+    state = latest_state(logs)
+    if state is not None and state.run_id is not None:
+        return state.run_id
+    newest = newest_run(logs)
+    return newest.name if newest else None
+
+
+def _require_daemon(logs: Path, instead: str) -> None:
+    if daemon_pid(logs) is not None:
+        return
+    state = latest_state(logs)
+    if state is not None and state.state != "exited":
+        when = f"its last sign of life was {duration(time.time() - state.time)} ago ({state.state})"
+        raise Refused(f"no daemon is running on {logs}: it died; {when}; {instead}", NOT_RUNNING)
+    raise Refused(f"no daemon is running on {logs}; {instead}", NOT_RUNNING)
+
+
+def ask(logs: Path, name: str, **fields: object) -> int:
+    """Send one command, print each answer as it comes, and return the exit code for the last."""
+    problem = unsafe_control(logs / CONTROL)
+    if problem is not None:
+        raise Refused(f"the daemon will not obey this file: {problem}")
+    watch = AnswerWatch(logs)
+    command_id = send(logs, name, _current_run(logs), **fields)
+    for answer in watch.answers(command_id, ANSWER_TIMEOUT_S, lambda: daemon_pid(logs) is not None):
+        effect = ", ".join(f"{key} {value}" for key, value in (answer.effect or {}).items() if value is not None)
+        details = "; ".join(part for part in (answer.reason, effect) if part)
+        print(f"{name}: {answer.status}" + (f": {plain(details)}" if details else ""), flush=True)
+        if answer.status in ("done", "rejected", "failed", "expired"):
+            return OK if answer.status == "done" else FAILED
+    if daemon_pid(logs) is None:
+        raise Refused(f"{name}: the daemon died before it answered; see {logs / DAEMON_OUT}")
+    raise Refused(f"{name}: no answer within {ANSWER_TIMEOUT_S:.0f} s; it is still queued", TRY_AGAIN)
+
+
+def stop(arguments: argparse.Namespace, logs: Path) -> int:
+    _require_daemon(logs, "there is nothing to stop")
+    code = ask(logs, "stop", exit=True)
+    end = time.monotonic() + 5
+    while daemon_pid(logs) is not None and time.monotonic() < end:
+        time.sleep(0.05)
+    return code
+
+
+def restart(arguments: argparse.Namespace, logs: Path) -> int:
+    config = None
+    if arguments.config is not None:
+        configuration.load(arguments.config)
+        config = str(arguments.config.resolve())
+    _require_daemon(logs, "a new run: eegpt-daemon start --config PATH")
+    return ask(logs, "restart", config=config)
+
+
+def resume(arguments: argparse.Namespace, logs: Path) -> int:
+    if arguments.then is not None and arguments.lr is None:
+        raise Refused("--then says what follows a manual LR: give --lr X too, or neither to rejoin the schedule", USAGE)
+    if daemon_pid(logs) is None:
+        if newest_run(logs) is None:
+            raise Refused(f"no run in {logs} to resume; a new one: eegpt-daemon start --config PATH", NOT_RUNNING)
+        require_heavy()
+        launch(logs, [])
+        print(f"no daemon was running: started one (pid {daemon_pid(logs)})")
+    then = arguments.then or ("anneal" if arguments.lr is not None else None)
+    fields = {"lr": arguments.lr, "then": then, "checkpoint": arguments.checkpoint, "force": arguments.force or None}
+    return ask(logs, "resume", **fields)
+
+
+# ---- what is ----
+
+
+def status(arguments: argparse.Namespace, logs: Path) -> int:
+    """0 a daemon lives, 1 it died without saying so, 3 none is running."""
+    pid, state = daemon_pid(logs), latest_state(logs)
+    newest = newest_run(logs)
+    summary = summarise(newest) if newest else None
+    died = pid is None and state is not None and state.state != "exited"
+    word = state.state if pid is not None and state else "died" if died else "not running"
+    age = time.time() - state.time if state else None
+    if pid is not None and age is not None and age > 5 * HEARTBEAT_S:
+        word = "hung"
+    if arguments.json:
+        tree = {
+            "daemon": word,
+            "pid": pid,
+            "since": state.time if state else None,
+            "reason": state.reason if state else None,
+            "logs": str(logs),
+            "run": summary.as_dict() if summary else None,
+        }
+        print(json.dumps(tree))
+    else:
+        since = f" (last sign of life {duration(age)} ago)" if age is not None else ""
+        print(f"daemon   {word}" + (f", pid {pid}" if pid else "") + since)
+        if state is not None and state.reason:
+            print(f"         {plain(state.reason)}")
+        if summary is not None:
+            print(summary.text())
+        else:
+            print(f"run      none in {logs}")
+    if pid is not None:
+        return OK
+    return FAILED if died else NOT_RUNNING
+
+
+def check(arguments: argparse.Namespace, logs: Path) -> int:
+    """Load a configuration, and say what its schedule is."""
+    from eegwatch.schedule import final_rate, initial_rate, peak_rate
+
+    config = configuration.load(arguments.config)
+    schedule = configuration.schedule_of(config, 1000, str(arguments.config))
+    print(f"{arguments.config}: {type(schedule).__name__}, {config.training.max_epochs} epochs")
+    print(f"rates    initial {initial_rate(schedule):.3g}, peak {peak_rate(schedule):.3g}, final {final_rate(schedule):.3g}")
+    return OK
+
+
+def show_logs(arguments: argparse.Namespace, logs: Path) -> int:
+    run = newest_run(logs)
+    if run is None:
+        raise Refused(f"no run in {logs}", NOT_RUNNING)
+    tail = Tail(run / TRAINER_LOG)
+    try:
+        while True:
+            while data := tail.read().data:
+                sys.stdout.write("".join(plain(line) + "\n" for line in data.decode("utf-8", "replace").splitlines()))
+                sys.stdout.flush()
+            if not arguments.follow:
+                return OK
+            time.sleep(0.2)
+    except KeyboardInterrupt:
+        return OK
+    except BrokenPipeError:
+        sys.stderr.close()  # `eegpt-daemon logs | head`: nobody reads on
+        return OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The networks: the frozen EEGPT encoder and the probe that is trained on its features."""

@@ -1,0 +1,102 @@
+"""What the supervisor tells a trainer process, and what it hears back: one JSON value down, JSON lines both ways.
+
+Down the trainer's standard input: commands. Up a pipe: its phase, and `progress`, counted by the training loop
+itself, so that a hung loop is seen although its process lives.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import threading
+import time
+from typing import Any, Literal
+
+import msgspec
+
+SUPERVISOR_GONE = "the supervisor is gone"
+
+
+class Attempt(msgspec.Struct, kw_only=True):
+    """One attempt: its number, what it resumes from, and the manual changes of the rate so far."""
+
+    attempt: int = 1
+    parent: str | None = None
+    checkpoint: str | None = None
+    overrides: list[dict[str, Any]] = []
+    command: str | None = None
+    notes: list[str] = []
+
+
+class Order(msgspec.Struct, kw_only=True):
+    """From the supervisor to the trainer."""
+
+    order: Literal["stop", "checkpoint"]
+    reason: str = "stopped"
+    command: str | None = None
+
+
+class Phase(msgspec.Struct, kw_only=True):
+    """From the trainer to the supervisor."""
+
+    state: str
+    progress: int
+    step: int = 0
+    reason: str | None = None
+
+
+class Link:
+    """The trainer's end: orders arrive in a thread, phases go out without ever blocking the loop."""
+
+    def __init__(self, status_fd: int) -> None:
+        self._fd = status_fd
+        os.set_blocking(status_fd, False)
+        self._orders: queue.Queue[Order] = queue.Queue()
+        self._state, self._progress, self._step, self._reason = "starting", 0, 0, None
+        self._sent = 0.0
+        signal.signal(signal.SIGTERM, lambda *_: self._orders.put(Order(order="stop")))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in --foreground is the supervisor's to handle
+        threading.Thread(target=self._listen, name="orders", daemon=True).start()
+
+    def _listen(self) -> None:
+        decoder, buffer = msgspec.json.Decoder(Order), b""
+        while data := os.read(0, 1 << 16):  # not sys.stdin: its buffer's lock cannot be had when the process exits
+            *lines, buffer = (buffer + data).split(b"\n")
+            for line in lines:
+                self._orders.put(decoder.decode(line))
+        self._orders.put(Order(order="stop", reason=SUPERVISOR_GONE))
+
+    def order(self) -> Order | None:
+        """The next order, if any."""
+        try:
+            return self._orders.get_nowait()
+        except queue.Empty:
+            return None
+
+    def put_back(self, order: Order) -> None:
+        self._orders.put(order)
+
+    def phase(self, state: str, step: int = 0, reason: str | None = None) -> None:
+        """Enter a phase: said at once."""
+        self._state, self._step, self._reason = state, step, reason
+        self._progress += 1
+        self._send()
+
+    def tick(self, step: int, reason: str | None = None) -> None:
+        """Count one unit of work; said at most once a second."""
+        self._progress += 1
+        self._step = step
+        self._reason = reason or self._reason
+        if time.monotonic() - self._sent > 1.0:
+            self._send()
+
+    def _send(self) -> None:
+        self._sent = time.monotonic()
+        phase = Phase(state=self._state, progress=self._progress, step=self._step, reason=self._reason)
+        try:
+            os.write(self._fd, msgspec.json.encode(phase) + b"\n")
+        except BlockingIOError:
+            pass  # the pipe is full: the supervisor is slow, and the next phase says more than this one
+        except BrokenPipeError:
+            self._orders.put(Order(order="stop", reason=SUPERVISOR_GONE))

@@ -1,0 +1,97 @@
+"""Checkpoints that survive a power cut: written aside, fsynced, renamed, the folder fsynced, verified on load.
+
+Loaded with `weights_only=True` alone, so they hold tensors and plain types only (numpy's legacy RNG state and numpy
+scalars cannot be loaded back under torch >= 2.6).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import pickle
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eegwatch.run.folder import CHECKPOINTS
+
+VERSION = 1
+_NAME = re.compile(r"^step-(\d{8,})\.pt$")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be resumed from: which file, and what is wrong with it."""
+
+
+def name_of(step: int) -> str:
+    return f"{CHECKPOINTS}/step-{step:08d}.pt"
+
+
+def step_of(path: str | Path) -> int | None:
+    """The step in a checkpoint's file name, or None if it is not one."""
+    match = _NAME.match(Path(path).name)
+    return int(match[1]) if match else None
+
+
+def save(run_folder: Path, step: int, state: dict[str, Any]) -> tuple[str, str]:
+    """Write the state durably; returns (path relative to the run, sha256). Raises OSError when the disk is full.
+
+    A file of that name is replaced only by the rename, when the new one is complete and on disk.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getvalue()
+    target = run_folder / name_of(step)
+    target.parent.mkdir(mode=0o700, exist_ok=True)
+    free = shutil.disk_usage(target.parent).free
+    if free < 2 * len(content):
+        raise OSError(f"{target.parent}: {free / 1e6:.0f} MB free, a checkpoint needs {2 * len(content) / 1e6:.0f} MB")
+    aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.replace(aside, target)
+    sync_folder(target.parent)
+    return name_of(step), hashlib.sha256(content).hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A checkpoint's state. Raises CheckpointError for a file that is damaged, foreign or of another version."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such checkpoint") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()
+        raise CheckpointError(f"{path}: damaged: {reason[0] if reason else error!r}") from None
+    if not isinstance(state, dict) or state.get("version") != VERSION:
+        raise CheckpointError(f"{path}: not a checkpoint of eegwatch version {VERSION}")
+    return state
+
+
+def prune(run_folder: Path, keep_last: int, keep: set[str]) -> None:
+    """Delete all but the newest `keep_last` checkpoints and those in `keep` (paths relative to the run)."""
+    folder = run_folder / CHECKPOINTS
+    found = sorted((step, path) for path in folder.iterdir() if (step := step_of(path)) is not None)
+    for step, path in found[: -keep_last or None]:
+        if name_of(step) not in keep:
+            path.unlink(missing_ok=True)
+    for stale in folder.glob(".*.tmp"):
+        stale.unlink(missing_ok=True)

@@ -1,0 +1,141 @@
+"""A run as its supervisor follows it: what its log says, which checkpoints are good, and the guard's findings."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from eegwatch.diagnosis.engine import Diagnosis
+from eegwatch.diagnosis.findings import ERROR, Finding
+from eegwatch.run.folder import CHECKPOINTS, RUN_LOG
+from eegwatch.run.history import items
+from eegwatch.run.log import AppendLog, Tail, run_decoder
+from eegwatch.run.records import Checkpoint, End, Run, Step, number
+from eegwatch.schedule import Schedule, declared_base, parse
+
+
+class BadCheckpoint(ValueError):
+    """A checkpoint that must not be resumed from, and why."""
+
+
+@dataclass
+class WatchedRun:
+    """Follow `folder`/run.jsonl; detectors run on it as it grows, and write their findings into it."""
+
+    folder: Path
+    run: Run | None = None
+    step: int = 0
+    total: int | None = None
+    end: End | None = None
+    first_step: Step | None = None  # of the newest attempt: what `done` reads back
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._tail = Tail(self.folder / RUN_LOG)
+        self._decoder = run_decoder()
+        self._diagnosis = Diagnosis()
+        self._log: AppendLog | None = None
+        self._quiet = False
+
+    @property
+    def run_id(self) -> str:
+        return self.folder.name
+
+    @property
+    def attempt(self) -> int:
+        return self.run.attempt if self.run else 0
+
+    @property
+    def complete(self) -> bool:
+        return self.total is not None and self.step >= self.total
+
+    def catch_up(self) -> None:
+        """Read what is there without writing findings: what the past held was said when it was the present."""
+        self._quiet = True
+        self.poll()
+        self._quiet = False
+
+    def poll(self) -> list[Finding]:
+        """Read what is new; returns (and logs) findings of severity error that were raised by it."""
+        raised: list[Finding] = []
+        while data := self._tail.read().data:
+            records = self._decoder.decode(data)
+            for record in records:
+                if isinstance(record, Step):
+                    self.step = record.step
+                    self.first_step = self.first_step or record
+                elif isinstance(record, Run):
+                    self.run, self.step, self.end, self.first_step = record, record.step, None, None
+                    self.total = record.total_steps
+                elif isinstance(record, Checkpoint):
+                    self.checkpoints.append(record)
+                elif isinstance(record, End):
+                    self.end = record
+            for item in items(records):
+                for finding in self._diagnosis.feed(item):
+                    raised += self._say(finding)
+        return raised
+
+    def _say(self, finding: Finding) -> list[Finding]:
+        if self._quiet:
+            return []
+        self.append(finding.record(time.time()))
+        return [finding] if finding.severity == ERROR else []
+
+    def append(self, record: Any) -> None:
+        """Add a record of the supervisor's own to the run log (a finding, the `end` of a trainer that died)."""
+        self._log = self._log or AppendLog(self.folder / RUN_LOG)
+        self._log.append(record)
+
+    def close(self) -> None:
+        self._tail.close()
+        if self._log is not None:
+            self._log.close()
+
+    # ---- what a resume needs ----
+
+    def declared(self) -> Schedule | None:
+        """The author's schedule, without manual changes."""
+        return declared_base(parse(self.run.schedule)) if self.run and self.run.schedule else None
+
+    def newest_good(self) -> tuple[str | None, list[str]]:
+        """(path of the newest checkpoint that verifies, what was wrong with newer ones)."""
+        problems: list[str] = []
+        folder = self.folder / CHECKPOINTS
+        for path in sorted(folder.glob("step-*.pt"), reverse=True):
+            name = f"{CHECKPOINTS}/{path.name}"
+            try:
+                self.verify(name)
+            except BadCheckpoint as error:
+                problems.append(str(error))
+                continue
+            return name, problems
+        return None, problems
+
+    def verify(self, name: str) -> int:
+        """The step of a checkpoint that is whole, by the hash in the run log. Raises BadCheckpoint."""
+        path = self.folder / name
+        known = [c for c in self.checkpoints if c.path == name]
+        if Path(name).parent.as_posix() != CHECKPOINTS or path.is_symlink():
+            raise BadCheckpoint(f"{name} is not a checkpoint of this run; give {CHECKPOINTS}/step-….pt")
+        if not known:
+            raise BadCheckpoint(f"{name} is not in the run log: it was never durable")
+        try:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise BadCheckpoint(f"{name} cannot be read: {error.strerror}") from None
+        if known[-1].sha256 is not None and digest != known[-1].sha256:
+            raise BadCheckpoint(f"{name} is damaged: its hash is not the logged one")
+        return known[-1].step
+
+    def overrides_until(self, step: int) -> list[dict[str, Any]]:
+        """Manual changes that hold at a checkpoint of this step."""
+        return [o for o in (self.run.overrides if self.run else []) if int(o["from_step"]) <= step]
+
+
+def numbers(record: Step | None) -> dict[str, Any]:
+    """The values that a step read back: what `done` may claim."""
+    return {} if record is None else {"lr": number(record.lr), "step": record.step}

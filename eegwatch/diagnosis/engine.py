@@ -1,0 +1,153 @@
+"""All detectors over one run, incremental: feed it what the log says, ask it what is wrong.
+
+The monitor, `eegwatch check` and the daemon's guard run this same engine.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from eegwatch.diagnosis.causes import Situation
+from eegwatch.diagnosis.findings import ERROR, INFO, SEVERITIES, WARNING, Cause, Finding
+from eegwatch.diagnosis.lr import LrWatch
+from eegwatch.diagnosis.precision import Precision
+from eegwatch.run.history import Item, StepBlock
+from eegwatch.run.records import Run
+from eegwatch.schedule import Schedule, ScheduleError, declared_base, final_rate, initial_rate, parse, peak_rate
+from eegwatch.wording import short_rate
+
+AGREE = 1e-6  # declared and expected rates are typed by hand: 3e-6 and 3.0e-06 must agree, 1.2e-7 must not
+
+
+class Diagnosis:
+    """Findings over a run's records. `feed` returns the findings that changed; `findings` holds the present ones."""
+
+    def __init__(self, precision: Precision | None = None, lags: tuple[int, ...] = (0,)) -> None:
+        """`precision`, `lags`: how somebody else's log prints its rates and which rate it logs (see LrWatch)."""
+        self._precision = precision or Precision(full=True)
+        self._lags = lags
+        self.run: Run | None = None
+        self.schedule: Schedule | None = None
+        self.lr: LrWatch | None = None
+        self._present: dict[str, Finding] = {}
+
+    def feed(self, item: Item) -> list[Finding]:
+        """Take one item of `history.items`; returns findings raised, changed or resolved by it."""
+        if isinstance(item, Run):
+            return self._begin(item)
+        if isinstance(item, StepBlock) and len(item):
+            return self._steps(item)
+        return []
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What is wrong now, the worst first; a learning-rate fault with the figures of this moment."""
+        present = dict(self._present)
+        if self.lr is not None and self.lr.fault is not None:
+            fault = self.lr.fault.finding()
+            present[fault.rule] = fault
+        return sorted(present.values(), key=lambda f: (SEVERITIES.index(f.severity), not f.rule.startswith("lr")))
+
+    def _begin(self, run: Run) -> list[Finding]:
+        changes: list[Finding] = []
+        last = self.lr.last if self.lr else None
+        if self.lr is not None and self.lr.fault is not None:
+            changes.append(
+                self.lr.fault.finding().resolved(run.step, f"a new attempt ({run.attempt}) began at step {run.step:,}")
+            )
+        if "loss_nonfinite" in self._present:
+            old = self._present.pop("loss_nonfinite")
+            changes.append(old.resolved(run.step, f"a new attempt ({run.attempt}) began at step {run.step:,}"))
+        self.run, self.lr, self.schedule = run, None, None
+        if run.schedule is None:
+            return changes
+        try:
+            self.schedule = parse(run.schedule)
+        except ScheduleError as error:
+            return [*changes, *self._raise(Finding("config_mismatch", ERROR, run.step, run.step, str(error)))]
+        restored = run.restored or {}
+        situation = Situation(
+            schedule=self.schedule,
+            steps_per_epoch=run.steps_per_epoch,
+            accumulate=run.accumulate,
+            world_size=run.world_size,
+            epochs=run.epochs,
+            start=run.step,
+            restored_position=restored.get("position"),
+            restored_total=restored.get("total_steps"),
+        )
+        self.lr = LrWatch(situation, self._precision, self._lags)
+        self.lr.last = last
+        return changes + self._declared_against_expected(run, self.schedule)
+
+    def _declared_against_expected(self, run: Run, schedule: Schedule) -> list[Finding]:
+        """`config_mismatch`: the declared schedule does not have the rates that `expected:` asks for."""
+        base = declared_base(schedule)
+        wrong: list[str] = []
+        floor_cause = None
+        for key, value in (
+            ("initial_lr", initial_rate(base)),
+            ("peak_lr", peak_rate(base)),
+            ("final_lr", final_rate(base)),
+        ):
+            meant = (run.expected or {}).get(key)
+            if meant is None or np.isclose(value, meant, rtol=AGREE, atol=0):
+                continue
+            wrong.append(f"{key.removesuffix('_lr')} {short_rate(value)}, expected {short_rate(meant)}")
+            final_div = getattr(base, "final_div_factor", None)
+            if key == "final_lr" and final_div and np.isclose(peak_rate(base) / final_div, meant, rtol=AGREE):
+                right = initial_rate(base) / meant
+                says = f"final_div_factor divides the initial rate: write final_div_factor: {right:g}"
+                floor_cause = Cause("final_div_factor_from_initial", says, says=says)
+        if not wrong:
+            self._present.pop("config_mismatch", None)
+            return []
+        message = f"the declared schedule does not have the rates of expected: {'; '.join(wrong)}"
+        if floor_cause:
+            message += f" ({floor_cause.says})"
+        return self._raise(
+            Finding(
+                "config_mismatch",
+                WARNING,
+                run.step,
+                run.step,
+                message,
+                floor_cause,
+                headline=message,
+                remedy=floor_cause.says if floor_cause else "correct training.scheduler or expected:",
+            )
+        )
+
+    def _steps(self, block: StepBlock) -> list[Finding]:
+        changes = self.lr.feed(block) if self.lr is not None else []
+        broken = ~np.isfinite(block.loss)
+        if broken.any() and "loss_nonfinite" not in self._present:
+            step = int(block.step[int(np.argmax(broken))])
+            value = float(block.loss[int(np.argmax(broken))])
+            message = f"the loss is {value} since step {step:,}"
+            changes += self._raise(
+                Finding(
+                    "loss_nonfinite",
+                    ERROR,
+                    step,
+                    step,
+                    message,
+                    headline=message,
+                    remedy="resume from the last checkpoint before it with a lower LR",
+                )
+            )
+        elif "loss_nonfinite" in self._present and not broken[-1]:
+            old = self._present.pop("loss_nonfinite")
+            back = int(block.step[int(np.flatnonzero(broken)[-1]) + 1]) if broken.any() else int(block.step[0])
+            changes.append(old.resolved(back, f"the loss is finite again since step {back:,}"))
+        return changes
+
+    def _raise(self, finding: Finding) -> list[Finding]:
+        self._present[finding.rule] = finding
+        return [finding]
+
+
+def worst(findings: list[Finding]) -> str:
+    """The highest severity among findings: error, warning, info, or "" for none."""
+    severities = {finding.severity for finding in findings}
+    return next((s for s in (ERROR, WARNING, INFO) if s in severities), "")

@@ -1,0 +1,88 @@
+"""A finding: what is seen (`rule`), how bad, since when, what it costs, why, and what to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from eegwatch.run.records import Finding as FindingRecord
+
+INFO, WARNING, ERROR, RESOLVED = "info", "warning", "error", "resolved"
+SEVERITIES = (ERROR, WARNING, INFO, RESOLVED)
+
+# Facts are proved by the records (learning rate, counters, non-finite numbers); the rest is evidence.
+FACTS = frozenset({"lr_stuck", "lr_off_schedule", "lr_jump", "no_warmup", "loss_nonfinite", "config_mismatch"})
+
+
+@dataclass(frozen=True)
+class Cause:
+    """faults.md's cause: the likeliest name, the numbers behind it, and what explains the records equally well."""
+
+    name: str
+    evidence: str
+    position: float | list[float] | None = None
+    alternatives: tuple[str, ...] = ()
+    says: str = ""
+    separates_at: int | None = None
+    killed: dict[str, int] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "evidence": self.evidence,
+            "position": self.position,
+            "alternatives": list(self.alternatives),
+            "separates_at": self.separates_at,
+            "killed": self.killed,
+        }
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing a detector says. `message` is a whole sentence; `why` and `remedy` are its parts for a screen."""
+
+    rule: str
+    severity: str
+    step: int
+    since_step: int
+    message: str
+    cause: Cause | None = None
+    headline: str = ""
+    why: str = ""
+    remedy: str = ""
+
+    @property
+    def is_fact(self) -> bool:
+        return self.rule in FACTS
+
+    @property
+    def bad(self) -> bool:
+        return self.severity in (WARNING, ERROR)
+
+    def resolved(self, step: int, message: str) -> Finding:
+        return replace(self, severity=RESOLVED, step=step, message=message, why="", remedy="")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The interface of `eegwatch check --json`."""
+        return {
+            "rule": self.rule,
+            "severity": self.severity,
+            "step": self.step,
+            "since_step": self.since_step,
+            "message": self.message,
+            "cause": self.cause.as_dict() if self.cause else None,
+            "remedy": self.remedy or None,
+        }
+
+    def record(self, time: float) -> FindingRecord:
+        """As it is written into the run log."""
+        cause = self.cause.as_dict() if self.cause else None
+        return FindingRecord(
+            time=time,
+            rule=self.rule,
+            severity=self.severity,
+            step=self.step,
+            since_step=self.since_step,
+            message=self.message,
+            cause=cause,
+        )

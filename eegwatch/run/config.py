@@ -1,0 +1,368 @@
+"""The configuration of a run: the users' YAML keys, checked, with every default in one place.
+
+Shared by both programs: the daemon runs it, the monitor reads the declared schedule and `expected:` from it.
+A key that nobody knows is an error with the nearest known name. `${NAME}` and `${NAME:-default}` are expanded.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import re
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import yaml
+
+from eegwatch.schedule import Schedule, ScheduleError, parse
+
+INJECTIONS = ("scheduler_stepped_per_epoch",)
+
+
+class ConfigError(ValueError):
+    """What is wrong in which file, under which key, and what to write instead: one line."""
+
+
+class Part(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A mapping of the YAML file."""
+
+
+class Experiment(Part):
+    name: str = "eegpt"
+    description: str = ""
+    seed: int = 42
+
+
+class Synthetic(Part):
+    """A corpus to generate at `data.root_dir` if nothing is there: real EDF files, synthetic signals (eeg_notes 6)."""
+
+    train_recordings: int = 60
+    eval_recordings: int = 30
+    seconds: float = 62.0
+    contrast: float = 1.9
+    seed: int = 3
+
+
+class Data(Part):
+    root_dir: str = "${BGB_DATA_ROOT}"
+    cache_dir: str = "${EEGWATCH_CACHE:-~/.cache/eegwatch}/features"
+    batch_size: int = 32
+    num_workers: int = 0
+    pin_memory: bool = False
+    persistent_workers: bool = False
+    prefetch_factor: int | None = None
+    window_duration: float = 4.0
+    window_stride: float = 2.0
+    sampling_rate: int = 256
+    n_channels: int | None = None
+    channels: list[str] | None = None
+    missing: Literal["interpolate", "drop", "zero"] = "interpolate"
+    reference: Literal["average", "none"] = "average"
+    scaling: Literal["millivolt", "zscore"] = "millivolt"
+    val_fraction: float = 0.15
+    min_duration: float = 60.0
+    max_rejected: float = 0.05
+    synthetic: Synthetic | None = None
+
+
+class Backbone(Part):
+    name: str = "eegpt"
+    checkpoint_path: str | None = None
+    freeze: bool = True
+    preset: Literal["large", "small"] = "large"
+
+
+class Probe(Part):
+    type: Literal["linear", "two_layer"] = "linear"
+    input_dim: int | None = None
+    hidden_dim: int = 128
+    n_classes: int = 2
+    dropout: float = 0.1
+    pooling: Literal["patches", "patches_and_tokens", "none"] | None = None
+    use_channel_adapter: bool = False
+
+
+class Model(Part):
+    backbone: Backbone = msgspec.field(default_factory=Backbone)
+    probe: Probe = msgspec.field(default_factory=Probe)
+
+
+class EarlyStopping(Part):
+    patience: int = 10
+    min_delta: float = 0.0
+    mode: Literal["max", "min"] = "max"
+    monitor: Literal["val_auroc", "val_loss", "val_balanced_accuracy"] = "val_auroc"
+
+
+class Optimizer(Part):
+    name: Literal["AdamW", "adamw"] = "AdamW"
+    lr: float | None = None
+    weight_decay: float = 0.01
+
+
+class Scheduler(Part):
+    """The declared schedule: our names or torch's class names; which keys a name takes is contract.md's table."""
+
+    name: str = "one_cycle"
+    unit: Literal["step", "epoch"] = "step"
+    max_lr: float | None = None
+    epochs: int | None = None
+    pct_start: float | None = None
+    anneal_strategy: Literal["cos", "linear"] | None = None
+    div_factor: float | None = None
+    final_div_factor: float | None = None
+    three_phase: bool | None = None
+    lr: float | None = None
+    initial_lr: float | None = None
+    final_lr: float | None = None
+    warmup: float | None = None
+    hold_until: float | None = None
+    warmup_steps: int | None = None
+    T_0: int | None = None
+    T_mult: int | None = None
+    power: float | None = None
+    gamma: float | None = None
+    step_size: int | None = None
+    milestones: list[int] | None = None
+
+
+class Training(Part):
+    max_epochs: int = 50
+    early_stopping: EarlyStopping | None = None
+    optimizer: Optimizer = msgspec.field(default_factory=Optimizer)
+    scheduler: Scheduler = msgspec.field(default_factory=Scheduler)
+    gradient_clip_val: float | None = 1.0
+    gradient_accumulation_steps: int = 1
+    val_check_interval: float = 1.0
+    weighted_loss: bool = False
+    checkpoint_minutes: float = 10.0
+    stop_at_target: bool = False
+    pace_steps_per_s: float | None = None
+
+
+class Logging(Part):
+    log_every_n_steps: int = 50
+    save_top_k: int = 3
+
+
+class TargetMetrics(Part):
+    auroc: float | None = None
+    tolerance: float = 0.0
+
+
+class Expected(Part):
+    """The rates that the author means; the declared schedule is held against them."""
+
+    initial_lr: float | None = None
+    peak_lr: float | None = None
+    final_lr: float | None = None
+
+
+class Guard(Part):
+    """What the daemon does when a detector finds a fault (severity error) in the run that it trains."""
+
+    on_error: Literal["warn", "stop", "checkpoint"] = "warn"
+
+
+class Config(Part):
+    experiment: Experiment = msgspec.field(default_factory=Experiment)
+    data: Data = msgspec.field(default_factory=Data)
+    model: Model = msgspec.field(default_factory=Model)
+    training: Training = msgspec.field(default_factory=Training)
+    logging: Logging = msgspec.field(default_factory=Logging)
+    target_metrics: TargetMetrics = msgspec.field(default_factory=TargetMetrics)
+    expected: Expected = msgspec.field(default_factory=Expected)
+    guard: Guard = msgspec.field(default_factory=Guard)
+    inject: Literal["scheduler_stepped_per_epoch"] | None = None
+
+
+TORCH_NAMES = {
+    "onecycle": "one_cycle",
+    "onecyclelr": "one_cycle",
+    "cosineannealinglr": "cosine",
+    "cosineannealing": "cosine",
+    "cosineannealingwarmrestarts": "cosine_restarts",
+    "linearlr": "linear",
+    "polynomiallr": "polynomial",
+    "exponentiallr": "exponential",
+    "steplr": "step",
+    "multisteplr": "multistep",
+    "constantlr": "constant",
+    "none": "constant",
+}
+SCHEDULE_NAMES = (
+    "one_cycle",
+    "warmup_hold_anneal",
+    "cosine",
+    "linear",
+    "cosine_restarts",
+    "polynomial",
+    "exponential",
+    "step",
+    "multistep",
+    "constant",
+)
+
+
+def load(path: Path, *, expand: bool = True) -> Config:
+    """Read and check a YAML file. Raises ConfigError with file, key and remedy in one line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    return parse_text(text, str(path), expand=expand)
+
+
+def parse_text(text: str, where: str, *, expand: bool = True) -> Config:
+    """As `load`, from the text itself; `where` names it in errors."""
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+        raise ConfigError(f"{where}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    if tree is None:
+        tree = {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{where}: the file must be a mapping of keys, not a {type(tree).__name__}")
+    tree = {key: value for key, value in tree.items() if value is not None}  # `data:` with nothing under it
+    _reject_unknown(tree, Config, where, "")
+    try:
+        config = msgspec.convert(tree, Config, strict=False)
+    except msgspec.ValidationError as error:
+        what, _, key = str(error).partition(" - at `$.")
+        raise ConfigError(f"{where}: {key.rstrip('`')}: {what[0].lower()}{what[1:]}") from None
+    if expand:
+        try:
+            config = msgspec.convert(_expanded(msgspec.to_builtins(config), ""), Config)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from None
+    _check(config, where)
+    return config
+
+
+def dump(config: Config) -> str:
+    """The configuration as run, every default filled in, as YAML."""
+    return yaml.safe_dump(msgspec.to_builtins(config), sort_keys=False, allow_unicode=True)
+
+
+def schedule_of(config: Config, steps_per_epoch: int, where: str = "configuration") -> Schedule:
+    """The declared schedule over the whole run. Raises ConfigError for parameters that the name does not take."""
+    scheduler = config.training.scheduler
+    declared = {key: value for key, value in msgspec.to_builtins(scheduler).items() if value is not None}
+    declared.pop("epochs", None)
+    name = schedule_name(scheduler.name)
+    if name not in SCHEDULE_NAMES:
+        near = difflib.get_close_matches(name, [*SCHEDULE_NAMES, *TORCH_NAMES], 1)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(SCHEDULE_NAMES)}"
+        raise ConfigError(f"{where}: training.scheduler.name: {scheduler.name} is not a schedule; {hint}")
+    rate_key = "lr" if name == "constant" else "max_lr"
+    if rate_key not in declared and config.training.optimizer.lr is not None:
+        declared[rate_key] = config.training.optimizer.lr
+    epochs = config.training.max_epochs
+    declared |= {"name": name, "total_steps": epochs if scheduler.unit == "epoch" else epochs * steps_per_epoch}
+    try:
+        schedule = parse(declared)
+    except ScheduleError as error:
+        raise ConfigError(f"{where}: training.scheduler: {str(error).removeprefix('schedule: ')}") from None
+    unused = sorted(set(declared) - {"name"} - set(schedule.__struct_fields__))
+    if unused:
+        raise ConfigError(
+            f"{where}: training.scheduler.{unused[0]}: a {name} schedule does not take it; remove the line"
+        )
+    return schedule
+
+
+def schedule_name(name: str) -> str:
+    """Our name for a schedule, from ours or torch's class name in any spelling."""
+    key = name.strip().lower()
+    return TORCH_NAMES.get(key.replace("_", "").replace("-", ""), key)
+
+
+def expected_rates(config: Config) -> dict[str, float]:
+    """The `expected:` block without its empty keys."""
+    rates: dict[str, float] = {k: v for k, v in msgspec.to_builtins(config.expected).items() if v is not None}
+    return rates
+
+
+def _reject_unknown(tree: dict[str, Any], part: type[Part], where: str, prefix: str) -> None:
+    hints = typing.get_type_hints(part)
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, 1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(hints)}"
+            raise ConfigError(f"{where}: {name} is not a key; {hint}")
+        inner = _part_of(hints[key])
+        if inner is not None and isinstance(value, dict):
+            _reject_unknown(value, inner, where, f"{name}.")
+
+
+def _part_of(hint: Any) -> type[Part] | None:
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    for option in options:
+        if isinstance(option, type) and issubclass(option, Part):
+            return option
+    return None
+
+
+_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+PATH_KEYS = ("root_dir", "cache_dir", "checkpoint_path")
+
+
+def _expanded(tree: Any, key: str) -> Any:
+    if isinstance(tree, dict):
+        return {name: _expanded(value, f"{key}.{name}" if key else name) for name, value in tree.items()}
+    if not isinstance(tree, str):
+        return tree
+
+    def value_of(match: re.Match[str]) -> str:
+        value = os.environ.get(match[1]) or match[2]
+        if value is None:
+            raise ConfigError(f"{key}: the environment variable {match[1]} is not set; export it or write the path")
+        return value
+
+    text = _VARIABLE.sub(value_of, tree)
+    return os.path.expanduser(text) if key.rpartition(".")[2] in PATH_KEYS else text
+
+
+def _check(config: Config, where: str) -> None:
+    """Values that no run can have. What a run should not have is the preflight's business."""
+    data, training = config.data, config.training
+    at_least_one = {
+        "data.batch_size": data.batch_size,
+        "data.sampling_rate": data.sampling_rate,
+        "training.max_epochs": training.max_epochs,
+        "training.gradient_accumulation_steps": training.gradient_accumulation_steps,
+        "logging.log_every_n_steps": config.logging.log_every_n_steps,
+        "logging.save_top_k": config.logging.save_top_k,
+    }
+    for key, value in at_least_one.items():
+        if value < 1:
+            raise ConfigError(f"{where}: {key}: must be at least 1, not {value}")
+    above_zero = {
+        "data.window_duration": data.window_duration,
+        "data.window_stride": data.window_stride,
+        "training.val_check_interval": training.val_check_interval,
+        "training.checkpoint_minutes": training.checkpoint_minutes,
+    }
+    for key, number in above_zero.items():
+        if not math.isfinite(number) or number <= 0:
+            raise ConfigError(f"{where}: {key}: must be above 0, not {number}")
+    for key, number in {"data.val_fraction": data.val_fraction, "data.max_rejected": data.max_rejected}.items():
+        if not 0 <= number < 1:
+            raise ConfigError(f"{where}: {key}: is a fraction, 0 or more and below 1, not {number}")
+    if training.pace_steps_per_s is not None and training.pace_steps_per_s <= 0:
+        raise ConfigError(f"{where}: training.pace_steps_per_s: must be above 0, or null for no pace")
+    if not 0 <= config.model.probe.dropout < 1:
+        raise ConfigError(f"{where}: model.probe.dropout: must be 0 or more and below 1")
+    if config.model.probe.n_classes != 2:
+        raise ConfigError(f"{where}: model.probe.n_classes: TUAB has 2 classes, not {config.model.probe.n_classes}")
+    if config.inject and schedule_name(training.scheduler.name) != "one_cycle":
+        raise ConfigError(f"{where}: inject: {config.inject} needs training.scheduler.name: one_cycle")

@@ -1,0 +1,70 @@
+"""The log root and its runs: names, paths, which run is newest, and what kind of thing a PATH is."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from pathlib import Path
+
+RUN_LOG, CONFIG, TRAINER_LOG, CHECKPOINTS = "run.jsonl", "config.yaml", "trainer.log", "checkpoints"
+
+
+class NotARun(ValueError):
+    """A PATH that holds no run: where, and what would."""
+
+
+def new_run_id(name: str, when: float | None = None) -> str:
+    """`20261124-141500-name`, local time; the name reduced to what a folder may be called anywhere."""
+    slug = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._") or "run"
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(when))}-{slug[:80]}"
+
+
+def make_run_folder(logs: Path, name: str) -> Path:
+    """Create the folder of a new run. Two runs begun in one second get different names."""
+    run_id = new_run_id(name)
+    for suffix in ("", *(f".{n}" for n in range(2, 1000))):
+        folder = logs / f"{run_id}{suffix}"
+        try:
+            folder.mkdir(mode=0o700)
+        except FileExistsError:
+            continue
+        (folder / CHECKPOINTS).mkdir(mode=0o700)
+        return folder
+    raise OSError(f"{logs}: a thousand runs named {run_id}")
+
+
+def runs(logs: Path) -> list[Path]:
+    """Every run folder of the log root, oldest first (by the time in its name, then by the file's)."""
+    try:
+        entries = [Path(entry.path) for entry in os.scandir(logs) if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
+    found = [folder for folder in entries if (folder / RUN_LOG).exists()]
+    return sorted(found, key=lambda folder: (folder.name[:15], _mtime(folder / RUN_LOG), folder.name))
+
+
+def _mtime(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def newest_run(logs: Path) -> Path | None:
+    found = runs(logs)
+    return found[-1] if found else None
+
+
+def resolve(path: Path) -> tuple[Path, Path | None]:
+    """(log root, run folder or None for "the newest") of a PATH: a log root, a run folder or a run.jsonl.
+
+    Raises NotARun for a path that is none of them.
+    """
+    if path.is_file():
+        return path.parent.parent, path.parent
+    if (path / RUN_LOG).exists():
+        return path.parent, path
+    if path.is_dir():
+        return path, None
+    raise NotARun(f"{path}: no such file or folder; give a log root, a run folder or a run.jsonl")

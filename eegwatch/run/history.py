@@ -1,0 +1,227 @@
+"""A run in memory: its steps as numpy columns (float64 rates and times, float32 the rest), its attempts and events.
+
+An attempt that starts at step k supersedes earlier records above k: `History` shows the newest attempt's line and
+keeps the rest in `superseded`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eegwatch.run.records import (
+    Checkpoint,
+    End,
+    Eval,
+    Finding,
+    Progress,
+    Run,
+    RunRecord,
+    Step,
+    System,
+    number,
+)
+
+COLUMNS: dict[str, type[np.generic]] = {
+    "step": np.int64,
+    "time": np.float64,
+    "lr": np.float64,  # full precision: the proof of a stuck rate needs every bit
+    "position": np.float64,
+    "loss": np.float32,
+    "grad_norm": np.float32,
+    "samples_per_s": np.float32,
+    "skipped": np.int32,
+}
+KEPT_SYSTEM = 512
+
+
+@dataclass
+class StepBlock:
+    """Consecutive step records as columns, all of one attempt and one length."""
+
+    step: NDArray[np.int64]
+    time: NDArray[np.float64]
+    lr: NDArray[np.float64]
+    position: NDArray[np.float64]
+    loss: NDArray[np.float32]
+    grad_norm: NDArray[np.float32]
+    samples_per_s: NDArray[np.float32]
+    skipped: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+    def __getitem__(self, rows: slice) -> StepBlock:
+        return StepBlock(**{name: getattr(self, name)[rows] for name in COLUMNS})
+
+
+def block_of(steps: list[Step]) -> StepBlock:
+    n = len(steps)
+    return StepBlock(
+        step=np.fromiter((r.step for r in steps), np.int64, n),
+        time=np.fromiter((r.time for r in steps), np.float64, n),
+        lr=np.fromiter((number(r.lr) for r in steps), np.float64, n),
+        position=np.fromiter((number(r.position) for r in steps), np.float64, n),
+        loss=np.fromiter((number(r.loss) for r in steps), np.float32, n),
+        grad_norm=np.fromiter((number(r.grad_norm) for r in steps), np.float32, n),
+        samples_per_s=np.fromiter((number(r.samples_per_s) for r in steps), np.float32, n),
+        skipped=np.fromiter((r.skipped if isinstance(r.skipped, int) else 0 for r in steps), np.int32, n),
+    )
+
+
+Item = StepBlock | Run | Eval | Checkpoint | System | Finding | Progress | End
+
+
+def items(records: Iterable[RunRecord]) -> Iterator[Item]:
+    """Records regrouped for vectorised work: the steps of one attempt become one block, ahead of its other records."""
+    steps: list[Step] = []
+    others: list[Item] = []
+
+    def flush() -> Iterator[Item]:
+        if steps:
+            yield block_of(steps)
+        yield from others
+
+    for record in records:
+        if type(record) is Step:
+            steps.append(record)
+        elif isinstance(record, Run):
+            yield from flush()
+            steps, others = [], []
+            yield record
+        else:
+            others.append(record)  # type: ignore[arg-type]
+    yield from flush()
+
+
+@dataclass
+class Superseded:
+    """Steps of an earlier attempt that a resume did again."""
+
+    attempt: int
+    step: NDArray[np.int64]
+    lr: NDArray[np.float64]
+    loss: NDArray[np.float32]
+
+
+@dataclass
+class History:
+    """All that is known of a run. `append` is the one place where it grows."""
+
+    attempts: list[Run] = field(default_factory=list)
+    evals: list[Eval] = field(default_factory=list)
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    system: list[System] = field(default_factory=list)
+    ends: list[End] = field(default_factory=list)
+    progress: Progress | None = None
+    end: End | None = None
+    superseded: list[Superseded] = field(default_factory=list)
+    last_time: float = 0.0
+    length: int = 0
+    _columns: dict[str, NDArray[np.generic]] = field(default_factory=dict)
+
+    def append(self, item: Item) -> None:
+        if isinstance(item, StepBlock):
+            self._append_steps(item)
+            if len(item):
+                self.last_time = max(self.last_time, float(item.time[-1]))
+                self.progress = None
+            return
+        self.last_time = max(self.last_time, item.time)
+        if isinstance(item, Run):
+            self._supersede(item)
+            self.attempts.append(item)
+            self.end, self.progress = None, None
+        elif isinstance(item, Eval):
+            self.evals.append(item)
+        elif isinstance(item, Checkpoint):
+            self.checkpoints.append(item)
+        elif isinstance(item, System):
+            self.system.append(item)
+            if len(self.system) > 2 * KEPT_SYSTEM:
+                del self.system[:KEPT_SYSTEM]
+        elif isinstance(item, Finding):
+            self.findings.append(item)
+        elif isinstance(item, Progress):
+            self.progress = item if item.done < item.total else None
+        else:
+            self.end = item
+            self.ends.append(item)
+
+    def clear(self) -> None:
+        """Forget everything: the file was truncated or replaced, and is read anew."""
+        self.__init__()  # type: ignore[misc]
+
+    @property
+    def run(self) -> Run | None:
+        """The newest attempt's `run` record."""
+        return self.attempts[-1] if self.attempts else None
+
+    @property
+    def step_done(self) -> int:
+        """Optimizer steps completed so far on the live line."""
+        if self.length:
+            return int(self.step[-1])
+        return self.run.step if self.run else 0
+
+    def block(self) -> StepBlock:
+        """Every live step, as views (no copy)."""
+        return StepBlock(**{name: self._column(name) for name in COLUMNS})  # type: ignore[arg-type]
+
+    @property
+    def step(self) -> NDArray[np.int64]:
+        return self._column("step")  # type: ignore[return-value]
+
+    @property
+    def time(self) -> NDArray[np.float64]:
+        return self._column("time")  # type: ignore[return-value]
+
+    @property
+    def lr(self) -> NDArray[np.float64]:
+        return self._column("lr")  # type: ignore[return-value]
+
+    @property
+    def loss(self) -> NDArray[np.float32]:
+        return self._column("loss")  # type: ignore[return-value]
+
+    @property
+    def samples_per_s(self) -> NDArray[np.float32]:
+        return self._column("samples_per_s")  # type: ignore[return-value]
+
+    @property
+    def grad_norm(self) -> NDArray[np.float32]:
+        return self._column("grad_norm")  # type: ignore[return-value]
+
+    def _column(self, name: str) -> NDArray[np.generic]:
+        column = self._columns.get(name)
+        return np.empty(0, COLUMNS[name]) if column is None else column[: self.length]
+
+    def _append_steps(self, block: StepBlock) -> None:
+        need = self.length + len(block)
+        for name, kind in COLUMNS.items():
+            column = self._columns.get(name)
+            if column is None or len(column) < need:
+                grown = np.empty(max(1024, need, 2 * (0 if column is None else len(column))), kind)
+                if column is not None:
+                    grown[: self.length] = column[: self.length]
+                self._columns[name] = column = grown
+            column[self.length : need] = getattr(block, name)
+        self.length = need
+
+    def _supersede(self, run: Run) -> None:
+        """Move live steps above the new attempt's start aside, with the evaluations made there."""
+        if not self.length:
+            return
+        keep = int(np.searchsorted(self.step, run.step, side="right"))
+        if keep < self.length:
+            old = self.attempts[-1].attempt if self.attempts else 0
+            rows = slice(keep, self.length)
+            self.superseded.append(
+                Superseded(old, self.step[rows].copy(), self.lr[rows].copy(), self.loss[rows].copy())
+            )
+            self.length = keep
+        self.evals = [e for e in self.evals if e.step <= run.step]

@@ -1,0 +1,202 @@
+"""The records of run.jsonl and daemon.jsonl: one frozen msgspec Struct a type, tagged by `type`.
+
+Numbers are written at full float64 precision. NaN and the infinities are not JSON: they are written as the
+strings "nan", "inf", "-inf" and read back with `number`. A field may be added; none changes its meaning.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import msgspec
+
+RUN_LOG_VERSION = 1
+
+NonFinite = Literal["nan", "inf", "-inf"]
+# None is read (msgspec and orjson write NaN as null), never written for a number that is known to be non-finite.
+Number = float | NonFinite | None
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """What every line has: its `type` and the `time` it was written (seconds since the epoch)."""
+
+    time: float = 0.0
+
+
+class Run(Record, frozen=True, kw_only=True, tag="run"):
+    """First line of every attempt. `step` is how many optimizer steps were already done when it began."""
+
+    v: int = RUN_LOG_VERSION
+    run_id: str = ""
+    attempt: int = 1
+    name: str = ""
+    step: int = 0
+    total_steps: int | None = None
+    steps_per_epoch: int | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    accumulate: int = 1
+    world_size: int = 1
+    schedule: dict[str, Any] | None = None
+    target: dict[str, float] | None = None
+    expected: dict[str, float] | None = None
+    parent: str | None = None
+    checkpoint: str | None = None
+    restored: dict[str, Any] | None = None
+    overrides: list[dict[str, Any]] = []
+    command: str | None = None
+    inject: str | None = None
+    notes: list[str] = []
+    seed: int | None = None
+    pid: int | None = None
+    host: str | None = None
+    versions: dict[str, str] = {}
+
+
+class Step(Record, frozen=True, kw_only=True, tag="step"):
+    """One optimizer step. `lr` is the rate that this step used; step n uses schedule position n - 1."""
+
+    step: int
+    epoch: int | None = None
+    batch: int | None = None
+    lr: Number = None
+    position: float | None = None
+    loss: Number = None
+    grad_norm: Number = None
+    samples_per_s: Number = None
+    skipped: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class Eval(Record, frozen=True, kw_only=True, tag="eval"):
+    """An evaluation: `split` is `val` (steers training) or `eval` (the official test set, reported once)."""
+
+    step: int
+    epoch: int | None = None
+    split: str = "val"
+    loss: Number = None
+    auroc: Number = None
+    balanced_accuracy: Number = None
+    n: int = 0
+    recording_auroc: Number = None
+
+
+class Checkpoint(Record, frozen=True, kw_only=True, tag="checkpoint"):
+    """A checkpoint that is durable on disk. `path` is relative to the run; `sha256` lets a reader verify it."""
+
+    step: int
+    epoch: int | None = None
+    path: str = ""
+    best: bool = False
+    sha256: str | None = None
+    command: str | None = None
+
+
+class System(Record, frozen=True, kw_only=True, tag="system"):
+    """Load of the machine, every few seconds. Percent of one core is 100; memory in bytes."""
+
+    step: int
+    cpu_percent: float | None = None
+    rss_bytes: int | None = None
+    gpu: list[dict[str, float]] = []
+
+
+class Finding(Record, frozen=True, kw_only=True, tag="finding"):
+    """A detector changed its mind. `cause` is faults.md's object, or null."""
+
+    rule: str
+    severity: str
+    step: int
+    since_step: int
+    message: str
+    cause: dict[str, Any] | None = None
+
+
+class Progress(Record, frozen=True, kw_only=True, tag="progress"):
+    """Long work outside the optimizer steps: `done` of `total`."""
+
+    what: str
+    done: int
+    total: int
+
+
+class End(Record, frozen=True, kw_only=True, tag="end"):
+    """Last line of an attempt: completed, early_stopped, stopped, restarted or failed."""
+
+    step: int
+    reason: str
+    error: str | None = None
+
+
+class DaemonState(Record, frozen=True, kw_only=True, tag="daemon"):
+    """A change of the daemon's state, or a heartbeat.
+
+    `alive` is counted by the supervisor, `progress` by the training loop: one counter alone hides a hung loop.
+    """
+
+    state: str
+    pid: int = 0
+    run_id: str | None = None
+    step: int | None = None
+    reason: str | None = None
+    alive: int | None = None
+    progress: int | None = None
+    deadline: float | None = None
+
+
+class Answer(Record, frozen=True, kw_only=True, tag="command"):
+    """The daemon's answer to one command: accepted, then done or failed; or rejected; or expired."""
+
+    id: str
+    command: str | None
+    status: str
+    reason: str | None = None
+    run_id: str | None = None
+    attempt: int | None = None
+    step: int | None = None
+    effect: dict[str, Any] | None = None
+
+
+RunRecord = Run | Step | Eval | Checkpoint | System | Finding | Progress | End
+DaemonRecord = DaemonState | Answer
+
+TERMINAL = frozenset({"done", "failed", "rejected", "expired"})
+
+_encoder = msgspec.json.Encoder()
+
+
+def number(value: Number) -> float:
+    """A logged number as a float; a missing one is nan."""
+    return math.nan if value is None else float(value)
+
+
+def finite(value: float | None) -> Number:
+    """A float as it is written: non-finite values become the strings of the contract."""
+    if value is None or math.isfinite(value):
+        return value
+    return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
+
+
+def _json_safe(value: Any) -> Any:
+    if isinstance(value, float):
+        return finite(value)
+    if isinstance(value, dict):
+        return {key: _json_safe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_safe(item) for item in value]
+    return value
+
+
+def encode(record: Record) -> bytes:
+    """One line, newline included. Any non-finite float, nested ones too, becomes a string.
+
+    A Step's numbers are checked by name, since it is written thousands of times a second.
+    """
+    if isinstance(record, Step):
+        for name in ("lr", "loss", "grad_norm", "samples_per_s"):
+            value = getattr(record, name)
+            if isinstance(value, float) and not math.isfinite(value):
+                record = msgspec.structs.replace(record, **{name: finite(value)})
+        return _encoder.encode(record) + b"\n"
+    unsafe = {name: getattr(record, name) for name in record.__struct_fields__}
+    return _encoder.encode(type(record)(**_json_safe(unsafe))) + b"\n"

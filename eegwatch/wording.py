@@ -1,0 +1,80 @@
+"""How numbers are said to people: rates, durations, counts, sizes. One way each, everywhere."""
+
+from __future__ import annotations
+
+import math
+import time
+
+
+def rate(value: float) -> str:
+    """A learning rate with three digits, 2.84e-03, as the field prints it; exact zero is 0."""
+    if not math.isfinite(value):
+        return str(value)
+    return "0" if value == 0 else f"{value:.2e}"
+
+
+def exact_rate(value: float, other: float) -> str:
+    """`value` with as many digits as it takes to tell it from `other` (three at least)."""
+    if not (math.isfinite(value) and math.isfinite(other)) or value == other:
+        return rate(value)
+    for digits in range(2, 17):
+        if f"{value:.{digits}e}" != f"{other:.{digits}e}":
+            return f"{value:.{digits}e}"
+    return repr(value)
+
+
+def short_rate(value: float) -> str:
+    """For axes and tables: 3e-3, 1.2e-4."""
+    if not math.isfinite(value) or value == 0:
+        return f"{value:g}"
+    mantissa, _, exponent = f"{value:.2e}".partition("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def deviation(ratio: float) -> str:
+    """observed / expected in words: +1.7 %, 12 times too low."""
+    if not math.isfinite(ratio) or ratio <= 0:
+        return "of no size"
+    if 0.5 < ratio < 2:
+        percent = (ratio - 1) * 100
+        digits = 1 if abs(percent) >= 0.1 else 3 if abs(percent) >= 0.001 else 6
+        return f"{percent:+.{digits}f} %"
+    times = ratio if ratio > 1 else 1 / ratio
+    word = "high" if ratio > 1 else "low"
+    return f"{times:.1f} times too {word}" if times < 10 else f"{times:,.0f} times too {word}"
+
+
+def duration(seconds: float) -> str:
+    """4 d 3 h, 2 h 05 min, 3 min 20 s, 12 s."""
+    if not math.isfinite(seconds):
+        return "unknown"
+    s = max(0, round(seconds))
+    if s < 60:
+        return f"{s} s"
+    if s < 3600:
+        return f"{s // 60} min {s % 60:02d} s" if s < 600 else f"{s // 60} min"
+    if s < 86400:
+        return f"{s // 3600} h {s % 3600 // 60:02d} min"
+    return f"{s // 86400} d {s % 86400 // 3600} h"
+
+
+def clock(seconds: float) -> str:
+    """Local time of day, with the date where it is not today's."""
+    local = time.localtime(seconds)
+    today = time.localtime()
+    same = (local.tm_year, local.tm_yday) == (today.tm_year, today.tm_yday)
+    return time.strftime("%H:%M:%S" if same else "%d %b %H:%M", local)
+
+
+def size(count: float) -> str:
+    """Bytes as 812 kB, 1.2 GB (powers of 1000)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if count >= 100 or unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def plain(text: str) -> str:
+    """Text from a log made harmless for a terminal: control characters become the replacement character."""
+    return "".join(c if c.isprintable() else " " if c in "\t\n\r" else "�" for c in text)
