@@ -302,8 +302,9 @@ def check(arguments: argparse.Namespace, logs: Path) -> int:
 
     config = configuration.load(arguments.config)
     schedule = configuration.schedule_of(config, 1000, str(arguments.config))
+    rates = {"initial": initial_rate(schedule), "peak": peak_rate(schedule), "final": final_rate(schedule)}
     print(f"{arguments.config}: {type(schedule).__name__}, {config.training.max_epochs} epochs")
-    print(f"rates    initial {initial_rate(schedule):.3g}, peak {peak_rate(schedule):.3g}, final {final_rate(schedule):.3g}")
+    print("rates    " + ", ".join(f"{name} {value:.3g}" for name, value in rates.items()))
     return OK
 
 

@@ -57,7 +57,7 @@ class Action:
 class Supervisor:
     """One per log root. `run()` returns the daemon's exit code."""
 
-    def __init__(self, logs: Path, say: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, logs: Path, say: Callable[[str], None]) -> None:
         """Take the lock and recover what an earlier daemon left. Raises control.Locked, OSError."""
         self.logs, self.say = logs, say
         logs.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -316,7 +316,9 @@ class Supervisor:
             return f"it is for attempt {command.attempt}, and attempt {run.attempt} runs by now"
         training = self.trainer is not None
         if command.command == "stop" and not command.exit and not training:
-            ended = f"it ended ({run.end.reason}) at step {run.step:,}" if run.end else f"it stands at step {run.step:,}"
+            ended = (
+                f"it ended ({run.end.reason}) at step {run.step:,}" if run.end else f"it stands at step {run.step:,}"
+            )
             return f"nothing is training: {ended}"
         if command.command == "checkpoint" and not training:
             return f"nothing is training; the run stands at step {run.step:,}"

@@ -28,8 +28,9 @@ from eegwatch.schedule import (
 from eegwatch.schedule.inverse import position_intervals
 from eegwatch.wording import short_rate
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 Steps = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
 Line = Callable[[Steps], Floats]
 RELATIVE = 1e-9  # torch's recursive schedulers drift 8e-15 over 58,285 steps; ample, and still sharp
 MOST_STEPS_A_BATCH = 64  # a scheduler stepped k times an optimizer step: k up to this is looked for unasked
@@ -135,11 +136,11 @@ class Hypothesis:
     def alive(self) -> bool:
         return self.killed_at is None
 
-    def fits(self, evidence: Evidence) -> NDArray[np.bool_]:
+    def fits(self, evidence: Evidence) -> Booleans:
         """Which records this cause explains."""
         predicted = self.rate(evidence.step)
         slack = RELATIVE * np.abs(predicted)
-        fits = (predicted >= evidence.low - slack) & (predicted <= evidence.high + slack)
+        fits: Booleans = (predicted >= evidence.low - slack) & (predicted <= evidence.high + slack)
         if self.position is not None:
             logged = evidence.position
             fits &= np.isnan(logged) | (np.abs(logged - self.position(evidence.step)) < 1e-6)
@@ -171,9 +172,11 @@ class Scaled(Hypothesis):
         if self.least > self.most:
             self.killed_at = int(evidence.step[-1])
 
-    def fits(self, evidence: Evidence) -> NDArray[np.bool_]:
+    def fits(self, evidence: Evidence) -> Booleans:
         c = (self.least + self.most) / 2
-        return (c * self.rate(evidence.step) >= evidence.low) & (c * self.rate(evidence.step) <= evidence.high)
+        predicted = c * self.rate(evidence.step)
+        fits: Booleans = (predicted >= evidence.low) & (predicted <= evidence.high)
+        return fits
 
 
 @dataclass
@@ -182,12 +185,13 @@ class Skipping(Hypothesis):
 
     schedule: Schedule | None = None
 
-    def fits(self, evidence: Evidence) -> NDArray[np.bool_]:
+    def fits(self, evidence: Evidence) -> Booleans:
         assert self.schedule is not None
         healthy = evidence.step - 1.0
         reach = np.maximum(4.0, SKIP_SHARE * healthy)
         ahead = np.stack([self.schedule.rate(healthy + share * reach) for share in np.linspace(0, 1, 9)])
-        return (ahead.min(0) <= evidence.high) & (ahead.max(0) >= evidence.low)
+        fits: Booleans = (ahead.min(0) <= evidence.high) & (ahead.max(0) >= evidence.low)
+        return fits
 
 
 def hypotheses(s: Situation, anchor: Evidence, latest: Evidence) -> list[Hypothesis]:

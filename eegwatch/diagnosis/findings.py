@@ -39,7 +39,11 @@ class Cause:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing a detector says. `message` is a whole sentence; `why` and `remedy` are its parts for a screen."""
+    """One thing a detector says. `message` is a whole sentence; the rest are its parts for a screen.
+
+    `headline` what and since when, `here` what was expected, `cost` now and if left, `why` the cause in words,
+    `remedy` the change in the training loop or the configuration.
+    """
 
     rule: str
     severity: str
@@ -48,6 +52,8 @@ class Finding:
     message: str
     cause: Cause | None = None
     headline: str = ""
+    here: str = ""
+    cost: str = ""
     why: str = ""
     remedy: str = ""
 

@@ -8,6 +8,7 @@ rate moved by more than the cell is wide. If the run follows its schedule neithe
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +38,8 @@ class _Flat:
     since: int
     last: int
     records: int
-    least: NDArray[np.float64]
-    most: NDArray[np.float64]
+    least: NDArray[np.floating[Any]]
+    most: NDArray[np.floating[Any]]
 
 
 class LrWatch:
@@ -81,7 +82,7 @@ class LrWatch:
 
     # ---- the two proofs ----
 
-    def _off(self, block: StepBlock, evidence: Evidence, expected: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def _off(self, block: StepBlock, evidence: Evidence, expected: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
         slack = RELATIVE * np.abs(expected)
         hits = (evidence.low - slack <= expected) & (expected <= evidence.high + slack)
         for i in np.flatnonzero((block.skipped > 0) & ~hits.any(0)):  # the scaler's skips: 0 … m positions behind
@@ -95,13 +96,14 @@ class LrWatch:
                 off: NDArray[np.bool_] = np.zeros(len(block), bool)
                 return off
             first = int(np.argmin(possible.any(0)))
-            off = ~hits.any(0)
+            off = np.logical_not(hits.any(0))
             off[first] = True
             return off
-        return ~hits[0]
+        missed: NDArray[np.bool_] = np.logical_not(hits[0])
+        return missed
 
     def _stuck(
-        self, block: StepBlock, evidence: Evidence, expected: NDArray[np.float64], off: NDArray[np.bool_]
+        self, block: StepBlock, evidence: Evidence, expected: NDArray[np.floating[Any]], off: NDArray[np.bool_]
     ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         """Which records prove a stand-still, and since which step their value has stood."""
         lr, n = block.lr, len(block)
@@ -223,9 +225,7 @@ class LrWatch:
 class Fault:
     """One learning-rate fault from its onset on: the causes that remain, and the words for them."""
 
-    def __init__(
-        self, situation: Situation, rule: str, since: int, step: int, sample: Sample, onset: Evidence
-    ) -> None:
+    def __init__(self, situation: Situation, rule: str, since: int, step: int, sample: Sample, onset: Evidence) -> None:
         self.situation = situation
         self.rule = rule
         self.since = since
@@ -285,7 +285,8 @@ class Fault:
 
     def resolve(self, step: int) -> Finding:
         return self.finding().resolved(
-            step, f"the learning rate is back on the declared schedule since step {step:,} (was wrong since {self.since:,})"
+            step,
+            f"the learning rate is back on the declared schedule since step {step:,} (was wrong since {self.since:,})",
         )
 
     def news(self) -> bool:
@@ -305,8 +306,8 @@ class Fault:
             where = position_intervals(self.situation.schedule, low, high)
             span = [where[0][0], where[-1][1]] if where else None
             says = "none of the known causes explains the records"
-            position = None if span is None else [float(p) for p in span]
-            return Cause("unknown", f"{says}; {self._seen()}", position, says=says)
+            between = None if span is None else [float(p) for p in span]
+            return Cause("unknown", f"{says}; {self._seen()}", between, says=says)
         best = remaining[0]
         names = list(dict.fromkeys(h.name for h in remaining if h.name != best.name))
         killed = {h.name: h.killed_at for h in self.hypotheses if h.killed_at is not None}
@@ -398,7 +399,9 @@ class Fault:
             self.since,
             f"{what}: {why}; {here}, {cost}",
             cause,
-            headline=f"{what}; {here}: {cost}",
+            headline=what,
+            here=here,
+            cost=cost,
             why=why,
             remedy=REMEDIES.get(cause.name, REMEDIES["unknown"]),
         )

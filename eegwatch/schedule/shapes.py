@@ -131,9 +131,7 @@ def linear(
     return warm_up(p, curve, warmup_steps=warmup_steps, initial_lr=initial_lr, max_lr=max_lr)
 
 
-def cosine_restarts(
-    position: ArrayLike, *, max_lr: float, final_lr: float = 0.0, T_0: int, T_mult: int = 1
-) -> Rates:
+def cosine_restarts(position: ArrayLike, *, max_lr: float, final_lr: float = 0.0, T_0: int, T_mult: int = 1) -> Rates:
     """torch `CosineAnnealingWarmRestarts`: cycles of T_0, T_0 * T_mult, T_0 * T_mult^2, … positions."""
     p = np.asarray(position, np.float64)
     if T_mult == 1:
@@ -178,9 +176,7 @@ def constant(position: ArrayLike, *, lr: float, warmup_steps: float = 0, initial
     return warm_up(p, np.full_like(p, lr), warmup_steps=warmup_steps, initial_lr=initial_lr, max_lr=lr)
 
 
-def half_cosine(
-    position: ArrayLike, *, from_step: float, total_steps: float, lr: float, final_lr: float
-) -> Rates:
+def half_cosine(position: ArrayLike, *, from_step: float, total_steps: float, lr: float, final_lr: float) -> Rates:
     """`lr` at p = from_step, down half a cosine to `final_lr` at p = T - 1 (the `anneal` of a manual resume)."""
     p = np.asarray(position, np.float64)
     span = total_steps - 1 - from_step

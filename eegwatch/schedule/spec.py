@@ -328,8 +328,7 @@ def resumed(
     floor = final_rate(base)
     if then == "scale" and float(rate_at(base, from_step + 1, steps_per_epoch)) < SCALE_FLOOR_RATIO * floor:
         raise ScheduleError(
-            f"scale: the declared rate at step {from_step} is under ten times its final {floor:.3g}; "
-            "use anneal or hold"
+            f"scale: the declared rate at step {from_step} is under ten times its final {floor:.3g}; use anneal or hold"
         )
     return Manual(
         from_step=from_step,

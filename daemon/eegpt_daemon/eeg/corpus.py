@@ -35,7 +35,9 @@ class Entry:
 def index(root: Path) -> list[Entry]:
     """Every EDF file under `root`, sorted by path. Raises CorpusError if there is none for training."""
     if not root.is_dir():
-        raise CorpusError(f"data.root_dir: {root} is not a folder; it must hold edf/train/… and edf/eval/… (TUAB layout)")
+        raise CorpusError(
+            f"data.root_dir: {root} is not a folder; it must hold edf/train/… and edf/eval/… (TUAB layout)"
+        )
     entries: list[Entry] = []
     for path in sorted(p for p in root.rglob("*") if p.suffix.lower() == ".edf"):
         relative = path.relative_to(root)
@@ -49,8 +51,8 @@ def index(root: Path) -> list[Entry]:
         entries.append(Entry(path, relative.as_posix(), subject, LABELS[label], split))
     for split in SPLITS:
         labels = {entry.label for entry in entries if entry.split == split}
-        for name, label in LABELS.items():
-            if label not in labels:
+        for name, number in LABELS.items():
+            if number not in labels:
                 raise CorpusError(f"data.root_dir: {root} holds no EDF file under {split}/{name} (TUAB layout)")
     return entries
 

@@ -59,7 +59,8 @@ def pooling_of(config: Config, dim: int, summary: int, patches: int) -> tuple[st
     probe = config.model.probe
     if probe.pooling is None and probe.input_dim is None:
         return "patches", sizes["patches"]
-    pooling = probe.pooling or next((name for name, size in sizes.items() if size == probe.input_dim), None)
+    named: str | None = probe.pooling
+    pooling = named or next((name for name, size in sizes.items() if size == probe.input_dim), None)
     if pooling is None or (probe.input_dim is not None and sizes[pooling] != probe.input_dim):
         options = ", ".join(f"{size} ({name})" for name, size in sizes.items())
         raise CorpusError(f"model.probe.input_dim: {probe.input_dim} does not fit this encoder; write one of {options}")
@@ -111,7 +112,7 @@ class FeatureStore:
         return self.folder / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.npy"
 
     def prepare(
-        self, entries: list[Entry], report: Callable[[int, int], None], note: Callable[[str], None] = lambda text: None
+        self, entries: list[Entry], report: Callable[[int, int], None], note: Callable[[str], None]
     ) -> list[Rejected]:
         """Compute every missing shard; `report(done, total)` after each recording, `note` for each repair.
 
@@ -146,7 +147,8 @@ class FeatureStore:
     def gather(self, entries: list[Entry], split: str, rejected: list[Rejected]) -> Features:
         """All windows of a split, in the order of the entries. Raises CorpusError if it has no window."""
         skipped = {r.relative for r in rejected}
-        xs, ys, recordings, names = [], [], [], []
+        xs, ys, recordings = [], [], []
+        names: list[str] = []
         for entry in entries:
             if entry.split != split or entry.relative in skipped:
                 continue

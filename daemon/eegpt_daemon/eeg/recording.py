@@ -18,7 +18,10 @@ from numpy.typing import NDArray
 from eegwatch.run.config import Data
 
 # The 19 channels that every TUAB file has, in EEGPT's order
-TUAB_CHANNELS: tuple[str, ...] = tuple("FP1 FP2 F7 F3 FZ F4 F8 T7 C3 CZ C4 T8 P7 P3 PZ P4 P8 O1 O2".split())
+TUAB_CHANNELS: tuple[str, ...] = (
+    "FP1", "FP2", "F7", "F3", "FZ", "F4", "F8", "T7", "C3", "CZ",
+    "C4", "T8", "P7", "P3", "PZ", "P4", "P8", "O1", "O2",
+)  # fmt: skip
 TWENTIETH = "FPZ"  # the official list's 20th, which no TUAB file has: `data.missing` says what stands there
 OLD_NAMES = {"T3": "T7", "T4": "T8", "T5": "P7", "T6": "P8"}
 LEAST_SHARE = 17 / 19  # of the wanted channels must be in the file
@@ -41,7 +44,7 @@ class Recording:
 
     @property
     def seconds(self) -> float:
-        return self.data.shape[1] / self.rate
+        return float(self.data.shape[1] / self.rate)
 
 
 def wanted_channels(data: Data) -> list[str]:
@@ -90,7 +93,9 @@ def read(path: Path, data: Data) -> Recording:
         raise Unusable(f"lacks {' '.join(missing)}: {len(good)} usable channels, at least {needed:.0f} are needed")
     signal = microvolt[[present.index(name) for name in good]]
     if not SANE_STD_UV[0] <= np.median(signal.std(axis=1)) <= SANE_STD_UV[1]:
-        raise Unusable(f"median channel std {np.median(signal.std(axis=1)):.3g} µV: unit or range in the header is wrong")
+        raise Unusable(
+            f"median channel std {np.median(signal.std(axis=1)):.3g} µV: unit or range in the header is wrong"
+        )
     if data.reference == "average":
         signal = signal - signal.mean(axis=0, keepdims=True)
     whole = _complete(signal, good, wanted, data.missing, repairs)
@@ -150,5 +155,5 @@ def _scale(microvolt: NDArray[np.float64], scaling: str) -> NDArray[np.float32]:
     """`millivolt`, what EEGPT was trained on; or `zscore`, each channel over the whole recording."""
     if scaling == "zscore":
         centred = microvolt - microvolt.mean(axis=1, keepdims=True)
-        return (centred / (centred.std(axis=1, keepdims=True) + 1e-12)).astype(np.float32)
-    return (microvolt / 1000).astype(np.float32)
+        return np.asarray(centred / (centred.std(axis=1, keepdims=True) + 1e-12), np.float32)
+    return np.asarray(microvolt / 1000, np.float32)

@@ -35,7 +35,7 @@ EXTRA = ("A1", "A2", "T1", "T2")
 SLOW = ("IBI", "BURSTS", "SUPPR")
 
 
-def make_corpus(root: Path, config: Synthetic, report: Report = lambda done, total: None) -> None:
+def make_corpus(root: Path, config: Synthetic, report: Report | None = None) -> None:
     """Write the corpus at `root`, all of it or nothing: it is made beside and renamed when complete."""
     making = root.with_name(f"{root.name}.making-{os.getpid()}")
     making.mkdir(parents=True)
@@ -46,7 +46,8 @@ def make_corpus(root: Path, config: Synthetic, report: Report = lambda done, tot
             for i in range(number):
                 _write_recording(making, config, split, i)
                 done += 1
-                report(done, total)
+                if report is not None:
+                    report(done, total)
         (making / README).write_text(
             "SYNTHETIC EEG. Made by eegwatch for demonstration and tests; no person was recorded.\n"
             f"train {config.train_recordings}, eval {config.eval_recordings} recordings of {config.seconds:g} s, "
@@ -77,34 +78,38 @@ def _write_recording(root: Path, config: Synthetic, split: str, i: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rate = 250 if (i // 2) % 2 else 256
     k = config.contrast
-    severity = np.clip(rng.normal(0.62 * k, 0.33 * np.sqrt(k)), 0, 2.2) if i % 2 else np.clip(rng.normal(0.1, 0.13), 0, 0.5)
+    severity = (
+        np.clip(rng.normal(0.62 * k, 0.33 * np.sqrt(k)), 0, 2.2) if i % 2 else np.clip(rng.normal(0.1, 0.13), 0, 0.5)
+    )
     age = float(np.clip(rng.normal(55 if i % 2 else 45, 16), 18, 90))
     eeg = signals(rng, rate, config.seconds, float(severity), abnormal=bool(i % 2), age=age)
     _write_edf(folder / f"{subject}_s{session:03d}_t000.edf", eeg, rate, subject, age, rng)
 
 
-def signals(rng: np.random.Generator, rate: int, seconds: float, severity: float, *, abnormal: bool, age: float) -> Floats:
+def signals(
+    rng: np.random.Generator, rate: int, seconds: float, severity: float, *, abnormal: bool, age: float
+) -> Floats:
     """(19, samples) in microvolt, rows in the order of SCALP."""
-    n = int(round(rate * seconds))
+    n = round(rate * seconds)
     t = np.arange(n) / rate
     place = np.array(list(SCALP.values()))
 
     def topography(x: float, y: float, width: float) -> Floats:
-        return np.exp(-((place - (x, y)) ** 2).sum(1) / (2 * width**2))
+        return np.asarray(np.exp(-((place - (x, y)) ** 2).sum(1) / (2 * width**2)))
 
     def coloured(slope: float) -> Floats:
         """1/f^slope noise of unit variance, flat below 0.5 Hz."""
         spectrum = rng.standard_normal(n // 2 + 1) + 1j * rng.standard_normal(n // 2 + 1)
         f = np.maximum(np.fft.rfftfreq(n, 1 / rate), 0.5)
         noise = np.fft.irfft(spectrum * f ** (-slope / 2), n)
-        return noise / noise.std()
+        return np.asarray(noise / noise.std())
 
     def narrow(f0: float, width: float) -> Floats:
         """Noise around f0 (Hz), unit variance: a rhythm with a wandering amplitude and phase."""
         spectrum = rng.standard_normal(n // 2 + 1) + 1j * rng.standard_normal(n // 2 + 1)
         f = np.fft.rfftfreq(n, 1 / rate)
         wave = np.fft.irfft(spectrum * np.exp(-((f - f0) ** 2) / (2 * width**2)), n)
-        return wave / (wave.std() + 1e-12)
+        return np.asarray(wave / (wave.std() + 1e-12))
 
     def bouts(duty: float, length: float) -> Floats:
         """A slow on/off envelope in 0 … 1 that is on for about `duty` of the time."""
@@ -185,8 +190,8 @@ def _write_edf(path: Path, eeg: Floats, rate: int, subject: str, age: float, rng
     names = list(SCALP)
     order = rng.permutation(len(names)) if rng.random() < 0.5 else np.arange(len(names))  # files differ in order
     channels = [channel(f"EEG {names[i]}-REF", eeg[i], rate) for i in order]
-    channels += [channel(f"EEG {name}-REF", rng.standard_normal(n) * 5, rate) for name in EXTRA]
-    beat = np.sin(2 * np.pi * 1.2 * np.arange(n) / rate) ** 63 * 400
+    channels += [channel(f"EEG {name}-REF", rng.normal(0, 5, n), rate) for name in EXTRA]
+    beat = np.asarray(np.sin(2 * np.pi * 1.2 * np.arange(n) / rate) ** 63 * 400)
     channels.append(channel("EEG EKG1-REF", beat, rate))
     channels += [channel(name, rng.uniform(0, 100, n // rate), 1) for name in SLOW]
     edf = edfio.Edf(

@@ -19,11 +19,16 @@ from torch.nn import functional as F
 PATCH = 64  # samples a patch, kernel and stride of the embedding
 PREFIX = "target_encoder."
 # 62 rows though 58 channels were pretrained: the published table has them all (AF7, AF8, PO5, PO6 untrained)
-CHANNELS: tuple[str, ...] = tuple(
-    """FP1 FPZ FP2 AF7 AF3 AF4 AF8 F7 F5 F3 F1 FZ F2 F4 F6 F8 FT7 FC5 FC3 FC1 FCZ FC2 FC4 FC6 FT8
-    T7 C5 C3 C1 CZ C2 C4 C6 T8 TP7 CP5 CP3 CP1 CPZ CP2 CP4 CP6 TP8 P7 P5 P3 P1 PZ P2 P4 P6 P8
-    PO7 PO5 PO3 POZ PO4 PO6 PO8 O1 OZ O2""".split()
-)
+CHANNELS: tuple[str, ...] = (
+    "FP1", "FPZ", "FP2", "AF7", "AF3", "AF4", "AF8",
+    "F7", "F5", "F3", "F1", "FZ", "F2", "F4", "F6", "F8",
+    "FT7", "FC5", "FC3", "FC1", "FCZ", "FC2", "FC4", "FC6", "FT8",
+    "T7", "C5", "C3", "C1", "CZ", "C2", "C4", "C6", "T8",
+    "TP7", "CP5", "CP3", "CP1", "CPZ", "CP2", "CP4", "CP6", "TP8",
+    "P7", "P5", "P3", "P1", "PZ", "P2", "P4", "P6", "P8",
+    "PO7", "PO5", "PO3", "POZ", "PO4", "PO6", "PO8",
+    "O1", "OZ", "O2",
+)  # fmt: skip
 PRESETS = {"large": (512, 8, 8), "small": (64, 8, 4)}  # width, depth, heads; small is the paper's tiny3
 
 
@@ -151,10 +156,14 @@ class Encoder(nn.Module):
         try:
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except FileNotFoundError:
-            raise EncoderError(f"{path}: no such file; model.backbone.checkpoint_path must be the EEGPT .ckpt") from None
+            raise EncoderError(
+                f"{path}: no such file; model.backbone.checkpoint_path must be the EEGPT .ckpt"
+            ) from None
         except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
             reason = str(error).strip().splitlines()
-            raise EncoderError(f"{path}: not a checkpoint that loads weights-only: {reason[0] if reason else error!r}") from None
+            raise EncoderError(
+                f"{path}: not a checkpoint that loads weights-only: {reason[0] if reason else error!r}"
+            ) from None
         state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
         own = {key[len(PREFIX) :]: value for key, value in state.items() if key.startswith(PREFIX)}
         if not own:

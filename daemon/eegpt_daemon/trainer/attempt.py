@@ -53,7 +53,8 @@ class Link:
         self._fd = status_fd
         os.set_blocking(status_fd, False)
         self._orders: queue.Queue[Order] = queue.Queue()
-        self._state, self._progress, self._step, self._reason = "starting", 0, 0, None
+        self._state, self._progress, self._step = "starting", 0, 0
+        self._reason: str | None = None
         self._sent = 0.0
         signal.signal(signal.SIGTERM, lambda *_: self._orders.put(Order(order="stop")))
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in --foreground is the supervisor's to handle

@@ -127,7 +127,7 @@ class Trainer:
         was, now = self.state["config_hash"], config_hash(self.config)
         if was != now:
             raise CheckpointError(
-                f"{self.folder / CONFIG} was changed since {self.attempt.checkpoint} was written (hash {was}, now {now}); "
+                f"{self.folder / CONFIG} has changed since {self.attempt.checkpoint} (hash {was}, now {now}); "
                 "restore it, or start a fresh run with the new one"
             )
 
@@ -199,8 +199,8 @@ class Trainer:
         config, data, state = self.config, self.data, self.state
         if state is not None and state["data_hash"] != data.hash():
             raise CheckpointError(
-                f"{config.data.root_dir} is not the corpus that {self.attempt.checkpoint} was trained on: files, labels or "
-                "windows differ; restore it, or start a fresh run"
+                f"{config.data.root_dir} is not the corpus that {self.attempt.checkpoint} was trained on: files, "
+                "labels or windows differ; restore it, or start a fresh run"
             )
         self.x = torch.from_numpy(data.train.x).to(self.device)
         self.y = torch.from_numpy(data.train.y).to(self.device)
@@ -302,10 +302,10 @@ class Trainer:
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
-        for micro in rows.split(self.config.data.batch_size):
+        for micro in torch.split(rows, self.config.data.batch_size):
             logits = self.model((self.x[micro].float() - self.mean) / self.std)
             loss = F.cross_entropy(logits, self.y[micro], weight=self.weight) * (len(micro) / len(rows))
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         clip = self.config.training.gradient_clip_val
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), clip if clip else float("inf"))
@@ -403,7 +403,9 @@ class Trainer:
             recording_auroc=finite(float(binary_auroc((votes / size).sigmoid(), labels))),
         )
         self.log.append(scores)
-        print(f"{split}: step {self.step} AUROC {scores.auroc} balanced accuracy {scores.balanced_accuracy}", flush=True)
+        print(
+            f"{split}: step {self.step} AUROC {scores.auroc} balanced accuracy {scores.balanced_accuracy}", flush=True
+        )
         return scores
 
     def _save(self, *, best: bool = False, command: str | None = None) -> None:
@@ -441,7 +443,9 @@ class Trainer:
         self._saved_at, self._saved_step = time.monotonic(), self.step
         epoch = self.step // self.steps_per_epoch
         self.log.append(
-            Checkpoint(time=time.time(), step=self.step, epoch=epoch, path=path, best=best, sha256=sha256, command=command)
+            Checkpoint(
+                time=time.time(), step=self.step, epoch=epoch, path=path, best=best, sha256=sha256, command=command
+            )
         )
         self.log.sync()
         keep = {self.best_path} if self.best_path else set()

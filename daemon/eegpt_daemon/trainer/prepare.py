@@ -65,7 +65,9 @@ def plan(config: Config, store: FeatureStore, report: Report) -> Plan:
     if config.data.synthetic is not None:
         if not root.exists():
             try:
-                synthetic.make_corpus(root, config.data.synthetic, lambda d, t: report("making the synthetic corpus", d, t))
+                synthetic.make_corpus(
+                    root, config.data.synthetic, lambda d, t: report("making the synthetic corpus", d, t)
+                )
             except OSError as error:
                 raise CorpusError(f"data.root_dir: {root} cannot be made: {error}") from None
         notes.append("corpus: SYNTHETIC signals in real EDF files; its AUROC says nothing about EEGPT or patients")
@@ -75,8 +77,8 @@ def plan(config: Config, store: FeatureStore, report: Report) -> Plan:
         windows[entry.split] += _count(entry, store)
         report("reading EDF headers", done, len(entries))
     for split, table in counts(entries).items():
-        said = f"{split}: {table['normal']} normal, {table['abnormal']} abnormal recordings of {table['subjects']} subjects"
-        notes.append(f"{said}, {windows[split]:,} windows")
+        said = f"{split}: {table['normal']} normal, {table['abnormal']} abnormal recordings"
+        notes.append(f"{said} of {table['subjects']} subjects, {windows[split]:,} windows")
     return Plan(entries, windows, notes)
 
 
@@ -93,10 +95,12 @@ def _count(entry: Entry, store: FeatureStore) -> int:
     except (ValueError, OSError, RuntimeError, NotImplementedError, IndexError):
         return 0  # prepare will reject it, by name and reason
     samples = round(header.n_times * store.rate / header.info["sfreq"])
-    return max(0, (samples // PATCH - store.window // PATCH) // (store.stride // PATCH) + 1)
+    return int(max(0, (samples // PATCH - store.window // PATCH) // (store.stride // PATCH) + 1))
 
 
-def features(config: Config, store: FeatureStore, entries: list[Entry], report: Report, note: Callable[[str], None]) -> Data:
+def features(
+    config: Config, store: FeatureStore, entries: list[Entry], report: Report, note: Callable[[str], None]
+) -> Data:
     """Compute what is missing and gather all splits. Without a validation share, `val` is empty."""
     rejected = store.prepare(entries, lambda done, total: report("features", done, total), note)
     train = store.gather(entries, "train", rejected)

@@ -1,0 +1,1 @@
+"""The screen: draws a History, sends commands, knows no file format."""

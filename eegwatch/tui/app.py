@@ -1,0 +1,155 @@
+"""`eegwatch`: the Textual application. Watches a log root or one run, and sends commands through the control file."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from pathlib import Path
+
+from textual.app import App, SystemCommand
+from textual.binding import Binding
+from textual.screen import Screen
+
+from eegwatch.diagnosis.findings import Finding
+from eegwatch.run.follow import Waker
+from eegwatch.tui.screens.dialogs import Confirm, ResumeChoice, ResumeDialog
+from eegwatch.tui.screens.run import RunScreen
+from eegwatch.tui.screens.text import TextScreen, events_text, help_text
+from eegwatch.tui.session import Session
+
+TICK_S = 0.1  # ten frames a second: a record is on the screen within 150 ms
+LOAD_BUDGET_S = 0.04  # of reading a tick while a long log is loaded: keys stay quick
+CLOCK_S = 1.0  # ages ("2 min ago") are redrawn this often
+
+
+class WatchApp(App[None]):
+    """The monitor. `logs`: the log root; `folder`: the run, or None for always the newest."""
+
+    TITLE = "eegwatch"
+    ENABLE_COMMAND_PALETTE = True
+    BINDINGS = [Binding("ctrl+p", "command_palette", "palette", show=False, priority=True)]
+
+    def __init__(self, logs: Path, folder: Path | None = None) -> None:
+        super().__init__()
+        self.session = Session(logs, folder, self._alarm)
+        self._waker: Waker | None = None
+        self._drawn_at = 0.0
+
+    def on_mount(self) -> None:
+        self.run_screen = RunScreen(self.session)
+        self.push_screen(self.run_screen)
+        if self.session.logs.is_dir():
+            self._waker = Waker(self.session.logs)
+        self.set_interval(TICK_S, self._tick)
+        self.call_after_refresh(self._settle)
+
+    def on_unmount(self) -> None:
+        if self._waker is not None:
+            self._waker.close()
+
+    def _settle(self) -> None:
+        gc.collect()
+        gc.freeze()  # what lives now lives on: a frame's p99 falls from 31 to 2.6 ms (measured)
+
+    def _tick(self) -> None:
+        woken = self._waker.take() if self._waker else True
+        end = time.monotonic() + LOAD_BUDGET_S
+        changed = self.session.poll(woken)
+        while not self.session.loaded and time.monotonic() < end:
+            changed = self.session.poll(woken) or changed
+        now = time.monotonic()
+        if changed or now - self._drawn_at > CLOCK_S:
+            self._drawn_at = now
+            if self.run_screen.is_attached:
+                self.run_screen.redraw()
+
+    def _alarm(self, finding: Finding) -> None:
+        if self.is_running:
+            self.bell()
+
+    async def loaded(self, patience: float = 10.0) -> None:
+        """Wait until the log is read to its end; for one-shot frames and tests."""
+        end = time.monotonic() + patience
+        while not self.session.loaded and time.monotonic() < end:
+            self._tick()
+            await asyncio.sleep(0)
+
+    # ---- actions ----
+
+    def _no_daemon(self, shell: str) -> bool:
+        """True, with what to type on the screen, where nobody would obey."""
+        if self.session.folder is None:
+            self.notify("there is no run here yet", severity="warning")
+            return True
+        if self.session.life.alive:
+            return False
+        text = f"no daemon is alive on {self.session.logs}: nobody would obey. Type in a shell:\n{shell}"
+        self.notify(text, title="no daemon", severity="error", timeout=15)
+        return True
+
+    def action_stop(self) -> None:
+        shell = f"eegpt-daemon stop --logs {self.session.logs}"
+        if self._no_daemon("eegpt-daemon status --logs " + str(self.session.logs)):
+            return
+        lines = [
+            f"Stop {self._run_name()} at step {self.session.history.step_done:,}?",
+            "A checkpoint is written at the next step boundary; the daemon stays, ready to resume or restart.",
+        ]
+        self.push_screen(Confirm("stop", lines, f"{shell}   (ends the daemon too)"), self._stop)
+
+    def _stop(self, yes: bool | None) -> None:
+        if yes:
+            self._send("stop", "stop")
+
+    def action_restart(self) -> None:
+        shell = f"eegpt-daemon restart --logs {self.session.logs}"
+        if self._no_daemon(f"eegpt-daemon start --config {self.session.folder}/config.yaml --logs {self.session.logs}"):
+            return
+        lines = [
+            f"Stop {self._run_name()} and start a fresh run from step 0 with the same configuration?",
+            "The old run and its checkpoints stay where they are.",
+        ]
+        run = self.session.history.run
+        if run is not None and run.inject:
+            lines.append(f"The injected fault ({run.inject}) is left out: the new run follows its schedule.")
+        self.push_screen(Confirm("fresh restart", lines, shell), self._restart)
+
+    def _restart(self, yes: bool | None) -> None:
+        if yes:
+            self._send("fresh restart", "restart")
+
+    def action_resume(self) -> None:
+        if self._no_daemon(f"eegpt-daemon resume [--lr 3e-4] --logs {self.session.logs}"):
+            return
+        self.push_screen(ResumeDialog(self.session), self._resume)
+
+    def _resume(self, choice: ResumeChoice | None) -> None:
+        if choice is None:
+            return
+        what = "resume, rejoining the schedule" if choice.lr is None else f"resume with LR {choice.lr:g}, {choice.then}"
+        self._send(what, "resume", lr=choice.lr, then=choice.then, force=choice.force or None)
+
+    def _send(self, what: str, command: str, **fields: object) -> None:
+        try:
+            self.session.send(what, command, **fields)
+        except OSError as error:
+            self.notify(f"the command could not be written: {error}", severity="error", timeout=15)
+        self.run_screen.redraw()
+
+    def _run_name(self) -> str:
+        return self.session.folder.name if self.session.folder else "the run"
+
+    def action_help(self) -> None:
+        bindings = [b for b in [*RunScreen.BINDINGS, *self.BINDINGS] if isinstance(b, Binding)]
+        self.push_screen(TextScreen("keys", help_text(bindings)))
+
+    def action_events(self) -> None:
+        self.push_screen(TextScreen("findings and events", events_text(self.session)))
+
+    def get_system_commands(self, screen: Screen[object]):  # type: ignore[no-untyped-def]
+        yield from super().get_system_commands(screen)
+        yield SystemCommand("Stop the run", "checkpoint and stop; the daemon stays", self.action_stop)
+        yield SystemCommand("Fresh restart", "a new run from step 0", self.action_restart)
+        yield SystemCommand("Resume", "rejoin the schedule, or with an LR of your choice", self.action_resume)
+        yield SystemCommand("Events and findings", "everything that happened", self.action_events)

@@ -1,0 +1,195 @@
+"""What the screen knows of one run: its history, the findings, the daemon's pulse, and the answers to our commands."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eegwatch.diagnosis.engine import Diagnosis
+from eegwatch.diagnosis.findings import ERROR, RESOLVED, Finding
+from eegwatch.run.control import AnswerWatch, send
+from eegwatch.run.folder import newest_run
+from eegwatch.run.follow import RunFollower
+from eegwatch.run.history import History, StepBlock
+from eegwatch.run.liveness import Liveness, Pulse
+from eegwatch.run.records import TERMINAL, Answer, Checkpoint, End, Eval, Run, number
+from eegwatch.wording import plain, rate
+
+PIECE = 1 << 19  # bytes read a tick: about 3,000 records, some milliseconds
+PULSE_EVERY_S = 1.0
+
+
+@dataclass(frozen=True)
+class Event:
+    time: float
+    text: str
+
+
+@dataclass
+class Sent:
+    """A command of ours: what was asked, and the latest answer to it."""
+
+    id: str
+    what: str
+    at: float
+    answer: Answer | None = None
+
+    @property
+    def settled(self) -> bool:
+        return self.answer is not None and self.answer.status in TERMINAL
+
+    def text(self) -> str:
+        """sent -> accepted -> done with the values read back, or why not."""
+        if self.answer is None:
+            return f"{self.what}: sent, waiting for the daemon"
+        a = self.answer
+        effect = a.effect or {}
+        parts = []
+        if "lr" in effect:
+            parts.append(f"LR {rate(float(effect['lr']))} at step {effect.get('step', 0):,} (read back)")
+        elif effect.get("step") is not None:
+            parts.append(f"at step {effect['step']:,}")
+        if effect.get("checkpoint"):
+            parts.append(str(effect["checkpoint"]))
+        if a.reason:
+            parts.append(plain(a.reason))
+        return f"{self.what}: {a.status}" + (f": {', '.join(parts)}" if parts else "")
+
+
+class Session:
+    """Follows one run of a log root, or always the newest (`follow_newest`)."""
+
+    def __init__(self, logs: Path, folder: Path | None, on_alarm: Callable[[Finding], None]) -> None:
+        self.logs = logs
+        self.follow_newest = folder is None
+        self.on_alarm = on_alarm
+        self.pulse = Pulse(logs)
+        self.answers = AnswerWatch(logs)
+        self.sent: Sent | None = None
+        self.life = self.pulse.take()
+        self._pulse_at = time.monotonic()
+        self.version = 0  # raised by everything that changes what is drawn
+        self._open(folder or newest_run(logs))
+
+    def _open(self, folder: Path | None) -> None:
+        self.folder = folder
+        self.history = History()
+        self.diagnosis = Diagnosis()
+        self.events: list[Event] = []
+        self.follower = RunFollower(folder) if folder else None
+        self.loaded = folder is None
+        self.version += 1
+
+    def switch(self, folder: Path) -> None:
+        """Watch another run from now on."""
+        if self.follower is not None:
+            self.follower.close()
+        self._open(folder)
+
+    @property
+    def is_current(self) -> bool:
+        """Is the run on the screen the one that the daemon holds?"""
+        return self.folder is not None and self.life.run_id == self.folder.name
+
+    def poll(self, woken: bool = True) -> bool:
+        """Take what is new; True if anything changed."""
+        before = self.version
+        self._read(woken)
+        self._listen()
+        now = time.monotonic()
+        if now - self._pulse_at >= PULSE_EVERY_S:
+            self._pulse_at = now
+            life = self.pulse.take()
+            if life != self.life:
+                self.version += 1
+            self.life = life
+            self._look_for_a_newer_run(life)
+        return self.version != before
+
+    def _look_for_a_newer_run(self, life: Liveness) -> None:
+        if not self.follow_newest:
+            return
+        newest = self.logs / life.run_id if life.alive and life.run_id else newest_run(self.logs)
+        if newest is not None and newest != self.folder and newest.is_dir():
+            self.switch(newest)
+
+    def _read(self, woken: bool) -> None:
+        if self.follower is None:
+            return
+        items = self.follower.poll(PIECE, woken)
+        if self.follower.reset:
+            what = self.follower.reset
+            if what != "deleted":
+                self.history.clear()
+                self.diagnosis, self.events = Diagnosis(), []
+            self.events.append(Event(time.time(), f"the log was {what}" + ("" if what == "deleted" else ", read anew")))
+            self.version += 1
+        for item in items:
+            self.history.append(item)
+            for finding in self.diagnosis.feed(item):
+                self._found(finding)
+            if not isinstance(item, StepBlock):
+                self._event(item)
+            self.version += 1
+        if not self.loaded and not self.follower.behind:
+            self.loaded = True
+            self.version += 1
+            for finding in self.diagnosis.findings:
+                if finding.severity == ERROR:
+                    self.on_alarm(finding)
+
+    def _found(self, finding: Finding) -> None:
+        word = "resolved" if finding.severity == RESOLVED else finding.severity
+        self.events.append(Event(self.history.last_time, f"{word}: {finding.message}"))
+        if self.loaded and finding.severity == ERROR:
+            self.on_alarm(finding)
+
+    def _event(self, item: Any) -> None:
+        text = None
+        if isinstance(item, Run):
+            if item.attempt == 1:
+                text = f"run began, {item.total_steps or 0:,} steps" + (
+                    f", restarts {item.parent}" if item.parent else ""
+                )
+            else:
+                text = f"attempt {item.attempt} began at step {item.step:,} from {item.checkpoint or 'scratch'}"
+        elif isinstance(item, Checkpoint):
+            text = f"checkpoint step {item.step:,}" + (" (best)" if item.best else "")
+        elif isinstance(item, Eval):
+            auroc, balanced = number(item.auroc), number(item.balanced_accuracy)
+            name = "validation" if item.split == "val" else "evaluation set"
+            text = f"{name}: AUROC {auroc:.3f}, balanced accuracy {balanced:.3f} at step {item.step:,}"
+        elif isinstance(item, End):
+            text = f"{item.reason} at step {item.step:,}" + (f": {plain(item.error)}" if item.error else "")
+        if text:
+            self.events.append(Event(item.time, text))
+            if len(self.events) > 2000:
+                del self.events[:1000]
+
+    # ---- commands ----
+
+    def send(self, what: str, name: str, **fields: Any) -> Sent:
+        """Append a command for the run on the screen. Raises OSError."""
+        run_id = self.folder.name if self.folder else None
+        self.sent = Sent(send(self.logs, name, run_id, **fields), what, time.time())
+        self.version += 1
+        return self.sent
+
+    def _listen(self) -> None:
+        for record in self.answers.poll():
+            if not isinstance(record, Answer):
+                continue
+            self.version += 1
+            ours = self.sent is not None and record.id == self.sent.id
+            if ours and self.sent is not None:
+                self.sent.answer = record
+            if ours or record.status != "accepted":
+                reason = f": {plain(record.reason)}" if record.reason else ""
+                self.events.append(Event(record.time, f"{record.command or 'command'} {record.status}{reason}"))
+            if ours and record.status == "done" and record.command == "restart":
+                fresh = self.logs / str((record.effect or {}).get("run_id", ""))
+                if fresh != self.folder and (fresh / "run.jsonl").exists():
+                    self.switch(fresh)

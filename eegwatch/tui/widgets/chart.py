@@ -1,0 +1,219 @@
+"""A chart: one canvas with axes, phase bands and marks. A widget of it draws what `show` was last given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.segment import Segment
+from rich.style import Style
+from textual.geometry import Region
+from textual.strip import Strip
+from textual.widget import Widget
+
+from eegwatch.tui.widgets.canvas import BLANK, Axis, Canvas, bridged, reduce, smooth, ticks
+from eegwatch.wording import short_rate
+
+Floats = NDArray[np.float64]
+GUTTER = 8  # cells for the y labels and the axis line
+OBSERVED, EXPECTED, BAND, MARK, FAINT, PAST = range(6)
+STYLES = ("observed", "expected", "band", "mark", "faint", "past")
+DOTTED = 3  # the expected curve has a dot in every third column: told from the observed one without colour
+SMOOTH_COLUMNS = 3.0
+
+
+@dataclass
+class Series:
+    """Points sorted by x. `kind`: line, dotted, or noisy (a min-max band with a smoothed line over it)."""
+
+    x: NDArray[np.generic]
+    y: NDArray[np.generic]
+    kind: str
+    colour: int
+
+
+@dataclass
+class Picture:
+    """What a chart shows: series over [left, right], y limits (None: from the data), bands and marks."""
+
+    left: float = 0.0
+    right: float = 1.0
+    series: list[Series] = field(default_factory=list)
+    bands: list[tuple[str, float, float]] = field(default_factory=list)
+    marks: list[tuple[float, float, str]] = field(default_factory=list)
+    log: bool = False
+    rates: bool = False
+    empty: str = "no step yet"
+
+
+class Chart(Widget):
+    """Draws a Picture at any size; only rows that changed are painted again."""
+
+    COMPONENT_CLASSES = {f"chart--{name}" for name in STYLES} | {"chart--axis", "chart--phase"}
+    DEFAULT_CSS = """
+    Chart { height: 1fr; min-height: 4; border: round $panel; }
+    Chart { border-title-color: $text; border-subtitle-color: $text-muted; }
+    Chart .chart--observed { color: #56b4e9; }
+    Chart .chart--expected { color: #e69f00; }
+    Chart .chart--band { color: #2b5876; }
+    Chart .chart--mark { color: #f0e442; }
+    Chart .chart--faint { color: $text-disabled; }
+    Chart .chart--past { color: #7f6f8f; }
+    Chart .chart--axis { color: $text-muted; }
+    Chart .chart--phase { color: $text-muted; text-style: italic; }
+    """
+
+    def __init__(self, title: str, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.border_title = title
+        self.picture = Picture()
+        self._strips: list[Strip] = []
+
+    def show(self, picture: Picture) -> None:
+        """Draw this from now on."""
+        self.picture = picture
+        self._draw()
+
+    def on_resize(self) -> None:
+        self._draw()
+
+    def notify_style_update(self) -> None:
+        super().notify_style_update()
+        self._draw()
+
+    def _draw(self) -> None:
+        width, height = self.content_size
+        if width < GUTTER + 4 or height < 3:
+            fresh = [Strip.blank(max(width, 0)) for _ in range(height)]
+        else:
+            fresh = self._plot(width, height)
+        old, self._strips = self._strips, fresh
+        if len(old) != len(fresh):
+            self.refresh()
+            return
+        offset = self.content_region.offset - self.region.offset
+        for y, (before, after) in enumerate(zip(old, fresh, strict=True)):
+            if before != after:
+                self.refresh(Region(offset.x, offset.y + y, width, 1))
+
+    def render_line(self, y: int) -> Strip:
+        return self._strips[y] if y < len(self._strips) else Strip.blank(self.size.width)
+
+    # ---- composition ----
+
+    def _plot(self, width: int, height: int) -> list[Strip]:
+        p = self.picture
+        axis_style, phase_style = self._style("axis"), self._style("phase")
+        plot_width, plot_height = width - GUTTER, height - 1 - (1 if p.bands else 0)
+        axis = self._limits()
+        if axis is None or plot_height < 2:
+            blank = [Strip([Segment(" " * width)]) for _ in range(height)]
+            blank[height // 2] = Strip([Segment(p.empty.center(width)[:width], axis_style)])
+            return blank
+        canvas = Canvas(plot_width, plot_height)
+        self._paint(canvas, axis)
+        labels = self._labels(axis, plot_height)
+        styles = [self._style(name) for name in STYLES]
+        strips = []
+        for row, (text, colours) in enumerate(canvas.rows()):
+            label, line = labels.get(row, ""), "┤" if row in labels else "│"
+            segments = [Segment(f"{label:>{GUTTER - 2}} {line}"[:GUTTER], axis_style)]
+            cuts = np.flatnonzero(np.diff(colours)) + 1
+            for a, b in zip([0, *cuts], [*cuts, len(colours)], strict=True):
+                index = int(colours[a])
+                segments.append(Segment(text[a:b], None if index == BLANK else styles[index]))
+            strips.append(Strip(segments, width))
+        if p.bands:
+            strips.append(
+                Strip([Segment(" " * (GUTTER - 1) + "│", axis_style), *self._phases(plot_width, phase_style)], width)
+            )
+        strips.append(Strip([Segment(self._x_axis(width, plot_width), axis_style)], width))
+        return strips
+
+    def _style(self, name: str) -> Style:
+        return self.get_component_rich_style(f"chart--{name}", partial=True)
+
+    def _limits(self) -> Axis | None:
+        """The y range: all of a line, the bulk of what is noisy (one spike must not flatten the rest)."""
+        lows, highs = [], []
+        for s in self.picture.series:
+            y = np.asarray(s.y, np.float64)
+            y = y[np.isfinite(y) & (y > 0 if self.picture.log else True)]
+            if not len(y):
+                continue
+            if s.kind == "noisy" and len(y) > 200:
+                low, high = np.quantile(y[:: max(1, len(y) // 20_000)], [0.002, 0.998])
+                lows.append(float(low))
+                highs.append(float(high))
+            else:
+                lows.append(float(y.min()))
+                highs.append(float(y.max()))
+        if not lows:
+            return None
+        low, high = min(lows), max(highs)
+        if self.picture.log:
+            return Axis(low / 1.15, high * 1.15, True)
+        room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
+        return Axis(low - room, high + room)
+
+    def _paint(self, canvas: Canvas, axis: Axis) -> None:
+        p = self.picture
+        columns = canvas.width * 2
+        for s in p.series:
+            if not len(s.x):
+                continue
+            reduced = reduce(s.x, s.y, p.left, p.right, columns)
+            if s.kind == "noisy":
+                canvas.span(reduced.least, reduced.most, axis, BAND)
+                canvas.line(smooth(bridged(reduced.mean), SMOOTH_COLUMNS), axis, s.colour)
+                for clipped in np.flatnonzero(reduced.most > axis.high):
+                    canvas.mark(int(clipped), 1.0, "▲", MARK)
+            elif s.kind == "dotted":
+                canvas.line(bridged(reduced.mean), axis, s.colour, every=DOTTED)
+            else:
+                canvas.span(reduced.least, reduced.most, axis, s.colour)
+                canvas.line(bridged(reduced.mean), axis, s.colour)
+        for x, y, glyph in p.marks:
+            if p.left <= x <= p.right:
+                column = int((x - p.left) / max(p.right - p.left, 1e-12) * (columns - 1))
+                canvas.mark(column, float(np.clip(axis.unit(np.array([y]))[0], 0, 1)), glyph, MARK)
+
+    def _labels(self, axis: Axis, height: int) -> dict[int, str]:
+        labels: dict[int, str] = {}
+        for value in ticks(axis, max(2, height // 2)):
+            row = round((1 - float(axis.unit(np.array([value]))[0])) * (height - 1))
+            if 0 <= row < height:
+                labels.setdefault(row, short_rate(value) if self.picture.rates else f"{value:.3g}")
+        return labels
+
+    def _x_axis(self, width: int, plot_width: int) -> str:
+        """The axis line with step numbers set into it, left to right without overlap."""
+        p = self.picture
+        line = [" "] * (GUTTER - 1) + ["└"] + ["─"] * plot_width
+        end = 0
+        for value in ticks(Axis(p.left, p.right), max(2, plot_width // 16)):
+            at = GUTTER + round((value - p.left) / max(p.right - p.left, 1e-12) * (plot_width - 1))
+            text = f"{value:,.0f}"
+            begin = min(max(at - len(text) // 2, GUTTER), width - len(text))
+            if begin > end:
+                line[begin : begin + len(text)] = text
+                end = begin + len(text)
+        return "".join(line[:width])
+
+    def _phases(self, width: int, style: Style) -> list[Segment]:
+        p = self.picture
+        cells = [" "] * width
+        for name, begin, end in p.bands:
+            a = max(0, round((begin - p.left) / max(p.right - p.left, 1e-12) * width))
+            b = min(width, round((end - p.left) / max(p.right - p.left, 1e-12) * width))
+            if b <= a:
+                continue
+            if a > 0:
+                cells[a] = "│"
+            room = b - a - 1
+            if room >= 4:
+                text = name if len(name) <= room else name[: room - 1] + "…"
+                start = a + 1 + (room - len(text)) // 2
+                cells[start : start + len(text)] = text
+        return [Segment("".join(cells[:width]), style)]

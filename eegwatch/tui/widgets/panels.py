@@ -1,0 +1,146 @@
+"""The verdict at the top, the checklist and the table at the side (or as one line of ticks), the events below."""
+
+from __future__ import annotations
+
+from rich.table import Table
+from rich.text import Text
+from textual.widgets import Static
+
+from eegwatch.diagnosis.checklist import FAIL, PASS, WAIT, WARN, checklist, table
+from eegwatch.diagnosis.findings import ERROR, INFO, WARNING, Finding
+from eegwatch.tui.session import Session
+from eegwatch.wording import clock, size
+
+MARK_STYLE = {PASS: "green", FAIL: "bold red", WAIT: "dim", WARN: "yellow", "": ""}
+SIGN = {ERROR: ("✖", "bold white on #a01020"), WARNING: ("!", "bold black on #e0a000"), INFO: ("i", "")}
+KEYS = "m resume: rejoin the schedule, or an LR of your choice · r fresh restart · s stop · or let it finish"
+KEYS_SHORT = "m resume (rejoin or your LR) · r restart · s stop · e evidence"
+
+
+class Verdict(Static):
+    """What is wrong, the worst first: what and since when, why, what to do. Gone when nothing is wrong."""
+
+    DEFAULT_CSS = "Verdict { height: auto; padding: 0 1; max-height: 9; }"
+
+    def show(self, session: Session, *, compact: bool) -> None:
+        findings = [f for f in session.diagnosis.findings if f.bad]
+        self.display = bool(findings)
+        if not findings:
+            return
+        width = max(20, self.app.size.width - 2)
+        lines = self._finding(findings[0], compact)
+        others = findings[1:] if compact else findings[1:3]
+        if compact and others:
+            lines[-1].append(f"   (+{len(others)} more: e)", "dim")
+        elif not compact:
+            for other in others:
+                sign, style = SIGN[other.severity]
+                lines.append(Text.assemble((f" {sign} ", style), " ", other.message))
+        if compact:
+            for line in lines:
+                line.truncate(width, overflow="ellipsis")
+        self.update(Text("\n").join(lines))
+
+    def _finding(self, finding: Finding, compact: bool) -> list[Text]:
+        sign, style = SIGN[finding.severity]
+        headline = finding.headline or finding.message
+        if finding.rule.startswith("lr_"):  # LR FROZEN: the word that matters, readable without colour
+            first, second, rest = headline.split(" ", 2)
+            headline = f"{first} {second.upper()} {rest}"
+        about = finding.cost.partition(", ")[2] if compact else ": ".join(t for t in (finding.here, finding.cost) if t)
+        lines = [Text.assemble((f" {sign} {headline} ", style), f" {about}" if about else "")]
+        label = "bold"
+        if finding.why:
+            lines.append(Text.assemble(("   why  ", label), finding.why))
+        if finding.rule.startswith(("lr_", "no_")):
+            lines.append(Text.assemble(("   do   ", label), KEYS_SHORT if compact else KEYS))
+            if finding.remedy and not compact:
+                lines.append(Text.assemble(("   code ", label), finding.remedy))
+        elif finding.remedy and finding.remedy not in headline:
+            lines.append(Text.assemble(("   do   ", label), finding.remedy))
+        return lines
+
+
+class Checklist(Static):
+    """The mission's questions, answered: one a line in a panel."""
+
+    DEFAULT_CSS = "Checklist { height: auto; border: round $panel; padding: 0 1; }"
+    BORDER_TITLE = "checklist"
+
+    def show(self, session: Session) -> None:
+        ticks = checklist(session.history, session.diagnosis)
+        lines = [Text.assemble((t.mark, MARK_STYLE[t.mark]), f" {t.text}") for t in ticks]
+        self.update(Text("\n").join(lines))
+
+
+class Ticks(Static):
+    """The same checklist folded into one line, for 80 columns."""
+
+    DEFAULT_CSS = "Ticks { height: auto; max-height: 2; padding: 0 1; }"
+
+    def show(self, session: Session) -> None:
+        line = Text()
+        for tick in checklist(session.history, session.diagnosis):
+            words = tick.text if tick.short == "AUROC" else tick.short
+            line.append(f"{tick.mark} ", MARK_STYLE[tick.mark])
+            line.append(f"{words}   ")
+        self.update(line)
+
+
+class Figures(Static):
+    """Expected against observed."""
+
+    DEFAULT_CSS = "Figures { height: auto; border: round $panel; padding: 0 1; }"
+    BORDER_TITLE = "expected / observed"
+
+    def show(self, session: Session) -> None:
+        grid = Table.grid(padding=(0, 1), expand=True)
+        for justify in ("left", "right", "right", "left"):
+            grid.add_column(justify=justify, no_wrap=True)
+        for row in table(session.history, session.diagnosis):
+            grid.add_row(row.metric, row.expected, row.observed, Text(row.mark, MARK_STYLE[row.mark]))
+        self.update(grid)
+
+
+class System(Static):
+    """Load of the trainer's machine, newest record."""
+
+    DEFAULT_CSS = "System { height: auto; border: round $panel; padding: 0 1; }"
+    BORDER_TITLE = "system"
+
+    def show(self, session: Session) -> None:
+        self.update(Text(system_line(session)))
+
+
+def system_line(session: Session) -> str:
+    if not session.history.system:
+        return "no figures yet"
+    newest = session.history.system[-1]
+    parts = []
+    if newest.cpu_percent is not None:
+        parts.append(f"cpu {newest.cpu_percent:.0f} %")
+    if newest.rss_bytes is not None:
+        parts.append(f"rss {size(newest.rss_bytes)}")
+    for i, gpu in enumerate(newest.gpu):
+        used = size(gpu.get("memory_bytes", 0))
+        parts.append(f"gpu{i} {gpu.get('util_percent', 0):.0f} % {used} {gpu.get('temperature_c', 0):.0f} °C")
+    return "  ".join(parts)
+
+
+class Events(Static):
+    """What happened, the newest first; the answer to a command of ours stands above all."""
+
+    DEFAULT_CSS = "Events { height: 4; padding: 0 1; }"
+
+    def show(self, session: Session) -> None:
+        lines: list[Text] = []
+        if session.sent is not None:
+            done = session.sent.answer.status if session.sent.answer else ""
+            style = {"done": "bold green", "failed": "bold red", "rejected": "bold red", "expired": "bold red"}
+            lines.append(Text(f"» {session.sent.text()}", style.get(done, "bold yellow")))
+        for event in reversed(session.events[-12:]):
+            lines.append(Text.assemble((f"{clock(event.time)} ", "dim"), event.text))
+        room = max(1, self.size.height or 4)
+        for line in lines:
+            line.truncate(max(20, self.size.width - 2), overflow="ellipsis")
+        self.update(Text("\n").join(lines[:room]))

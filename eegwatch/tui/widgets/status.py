@@ -1,0 +1,128 @@
+"""The status line: state, step of total, epoch of epochs, pace, time left, LR now against expected now."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from rich.text import Text
+from textual.widgets import Static
+
+from eegwatch.tui.session import Session
+from eegwatch.wording import deviation, duration, exact_rate, plain, rate
+
+PACE_OVER = 100  # steps whose median interval is the pace
+STALE_S = 15.0  # a log of a live trainer that has not grown for so long is said to stand
+GOOD, BAD, QUIET = "bold green", "bold red", "yellow"
+STATE_STYLE = {"training": GOOD, "evaluating": GOOD, "checkpointing": GOOD, "preparing": GOOD, "completed": GOOD,
+               "dead": BAD, "hung": BAD, "failed": BAD}  # fmt: skip
+STATE_SIGN = {"training": "●", "evaluating": "●", "checkpointing": "●", "preparing": "◔", "restarting": "◔",
+              "starting": "◔", "completed": "✔", "dead": "✖", "hung": "✖", "failed": "✖"}  # fmt: skip
+
+
+def pace(session: Session) -> float | None:
+    """Optimizer steps a second over the newest steps of this attempt, or None."""
+    times = session.history.time[-PACE_OVER:]
+    if len(times) < 3:
+        return None
+    interval = float(np.median(np.diff(times)))
+    return 1 / interval if interval > 0 else None
+
+
+def state_of(session: Session) -> tuple[str, str]:
+    """(state, since when or why) of the run on the screen, in words."""
+    history, life = session.history, session.life
+    if session.is_current and life.word in ("dead", "hung"):
+        return life.word, life.detail
+    if session.is_current and life.alive and life.word not in ("idle", "exited"):
+        if history.progress is not None and life.word == "preparing":
+            p = history.progress
+            return life.word, f"{p.what} {p.done:,} of {p.total:,}"
+        silent = time.time() - history.last_time
+        if life.word == "training" and history.length and silent > STALE_S:
+            return life.word, f"no record for {duration(silent)}"
+        return life.word, life.detail if life.word == "preparing" else ""
+    if history.end is not None:
+        end = history.end
+        ago = f"{duration(time.time() - end.time)} ago"
+        daemon = "" if life.alive else ", no daemon is running"
+        return end.reason, (f"{plain(end.error)}, " if end.error else "") + ago + daemon
+    if history.run is None:
+        return life.word, life.detail
+    return "silent", f"no daemon trains it; last record {duration(time.time() - history.last_time)} ago"
+
+
+class StatusLine(Static):
+    """Two lines, three where the width is small; parts that do not fit are left out, the least needed first."""
+
+    DEFAULT_CSS = "StatusLine { height: auto; padding: 0 1; }"
+
+    def show(self, session: Session) -> None:
+        self.update(Text("\n").join(self._lines(session, max(20, self.size.width - 2))))
+
+    def _lines(self, session: Session, width: int) -> list[Text]:
+        run = session.history.run
+        if session.folder is None:
+            return [Text(f"no run in {session.logs} yet: eegpt-daemon start --logs {session.logs}", "bold")]
+        state, detail = state_of(session)
+        head = Text(session.folder.name, "bold")
+        if run is not None and run.attempt > 1:
+            head.append(f"  attempt {run.attempt}", "dim")
+        head.append(f"   {STATE_SIGN.get(state, '○')} {state}", STATE_STYLE.get(state, QUIET))
+        if detail:
+            head.append(f": {detail}", "")
+        if run is not None and any("SYNTHETIC" in note for note in run.notes):
+            head.append("  SYNTHETIC", "magenta")
+        if run is not None and run.inject:
+            head.append(f"  injected: {run.inject}", "magenta")
+        head.truncate(width, overflow="ellipsis")
+        return [head, *self._figures(session, width)]
+
+    def _figures(self, session: Session, width: int) -> list[Text]:
+        history, run = session.history, session.history.run
+        if run is None:
+            return []
+        step = history.step_done
+        parts: list[tuple[int, Text]] = []  # (priority, text): 0 is never left out
+        share = f" {step / run.total_steps:6.1%}" if run.total_steps else ""
+        total = f" / {run.total_steps:,}" if run.total_steps else ""
+        parts.append((0, Text(f"step {step:,}{total}{share}")))
+        if run.steps_per_epoch and step:
+            epoch, batch = divmod(step - 1, run.steps_per_epoch)
+            parts.append((1, Text(f"epoch {epoch + 1} / {run.epochs or '?'}")))
+            parts.append((4, Text(f"batch {batch + 1:,} / {run.steps_per_epoch:,}")))
+        speed = pace(session)
+        if speed is not None and history.end is None:
+            parts.append((3, Text(f"{speed:,.1f} it/s" if speed >= 1 else f"{1 / speed:,.1f} s/it")))
+            if run.total_steps:
+                parts.append((2, Text(f"{duration((run.total_steps - step) / speed)} left")))
+        samples = history.samples_per_s
+        if len(samples) and np.isfinite(samples[-1]) and history.end is None:
+            parts.append((5, Text(f"{samples[-1]:,.0f} samples/s")))
+        rates = self._rates(session)
+        while len(parts) > 1:
+            line = Text("  ").join(text for _, text in parts)
+            if line.cell_len <= width:
+                break
+            parts.remove(max(parts, key=lambda part: part[0]))
+        line = Text("  ").join(text for _, text in parts)
+        if rates is None:
+            return [line]
+        if line.cell_len + rates.cell_len + 3 <= width:
+            return [Text("   ").join([line, rates])]
+        return [line, rates]
+
+    def _rates(self, session: Session) -> Text | None:
+        lr = session.history.lr
+        if not len(lr):
+            return None
+        now = float(lr[-1])
+        if session.diagnosis.lr is None:
+            return Text(f"LR {rate(now)}, no schedule declared")
+        expected = float(session.diagnosis.lr.situation.expected(int(session.history.step[-1])))
+        if session.diagnosis.lr.fault is None:
+            return Text.assemble(f"LR {rate(now)}, expected {rate(expected)} ", ("✔", "green"))
+        words = deviation(now / expected) if expected else ""
+        return Text.assemble(
+            (f"LR {exact_rate(now, expected)}, expected {exact_rate(expected, now)} ✖ {words}", "bold red")
+        )
