@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
+from eegpt_daemon.commands import ControlReader, config_for, refusal
 from eegpt_daemon.process import TrainerProcess, how_it_ended
 from eegpt_daemon.trainer.attempt import Attempt, Order
 from eegpt_daemon.watched_run import BadCheckpoint, WatchedRun, numbers
@@ -29,15 +28,11 @@ from eegwatch.run.control import (
     HEARTBEAT_S,
     LOCK,
     Command,
-    Unreadable,
-    parse_line,
     take_lock,
-    unsafe_control,
 )
 from eegwatch.run.folder import CONFIG, RUN_LOG, make_run_folder, newest_run
-from eegwatch.run.log import AppendLog, Tail, daemon_decoder, read_all, run_decoder
+from eegwatch.run.log import AppendLog, daemon_decoder, read_all, run_decoder
 from eegwatch.run.records import TERMINAL, Answer, DaemonState, End, Run, Step
-from eegwatch.schedule import ScheduleError, resumed
 
 TICK_S = 0.1
 DONE, FAILED, REJECTED, EXPIRED, ACCEPTED = "done", "failed", "rejected", "expired", "accepted"
@@ -71,11 +66,9 @@ class Supervisor:
         self.exiting: str | None = None
         self._alive = 0
         self._beat_at = 0.0
-        self._unsafe: str | None = None
-        self._generation = 0  # control files seen: a replaced one numbers its lines anew
         self.answered = self._history()
         self.log = AppendLog(logs / DAEMON_LOG)
-        self.control = Tail(logs / CONTROL)
+        self.control = ControlReader(logs / CONTROL)
         self._enter("starting")
         newest = newest_run(logs)
         if newest is not None:
@@ -103,7 +96,7 @@ class Supervisor:
     def _settle_the_past(self) -> None:
         """Lines from before this daemon never fire; what an earlier one had accepted is finished or reported failed."""
         expired = 0
-        for command in self._read_control():
+        for command in self._new_commands():
             command_id = str(command.id)
             status = self.answered.get(command_id)
             if status in TERMINAL:
@@ -255,44 +248,29 @@ class Supervisor:
 
     # ---- commands ----
 
-    def _read_control(self) -> list[Command]:
-        """New lines of the control file as commands, `stop` first; lines that are none are rejected here."""
-        problem = unsafe_control(self.logs / CONTROL)
-        if problem is not None:
-            if problem != self._unsafe:
-                self._write_state(self.state, f"the control file is not obeyed: {problem}")
-                self.say(problem)
-            self._unsafe = problem
-            return []
-        self._unsafe = None
+    def _new_commands(self) -> list[Command]:
+        """Commands that came in and were never answered; lines that are none are rejected here."""
+        known = self.control.unsafe
+        found = self.control.read()
+        if self.control.unsafe is not None and self.control.unsafe != known:
+            self._write_state(self.state, f"the control file is not obeyed: {self.control.unsafe}")
+            self.say(self.control.unsafe)
         commands: list[Command] = []
-        while True:
-            chunk = self.control.read(1 << 20)
-            if chunk.reset:
-                self._generation += 1
-            for offset, line in chunk.lines():
-                parsed = parse_line(line, offset)
-                if parsed is None:
-                    continue
-                if parsed.id == f"line-{offset}" and self._generation:
-                    parsed = msgspec.structs.replace(parsed, id=f"line-{offset}.{self._generation + 1}")
-                if isinstance(parsed, Unreadable):
-                    if parsed.id not in self.answered:
-                        self._record(parsed.id, parsed.command, REJECTED, parsed.reason)
-                else:
-                    commands.append(parsed)
-            if not chunk.data:
-                break
-        return sorted(commands, key=lambda c: c.command != "stop")
+        for line in found:
+            if isinstance(line, Command):
+                commands.append(line)
+            elif line.id not in self.answered:
+                self._record(line.id, line.command, REJECTED, line.reason)
+        return commands
 
     def _read_commands(self) -> None:
-        for command in self._read_control():
+        for command in self._new_commands():
             if str(command.id) in self.answered:
                 continue  # each id is carried out at most once, and a second line with it gets no second answer
             if command.deadline is not None and command.deadline < time.time():
                 self._answer(command, EXPIRED, "it came too late: its time had run out before the daemon read it")
                 continue
-            reason = self._refusal(command)
+            reason = refusal(command, self.run_now, training=self.trainer is not None)
             if reason is not None:
                 self._answer(command, REJECTED, reason)
                 continue
@@ -302,69 +280,6 @@ class Supervisor:
                 self.queue.insert(0, command)
             else:
                 self.queue.append(command)
-
-    def _refusal(self, command: Command) -> str | None:
-        """Why a command cannot be carried out, in words a person can act on; None if it can."""
-        run = self.run_now
-        if command.command == "stop" and command.exit and command.run_id is None:
-            return None
-        if run is None:
-            return None if command.command == "stop" and command.exit else "there is no run here yet"
-        if command.run_id is not None and command.run_id != run.run_id:
-            return f"it is for run {command.run_id}, and the current run is {run.run_id}"
-        if command.attempt is not None and command.attempt != run.attempt:
-            return f"it is for attempt {command.attempt}, and attempt {run.attempt} runs by now"
-        training = self.trainer is not None
-        if command.command == "stop" and not command.exit and not training:
-            ended = (
-                f"it ended ({run.end.reason}) at step {run.step:,}" if run.end else f"it stands at step {run.step:,}"
-            )
-            return f"nothing is training: {ended}"
-        if command.command == "checkpoint" and not training:
-            return f"nothing is training; the run stands at step {run.step:,}"
-        if command.command == "restart":
-            try:
-                self._config_for(command)
-            except ConfigError as error:
-                return str(error)
-        if command.command == "resume":
-            return self._resume_refusal(command, run)
-        return None
-
-    def _resume_refusal(self, command: Command, run: WatchedRun) -> str | None:
-        at = run.step
-        if command.checkpoint is not None:
-            try:
-                at = run.verify(command.checkpoint)
-            except BadCheckpoint as error:
-                return str(error)
-        elif run.complete:
-            return f"the run is complete: {run.step:,} of {run.total:,} steps; restart it, or name a checkpoint"
-        declared = run.declared()
-        if command.lr is not None:
-            if declared is None or run.run is None:
-                return "the run has declared no schedule yet; resume it without an LR"
-            try:
-                resumed(
-                    declared,
-                    at,
-                    command.lr,
-                    command.then,
-                    steps_per_epoch=run.run.steps_per_epoch,
-                    force=command.force,
-                )
-            except ScheduleError as error:
-                return str(error)
-        return None
-
-    def _config_for(self, command: Command) -> Config:
-        """The configuration of a restart: the file named, or the run's own without any injected fault."""
-        if command.config is not None:
-            return configuration.load(Path(command.config))
-        assert self.run_now is not None
-        config = configuration.load(self.run_now.folder / CONFIG, expand=False)
-        config.inject = None
-        return config
 
     def _cut_short(self, stop: Command) -> None:
         """A stop does not wait for the first step of a resume or restart that is on its way."""
@@ -444,7 +359,7 @@ class Supervisor:
         action.waits_for = "first_step"
         if command.command == "restart":
             try:
-                config = self._config_for(command)
+                config = config_for(command, run)
                 notes = [f"a fresh restart of {run.run_id}"]
                 self._new_run(config, parent=run.run_id, command=command.id, notes=notes)
             except (ConfigError, OSError) as error:

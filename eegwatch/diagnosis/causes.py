@@ -130,6 +130,8 @@ class Hypothesis:
     rank: int
     rate: Line
     position: Line | None = None
+    last: float = np.inf  # position of the schedule's end: what a loop does beyond it, no schedule says
+    confirmed: bool = False
     killed_at: int | None = None
 
     @property
@@ -142,13 +144,17 @@ class Hypothesis:
         slack = RELATIVE * np.abs(predicted)
         fits: Booleans = (predicted >= evidence.low - slack) & (predicted <= evidence.high + slack)
         if self.position is not None:
-            logged = evidence.position
-            fits &= np.isnan(logged) | (np.abs(logged - self.position(evidence.step)) < 1e-6)
+            position, logged = self.position(evidence.step), evidence.position
+            if self.confirmed:
+                fits |= position > self.last
+            fits &= np.isnan(logged) | (np.abs(logged - position) < 1e-6)
         return fits
 
     def test(self, evidence: Evidence) -> None:
         """Strike the cause out at the first record that it cannot explain."""
         if self.alive and len(evidence):
+            if self.position is not None:  # within its schedule it must have explained something first
+                self.confirmed |= bool(self.position(evidence.step[:1])[0] <= self.last)
             fits = self.fits(evidence)
             if not fits.all():
                 self.killed_at = int(evidence.step[int(np.argmin(fits))])
@@ -227,7 +233,8 @@ def _line(
     s: Situation, name: str, says: str, rank: int, position: Line, schedule: Schedule | None = None
 ) -> Hypothesis:
     curve = schedule or s.schedule
-    return Hypothesis(name, says, rank, lambda n: curve.rate(position(n)), position)
+    last = curve.total_steps - 1.0
+    return Hypothesis(name, says, rank, lambda n: curve.rate(position(n)), position, last)
 
 
 def _constant(p: float) -> Line:

@@ -56,7 +56,8 @@ class Precision:
         if not self.known:
             fixed = 0.5 * 10.0**-self.decimals
             above, below = np.maximum(above, fixed), np.maximum(below, fixed)
-        zero = 0.5 * 10.0**-self.decimals if self.decimals else 0.0
+        # a printed zero has lost its size: only the decimals seen elsewhere bound it, and without any nothing does
+        zero = 0.5 * 10.0**-self.decimals if self.decimals else np.inf
         above, below = np.where(size == 0, zero, above), np.where(size == 0, zero, below)
         slack = 1e-12 * size  # decimal halves are not binary numbers: a printed tie may lie an ulp outside
         return values - below - slack, values + above + slack

@@ -62,7 +62,8 @@ class Data(Part):
     channels: list[str] | None = None
     missing: Literal["interpolate", "drop", "zero"] = "interpolate"
     reference: Literal["average", "none"] = "average"
-    scaling: Literal["millivolt", "zscore"] = "millivolt"
+    scaling: Literal["millivolt", "uv100", "zscore"] = "millivolt"
+    labels: list[str] = msgspec.field(default_factory=lambda: ["normal", "abnormal"])
     val_fraction: float = 0.15
     min_duration: float = 60.0
     max_rejected: float = 0.05
@@ -360,6 +361,8 @@ def _check(config: Config, where: str) -> None:
             raise ConfigError(f"{where}: {key}: is a fraction, 0 or more and below 1, not {number}")
     if training.pace_steps_per_s is not None and training.pace_steps_per_s <= 0:
         raise ConfigError(f"{where}: training.pace_steps_per_s: must be above 0, or null for no pace")
+    if len(set(data.labels)) != 2:
+        raise ConfigError(f"{where}: data.labels: two different folder names, not {data.labels}")
     if not 0 <= config.model.probe.dropout < 1:
         raise ConfigError(f"{where}: model.probe.dropout: must be 0 or more and below 1")
     if config.model.probe.n_classes != 2:

@@ -12,7 +12,6 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-LABELS = {"normal": 0, "abnormal": 1}
 SPLITS = ("train", "eval")
 _NAME = re.compile(r"^(?P<subject>[A-Za-z0-9]+)_s(?P<session>\d+)(?:_\d{4})?_t(?P<token>\d+)$")
 
@@ -23,7 +22,7 @@ class CorpusError(ValueError):
 
 @dataclass(frozen=True)
 class Entry:
-    """One EDF file: `label` 0 normal, 1 abnormal; `split` train, val or eval."""
+    """One EDF file: `label` 0 normal, 1 abnormal (`data.labels`); `split` train, val or eval."""
 
     path: Path
     relative: str
@@ -32,7 +31,7 @@ class Entry:
     split: str
 
 
-def index(root: Path) -> list[Entry]:
+def index(root: Path, labels: list[str]) -> list[Entry]:
     """Every EDF file under `root`, sorted by path. Raises CorpusError if there is none for training."""
     if not root.is_dir():
         raise CorpusError(
@@ -43,16 +42,16 @@ def index(root: Path) -> list[Entry]:
         relative = path.relative_to(root)
         parts = [part.lower() for part in relative.parts[:-1]]
         split = next((part for part in parts if part in SPLITS), None)
-        label = next((part for part in parts if part in LABELS), None)
+        label = next((part for part in parts if part in labels), None)
         if split is None or label is None:
             continue
         match = _NAME.match(path.stem)
         subject = match["subject"] if match else path.stem
-        entries.append(Entry(path, relative.as_posix(), subject, LABELS[label], split))
+        entries.append(Entry(path, relative.as_posix(), subject, labels.index(label), split))
     for split in SPLITS:
-        labels = {entry.label for entry in entries if entry.split == split}
-        for name, number in LABELS.items():
-            if number not in labels:
+        present = {entry.label for entry in entries if entry.split == split}
+        for number, name in enumerate(labels):
+            if number not in present:
                 raise CorpusError(f"data.root_dir: {root} holds no EDF file under {split}/{name} (TUAB layout)")
     return entries
 
@@ -89,11 +88,11 @@ def with_validation(entries: list[Entry], fraction: float, seed: int) -> list[En
     return moved
 
 
-def counts(entries: list[Entry]) -> dict[str, dict[str, int]]:
+def counts(entries: list[Entry], labels: list[str]) -> dict[str, dict[str, int]]:
     """Recordings a split and label, and subjects a split: for the log, before anything long begins."""
     table: dict[str, dict[str, int]] = {}
     for split in ("train", "val", "eval"):
         mine = [e for e in entries if e.split == split]
-        table[split] = {name: sum(e.label == label for e in mine) for name, label in LABELS.items()}
+        table[split] = {name: sum(e.label == label for e in mine) for label, name in enumerate(labels)}
         table[split]["subjects"] = len({e.subject for e in mine})
     return table

@@ -152,8 +152,8 @@ def _complete(
 
 
 def _scale(microvolt: NDArray[np.float64], scaling: str) -> NDArray[np.float32]:
-    """`millivolt`, what EEGPT was trained on; or `zscore`, each channel over the whole recording."""
+    """`millivolt`, what EEGPT was trained on; `uv100`, microvolt / 100; `zscore`, each channel over the recording."""
     if scaling == "zscore":
         centred = microvolt - microvolt.mean(axis=1, keepdims=True)
         return np.asarray(centred / (centred.std(axis=1, keepdims=True) + 1e-12), np.float32)
-    return np.asarray(microvolt / 1000, np.float32)
+    return np.asarray(microvolt / (100 if scaling == "uv100" else 1000), np.float32)

@@ -190,7 +190,7 @@ def _write_edf(path: Path, eeg: Floats, rate: int, subject: str, age: float, rng
     names = list(SCALP)
     order = rng.permutation(len(names)) if rng.random() < 0.5 else np.arange(len(names))  # files differ in order
     channels = [channel(f"EEG {names[i]}-REF", eeg[i], rate) for i in order]
-    channels += [channel(f"EEG {name}-REF", rng.normal(0, 5, n), rate) for name in EXTRA]
+    channels += [channel(f"EEG {name}-REF", np.asarray(rng.normal(0, 5, n)), rate) for name in EXTRA]
     beat = np.asarray(np.sin(2 * np.pi * 1.2 * np.arange(n) / rate) ** 63 * 400)
     channels.append(channel("EEG EKG1-REF", beat, rate))
     channels += [channel(name, rng.uniform(0, 100, n // rate), 1) for name in SLOW]

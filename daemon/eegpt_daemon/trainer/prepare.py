@@ -71,13 +71,13 @@ def plan(config: Config, store: FeatureStore, report: Report) -> Plan:
             except OSError as error:
                 raise CorpusError(f"data.root_dir: {root} cannot be made: {error}") from None
         notes.append("corpus: SYNTHETIC signals in real EDF files; its AUROC says nothing about EEGPT or patients")
-    entries = with_validation(index(root), config.data.val_fraction, config.experiment.seed)
+    entries = with_validation(index(root, config.data.labels), config.data.val_fraction, config.experiment.seed)
     windows = {"train": 0, "val": 0, "eval": 0}
     for done, entry in enumerate(entries, 1):
         windows[entry.split] += _count(entry, store)
         report("reading EDF headers", done, len(entries))
-    for split, table in counts(entries).items():
-        said = f"{split}: {table['normal']} normal, {table['abnormal']} abnormal recordings"
+    for split, table in counts(entries, config.data.labels).items():
+        said = f"{split}: " + ", ".join(f"{table[name]} {name}" for name in config.data.labels) + " recordings"
         notes.append(f"{said} of {table['subjects']} subjects, {windows[split]:,} windows")
     return Plan(entries, windows, notes)
 

@@ -192,7 +192,7 @@ class Chart(Widget):
         p = self.picture
         line = [" "] * (GUTTER - 1) + ["└"] + ["─"] * plot_width
         end = 0
-        for value in ticks(Axis(p.left, p.right), max(2, plot_width // 16)):
+        for value in ticks(Axis(p.left, p.right), max(2, plot_width // 12)):
             at = GUTTER + round((value - p.left) / max(p.right - p.left, 1e-12) * (plot_width - 1))
             text = f"{value:,.0f}"
             begin = min(max(at - len(text) // 2, GUTTER), width - len(text))

@@ -1,0 +1,51 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`. Both make their own environment.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+LOGS ?= logs
+
+.PHONY: demo demo-real incident test lint types pytest format snapshots bench clean
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("eegwatch needs Python >= 3.11, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@echo "making the environment in $(VENV) (a minute or two) …"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[daemon,dev]'
+	@touch $(READY)
+
+demo: $(READY)  ## train the demo and watch it
+	-@$(BIN)/eegpt-daemon start --config configs/demo.yaml --logs $(LOGS)
+	@test -t 1 || { $(BIN)/eegpt-daemon status --logs $(LOGS); echo; }
+	@$(BIN)/eegwatch $(LOGS) --wait-steps 60
+
+incident: $(READY)  ## the historical bug, on purpose
+	-@$(BIN)/eegpt-daemon start --config configs/incident.yaml --logs $(LOGS)
+	@$(BIN)/eegwatch $(LOGS) --wait-steps 60
+
+demo-real: $(READY)  ## the same on real, labelled EEG, fetched by name
+	@$(BIN)/python -m eegpt_daemon.eeg.scp1 ~/.cache/eegwatch/scp1
+	-@$(BIN)/eegpt-daemon start --config configs/real_scp1.yaml --logs $(LOGS)
+	@$(BIN)/eegwatch $(LOGS) --wait-steps 60
+
+test: lint types pytest  ## everything that CI runs
+
+lint: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(READY)
+	@$(BIN)/mypy
+
+pytest: $(READY)
+	@$(BIN)/pytest
+
+format: $(READY)  ## let ruff put the code in order
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+snapshots: $(READY)  ## accept the screens as they are now
+	@$(BIN)/pytest tests/tui --snapshot-update
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

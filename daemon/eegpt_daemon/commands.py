@@ -1,0 +1,102 @@
+"""Reading the control file, and judging a command: what cannot be carried out is refused in words, before it begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from eegpt_daemon.watched_run import BadCheckpoint, WatchedRun
+from eegwatch.run import config as configuration
+from eegwatch.run.config import Config, ConfigError
+from eegwatch.run.control import Command, Unreadable, parse_line, unsafe_control
+from eegwatch.run.folder import CONFIG
+from eegwatch.run.log import Tail
+from eegwatch.schedule import ScheduleError, resumed
+
+
+class ControlReader:
+    """New lines of the control file, `stop` first. A file that others can write is not read: `unsafe` says why."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.unsafe: str | None = None
+        self._tail = Tail(path)
+        self._files = 1  # control files seen: a replaced one numbers its lines anew, and ids must not repeat
+
+    def read(self) -> list[Command | Unreadable]:
+        self.unsafe = unsafe_control(self.path)
+        if self.unsafe is not None:
+            return []
+        found: list[Command | Unreadable] = []
+        while True:
+            chunk = self._tail.read(1 << 20)
+            self._files += chunk.reset is not None
+            for offset, line in chunk.lines():
+                parsed = parse_line(line, offset)
+                if parsed is None:
+                    continue
+                if parsed.id == f"line-{offset}" and self._files > 1:
+                    parsed = msgspec.structs.replace(parsed, id=f"line-{offset}.{self._files}")
+                found.append(parsed)
+            if not chunk.data:
+                return sorted(found, key=lambda c: c.command != "stop")
+
+
+def refusal(command: Command, run: WatchedRun | None, *, training: bool) -> str | None:
+    """Why a command cannot be carried out, in words a person can act on; None if it can."""
+    if command.command == "stop" and command.exit and (run is None or command.run_id is None):
+        return None
+    if run is None:
+        return "there is no run here yet"
+    if command.run_id is not None and command.run_id != run.run_id:
+        return f"it is for run {command.run_id}, and the current run is {run.run_id}"
+    if command.attempt is not None and command.attempt != run.attempt:
+        return f"it is for attempt {command.attempt}, and attempt {run.attempt} runs by now"
+    if command.command == "stop" and not command.exit and not training:
+        ended = f"it ended ({run.end.reason}) at step {run.step:,}" if run.end else f"it stands at step {run.step:,}"
+        return f"nothing is training: {ended}"
+    if command.command == "checkpoint" and not training:
+        return f"nothing is training; the run stands at step {run.step:,}"
+    if command.command == "restart":
+        try:
+            config_for(command, run)
+        except ConfigError as error:
+            return str(error)
+    if command.command == "resume":
+        return _resume_refusal(command, run)
+    return None
+
+
+def _resume_refusal(command: Command, run: WatchedRun) -> str | None:
+    at = run.step
+    if command.checkpoint is not None:
+        try:
+            at = run.verify(command.checkpoint)
+        except BadCheckpoint as error:
+            return str(error)
+    elif run.complete:
+        return f"the run is complete: {run.step:,} of {run.total:,} steps; restart it, or name a checkpoint"
+    if command.lr is None:
+        return None
+    declared = run.declared()
+    if declared is None or run.run is None:
+        return "the run has declared no schedule yet; resume it without an LR"
+    per_epoch = run.run.steps_per_epoch
+    try:
+        resumed(declared, at, command.lr, command.then, steps_per_epoch=per_epoch, force=command.force)
+    except ScheduleError as error:
+        return str(error)
+    return None
+
+
+def config_for(command: Command, run: WatchedRun) -> Config:
+    """The configuration of a restart: the file named, or the run's own without any injected fault.
+
+    Raises ConfigError.
+    """
+    if command.config is not None:
+        return configuration.load(Path(command.config))
+    config = configuration.load(run.folder / CONFIG, expand=False)
+    config.inject = None
+    return config

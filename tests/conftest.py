@@ -1,0 +1,148 @@
+"""What the tests share: a tiny corpus of real EDF files, tiny configurations, run logs written by the real writer."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from eegwatch.run.folder import CHECKPOINTS, RUN_LOG
+from eegwatch.run.log import AppendLog
+from eegwatch.run.records import Eval, Record, Run, Step
+from eegwatch.schedule import parse
+
+os.environ.setdefault("COLORTERM", "truecolor")
+
+ONE_CYCLE = {
+    "name": "one_cycle",
+    "total_steps": 2000,
+    "max_lr": 3e-3,
+    "pct_start": 0.1,
+    "div_factor": 25.0,
+    "final_div_factor": 40.0,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 real EDF files with synthetic signals, 20 s each, in TUAB layout."""
+    from eegpt_daemon.eeg.synthetic import make_corpus
+    from eegwatch.run.config import Synthetic
+
+    root = tmp_path_factory.mktemp("corpus") / "tiny"
+    make_corpus(root, Synthetic(train_recordings=16, eval_recordings=8, seconds=20.0, seed=5))
+    return root
+
+
+@pytest.fixture(scope="session")
+def feature_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("features")
+
+
+@pytest.fixture
+def config_file(tiny_corpus: Path, feature_cache: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A function that writes a tiny configuration; keyword arguments replace `training` keys, `top` top-level ones."""
+
+    def write(top: dict[str, Any] | None = None, data: dict[str, Any] | None = None, **training: Any) -> Path:
+        tree = {
+            "experiment": {"name": "tiny", "seed": 1},
+            "data": {
+                "root_dir": str(tiny_corpus),
+                "cache_dir": str(feature_cache),
+                "batch_size": 8,
+                "scaling": "zscore",
+                "min_duration": 10.0,
+                "val_fraction": 0.25,
+                **(data or {}),
+            },
+            "model": {"backbone": {"preset": "small"}, "probe": {"type": "linear", "dropout": 0.1}},
+            "training": {
+                "max_epochs": 4,
+                "scheduler": {
+                    "name": "one_cycle",
+                    "max_lr": 3e-3,
+                    "pct_start": 0.1,
+                    "div_factor": 25,
+                    "final_div_factor": 40,
+                },
+                **training,
+            },
+            **(top or {}),
+        }
+        path = tmp_path / f"config-{len(list(tmp_path.glob('config-*')))}.yaml"
+        path.write_text(yaml.safe_dump(tree))
+        return path
+
+    return write
+
+
+class LogWriter:
+    """Writes a run log with the real writer: a `run` record, then steps that follow (or leave) a schedule."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.log = AppendLog(folder / RUN_LOG)
+        self.time = time.time() - 3600
+
+    def add(self, *records: Record) -> None:
+        for record in records:
+            self.log.append(record)
+
+    def run(self, schedule: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any] | None:
+        declared = ONE_CYCLE if schedule is None else schedule
+        fields = {
+            "run_id": self.folder.name,
+            "total_steps": declared["total_steps"],
+            "steps_per_epoch": 200,
+            "epochs": declared["total_steps"] // 200,
+            "batch_size": 16,
+            "name": "test",
+            "target": {"auroc": 0.85},
+            **fields,
+        }
+        self.add(Run(time=self.time, schedule=declared, **fields))
+        return declared
+
+    def steps(self, lrs: Any, first: int = 1, positions: Any = None, losses: Any = None) -> None:
+        """Consecutive step records from step `first` on, one every 0.1 s."""
+        rng = np.random.default_rng(first)
+        for i, lr in enumerate(lrs):
+            n = first + i
+            self.time += 0.1
+            loss = float(losses[i]) if losses is not None else 0.35 + 0.3 * math.exp(-n / 400) + rng.normal(0, 0.05)
+            position = float(positions[i]) if positions is not None else float(n - 1)
+            self.add(
+                Step(
+                    time=self.time,
+                    step=n,
+                    epoch=(n - 1) // 200,
+                    batch=(n - 1) % 200 + 1,
+                    lr=float(lr),
+                    position=position,
+                    loss=loss,
+                    grad_norm=1.5,
+                    samples_per_s=160.0,
+                )
+            )
+
+    def healthy(self, first: int, last: int, schedule: dict[str, Any] | None = None) -> None:
+        n = np.arange(first, last + 1)
+        self.steps(parse(schedule or ONE_CYCLE).rate(n - 1), first)
+
+    def eval(self, step: int, auroc: float) -> None:
+        self.add(Eval(time=self.time, step=step, epoch=(step - 1) // 200, split="val", loss=0.5, auroc=auroc, n=690))
+
+
+@pytest.fixture
+def log_writer(tmp_path: Path) -> Iterator[LogWriter]:
+    writer = LogWriter(tmp_path / "logs" / "20261124-120000-test")
+    yield writer
+    writer.log.close()

@@ -1,0 +1,357 @@
+"""The learning-rate detectors: no false alarm ever, detection at the first record that can show it, causes named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eegwatch.diagnosis.causes import Situation
+from eegwatch.diagnosis.findings import ERROR, RESOLVED, Finding
+from eegwatch.diagnosis.lr import LrWatch
+from eegwatch.diagnosis.precision import Precision
+from eegwatch.run.history import StepBlock
+from eegwatch.schedule import Schedule, parse, resumed
+
+T, B = 58_285, 11_657
+TEXTBOOK = parse(
+    {
+        "name": "one_cycle",
+        "total_steps": T,
+        "max_lr": 3e-3,
+        "pct_start": 0.2,
+        "div_factor": 25,
+        "final_div_factor": 1000,
+    }
+)
+INCIDENT = parse({"name": "one_cycle", "total_steps": 2_914_250, "max_lr": 3e-3, "pct_start": 0.2,
+                  "div_factor": 25, "final_div_factor": 1000})  # fmt: skip
+
+
+def block(steps: Any, lrs: Any, positions: Any = None) -> StepBlock:
+    n = len(steps)
+    zeros = np.zeros(n, np.float32)
+    return StepBlock(
+        step=np.asarray(steps, np.int64),
+        time=np.zeros(n),
+        lr=np.asarray(lrs, np.float64),
+        position=np.full(n, np.nan) if positions is None else np.asarray(positions, np.float64),
+        loss=zeros,
+        grad_norm=zeros,
+        samples_per_s=zeros,
+        skipped=np.zeros(n, np.int32),
+    )
+
+
+def printed(lrs: Any, form: str) -> Any:
+    """Rates as a log prints them and a reader gets them back."""
+    return np.array([float(form % lr) for lr in lrs])
+
+
+def watch(
+    lrs: Any,
+    steps: Any = None,
+    *,
+    situation: Situation | None = None,
+    precision: Precision | None = None,
+    lags: tuple[int, ...] = (0,),
+    size: int = 1,
+    positions: Any = None,
+) -> tuple[LrWatch, list[Finding]]:
+    steps = np.arange(1, len(lrs) + 1) if steps is None else steps
+    watching = LrWatch(situation or Situation(TEXTBOOK, B, epochs=5), precision or Precision(full=True), lags)
+    changes = []
+    for i in range(0, len(lrs), size):
+        part = None if positions is None else positions[i : i + size]
+        changes += watching.feed(block(steps[i : i + size], lrs[i : i + size], part))
+    return watching, changes
+
+
+# ---- the theorem -----------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def schedules(draw: Any) -> Schedule:
+    total = draw(st.integers(30, 4000))
+    max_lr = draw(st.floats(1e-5, 1.0))
+    name = draw(
+        st.sampled_from(["one_cycle", "cosine", "linear", "polynomial", "step", "constant", "restarts", "bands", "exp"])
+    )
+    if name == "one_cycle":
+        declared = {"max_lr": max_lr, "pct_start": draw(st.floats(0.1, 0.4)), "three_phase": draw(st.booleans()),
+                    "anneal_strategy": draw(st.sampled_from(["cos", "linear"])),
+                    "final_div_factor": draw(st.floats(2, 1e5))}  # fmt: skip
+    elif name in ("cosine", "linear"):
+        warmup = draw(st.integers(0, total // 3))
+        declared = {"max_lr": max_lr, "final_lr": max_lr / 100, "warmup_steps": warmup, "initial_lr": max_lr / 10}
+    elif name == "step":
+        declared = {"max_lr": max_lr, "step_size": draw(st.integers(1, total)), "gamma": 0.5}
+    elif name == "constant":
+        declared = {"lr": max_lr}
+    elif name == "restarts":
+        name, declared = "cosine_restarts", {"max_lr": max_lr, "T_0": draw(st.integers(2, total)), "T_mult": 2}
+    elif name == "bands":
+        name = "warmup_hold_anneal"
+        declared = {"initial_lr": max_lr / 25, "max_lr": max_lr, "final_lr": max_lr / 1000}
+    elif name == "exp":
+        name, declared = "exponential", {"max_lr": max_lr, "gamma": 0.999}
+    else:
+        declared = {"max_lr": max_lr, "power": 2.0}
+    schedule = parse({"name": name, "total_steps": total, **declared})
+    if draw(st.booleans()):
+        schedule = resumed(
+            schedule, draw(st.integers(0, total - 1)), max_lr / 3, draw(st.sampled_from(["hold", "anneal"]))
+        )
+    return schedule
+
+
+FORMS = [None, "%.2e", "%.3e", "%.4e", "%.6e", "%.6f", "%.8f"]
+
+
+@given(
+    schedule=schedules(),
+    form=st.sampled_from(FORMS),
+    every=st.integers(1, 60),
+    lag=st.integers(-1, 1),
+    first=st.integers(1, 400),
+    size=st.sampled_from([1, 7, 1000]),
+    told=st.booleans(),
+)
+@settings(max_examples=250, deadline=None)
+def test_a_run_that_follows_its_schedule_never_raises_an_alarm(
+    schedule: Schedule, form: str | None, every: int, lag: int, first: int, size: int, told: bool
+) -> None:
+    steps = np.arange(min(first, schedule.total_steps), schedule.total_steps + 1, every)
+    lrs = schedule.rate(np.maximum(steps - 1 + lag, 0))
+    lrs = lrs if form is None else printed(lrs, form)
+    digits = int(form[2]) + 1 if form and form.endswith("e") and told else None
+    precision = Precision(full=True) if form is None and told else Precision(digits)
+    if size == 1:
+        steps, lrs = steps[:300], lrs[:300]
+    watching, changes = watch(
+        lrs, steps, situation=Situation(schedule, 100), precision=precision, lags=(0, -1, 1), size=size
+    )
+    assert changes == [] and watching.fault is None
+
+
+@given(schedule=schedules(), skips=st.lists(st.integers(1, 500), max_size=6), size=st.sampled_from([1, 50]))
+@settings(max_examples=80, deadline=None)
+def test_optimizer_steps_that_the_log_says_were_skipped_are_no_fault(
+    schedule: Schedule, skips: list[int], size: int
+) -> None:
+    """AMP: the scheduler is not stepped with a skipped optimizer step, so the position falls behind by the count."""
+    n = np.arange(1, min(schedule.total_steps, 500) + 1)
+    skipped = np.array([sum(at <= step for at in skips) for step in n])
+    data = block(n, schedule.rate(np.maximum(n - 1 - skipped, 0)))
+    data.skipped = skipped.astype(np.int32)
+    watching = LrWatch(Situation(schedule, 100), Precision(full=True))
+    changes = [c for i in range(0, len(n), size) for c in watching.feed(data[slice(i, i + size)])]
+    assert changes == []
+
+
+# ---- as early as it can be seen --------------------------------------------------------------------------------------
+
+
+@given(onset=st.integers(2, T - 2))
+@settings(max_examples=60, deadline=None)
+def test_at_full_precision_a_freeze_is_seen_one_step_after_it_began(onset: int) -> None:
+    steps = np.arange(onset - 1, min(onset + 3, T) + 1)
+    lrs = TEXTBOOK.rate(np.minimum(steps - 1, onset - 1))
+    _, changes = watch(lrs, steps)
+    assert changes[0].rule == "lr_stuck"
+    assert (changes[0].step, changes[0].since_step) == (onset + 1, onset)
+
+
+@pytest.mark.parametrize(
+    ("form", "digits", "seen"),
+    [("%.2e", 3, 99), ("%.4e", 5, 11), ("%.6e", 7, 2)],
+)
+def test_with_fewer_digits_the_textbook_freeze_is_seen_at_the_theoretical_minimum(
+    form: str, digits: int, seen: int
+) -> None:
+    """The first step at which a healthy run would have printed something else (detection_control.md 2.4: 98)."""
+    frozen = printed(TEXTBOOK.rate(np.zeros(400)), form)
+    healthy = printed(TEXTBOOK.rate(np.arange(400)), form)
+    earliest = int(np.argmax(healthy != frozen)) + 1
+    assert earliest == seen
+    _, changes = watch(frozen, precision=Precision(digits))
+    assert (changes[0].rule, changes[0].step, changes[0].since_step) == ("lr_stuck", seen, 1)
+
+
+@pytest.mark.parametrize(("every", "seen"), [(1, 1648), (50, 1650)])
+def test_the_incident_is_seen_from_three_digits_after_1648_steps(every: int, seen: int) -> None:
+    """faults.md: frozen at 2.84e-03 from step 932,560 of 2,914,250 on; 58,285 steps an epoch, 50 epochs."""
+    r = 16 * 58_285
+    steps = np.arange(r + every, r + 60_000, every)
+    lrs = printed(np.full(len(steps), float(INCIDENT.rate(r))), "%.2e")
+    situation = Situation(INCIDENT, 58_285, epochs=50, start=r)
+    watching, changes = watch(lrs, steps, situation=situation, precision=Precision(3), size=997)
+    assert changes[0].rule == "lr_stuck"
+    first = next(c for c in changes if c.severity == ERROR)
+    assert first.since_step == steps[0]
+    one_by_one, changes = watch(
+        lrs[: 2000 // every], steps[: 2000 // every], situation=situation, precision=Precision(3)
+    )
+    assert changes[0].step == r + seen + (1 if every == 1 else 0)
+    cause = changes[-1].cause
+    assert cause is not None
+    assert cause.name == "scheduler_stepped_per_epoch" and "schedule_frozen_on_resume" in cause.alternatives
+    assert "932,560" in cause.evidence or cause.position == r
+
+
+def test_what_the_incident_costs_is_small_now_and_large_if_left() -> None:
+    r = 16 * 58_285
+    steps = np.arange(r + 1, r + 49_477)
+    lrs = np.full(len(steps), float(INCIDENT.rate(r)))
+    watching, _ = watch(lrs, steps, situation=Situation(INCIDENT, 58_285, epochs=50, start=r), size=10_000)
+    assert watching.fault is not None
+    now, later = watching.fault.cost()
+    assert now - 1 == pytest.approx(0.017, abs=0.0005)
+    assert later == pytest.approx(2.35, abs=0.02)
+    assert "+1.7 % now, 2.4 times too high on average if left" in watching.fault.finding().message
+
+
+# ---- causes ----------------------------------------------------------------------------------------------------------
+
+n = np.arange(1.0, T + 1)
+FRESH: list[tuple[str, Any, dict[str, Any]]] = [
+    ("scheduler_stepped_per_epoch", TEXTBOOK.rate((n - 1) // B), {}),
+    ("scheduler_never_stepped", TEXTBOOK.rate(np.zeros(T)), {}),
+    ("scheduler_stepped_per_microbatch", TEXTBOOK.rate(np.minimum((n - 1) * 4, T - 1)), {"accumulate": 4}),
+    ("scheduler_stepped_per_process", TEXTBOOK.rate(np.minimum((n - 1) * 8, T - 1)), {"world_size": 8}),
+    ("scheduler_stepped_per_process", TEXTBOOK.rate(np.minimum((n - 1) * 8, T - 1)), {}),
+    ("scheduler_stepped_per_batch_and_epoch", TEXTBOOK.rate(np.minimum(n - 1 + (n - 1) // B, T - 1)), {}),
+    ("rate_scaled", TEXTBOOK.rate(n - 1) * 2, {}),
+    ("wrong_total_steps", parse({"name": "one_cycle", "total_steps": T * 4, "max_lr": 3e-3, "pct_start": 0.2,
+                                 "final_div_factor": 1000}).rate(n - 1), {"accumulate": 4}),
+    ("wrong_total_steps", parse({"name": "one_cycle", "total_steps": 40_000, "max_lr": 3e-3, "pct_start": 0.2,
+                                 "final_div_factor": 1000}).rate(np.minimum(n - 1, 39_999)), {}),
+    ("final_div_factor_from_initial", parse({"name": "one_cycle", "total_steps": T, "max_lr": 3e-3, "pct_start": 0.2,
+                                             "final_div_factor": 40}).rate(n - 1), {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "lrs", "counts"), FRESH, ids=lambda v: v if isinstance(v, str) else "")
+def test_a_fault_from_scratch_is_named(name: str, lrs: Any, counts: dict[str, Any]) -> None:
+    situation = Situation(TEXTBOOK, B, epochs=5, **counts)
+    watching, changes = watch(lrs[:30_000], situation=situation, size=500)
+    assert watching.fault is not None
+    cause = watching.fault.cause()
+    declared = 25 if name == "final_div_factor_from_initial" else 1  # 1000 / 25 = 40
+    assert cause.name == name, (cause, declared)
+
+
+R = 20_000
+after = np.arange(R + 1, R + 3001)
+RESUMED: list[tuple[str, Any]] = [
+    ("schedule_restarted_on_resume", TEXTBOOK.rate(after - 1.0 - R)),
+    ("schedule_frozen_on_resume", np.full(3000, float(TEXTBOOK.rate(R)))),
+    ("rate_reset_on_resume", np.full(3000, 1.2e-4)),
+    ("schedule_lags_after_resume", TEXTBOOK.rate(after - 1.0 - R % B)),
+    ("schedule_lags_after_resume", TEXTBOOK.rate(after - 2.0)),
+    ("schedule_lags_after_resume", TEXTBOOK.rate(after - 1.0 - 1234)),
+]
+
+
+@pytest.mark.parametrize(("name", "lrs"), RESUMED, ids=lambda v: v if isinstance(v, str) else "")
+def test_a_fault_after_a_resume_is_named_or_is_among_what_remains(name: str, lrs: Any) -> None:
+    watching, _ = watch(lrs, after, situation=Situation(TEXTBOOK, B, epochs=5, start=R), size=100)
+    assert watching.fault is not None
+    cause = watching.fault.cause()
+    assert name in (cause.name, *cause.alternatives)
+    if name == "schedule_frozen_on_resume":  # until the epoch's end nothing tells it from once an epoch
+        assert cause.name == "scheduler_stepped_per_epoch" and cause.separates_at == 2 * B + 1
+    else:
+        assert cause.name == name
+
+
+def test_the_position_in_our_own_log_settles_what_rates_alone_cannot() -> None:
+    """Frozen at 3 digits: per epoch and never print alike for a whole run, the positions do not."""
+    steps = np.arange(1, B + 200)
+    lrs = printed(TEXTBOOK.rate((steps - 1) // B), "%.2e")
+    watching, _ = watch(lrs, precision=Precision(3), size=500)
+    assert watching.fault is not None and "scheduler_never_stepped" in watching.fault.cause().alternatives
+    watching, _ = watch(lrs, precision=Precision(3), size=500, positions=(steps - 1) // B)
+    assert watching.fault is not None
+    cause = watching.fault.cause()
+    assert cause.name == "scheduler_stepped_per_epoch" and "scheduler_never_stepped" not in cause.alternatives
+
+
+def test_an_override_that_was_not_kept_is_named() -> None:
+    manual = resumed(TEXTBOOK, R, 3e-4, "hold")
+    lrs = np.concatenate([[3e-4], TEXTBOOK.rate(after[1:] - 1)])
+    watching, changes = watch(lrs, after, situation=Situation(manual, B, epochs=5, start=R))
+    assert changes[0].rule == "lr_jump" and changes[0].step == R + 2
+    assert watching.fault is not None and watching.fault.cause().name == "override_not_honoured"
+
+
+def test_an_epoch_schedule_that_is_stepped_every_batch_is_named() -> None:
+    schedule = parse({"name": "cosine", "total_steps": 10, "max_lr": 1e-3, "unit": "epoch"})
+    lrs = schedule.rate(np.minimum(np.arange(100), 9))
+    watching, _ = watch(lrs[:9], situation=Situation(schedule, 50, epochs=10))
+    assert watching.fault is not None and watching.fault.cause().name == "epoch_schedule_stepped_per_batch"
+
+
+def test_nonsense_is_called_unknown_not_explained_away() -> None:
+    lrs = TEXTBOOK.rate(n[:500] - 1) * (1 + 0.2 * np.sin(n[:500] / 9))
+    watching, _ = watch(lrs)
+    assert watching.fault is not None
+    assert watching.fault.cause().name == "unknown" and not watching.fault.cause().alternatives
+
+
+def test_the_truth_is_never_ruled_out_and_what_is_ruled_out_names_its_record() -> None:
+    watching, _ = watch(TEXTBOOK.rate((n - 1) // B)[: B + 100], size=100)
+    assert watching.fault is not None
+    cause = watching.fault.cause()
+    assert cause.name == "scheduler_stepped_per_epoch"
+    assert cause.killed["scheduler_never_stepped"] == B + 1
+
+
+# ---- the life of a finding -------------------------------------------------------------------------------------------
+
+
+def test_a_finding_resolves_when_the_rate_is_back_on_schedule_and_says_when() -> None:
+    lrs = TEXTBOOK.rate(n[:100] - 1).copy()
+    lrs[40:60] = lrs[40]
+    watching, changes = watch(lrs)
+    assert [c.severity for c in changes if c.rule == "lr_stuck"][0] == ERROR
+    assert changes[-1].severity == RESOLVED and watching.fault is None
+    assert changes[-1].step in (61, 62)
+
+
+def test_a_finding_is_said_once_not_at_every_record() -> None:
+    _, changes = watch(TEXTBOOK.rate(np.zeros(3000)))
+    assert len(changes) == 1
+
+
+def test_a_hold_is_flat_by_design_and_says_until_when() -> None:
+    bands = parse(
+        {"name": "warmup_hold_anneal", "total_steps": 1000, "initial_lr": 1.2e-4, "max_lr": 3e-3, "final_lr": 3e-6}
+    )
+    watching, changes = watch(bands.rate(np.arange(300)), situation=Situation(bands, 100))
+    assert changes == []
+    state, when = watching.moves()
+    assert state == "untold" and when == 502
+    watching.feed(block(np.arange(301, 503), bands.rate(np.arange(300, 502))))
+    assert watching.moves()[0] == "ok"
+
+
+def test_blocks_of_any_size_lead_to_the_same_verdict() -> None:
+    lrs = TEXTBOOK.rate(n[:3000] - 1).copy()
+    lrs[1000:] = lrs[1000]
+    outcomes = set()
+    for size in (1, 13, 3000):
+        watching, changes = watch(lrs, size=size)
+        assert watching.fault is not None
+        outcomes.add((watching.fault.rule, watching.fault.since, watching.fault.cause().name))
+    assert len(outcomes) == 1
+
+
+def test_a_nan_rate_is_off_schedule() -> None:
+    lrs = TEXTBOOK.rate(n[:50] - 1).copy()
+    lrs[20:] = np.nan
+    watching, changes = watch(lrs)
+    assert changes[0].step == 21 and changes[0].severity == ERROR

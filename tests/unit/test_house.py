@@ -1,0 +1,63 @@
+"""The plan of the house: which way imports run, and how light the monitor is."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# what a package of eegwatch may import from eegwatch
+ALLOWED = {
+    "run": {"run", "schedule", "wording", ""},
+    "schedule": {"schedule"},
+    "diagnosis": {"diagnosis", "run", "schedule", "wording"},
+    "tui": {"tui", "run", "diagnosis", "schedule", "wording", ""},
+}
+
+
+def imports_of(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return found
+
+
+@pytest.mark.parametrize("package", sorted(ALLOWED))
+def test_imports_run_one_way(package: str) -> None:
+    for path in (ROOT / "eegwatch" / package).rglob("*.py"):
+        for name in imports_of(path):
+            if name.split(".")[0] == "eegwatch":
+                part = (name.split(".") + [""])[1]
+                assert part in ALLOWED[package], f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_the_light_side_never_imports_the_heavy_one() -> None:
+    for path in (ROOT / "eegwatch").rglob("*.py"):
+        heavy = {name for name in imports_of(path) if name.split(".")[0] in ("torch", "mne", "edfio", "eegpt_daemon")}
+        assert not heavy, f"{path.relative_to(ROOT)} imports {heavy}"
+
+
+@pytest.mark.parametrize("module", ["eegwatch.tui.app", "eegwatch.cli", "eegpt_daemon.cli", "eegpt_daemon.supervisor"])
+def test_neither_the_monitor_nor_the_supervisor_loads_torch_or_mne(module: str) -> None:
+    code = f"import sys, {module}; print([m for m in ('torch', 'mne', 'pandas', 'scipy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_module_opens_with_a_sentence_that_says_what_it_is() -> None:
+    for folder in ("eegwatch", "daemon"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert ast.get_docstring(ast.parse(path.read_text())), path
+
+
+def test_no_room_is_too_large_to_know_ones_way_in() -> None:
+    for folder in ("eegwatch", "daemon"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert len(path.read_text().splitlines()) <= 500, path
