@@ -75,7 +75,7 @@ def read(path: Path, data: Data) -> Recording:
             if raw.info["sfreq"] != data.sampling_rate:
                 raw.resample(data.sampling_rate, method="polyphase", verbose="ERROR")
             volts = raw.get_data()
-            names = [canonical(name) for name in raw.ch_names]
+            names = [canonical(name.removesuffix("-0")) for name in raw.ch_names]
         except (ValueError, OSError, RuntimeError, NotImplementedError, MemoryError, IndexError) as error:
             raise Unusable(f"mne cannot read it: {str(error).splitlines()[0] if str(error) else error!r}") from None
     repairs = [str(w.message).splitlines()[0] for w in caught if issubclass(w.category, RuntimeWarning)]
@@ -128,7 +128,9 @@ def _check(microvolt: NDArray[np.float64], data: Data) -> None:
 
 @lru_cache(maxsize=1)
 def _positions() -> dict[str, NDArray[np.float64]]:
-    montage = mne.channels.make_standard_montage("standard_1020")
+    # mne 1.13 renamed it and drops the old name with 1.14
+    renamed = "colin27_1020" in mne.channels.get_builtin_montages()
+    montage = mne.channels.make_standard_montage("colin27_1020" if renamed else "standard_1020")
     return {name.upper(): xyz for name, xyz in montage.get_positions()["ch_pos"].items()}
 
 
