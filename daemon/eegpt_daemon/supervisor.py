@@ -199,6 +199,7 @@ class Supervisor:
         folder = make_run_folder(self.logs, config.experiment.name)
         (folder / CONFIG).write_text(configuration.dump(config), encoding="utf-8")
         (folder / CONFIG).chmod(0o600)
+        AppendLog(folder / RUN_LOG).close()  # empty as yet: with it the folder is a run, and can be watched
         self._watch(folder)
         self._spawn(Attempt(attempt=1, parent=parent, command=command, notes=notes))
 

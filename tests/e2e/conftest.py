@@ -1,0 +1,121 @@
+"""Real daemons, real trainers: a wrapper around the command line, and readers of what they wrote."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from eegwatch.run.control import daemon_pid
+from eegwatch.run.folder import newest_run
+
+PATIENCE = 60.0
+
+
+class Daemon:
+    """`eegpt-daemon` on a log root of its own."""
+
+    def __init__(self, logs: Path) -> None:
+        self.logs = logs
+
+    def cli(self, *words: str, code: int | None = 0, timeout: float = 90.0) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "eegpt_daemon.cli", words[0], "--logs", str(self.logs), *words[1:]]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+        if code is not None:
+            assert done.returncode == code, (words, done.returncode, done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr
+        return done
+
+    @property
+    def pid(self) -> int | None:
+        return daemon_pid(self.logs)
+
+    @property
+    def run(self) -> Path:
+        found = newest_run(self.logs)
+        assert found is not None
+        return found
+
+    def records(self, kind: str | None = None, run: Path | None = None) -> list[dict[str, Any]]:
+        path = (run or self.run) / "run.jsonl"
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        return [r for r in lines if kind is None or r["type"] == kind]
+
+    def answers(self, command_id: str | None = None) -> list[dict[str, Any]]:
+        path = self.logs / "daemon.jsonl"
+        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [r for r in lines if r["type"] == "command" and command_id in (None, r["id"])]
+
+    def states(self) -> list[str]:
+        lines = [json.loads(line) for line in (self.logs / "daemon.jsonl").read_text().splitlines()]
+        seen = [r["state"] for r in lines if r["type"] == "daemon"]
+        return [state for i, state in enumerate(seen) if i == 0 or seen[i - 1] != state]
+
+    def say(self, **command: Any) -> int:
+        """Append a control line as `echo` would; returns its byte offset."""
+        path = self.logs / "control.jsonl"
+        offset = path.stat().st_size if path.exists() else 0
+        with path.open("a") as file:
+            file.write(json.dumps(command) + "\n")
+        path.chmod(0o600)
+        return offset
+
+    def wait(self, what: Callable[[], Any], patience: float = PATIENCE) -> Any:
+        end = time.monotonic() + patience
+        while time.monotonic() < end:
+            value = what()
+            if value:
+                return value
+            time.sleep(0.05)
+        raise AssertionError(f"waited {patience} s in vain; states {self.states()}, log tail:\n{self._tail()}")
+
+    def wait_for_step(self, step: int) -> None:
+        def reached() -> bool:
+            try:
+                steps = self.records("step")
+            except (AssertionError, FileNotFoundError, json.JSONDecodeError):
+                return False
+            return bool(steps) and steps[-1]["step"] >= step
+
+        self.wait(reached)
+
+    def wait_for_end(self) -> dict[str, Any]:
+        self.wait(lambda: (self.records() or [{}])[-1].get("type") == "end")
+        return self.records()[-1]
+
+    def trainer(self) -> psutil.Process:
+        assert self.pid is not None
+        return self.wait(lambda: psutil.Process(self.pid).children())[0]
+
+    def _tail(self) -> str:
+        found = newest_run(self.logs)
+        path = found / "trainer.log" if found else None
+        return path.read_text()[-2000:] if path and path.exists() else "no trainer.log"
+
+    def kill(self) -> None:
+        pid = self.pid
+        if pid is None:
+            return
+        processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        for process in processes:
+            try:
+                os.kill(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        psutil.wait_procs(processes, timeout=10)
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    it = Daemon(tmp_path / "logs")
+    yield it
+    it.kill()
