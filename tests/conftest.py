@@ -146,3 +146,12 @@ def log_writer(tmp_path: Path) -> Iterator[LogWriter]:
     writer = LogWriter(tmp_path / "logs" / "20261124-120000-test")
     yield writer
     writer.log.close()
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Any]:
+    from tests.e2e.processes import Daemon
+
+    it = Daemon(tmp_path / "logs")
+    yield it
+    it.kill()

@@ -173,7 +173,7 @@ def number(value: Number) -> float:
 def finite(value: float | None) -> Number:
     """A float as it is written: non-finite values become the strings of the contract."""
     if value is None or math.isfinite(value):
-        return value
+        return None if value is None else float(value)  # numpy's float64 is a float to Python, but not to msgspec
     return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
 
 
@@ -197,6 +197,9 @@ def encode(record: Record) -> bytes:
             value = getattr(record, name)
             if isinstance(value, float) and not math.isfinite(value):
                 record = msgspec.structs.replace(record, **{name: finite(value)})
-        return _encoder.encode(record) + b"\n"
-    unsafe = {name: getattr(record, name) for name in record.__struct_fields__}
-    return _encoder.encode(type(record)(**_json_safe(unsafe))) + b"\n"
+        try:
+            return _encoder.encode(record) + b"\n"
+        except TypeError:
+            pass  # a numpy scalar among the fields: the general way below converts it
+    plain = {name: _json_safe(getattr(record, name)) for name in record.__struct_fields__}
+    return _encoder.encode(type(record)(**plain)) + b"\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -161,7 +162,8 @@ class Session:
         elif isinstance(item, Eval):
             auroc, balanced = number(item.auroc), number(item.balanced_accuracy)
             name = "validation" if item.split == "val" else "evaluation set"
-            text = f"{name}: AUROC {auroc:.3f}, balanced accuracy {balanced:.3f} at step {item.step:,}"
+            more = f", balanced accuracy {balanced:.3f}" if math.isfinite(balanced) else ""
+            text = f"{name}: AUROC {auroc:.3f}{more} at step {item.step:,}"
         elif isinstance(item, End):
             text = f"{item.reason} at step {item.step:,}" + (f": {plain(item.error)}" if item.error else "")
         if text:

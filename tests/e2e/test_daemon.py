@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from eegwatch.schedule import parse, rate_at
-from tests.e2e.conftest import Daemon
+from tests.e2e.processes import Daemon
 
 ConfigFile = Callable[..., Path]
 SLOW = {"max_epochs": 60, "pace_steps_per_s": 40}  # some 840 steps, 21 s: long enough to be told things

@@ -8,7 +8,6 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import Screen
 from textual.widgets import Footer
 
-from eegwatch.diagnosis.findings import Finding
 from eegwatch.tui.pictures import loss_picture, lr_picture
 from eegwatch.tui.session import Session
 from eegwatch.tui.widgets.chart import Chart
@@ -43,20 +42,17 @@ class RunScreen(Screen[None]):
         super().__init__()
         self.session = session
         self.lr_log, self.loss_log = True, False
+        self.status, self.verdict, self.ticks, self.events = StatusLine(), Verdict(), Ticks(), Events()
+        self.checklist, self.figures, self.system = Checklist(), Figures(), System()
+        self.side = VerticalScroll(self.checklist, self.figures, self.system, id="side", can_focus=False)
+        self.lr, self.loss = Chart(id="lr"), Chart(id="loss")
 
     def compose(self) -> ComposeResult:
-        yield StatusLine()
-        yield Verdict()
-        with Horizontal(id="body"):
-            with Vertical(id="charts"):
-                yield Chart("learning rate", id="lr")
-                yield Chart("loss", id="loss")
-            with VerticalScroll(id="side", can_focus=False):
-                yield Checklist()
-                yield Figures()
-                yield System()
-        yield Ticks()
-        yield Events()
+        yield self.status
+        yield self.verdict
+        yield Horizontal(Vertical(self.lr, self.loss, id="charts"), self.side, id="body")
+        yield self.ticks
+        yield self.events
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
@@ -69,30 +65,25 @@ class RunScreen(Screen[None]):
         """Show the session as it is now, in the layout that the size asks for."""
         session, size = self.session, self.app.size
         roomy = size.width >= WIDE and size.height >= TALL
-        self.query_one("#side").display = roomy
-        self.query_one(Ticks).display = not roomy
-        self.query_one(Events).styles.height = 5 if roomy else 2 if size.height >= 22 else 1
-        self.query_one("#loss").display = size.height >= 18
         self.set_class(not roomy, "compact")
-        self.query_one(Verdict).show(session, compact=not roomy)
-        self.query_one(StatusLine).show(session)
-        self.query_one(Events).show(session)
-        if roomy:
-            self.query_one(Checklist).show(session)
-            self.query_one(Figures).show(session)
-            self.query_one(System).show(session)
-        else:
-            self.query_one(Ticks).show(session)
+        self.side.display = roomy
+        self.ticks.display = not roomy
+        self.events.styles.height = 5 if roomy else 2 if size.height >= 22 else 1
+        self.loss.display = size.height >= 18
+        self.verdict.show(session, compact=not roomy)
+        self.status.show(session)
+        self.events.show(session)
+        for panel in (self.checklist, self.figures, self.system) if roomy else (self.ticks,):
+            panel.show(session)
         self._draw_charts()
 
     def _draw_charts(self) -> None:
         history = self.session.history
-        lr, loss = self.query_one("#lr", Chart), self.query_one("#loss", Chart)
-        axis = "log" if self.lr_log else "linear"
-        lr.border_subtitle = f"━ observed  ┄ expected  ({axis}, y)"
-        loss.border_subtitle = "░ every step  ━ smoothed  ◆ validation"
-        lr.show(lr_picture(history, log=self.lr_log))
-        loss.show(loss_picture(history, log=self.loss_log))
+        axis = {True: "log", False: "linear"}
+        self.lr.border_title = f"learning rate ({axis[self.lr_log]})   ━ observed  ┄ expected"
+        self.loss.border_title = f"loss ({axis[self.loss_log]})   ░ every step  ━ smoothed  ◆ validation"
+        self.lr.show(lr_picture(history, log=self.lr_log))
+        self.loss.show(loss_picture(history, log=self.loss_log))
 
     def action_toggle_lr_axis(self) -> None:
         self.lr_log = not self.lr_log
@@ -101,6 +92,3 @@ class RunScreen(Screen[None]):
     def action_toggle_loss_axis(self) -> None:
         self.loss_log = not self.loss_log
         self._draw_charts()
-
-    def alarm(self, finding: Finding) -> None:
-        self.app.bell()

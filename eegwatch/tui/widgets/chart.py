@@ -21,6 +21,7 @@ OBSERVED, EXPECTED, BAND, MARK, FAINT, PAST = range(6)
 STYLES = ("observed", "expected", "band", "mark", "faint", "past")
 DOTTED = 3  # the expected curve has a dot in every third column: told from the observed one without colour
 SMOOTH_COLUMNS = 3.0
+VALUED_OUTLIERS = 3
 
 
 @dataclass
@@ -64,7 +65,7 @@ class Chart(Widget):
     Chart .chart--phase { color: $text-muted; text-style: italic; }
     """
 
-    def __init__(self, title: str, *, id: str | None = None) -> None:
+    def __init__(self, title: str = "", *, id: str | None = None) -> None:
         super().__init__(id=id)
         self.border_title = title
         self.picture = Picture()
@@ -166,9 +167,10 @@ class Chart(Widget):
             reduced = reduce(s.x, s.y, p.left, p.right, columns)
             if s.kind == "noisy":
                 canvas.span(reduced.least, reduced.most, axis, BAND)
-                canvas.line(smooth(bridged(reduced.mean), SMOOTH_COLUMNS), axis, s.colour)
-                for clipped in np.flatnonzero(reduced.most > axis.high):
-                    canvas.mark(int(clipped), 1.0, "▲", MARK)
+                # the smoothed line is of the bulk: a single spike would bend it for many columns
+                bulk = reduce(s.x, np.clip(s.y, axis.low, axis.high), p.left, p.right, columns)
+                canvas.line(smooth(bridged(bulk.mean), SMOOTH_COLUMNS), axis, s.colour)
+                self._mark_outliers(canvas, reduced.most, axis)
             elif s.kind == "dotted":
                 canvas.line(bridged(reduced.mean), axis, s.colour, every=DOTTED)
             else:
@@ -178,6 +180,15 @@ class Chart(Widget):
             if p.left <= x <= p.right:
                 column = int((x - p.left) / max(p.right - p.left, 1e-12) * (columns - 1))
                 canvas.mark(column, float(np.clip(axis.unit(np.array([y]))[0], 0, 1)), glyph, MARK)
+
+    def _mark_outliers(self, canvas: Canvas, most: Floats, axis: Axis) -> None:
+        """What lies above the axis is marked at its top; the highest few with their values."""
+        outside = np.flatnonzero(most > axis.high)
+        for column in outside:
+            canvas.mark(int(column), 1.0, "▲", MARK)
+        for column in outside[np.argsort(most[outside])][-VALUED_OUTLIERS:]:
+            for i, character in enumerate(f"{most[column]:.3g}"):
+                canvas.mark(int(column) + 2 * (i + 1), 1.0, character, MARK)
 
     def _labels(self, axis: Axis, height: int) -> dict[int, str]:
         labels: dict[int, str] = {}

@@ -64,7 +64,7 @@ class Verdict(Static):
 class Checklist(Static):
     """The mission's questions, answered: one a line in a panel."""
 
-    DEFAULT_CSS = "Checklist { height: auto; border: round $panel; padding: 0 1; }"
+    DEFAULT_CSS = "Checklist { height: auto; border: round $panel; border-title-color: $text; padding: 0 1; }"
     BORDER_TITLE = "checklist"
 
     def show(self, session: Session) -> None:
@@ -90,7 +90,7 @@ class Ticks(Static):
 class Figures(Static):
     """Expected against observed."""
 
-    DEFAULT_CSS = "Figures { height: auto; border: round $panel; padding: 0 1; }"
+    DEFAULT_CSS = "Figures { height: auto; border: round $panel; border-title-color: $text; padding: 0 1; }"
     BORDER_TITLE = "expected / observed"
 
     def show(self, session: Session) -> None:
@@ -105,7 +105,7 @@ class Figures(Static):
 class System(Static):
     """Load of the trainer's machine, newest record."""
 
-    DEFAULT_CSS = "System { height: auto; border: round $panel; padding: 0 1; }"
+    DEFAULT_CSS = "System { height: auto; border: round $panel; border-title-color: $text; padding: 0 1; }"
     BORDER_TITLE = "system"
 
     def show(self, session: Session) -> None:

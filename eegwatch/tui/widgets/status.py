@@ -66,13 +66,13 @@ class StatusLine(Static):
             return [Text(f"no run in {session.logs} yet: eegpt-daemon start --logs {session.logs}", "bold")]
         state, detail = state_of(session)
         head = Text(session.folder.name, "bold")
+        if run is not None and any("SYNTHETIC" in note for note in run.notes):
+            head.append("  SYNTHETIC", "magenta")
         if run is not None and run.attempt > 1:
             head.append(f"  attempt {run.attempt}", "dim")
         head.append(f"   {STATE_SIGN.get(state, '○')} {state}", STATE_STYLE.get(state, QUIET))
         if detail:
             head.append(f": {detail}", "")
-        if run is not None and any("SYNTHETIC" in note for note in run.notes):
-            head.append("  SYNTHETIC", "magenta")
         if run is not None and run.inject:
             head.append(f"  injected: {run.inject}", "magenta")
         head.truncate(width, overflow="ellipsis")

@@ -8,12 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 
 from eegwatch.run.control import daemon_pid
 from eegwatch.run.folder import newest_run
@@ -112,10 +111,3 @@ class Daemon:
             except ProcessLookupError:
                 continue
         psutil.wait_procs(processes, timeout=10)
-
-
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    it = Daemon(tmp_path / "logs")
-    yield it
-    it.kill()

@@ -1,0 +1,276 @@
+"""The screen as people use it: what it says, what keys do, what it survives."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from textual.widgets import Input
+
+from eegwatch.run.folder import RUN_LOG
+from eegwatch.run.records import End
+from eegwatch.tui.app import WatchApp
+from eegwatch.tui.frame import text_of
+from eegwatch.tui.screens.dialogs import Confirm, ResumeDialog
+from eegwatch.tui.screens.text import TextScreen
+from tests.conftest import ONE_CYCLE, LogWriter
+from tests.e2e.processes import Daemon
+
+
+@asynccontextmanager
+async def screen(logs: Path, folder: Path | None, size: tuple[int, int] = (100, 32)) -> AsyncIterator[Any]:
+    app = WatchApp(logs, folder)
+    async with app.run_test(size=size, notifications=True) as pilot:
+        await app.loaded()
+        app.run_screen.redraw()
+        await pilot.pause()
+        pilot.text = lambda: text_of(app, *app.size)  # type: ignore[attr-defined]
+        yield pilot
+
+
+async def until(pilot: Any, what: Callable[[], bool], patience: float = 40.0) -> None:
+    for _ in range(int(patience / 0.05)):
+        await pilot.pause(0.05)
+        if what():
+            return
+    raise AssertionError(f"not within {patience} s; the screen says:\n{pilot.text()}")
+
+
+async def test_at_80_by_24_lr_loss_verdict_and_progress_are_on_the_first_screen(frozen: Path) -> None:
+    async with screen(frozen.parent, frozen, (80, 24)) as pilot:
+        text = pilot.text()
+    for words in (
+        "LR FROZEN at 1.20e-04 since step 1",
+        "12 times too low on average if left",
+        "stepped once per epoch",
+        "m resume",
+        "step 150 / 2,000",
+        "epoch 1 / 10",
+        "learning rate",
+        "loss",
+        "✖ LR moves",
+        "warm-up",
+        "SYNTHETIC",
+    ):
+        assert words in text, f"{words!r} is not on the screen:\n{text}"
+
+
+async def test_a_healthy_run_has_no_banner_and_every_tick(healthy: Path) -> None:
+    async with screen(healthy.parent, healthy, (160, 48)) as pilot:
+        text = pilot.text()
+    assert "FROZEN" not in text and "completed" in text
+    for words in (
+        "✔ LR moves every batch",
+        "✔ warm-up 1.2e-4 → 3e-3",
+        "✔ annealing to 3e-6",
+        "final LR",
+        "AUROC",
+        "cpu 61 %",
+    ):
+        assert words in text
+
+
+async def test_a_one_step_spike_is_marked_and_flattens_nothing(healthy: Path) -> None:
+    async with screen(healthy.parent, healthy, (80, 24)) as pilot:
+        text = pilot.text()
+    loss = text[text.index("─loss") :]
+    assert "▲50" in loss and "0.4" in loss
+
+
+async def test_a_growing_log_is_followed(writer: LogWriter) -> None:
+    writer.run()
+    writer.healthy(1, 50)
+    async with screen(writer.folder.parent, None) as pilot:
+        assert "step 50 / 2,000" in pilot.text()
+        writer.healthy(51, 120)
+        await until(pilot, lambda: "step 120 / 2,000" in pilot.text(), 5)
+        assert "FROZEN" not in pilot.text()
+        writer.steps(np.full(30, 2e-3), 121)
+        await until(pilot, lambda: "LR FROZEN at 2.00e-03" in pilot.text(), 5)
+
+
+async def test_the_bell_rings_once_when_a_fault_is_proved(writer: LogWriter) -> None:
+    writer.run()
+    writer.healthy(1, 50)
+    rings: list[None] = []
+    async with screen(writer.folder.parent, None) as pilot:
+        pilot.app.bell = lambda: rings.append(None)
+        writer.steps(np.full(40, 2.9e-3), 51)
+        await until(pilot, lambda: "LR FROZEN" in pilot.text(), 5)
+        await pilot.pause(0.5)
+    assert 1 <= len(rings) <= 2  # off its schedule at the first record, frozen at the second
+
+
+@pytest.mark.parametrize("harm", ["truncated", "replaced", "deleted", "garbage"])
+async def test_whatever_happens_to_the_log_the_screen_lives_and_says_so(writer: LogWriter, harm: str) -> None:
+    writer.run()
+    writer.healthy(1, 100)
+    path = writer.folder / RUN_LOG
+    async with screen(writer.folder.parent, writer.folder) as pilot:
+        assert "step 100" in pilot.text()
+        if harm == "truncated":
+            content = path.read_bytes()
+            with path.open("r+b") as file:
+                file.truncate(len(content) // 2)
+            await until(pilot, lambda: "the log was truncated" in pilot.text(), 5)
+            assert pilot.app.session.history.length < 100
+        elif harm == "replaced":
+            other = LogWriter(writer.folder.parent / "other")
+            other.run()
+            other.healthy(1, 30)
+            os.replace(other.folder / RUN_LOG, path)
+            await until(pilot, lambda: "the log was replaced" in pilot.text() and "step 30" in pilot.text(), 5)
+        elif harm == "deleted":
+            path.unlink()
+            await until(pilot, lambda: "the log was deleted" in pilot.text(), 5)
+            assert "step 100" in pilot.text()
+        else:
+            with path.open("ab") as file:
+                file.write(b"\x00\xff\x1b[2J garbage\n" * 50)
+            writer.healthy(101, 110)
+            await until(pilot, lambda: "step 110" in pilot.text(), 5)
+            assert pilot.app.session.follower.bad_lines == 50
+
+
+async def test_text_from_a_log_cannot_touch_the_terminal_or_pass_for_markup(writer: LogWriter) -> None:
+    writer.run()
+    writer.healthy(1, 10)
+    writer.add(
+        End(time=writer.time, step=10, reason="failed", error="\x1b[2J\x1b]0;owned\x07 [bold red]boom[/] $(reboot)")
+    )
+    async with screen(writer.folder.parent, writer.folder, (160, 40)) as pilot:
+        text = pilot.text()
+    assert "\x1b" not in text and "[bold red]boom[/] $(reboot)" in text
+
+
+async def test_keys_open_and_close_what_they_should(frozen: Path) -> None:
+    async with screen(frozen.parent, frozen) as pilot:
+        await pilot.press("question_mark")
+        assert isinstance(pilot.app.screen, TextScreen) and "fresh restart" in pilot.text()
+        await pilot.press("escape", "e")
+        assert isinstance(pilot.app.screen, TextScreen) and "lr_stuck since step 1" in pilot.text()
+        await pilot.press("escape")
+        assert "learning rate (log)" in pilot.text()
+        await pilot.press("y")
+        assert "learning rate (linear)" in pilot.text()
+        await pilot.press("ctrl+p")
+        await pilot.pause(0.3)
+        assert "Search for commands" in pilot.text()
+        await pilot.press("escape")
+        await pilot.press("q")
+    assert pilot.app.return_code == 0
+
+
+async def test_without_a_daemon_an_action_says_what_to_type_and_sends_nothing(frozen: Path) -> None:
+    async with screen(frozen.parent, frozen) as pilot:
+        for key, words in (("s", "eegpt-daemon status"), ("m", "eegpt-daemon resume"), ("r", "eegpt-daemon start")):
+            await pilot.press(key)
+
+            def toast() -> str:
+                return " ".join(pilot.text().replace("▌", " ").split())
+
+            await until(pilot, lambda w=words: w in toast() and "no daemon is alive" in toast(), 5)
+            assert not isinstance(pilot.app.screen, Confirm | ResumeDialog)
+    assert not (frozen.parent / "control.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("abc", "'abc' is not a number"),
+        ("-1", "above 0, not -1"),
+        ("nan", "finite number above 0"),
+        ("5", "above the declared peak 0.003"),
+        ("3e-4", "follows your LR: 3.00e-04 from step 101"),
+        ("", "rejoins the declared schedule: 1.57e-03 from step 101"),
+    ],
+)
+async def test_the_resume_dialog_judges_as_the_daemon_would(frozen: Path, typed: str, words: str) -> None:
+    async with screen(frozen.parent, frozen) as pilot:
+        answers: list[Any] = []
+        pilot.app.push_screen(ResumeDialog(pilot.app.session), answers.append)
+        await pilot.pause()
+        await pilot.press(*typed)
+        await pilot.pause()
+        assert words in pilot.text()
+        await pilot.press("enter")
+        await pilot.pause()
+        if "LR" in words or "rejoins" in words:
+            assert len(answers) == 1 and answers[0].lr == (float(typed) if typed else None)
+        else:
+            assert isinstance(pilot.app.screen, ResumeDialog)
+            await pilot.press("escape")
+            assert answers == [None]
+
+
+async def test_an_empty_log_root_says_how_to_begin(tmp_path: Path) -> None:
+    async with screen(tmp_path, None) as pilot:
+        assert "eegpt-daemon start" in pilot.text()
+
+
+async def test_an_attempt_that_rewinds_is_drawn_as_one_line_without_a_zigzag(writer: LogWriter) -> None:
+    writer.run()
+    writer.healthy(1, 300)
+    writer.run(attempt=2, step=100, checkpoint="checkpoints/step-00000100.pt")
+    writer.healthy(101, 150)
+    async with screen(writer.folder.parent, writer.folder) as pilot:
+        history = pilot.app.session.history
+        assert history.step.tolist() == list(range(1, 151))
+        assert len(history.superseded[0].step) == 200
+        assert "attempt 2" in pilot.text()
+
+
+@pytest.mark.parametrize("size", [(20, 6), (40, 10), (60, 16), (110, 30), (250, 80)])
+async def test_it_draws_at_any_size(frozen: Path, size: tuple[int, int]) -> None:
+    async with screen(frozen.parent, frozen, size) as pilot:
+        assert "150" in pilot.text()
+        await pilot.resize_terminal(80, 24)
+        await pilot.pause(0.3)
+        assert "LR FROZEN" in pilot.text()
+
+
+async def test_keys_command_a_real_daemon_and_show_its_answers(
+    daemon: Daemon, config_file: Callable[..., Path]
+) -> None:
+    path = config_file(top={"inject": "scheduler_stepped_per_epoch"}, max_epochs=100, pace_steps_per_s=40)
+    await asyncio.to_thread(daemon.cli, "start", "--config", str(path))
+    await asyncio.to_thread(daemon.wait_for_step, 10)
+    async with screen(daemon.logs, None, (120, 36)) as pilot:
+        await until(pilot, lambda: "LR FROZEN" in pilot.text(), 10)
+        assert "● training" in pilot.text()
+
+        await pilot.press("m")
+        await pilot.pause()
+        await pilot.press(*"3e-4")
+        assert pilot.app.screen.query_one("#lr", Input).value == "3e-4"
+        await pilot.press("enter")
+        await until(pilot, lambda: "LR 0.0003, anneal: done: LR 3.00e-04 at step" in pilot.text())
+        await until(pilot, lambda: "LR FROZEN" not in pilot.text(), 5)
+
+        first = pilot.app.session.folder
+        await pilot.press("r")
+        await pilot.pause()
+        assert "start a fresh run from step 0" in pilot.text()
+        await pilot.press("enter")
+        await until(pilot, lambda: "fresh restart: done" in pilot.text())
+        await until(pilot, lambda: pilot.app.session.folder != first, 5)
+        await until(pilot, lambda: "✔ LR moves" in pilot.text(), 10)
+
+        await pilot.press("s")
+        await pilot.pause()
+        await pilot.press("escape")
+        await pilot.pause(0.5)
+        assert "● training" in pilot.text()  # Escape cancels
+        await pilot.press("s")
+        await pilot.pause()
+        await pilot.press("enter")
+        await until(pilot, lambda: "stop: done: at step" in pilot.text())
+        await until(pilot, lambda: "○ stopped" in pilot.text(), 10)
+    assert daemon.pid is not None  # the monitor's stop leaves the daemon ready
+    assert ONE_CYCLE["name"] == daemon.records("run")[0]["schedule"]["name"]
