@@ -243,7 +243,7 @@ async def test_keys_command_a_real_daemon_and_show_its_answers(
     await asyncio.to_thread(daemon.wait_for_step, 10)
     async with screen(daemon.logs, None, (120, 36)) as pilot:
         await until(pilot, lambda: "LR FROZEN" in pilot.text(), 10)
-        assert "● training" in pilot.text()
+        await until(pilot, lambda: "● training" in pilot.text(), 5)
 
         await pilot.press("m")
         await pilot.pause()
@@ -266,7 +266,7 @@ async def test_keys_command_a_real_daemon_and_show_its_answers(
         await pilot.pause()
         await pilot.press("escape")
         await pilot.pause(0.5)
-        assert "● training" in pilot.text()  # Escape cancels
+        await until(pilot, lambda: "● training" in pilot.text(), 5)  # Escape cancels
         await pilot.press("s")
         await pilot.pause()
         await pilot.press("enter")

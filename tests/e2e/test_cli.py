@@ -1,0 +1,112 @@
+"""`eegwatch` from a shell: frames without a terminal, `check` with its exit codes, and errors in one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eegwatch.run.records import End
+from tests.conftest import LogWriter
+
+
+def eegwatch(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "eegwatch.cli", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=env)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture
+def frozen(log_writer: LogWriter) -> Path:
+    log_writer.run()
+    log_writer.steps(np.full(50, 1.2e-4), positions=np.zeros(50))
+    return log_writer.folder
+
+
+def test_without_a_terminal_a_frame_is_printed_and_the_exit_code_is_0(frozen: Path) -> None:
+    for path in (frozen.parent, frozen, frozen / "run.jsonl"):
+        done = eegwatch(str(path), "--size", "90x26")
+        assert done.returncode == 0
+        lines = done.stdout.splitlines()
+        assert len(lines) == 26 and max(map(len, lines)) <= 90
+        assert "LR FROZEN at 1.20e-04 since step 1" in done.stdout
+
+
+def test_check_prints_the_findings_as_json(frozen: Path) -> None:
+    done = eegwatch("check", str(frozen), "--json")
+    assert done.returncode == 1
+    answer = json.loads(done.stdout)
+    assert answer["run"] == frozen.name
+    (finding,) = answer["findings"]
+    assert {"rule", "severity", "step", "since_step", "message", "cause"} <= set(finding)
+    assert (finding["rule"], finding["since_step"]) == ("lr_stuck", 1)
+    assert finding["cause"]["name"] == "scheduler_stepped_per_epoch"
+    # within the first epoch nothing can tell it from a scheduler that is never stepped: that is said, not guessed
+    assert finding["cause"]["alternatives"] == ["scheduler_never_stepped"]
+    assert finding["cause"]["position"] == 0.0 and finding["cause"]["separates_at"] == 201
+
+
+def test_check_of_a_healthy_run_is_silent_success(log_writer: LogWriter) -> None:
+    log_writer.run()
+    log_writer.healthy(1, 2000)
+    log_writer.add(End(step=2000, reason="completed"))
+    done = eegwatch("check", str(log_writer.folder.parent))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "nothing wrong" in done.stdout
+    assert json.loads(eegwatch("check", str(log_writer.folder), "--json").stdout)["findings"] == []
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "binary", "no run", "text"])
+def test_input_that_cannot_be_read_is_exit_code_2_and_one_line(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "run"
+    path = folder / "run.jsonl"
+    if kind != "missing":
+        folder.mkdir()
+    if kind == "empty":
+        path.touch()
+    elif kind == "binary":
+        path.write_bytes(bytes(range(256)) * 100)
+    elif kind == "text":
+        path.write_text("Epoch 1: loss 0.3\n" * 20)
+    done = eegwatch("check", str(folder))
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("eegwatch: ") and done.stderr.count("\n") == 1 and str(folder) in done.stderr
+
+
+def test_a_few_bad_lines_are_counted_not_fatal(frozen: Path) -> None:
+    with (frozen / "run.jsonl").open("ab") as file:
+        file.write(b"garbage\n\xff\n")
+    done = eegwatch("check", str(frozen))
+    assert done.returncode == 1 and "2 lines could not be read" in done.stderr
+
+
+def test_a_path_that_is_not_there_is_said(tmp_path: Path) -> None:
+    done = eegwatch(str(tmp_path / "nowhere"))
+    assert done.returncode == 2 and "no such file or folder" in done.stderr
+    assert eegwatch(str(tmp_path), "--size", "big").returncode == 2
+
+
+def test_only_the_monitor_installed_says_what_to_install(tmp_path: Path) -> None:
+    """Without the extra, `eegpt-daemon start` is one line. torch is hidden from the import system of a real process."""
+    blocker = tmp_path / "sitecustomize.py"
+    blocker.write_text(
+        "import sys, importlib.abc\n"
+        "class Gone(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'torch': raise ModuleNotFoundError(name)\n"
+        "import importlib.util as u\n"
+        "real = u.find_spec\n"
+        "u.find_spec = lambda name, package=None: None if name == 'torch' else real(name, package)\n"
+    )
+    command = [sys.executable, "-m", "eegpt_daemon.cli", "start", "--logs", str(tmp_path / "logs")]
+    import os
+
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 1
+    assert done.stderr == "eegpt-daemon: training needs torch: pip install 'eegwatch[daemon]'\n"
+    assert not (tmp_path / "logs").exists()

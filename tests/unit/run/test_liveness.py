@@ -1,0 +1,100 @@
+"""Whether anybody trains: the lock and two counters, not guesses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from eegwatch.run.folder import NotARun, make_run_folder, newest_run, resolve, runs
+from eegwatch.run.liveness import Pulse
+from eegwatch.run.log import AppendLog
+from eegwatch.run.records import DaemonState, Eval, Run, Step
+from eegwatch.run.summary import summarise
+
+HOLD = (
+    "import sys, time; from pathlib import Path; from eegwatch.run.control import take_lock; "
+    "take_lock(Path(sys.argv[1]) / 'daemon.lock'); print('held', flush=True); time.sleep(60)"
+)
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def state(logs: Path, word: str, age: float = 0.0, progress: int = 1) -> None:
+    log = AppendLog(logs / "daemon.jsonl")
+    log.append(DaemonState(time=time.time() - age, state=word, run_id="r", alive=1, progress=progress, reason="why"))
+    log.close()
+
+
+def test_no_daemon_ever_ended_and_died_are_three_things(tmp_path: Path) -> None:
+    assert Pulse(tmp_path).take().word == "none"
+    state(tmp_path, "training", age=180)
+    dead = Pulse(tmp_path).take()
+    assert (dead.word, dead.alive) == ("dead", False) and "3 min" in dead.detail
+    state(tmp_path, "exited")
+    assert Pulse(tmp_path).take().word == "none"
+
+
+def test_a_live_daemon_is_what_it_says_it_is(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    assert Pulse(tmp_path).take().word == "starting"
+    state(tmp_path, "idle")
+    life = Pulse(tmp_path).take()
+    assert (life.word, life.alive, life.pid, life.run_id) == ("idle", True, holder.pid, "r")
+
+
+def test_a_supervisor_that_does_not_count_is_hung(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    state(tmp_path, "training", age=30)
+    assert Pulse(tmp_path).take().word == "hung"
+
+
+def test_a_loop_that_does_not_move_is_hung_although_the_supervisor_counts(
+    tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
+    pulse = Pulse(tmp_path)
+    state(tmp_path, "training", progress=7)
+    assert pulse.take().word == "training"
+    state(tmp_path, "training", progress=7, age=-120)
+    assert pulse.take(time.time() + 120).word == "hung"
+    state(tmp_path, "training", progress=8, age=-120)
+    assert pulse.take(time.time() + 120).word == "training"
+
+
+def test_runs_are_ordered_by_time_and_two_in_one_second_differ(tmp_path: Path) -> None:
+    first, second = make_run_folder(tmp_path, "a b/c"), make_run_folder(tmp_path, "a b/c")
+    assert first != second and first.name.endswith("-a_b_c")
+    assert runs(tmp_path) == []
+    for folder in (first, second):
+        AppendLog(folder / "run.jsonl").close()
+    assert newest_run(tmp_path) == second
+    assert first.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_path_is_a_log_root_a_run_or_its_log(tmp_path: Path) -> None:
+    folder = make_run_folder(tmp_path, "x")
+    (folder / "run.jsonl").touch()
+    assert resolve(tmp_path) == (tmp_path, None)
+    assert resolve(folder) == resolve(folder / "run.jsonl") == (tmp_path, folder)
+    with pytest.raises(NotARun):
+        resolve(tmp_path / "nowhere")
+
+
+def test_a_summary_reads_head_and_tail_alone_whatever_the_length(tmp_path: Path) -> None:
+    log = AppendLog(tmp_path / "run.jsonl")
+    log.append(Run(run_id="x", name="demo", attempt=2, total_steps=9000, epochs=9))
+    for n in range(1, 5001):
+        log.append(Step(time=float(n), step=n, epoch=0, lr=1e-3, loss=0.5))
+    log.append(Eval(step=5000, auroc=0.81))
+    summary = summarise(tmp_path)
+    assert (summary.attempt, summary.step, summary.total_steps, summary.auroc) == (2, 5000, 9000, 0.81)
+    assert "5,000 of 9,000" in summary.text()
