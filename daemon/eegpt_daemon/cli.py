@@ -82,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command("start", "start a daemon and a new run")
     sub.add_argument("--config", type=Path, metavar="PATH", help="configuration (default: the demo)")
     sub.add_argument("--foreground", action="store_true", help="stay in this terminal; Ctrl-C checkpoints and ends")
+    sub.add_argument("--no-check", action="store_true", help="start in spite of errors that the preflight finds")
     sub.set_defaults(action=start)
     sub = command("status", "say what the daemon is doing, and since when")
     sub.add_argument("--json", action="store_true")
@@ -97,8 +98,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--checkpoint", metavar="PATH", help="resume from this one (default: the newest good one)")
     sub.add_argument("--force", action="store_true", help="allow an LR above the declared peak")
     sub.set_defaults(action=resume)
-    sub = command("check", "check a configuration without starting anything")
+    sub = command("check", "check a configuration without starting anything: its schedule, drawn, and every trap in it")
     sub.add_argument("--config", type=Path, required=True, metavar="PATH")
+    sub.add_argument("--json", action="store_true")
+    sub.add_argument("--steps-per-epoch", type=int, metavar="N", help="optimizer steps an epoch, where they are known")
     sub.set_defaults(action=check)
     sub = command("logs", "print what the trainer printed")
     sub.add_argument("-f", "--follow", action="store_true", help="go on as it grows")
@@ -129,10 +132,13 @@ def start(arguments: argparse.Namespace, logs: Path) -> int:
     require_heavy()
     path = arguments.config or shipped_config("demo.yaml")
     config = configuration.load(path)
-    configuration.schedule_of(config, 1000, str(path))
     pid = daemon_pid(logs)
     if pid is not None:
         raise Refused(_already_running(logs, pid))
+    if not arguments.no_check:
+        from eegpt_daemon.preflight import refuse_if_wrong
+
+        refuse_if_wrong(path)
     if arguments.foreground:
         return live(logs, config)
     launch(logs, ["--config", str(path.resolve())])
@@ -297,15 +303,13 @@ def status(arguments: argparse.Namespace, logs: Path) -> int:
 
 
 def check(arguments: argparse.Namespace, logs: Path) -> int:
-    """Load a configuration, and say what its schedule is."""
-    from eegwatch.schedule import final_rate, initial_rate, peak_rate
+    """The preflight: exit code 0 ready, 1 a trap that would hurt, 78 no configuration at all."""
+    require_heavy()
+    from eegpt_daemon.preflight import preflight
 
-    config = configuration.load(arguments.config)
-    schedule = configuration.schedule_of(config, 1000, str(arguments.config))
-    rates = {"initial": initial_rate(schedule), "peak": peak_rate(schedule), "final": final_rate(schedule)}
-    print(f"{arguments.config}: {type(schedule).__name__}, {config.training.max_epochs} epochs")
-    print("rates    " + ", ".join(f"{name} {value:.3g}" for name, value in rates.items()))
-    return OK
+    outcome = preflight(arguments.config, arguments.steps_per_epoch)
+    print(json.dumps(outcome.as_dict()) if arguments.json else outcome.text())
+    return OK if outcome.ok else FAILED
 
 
 def show_logs(arguments: argparse.Namespace, logs: Path) -> int:

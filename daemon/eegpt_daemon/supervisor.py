@@ -219,6 +219,7 @@ class Supervisor:
         for finding in run.poll():
             self.say(finding.message)
             self._guard(finding.rule, run)
+        run.clock(time.time(), training=trainer.phase.state == "training")
         if (sent := trainer.escalate()) is not None:
             self._write_state(self.state, f"the trainer does not stop: {sent.name} sent to pid {trainer.pid}")
         if code is None:

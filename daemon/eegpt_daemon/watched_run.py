@@ -79,6 +79,11 @@ class WatchedRun:
                     raised += self._say(finding)
         return raised
 
+    def clock(self, now: float, *, training: bool) -> None:
+        """Let the detectors see that time passes: a live trainer that writes nothing is stalled."""
+        for finding in self._diagnosis.clock(now, training=training):
+            self._say(finding)
+
     def _say(self, finding: Finding) -> list[Finding]:
         if self._quiet:
             return []

@@ -8,11 +8,13 @@ from __future__ import annotations
 import numpy as np
 
 from eegwatch.diagnosis.causes import Situation
+from eegwatch.diagnosis.evidence import EvidenceWatch, Settings
 from eegwatch.diagnosis.findings import ERROR, INFO, SEVERITIES, WARNING, Cause, Finding
 from eegwatch.diagnosis.lr import LrWatch
 from eegwatch.diagnosis.precision import Precision
+from eegwatch.run.config import TUNABLE
 from eegwatch.run.history import Item, StepBlock
-from eegwatch.run.records import Run
+from eegwatch.run.records import Eval, Run
 from eegwatch.schedule import Schedule, ScheduleError, declared_base, final_rate, initial_rate, parse, peak_rate
 from eegwatch.wording import short_rate
 
@@ -22,14 +24,24 @@ AGREE = 1e-6  # declared and expected rates are typed by hand: 3e-6 and 3.0e-06 
 class Diagnosis:
     """Findings over a run's records. `feed` returns the findings that changed; `findings` holds the present ones."""
 
-    def __init__(self, precision: Precision | None = None, lags: tuple[int, ...] = (0,)) -> None:
-        """`precision`, `lags`: how somebody else's log prints its rates and which rate it logs (see LrWatch)."""
+    def __init__(
+        self,
+        precision: Precision | None = None,
+        lags: tuple[int, ...] = (0,),
+        settings: Settings | None = None,
+    ) -> None:
+        """`precision`, `lags`: how somebody else's log prints its rates and which rate it logs (see LrWatch).
+
+        `settings`: rules silenced or scaled; by default those of the run's own record.
+        """
         self._precision = precision or Precision(full=True)
         self._lags = lags
         self.run: Run | None = None
         self.schedule: Schedule | None = None
         self.lr: LrWatch | None = None
         self._present: dict[str, Finding] = {}
+        self._settings = settings
+        self._evidence = EvidenceWatch(None, self._present, settings or {})
 
     def feed(self, item: Item) -> list[Finding]:
         """Take one item of `history.items`; returns findings raised, changed or resolved by it."""
@@ -37,7 +49,13 @@ class Diagnosis:
             return self._begin(item)
         if isinstance(item, StepBlock) and len(item):
             return self._steps(item)
+        if isinstance(item, Eval):
+            return self._evidence.evaluation(item)
         return []
+
+    def clock(self, now: float, *, training: bool) -> list[Finding]:
+        """What the passing of time shows: a live trainer (`training`) that writes nothing."""
+        return self._evidence.clock(now, training=training)
 
     @property
     def findings(self) -> list[Finding]:
@@ -55,9 +73,12 @@ class Diagnosis:
             changes.append(
                 self.lr.fault.finding().resolved(run.step, f"a new attempt ({run.attempt}) began at step {run.step:,}")
             )
-        if "loss_nonfinite" in self._present:
-            old = self._present.pop("loss_nonfinite")
-            changes.append(old.resolved(run.step, f"a new attempt ({run.attempt}) began at step {run.step:,}"))
+        for rule in ("loss_nonfinite", *TUNABLE):
+            old = self._present.pop(rule, None)
+            if old is not None:
+                changes.append(old.resolved(run.step, f"a new attempt ({run.attempt}) began at step {run.step:,}"))
+        settings = run.detectors if self._settings is None else self._settings
+        self._evidence = EvidenceWatch(run, self._present, settings)
         self.run, self.lr, self.schedule = run, None, None
         if run.schedule is None:
             return changes
@@ -119,7 +140,7 @@ class Diagnosis:
         )
 
     def _steps(self, block: StepBlock) -> list[Finding]:
-        changes = self.lr.feed(block) if self.lr is not None else []
+        changes = [*(self.lr.feed(block) if self.lr is not None else []), *self._evidence.steps(block)]
         broken = ~np.isfinite(block.loss)
         if broken.any() and "loss_nonfinite" not in self._present:
             step = int(block.step[int(np.argmax(broken))])

@@ -20,7 +20,19 @@ import yaml
 
 from eegwatch.schedule import Schedule, ScheduleError, parse
 
-INJECTIONS = ("scheduler_stepped_per_epoch",)
+# rules of evidence, which a person may silence or scale; facts (learning rate, non-finite numbers) are not tuned
+TUNABLE = (
+    "loss_spike",
+    "loss_diverging",
+    "loss_plateau",
+    "loss_unstable",
+    "grad_zero",
+    "grad_exploding",
+    "throughput_drop",
+    "metric_stuck",
+    "overfitting",
+    "stalled",
+)
 
 
 class ConfigError(ValueError):
@@ -129,6 +141,8 @@ class Scheduler(Part):
     gamma: float | None = None
     step_size: int | None = None
     milestones: list[int] | None = None
+    total_steps: int | None = None  # checked by the preflight, not used: the run knows its own length
+    cycle_momentum: bool | None = None  # checked by the preflight: Adam's betas are never cycled here
 
 
 class Training(Part):
@@ -178,6 +192,7 @@ class Config(Part):
     target_metrics: TargetMetrics = msgspec.field(default_factory=TargetMetrics)
     expected: Expected = msgspec.field(default_factory=Expected)
     guard: Guard = msgspec.field(default_factory=Guard)
+    detectors: dict[str, bool | float] = {}  # rule -> false to silence it, or a factor on its threshold
     inject: Literal["scheduler_stepped_per_epoch"] | None = None
 
 
@@ -257,7 +272,8 @@ def schedule_of(config: Config, steps_per_epoch: int, where: str = "configuratio
     """The declared schedule over the whole run. Raises ConfigError for parameters that the name does not take."""
     scheduler = config.training.scheduler
     declared = {key: value for key, value in msgspec.to_builtins(scheduler).items() if value is not None}
-    declared.pop("epochs", None)
+    for checked in ("epochs", "total_steps", "cycle_momentum"):  # by the preflight
+        declared.pop(checked, None)
     name = schedule_name(scheduler.name)
     if name not in SCHEDULE_NAMES:
         near = difflib.get_close_matches(name, [*SCHEDULE_NAMES, *TORCH_NAMES], 1)
@@ -367,5 +383,10 @@ def _check(config: Config, where: str) -> None:
         raise ConfigError(f"{where}: model.probe.dropout: must be 0 or more and below 1")
     if config.model.probe.n_classes != 2:
         raise ConfigError(f"{where}: model.probe.n_classes: TUAB has 2 classes, not {config.model.probe.n_classes}")
+    unknown = sorted(set(config.detectors) - set(TUNABLE))
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], TUNABLE, 1)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(TUNABLE)}"
+        raise ConfigError(f"{where}: detectors.{unknown[0]} is not a rule that can be tuned; {hint}")
     if config.inject and schedule_name(training.scheduler.name) != "one_cycle":
         raise ConfigError(f"{where}: inject: {config.inject} needs training.scheduler.name: one_cycle")

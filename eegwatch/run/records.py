@@ -47,6 +47,7 @@ class Run(Record, frozen=True, kw_only=True, tag="run"):
     overrides: list[dict[str, Any]] = []
     command: str | None = None
     inject: str | None = None
+    detectors: dict[str, Any] = {}
     notes: list[str] = []
     seed: int | None = None
     pid: int | None = None

@@ -107,6 +107,9 @@ class Session:
             if life != self.life:
                 self.version += 1
             self.life = life
+            training = self.is_current and life.alive and life.word == "training"
+            for finding in self.diagnosis.clock(time.time(), training=training):
+                self._found(finding)
             self._look_for_a_newer_run(life)
         return self.version != before
 

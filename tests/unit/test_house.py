@@ -15,7 +15,7 @@ ALLOWED = {
     "run": {"run", "schedule", "wording", ""},
     "schedule": {"schedule"},
     "diagnosis": {"diagnosis", "run", "schedule", "wording"},
-    "tui": {"tui", "run", "diagnosis", "schedule", "wording", ""},
+    "tui": {"tui", "run", "diagnosis", "schedule", "canvas", "wording", ""},
 }
 
 

@@ -161,6 +161,7 @@ class Trainer:
                 overrides=self.attempt.overrides,
                 command=self.attempt.command,
                 inject=inject,
+                detectors=dict(config.detectors),
                 notes=self.notes,
                 seed=config.experiment.seed,
                 pid=os.getpid(),
@@ -474,7 +475,7 @@ def config_hash(config: Config) -> str:
         del tree["data"][name]
     for name in ("checkpoint_minutes", "pace_steps_per_s"):
         del tree["training"][name]
-    for name in ("logging", "guard", "expected", "target_metrics", "inject", "experiment"):
+    for name in ("logging", "guard", "detectors", "expected", "target_metrics", "inject", "experiment"):
         del tree[name]
     tree["seed"] = config.experiment.seed
     return hashlib.sha256(msgspec.json.encode(tree, order="sorted")).hexdigest()[:16]

@@ -12,7 +12,7 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from eegwatch.tui.widgets.canvas import BLANK, Axis, Canvas, bridged, reduce, smooth, ticks
+from eegwatch.canvas import BLANK, Axis, Canvas, bridged, reduce, smooth, ticks
 from eegwatch.wording import short_rate
 
 Floats = NDArray[np.float64]

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from eegwatch.wording import short_rate
+
 Floats = NDArray[np.float64]
 BLANK = -1
 BRAILLE = np.array([chr(0x2800 + bits) for bits in range(256)])
@@ -173,3 +175,26 @@ def ticks(axis: Axis, most: int) -> list[float]:
     first = np.ceil(axis.low / step - 1e-9)
     last = np.floor(axis.high / step + 1e-9)
     return [float(n * step) for n in np.arange(first, last + 1)]
+
+
+def sketch(x: NDArray[np.generic], y: NDArray[np.generic], width: int, height: int, *, log: bool) -> list[str]:
+    """A curve as plain text with labelled ticks, for a shell: `height` lines of about `width` characters."""
+    values = np.asarray(y, np.float64)
+    shown = values[np.isfinite(values) & ((values > 0) | (not log))]
+    if not len(shown):
+        return []
+    low, high = float(shown.min()), float(shown.max())
+    axis = Axis(low / 1.1, high * 1.1, True) if log else Axis(low, high + (high - low or abs(high) or 1.0) * 0.05)
+    canvas = Canvas(max(8, width - 10), height)
+    columns = canvas.width * 2
+    reduced = reduce(x, values, float(x[0]), float(x[-1]) + 1e-9, columns)
+    canvas.span(reduced.least, reduced.most, axis, 0)
+    canvas.line(bridged(reduced.mean), axis, 0)
+    labels: dict[int, str] = {}
+    for value in ticks(axis, max(2, height // 2)):
+        row = round((1 - float(axis.unit(np.array([value]))[0])) * (height - 1))
+        labels.setdefault(row, short_rate(value))
+    return [
+        f"{labels.get(row, ''):>8} {'┤' if row in labels else '│'}{text}".rstrip()
+        for row, (text, _) in enumerate(canvas.rows())
+    ]

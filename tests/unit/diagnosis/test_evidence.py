@@ -1,0 +1,153 @@
+"""Rules of evidence: they see what they should, are quiet on healthy runs, resolve, and can be tuned or silenced."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from eegwatch.diagnosis.engine import Diagnosis
+from eegwatch.diagnosis.findings import INFO, RESOLVED, WARNING, Finding
+from eegwatch.run.config import TUNABLE
+from eegwatch.run.history import StepBlock
+from eegwatch.run.records import Eval, Run
+from tests.bench.healthy_runs import Harm, healthy_run
+
+
+def found(harm: Harm | None = None, seed: int = 1, settings: dict[str, Any] | None = None, **kw: Any) -> list[Finding]:
+    diagnosis = Diagnosis(settings=settings)
+    return [f for item in healthy_run(seed, 20_000, harm=harm, **kw) for f in diagnosis.feed(item)]
+
+
+def test_healthy_noisy_runs_are_quiet() -> None:
+    """tests/bench/false_alarms.py measures the rates on hundreds of runs; here forty runs may show one at most."""
+    noisy = [seed for seed in range(40) if any(f.severity in (WARNING, "error") for f in found(seed=seed))]
+    assert len(noisy) <= 1
+
+
+@pytest.mark.parametrize(("rise", "within"), [(1.1, 1000), (1.25, 600), (2.0, 400)])
+def test_a_lasting_rise_of_the_loss_is_divergence_the_sooner_the_larger(rise: float, within: int) -> None:
+    changes = found(lambda n, loss: np.where(n > 10_000, loss * rise, loss))
+    first = next(f for f in changes if f.rule == "loss_diverging")
+    assert first.severity == WARNING and 10_000 < first.step <= 10_000 + within
+
+
+def test_a_loss_that_recovers_resolves_the_finding() -> None:
+    changes = found(lambda n, loss: np.where((n > 8_000) & (n < 9_000), loss * 1.5, loss))
+    severities = [f.severity for f in changes if f.rule == "loss_diverging"]
+    assert severities == [WARNING, RESOLVED]
+
+
+def test_several_spikes_are_a_warning_and_a_single_one_only_a_note() -> None:
+    several = [
+        f for f in found(lambda n, loss: np.where((n > 10_000) & (n < 10_006), 3.0, loss)) if f.rule == "loss_spike"
+    ]
+    assert [f.severity for f in several] == [INFO, WARNING, RESOLVED] and several[1].step == 10_003
+    single = [f for f in found(lambda n, loss: np.where(n == 10_000, 50.0, loss)) if f.severity != RESOLVED]
+    assert [(f.rule, f.severity) for f in single] == [("loss_spike", INFO)] and "50" in single[0].message
+
+
+def test_a_loss_that_never_leaves_chance_is_said_after_the_warm_up() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.02, 20_000)
+    changes = found(lambda _n, _loss: np.log(2) + noise)
+    assert ("loss_plateau", WARNING) in {(f.rule, f.severity) for f in changes}
+    assert next(f for f in changes if f.rule == "loss_plateau").step >= 2000
+
+
+@pytest.mark.parametrize("rule", ["loss_diverging", "loss_spike"])
+def test_a_rule_can_be_silenced_and_its_threshold_scaled(rule: str) -> None:
+    def harm(n: Any, loss: Any) -> Any:
+        return np.where(n > 10_000, loss * 1.6, loss)
+
+    assert rule in {f.rule for f in found(harm)}
+    assert rule not in {f.rule for f in found(harm, settings={rule: False})}
+    assert rule not in {f.rule for f in found(harm, settings={rule: 100.0})}
+
+
+def block(first: int, count: int, **columns: Any) -> StepBlock:
+    n = np.arange(first, first + count)
+    values = {"loss": np.full(count, 0.5), "grad_norm": np.ones(count), "time": n * 0.1, **columns}
+    return StepBlock(
+        step=n,
+        time=np.asarray(values["time"], np.float64),
+        lr=np.full(count, 1e-3),
+        position=n - 1.0,
+        loss=np.asarray(values["loss"], np.float32),
+        grad_norm=np.asarray(values["grad_norm"], np.float32),
+        samples_per_s=np.ones(count, np.float32),
+        skipped=np.zeros(count, np.int32),
+    )
+
+
+def plain_run() -> Diagnosis:
+    diagnosis = Diagnosis()
+    diagnosis.feed(Run(total_steps=20_000, steps_per_epoch=1000, target={"auroc": 0.85}))
+    return diagnosis
+
+
+@pytest.mark.parametrize("size", [1, 3, 50])
+def test_gradients_of_exactly_zero_are_said_at_the_fifth_and_resolve(size: int) -> None:
+    diagnosis, norms, changes = plain_run(), np.ones(50), []
+    norms[20:30] = 0
+    for i in range(0, 50, size):
+        changes += diagnosis.feed(block(1 + i, len(norms[i : i + size]), grad_norm=norms[i : i + size]))
+    if size == 50:
+        assert changes[0].step == 25 and changes[0].since_step == 21
+    else:
+        assert [(f.rule, f.severity) for f in changes] == [("grad_zero", WARNING), ("grad_zero", RESOLVED)]
+        assert changes[0].step == 25 and changes[0].since_step == 21
+
+
+def test_exploding_gradients_are_said_when_they_last_and_not_for_one_step() -> None:
+    diagnosis = plain_run()
+    rng = np.random.default_rng(0)
+    for i in range(10):
+        assert diagnosis.feed(block(1 + 100 * i, 100, grad_norm=rng.lognormal(0, 0.4, 100))) == []
+    assert diagnosis.feed(block(1001, 1, grad_norm=[1e4])) == []
+    changes = diagnosis.feed(block(1002, 4, grad_norm=[1e4, 1e5, float("inf"), 1e6]))
+    assert [f.rule for f in changes] == ["grad_exploding"]
+
+
+def test_a_fall_of_the_pace_by_half_is_said_and_resolves() -> None:
+    diagnosis, clock, changes = plain_run(), 0.0, []
+    for i in range(30):
+        interval = 0.3 if 15 <= i < 22 else 0.1
+        times = clock + interval * np.arange(1, 201)
+        clock = float(times[-1])
+        changes += diagnosis.feed(block(1 + 200 * i, 200, time=times))
+    assert [(f.rule, f.severity) for f in changes] == [("throughput_drop", WARNING), ("throughput_drop", RESOLVED)]
+    assert changes[0].since_step == 3001
+
+
+def test_a_live_trainer_without_records_is_stalled_and_steps_resolve_it() -> None:
+    diagnosis = plain_run()
+    diagnosis.feed(block(1, 100))
+    assert diagnosis.clock(10 + 59, training=True) == []
+    assert diagnosis.clock(10 + 3600, training=False) == []
+    (stalled,) = diagnosis.clock(10 + 61, training=True)
+    assert stalled.rule == "stalled" and diagnosis.clock(10 + 62, training=True) == []
+    assert [f.severity for f in diagnosis.feed(block(101, 5)) if f.rule == "stalled"] == [RESOLVED]
+
+
+def test_a_metric_that_stands_below_its_target_is_said_and_one_that_reaches_it_is_not() -> None:
+    diagnosis, changes = plain_run(), []
+    for i, auroc in enumerate([0.6, 0.7, 0.76, 0.78] + [0.7801] * 7):
+        changes += diagnosis.feed(Eval(step=1000 * (i + 1), auroc=auroc, loss=0.5))
+    assert [f.rule for f in changes] == ["metric_stuck"] and "0.85" in changes[0].message
+    assert [f.severity for f in diagnosis.feed(Eval(step=20_000, auroc=0.86, loss=0.5))] == [RESOLVED]
+
+
+def test_overfitting_names_the_step_of_the_better_model() -> None:
+    diagnosis, changes = plain_run(), []
+    for i, loss in enumerate([0.6, 0.5, 0.45, 0.47, 0.5, 0.52, 0.55, 0.6]):
+        for part in range(5):
+            changes += diagnosis.feed(block(1 + 1000 * i + 200 * part, 200, loss=np.full(200, 0.5 - 0.05 * i)))
+        changes += diagnosis.feed(Eval(step=1000 * (i + 1), auroc=0.7 + 0.01 * i, loss=loss))
+    (finding,) = [f for f in changes if f.rule == "overfitting"]
+    assert finding.since_step == 3000 and "step 3,000" in finding.remedy
+
+
+def test_every_rule_that_a_configuration_can_tune_exists() -> None:
+    diagnosis = plain_run()
+    assert set(TUNABLE) == set(diagnosis._evidence._latch)

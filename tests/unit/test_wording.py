@@ -1,0 +1,45 @@
+"""How numbers are said to people."""
+
+from __future__ import annotations
+
+import pytest
+
+from eegwatch import wording
+
+
+@pytest.mark.parametrize(
+    ("ratio", "words"),
+    [
+        (1.017, "+1.7 %"),
+        (0.963, "-3.7 %"),
+        (1 / 12.4, "12 times too low"),
+        (2.35, "2.4 times too high"),
+        (1 + 4.4e-7, "+0.000044 %"),
+        (25.0, "25 times too high"),
+        (0.0, "of no size"),
+    ],
+)
+def test_a_deviation_is_a_percentage_when_small_and_a_factor_when_large(ratio: float, words: str) -> None:
+    assert wording.deviation(ratio) == words
+
+
+def test_two_rates_are_told_with_as_many_digits_as_tell_them_apart() -> None:
+    assert wording.exact_rate(1.2e-4, 1.2000005e-4) == "1.200000e-04"
+    assert wording.exact_rate(2.84e-3, 2.79e-3) == "2.84e-03"
+    assert wording.exact_rate(3e-4, 3e-4) == "3.00e-04"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(12, "12 s"), (200, "3 min 20 s"), (1800, "30 min"), (7500, "2 h 05 min"), (356400, "4 d 3 h")],
+)
+def test_durations(seconds: float, words: str) -> None:
+    assert wording.duration(seconds) == words
+
+
+def test_text_of_a_log_is_harmless_in_a_terminal() -> None:
+    assert wording.plain("a\x1b[2Jb\x07\tc\u202ed") == "a�[2Jb� c�d"
+
+
+def test_short_rates_for_axes() -> None:
+    assert [wording.short_rate(v) for v in (3e-3, 1.2e-4, 3e-6, 0.0)] == ["3e-3", "1.2e-4", "3e-6", "0"]
