@@ -15,8 +15,9 @@ from pathlib import Path
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads spin after import: twice the CPU for a 4 ms job
 
 from eegwatch import __version__
+from eegwatch.run.config import ConfigError
 from eegwatch.run.control import log_root
-from eegwatch.run.folder import RUN_LOG, NotARun, newest_run, resolve
+from eegwatch.run.folder import NotARun, resolve
 
 WRONG, UNREADABLE = 1, 2
 
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words[:1] == ["check"]:
             return check(_check_parser().parse_args(words[1:]))
         return watch(_watch_parser().parse_args(words))
-    except NotARun as error:
+    except (NotARun, ConfigError) as error:
         print(f"eegwatch: {error}", file=sys.stderr)
         return UNREADABLE
     except OSError as error:
@@ -55,8 +56,11 @@ def _watch_parser() -> argparse.ArgumentParser:
 
 def _check_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="eegwatch check", description="Print a run's findings and exit.")
-    parser.add_argument("path", help="log root (its newest run), run folder or run.jsonl")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    parser.add_argument("path", nargs="+", help="log root (its newest run), run folder or run.jsonl")
+    parser.add_argument("--json", action="store_true", help="one JSON object a run and line instead of text")
+    parser.add_argument("--config", type=Path, metavar="YAML", help="the declared schedule, where the log has none")
+    parser.add_argument("--steps-per-epoch", type=int, metavar="N", help="where --config and the log do not tell")
+    parser.add_argument("--follow", action="store_true", help="go on as the log grows, print what changes")
     return parser
 
 
@@ -84,38 +88,18 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def check(arguments: argparse.Namespace) -> int:
-    """Run every detector over a log and print what they find."""
-    from eegwatch.diagnosis.engine import Diagnosis, worst
-    from eegwatch.run.history import items
-    from eegwatch.run.log import Tail, run_decoder
+    """Run every detector over each log and print what they find; the worst of them decides the exit code."""
+    from eegwatch.check import Checked, follow, open_run
 
-    logs, folder = resolve(Path(arguments.path))
-    folder = folder or newest_run(logs)
-    if folder is None:
-        raise NotARun(f"{arguments.path}: holds no run (a folder with {RUN_LOG})")
-    tail, decoder, diagnosis = Tail(folder / RUN_LOG), run_decoder(), Diagnosis()
-    known = 0
-    while data := tail.read(1 << 20).data:
-        records = decoder.decode(data)
-        known += len(records)
-        for item in items(records):
-            diagnosis.feed(item)
-    if not known:
-        what = f"{decoder.bad} lines, none of them a record" if decoder.bad else "it is empty"
-        raise NotARun(f"{folder / RUN_LOG}: not a run log: {what}")
-    findings = diagnosis.findings
-    if arguments.json:
-        print(json.dumps({"run": folder.name, "findings": [f.as_dict() for f in findings], "bad_lines": decoder.bad}))
-    else:
-        for finding in findings:
-            print(f"{finding.severity:7}  {finding.rule}  since step {finding.since_step:,}: {finding.message}")
-            if finding.remedy:
-                print(f"         {finding.remedy}")
-        if not findings:
-            print(f"{folder.name}: nothing wrong")
-        if decoder.bad:
-            print(f"{folder.name}: {decoder.bad} lines could not be read and were skipped", file=sys.stderr)
-    return WRONG if worst(findings) in ("error", "warning") else 0
+    runs = [open_run(Path(path), arguments.config, arguments.steps_per_epoch) for path in arguments.path]
+    if arguments.follow:
+        return follow(runs, as_json=arguments.json)
+    outcomes: list[Checked] = [run.read_to_end() for run in runs]
+    for outcome in outcomes:
+        print(json.dumps(outcome.as_dict()) if arguments.json else outcome.text())
+        if outcome.bad_lines and not arguments.json:
+            print(f"{outcome.run}: {outcome.bad_lines} lines could not be read and were skipped", file=sys.stderr)
+    return WRONG if any(outcome.wrong for outcome in outcomes) else 0
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ class Preflight:
         steps = np.unique(np.linspace(1, total, 4096).round()).astype(np.int64)
         about = " (nominal: the corpus says how long an epoch is)" if self.nominal else ""
         lines = [
-            f"{self.config}: {type(self.schedule).__name__}, {total:,} steps of {self.steps_per_epoch:,} an epoch{about}",
+            f"{self.config}: {type(self.schedule).__name__}, {total:,} steps, {self.steps_per_epoch:,} an epoch{about}",
             "",
             *sketch(steps, rate_at(self.schedule, steps, self.steps_per_epoch), 76, 9, log=True),
         ]
@@ -136,7 +136,8 @@ def _rates(config: Config, schedule: Schedule) -> list[Problem]:
         meant = getattr(expected, key)
         if meant is None or math.isclose(value, meant, rel_tol=AGREE):
             continue
-        said = f"the schedule's {key.removesuffix('_lr')} rate is {short_rate(value)}, expected.{key} is {short_rate(meant)}"
+        which = key.removesuffix("_lr")
+        said = f"the schedule's {which} rate is {short_rate(value)}, expected.{key} is {short_rate(meant)}"
         write, where = "", f"training.scheduler.{key}"
         if name == "one_cycle":
             initial = expected.initial_lr or declared["initial_lr"]

@@ -12,6 +12,7 @@ from eegwatch.diagnosis.evidence import EvidenceWatch, Settings
 from eegwatch.diagnosis.findings import ERROR, INFO, SEVERITIES, WARNING, Cause, Finding
 from eegwatch.diagnosis.lr import LrWatch
 from eegwatch.diagnosis.precision import Precision
+from eegwatch.diagnosis.undeclared import UndeclaredWatch
 from eegwatch.run.config import TUNABLE
 from eegwatch.run.history import Item, StepBlock
 from eegwatch.run.records import Eval, Run
@@ -42,6 +43,7 @@ class Diagnosis:
         self._present: dict[str, Finding] = {}
         self._settings = settings
         self._evidence = EvidenceWatch(None, self._present, settings or {})
+        self._undeclared: UndeclaredWatch | None = UndeclaredWatch(self._present)
 
     def feed(self, item: Item) -> list[Finding]:
         """Take one item of `history.items`; returns findings raised, changed or resolved by it."""
@@ -73,14 +75,16 @@ class Diagnosis:
             changes.append(
                 self.lr.fault.finding().resolved(run.step, f"a new attempt ({run.attempt}) began at step {run.step:,}")
             )
-        for rule in ("loss_nonfinite", *TUNABLE):
+        for rule in ("loss_nonfinite", "lr_stuck", *TUNABLE):
             old = self._present.pop(rule, None)
             if old is not None:
                 changes.append(old.resolved(run.step, f"a new attempt ({run.attempt}) began at step {run.step:,}"))
         settings = run.detectors if self._settings is None else self._settings
         self._evidence = EvidenceWatch(run, self._present, settings)
         self.run, self.lr, self.schedule = run, None, None
+        self._undeclared = None
         if run.schedule is None:
+            self._undeclared = UndeclaredWatch(self._present)
             return changes
         try:
             self.schedule = parse(run.schedule)
@@ -140,7 +144,12 @@ class Diagnosis:
         )
 
     def _steps(self, block: StepBlock) -> list[Finding]:
-        changes = [*(self.lr.feed(block) if self.lr is not None else []), *self._evidence.steps(block)]
+        changes: list[Finding] = []
+        if self.lr is not None:
+            changes += self.lr.feed(block)
+        elif self._undeclared is not None:
+            changes += self._undeclared.feed(block)
+        changes += self._evidence.steps(block)
         broken = ~np.isfinite(block.loss)
         if broken.any() and "loss_nonfinite" not in self._present:
             step = int(block.step[int(np.argmax(broken))])

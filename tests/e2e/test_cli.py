@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +111,86 @@ def test_only_the_monitor_installed_says_what_to_install(tmp_path: Path) -> None
     assert done.returncode == 1
     assert done.stderr == "eegpt-daemon: training needs torch: pip install 'eegwatch[daemon]'\n"
     assert not (tmp_path / "logs").exists()
+
+
+CONFIG = """
+data: {root_dir: /nowhere, batch_size: 32}
+training:
+  max_epochs: 50
+  scheduler: {name: OneCycleLR, max_lr: 0.003, pct_start: 0.2, div_factor: 25, final_div_factor: 1000}
+"""
+
+
+def bare_log(folder: Path, steps: Iterable[int], rates: Iterable[float], per_epoch: int | None) -> Path:
+    """A log without a `run` record: somebody else's, with rates as they printed them."""
+    folder.mkdir(parents=True)
+    with (folder / "run.jsonl").open("w") as file:
+        for step, rate in zip(steps, rates):
+            line: dict[str, float | str] = {"type": "step", "step": step, "lr": rate, "loss": 0.5}
+            if per_epoch:
+                line |= {"epoch": (step - 1) // per_epoch, "batch": (step - 1) % per_epoch + 1}
+            file.write(json.dumps(line) + "\n")
+    return folder
+
+
+def test_the_incident_from_three_digits_and_the_configuration_alone(tmp_path: Path) -> None:
+    """The mission's own figures: 2.84e-03 from step 932,561 on, 58,285 steps an epoch, 50 epochs."""
+    config = tmp_path / "users.yaml"
+    config.write_text(CONFIG)
+    r = 16 * 58_285
+    steps = range(r + 50, r + 49_477, 50)
+    log = bare_log(tmp_path / "logs" / "incident", steps, [2.84e-3] * len(steps), 58_285)
+    done = eegwatch("check", str(log), "--config", str(config), "--json")
+    assert done.returncode == 1
+    (finding,) = json.loads(done.stdout)["findings"]
+    assert (finding["rule"], finding["severity"], finding["since_step"]) == ("lr_stuck", "error", r + 50)
+    cause = finding["cause"]
+    assert cause["name"] == "scheduler_stepped_per_epoch"
+    assert "schedule_frozen_on_resume" in cause["alternatives"]
+    assert "frozen at 2.84e-03" in finding["message"] and "2.4 times too high on average if left" in finding["message"]
+    shorter = bare_log(tmp_path / "logs" / "before", range(r + 50, r + 1650, 50), [2.84e-3] * 32, 58_285)
+    assert eegwatch("check", str(shorter), "--config", str(config)).returncode == 0  # it cannot be told yet
+
+
+def test_a_configuration_without_an_epochs_length_asks_for_it(tmp_path: Path) -> None:
+    config = tmp_path / "users.yaml"
+    config.write_text(CONFIG)
+    log = bare_log(tmp_path / "logs" / "x", range(1, 200), [1.2e-4] * 199, None)
+    done = eegwatch("check", str(log), "--config", str(config))
+    assert done.returncode == 2 and "--steps-per-epoch N" in done.stderr
+    done = eegwatch("check", str(log), "--config", str(config), "--steps-per-epoch", "100", "--json")
+    (finding,) = json.loads(done.stdout)["findings"]
+    assert finding["rule"] == "lr_stuck" and finding["severity"] == "error"
+
+
+def test_without_a_declared_schedule_nothing_is_claimed_as_proof(tmp_path: Path) -> None:
+    rise = [1e-4 + i * 1e-6 for i in range(400)]
+    log = bare_log(tmp_path / "logs" / "x", range(1, 2001), rise + [rise[-1]] * 1600, None)
+    done = eegwatch("check", str(log), "--json")
+    (finding,) = json.loads(done.stdout)["findings"]
+    assert finding["severity"] in ("info", "warning") and finding["cause"] is None
+    assert "no schedule is declared" in finding["message"]
+
+
+def test_several_runs_are_checked_in_one_go(tmp_path: Path, log_writer: LogWriter) -> None:
+    log_writer.run()
+    log_writer.healthy(1, 300)
+    bad = LogWriter(tmp_path / "logs" / "20261124-130000-bad")
+    bad.run()
+    bad.steps(np.full(50, 1.2e-4))
+    done = eegwatch("check", str(log_writer.folder), str(bad.folder), "--json")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [bool(line["findings"]) for line in lines] == [False, True] and done.returncode == 1
+
+
+def test_follow_prints_findings_as_they_come_and_ends_with_the_run(log_writer: LogWriter) -> None:
+    log_writer.run()
+    log_writer.healthy(1, 50)
+    command = [sys.executable, "-m", "eegwatch.cli", "check", str(log_writer.folder), "--follow", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        log_writer.steps(np.full(30, 2.5e-3), 51)
+        first = json.loads(process.stdout.readline())
+        assert first["finding"]["rule"] in ("lr_jump", "lr_stuck", "lr_off_schedule")
+        log_writer.add(End(step=80, reason="stopped"))
+        assert process.wait(timeout=20) == 1

@@ -71,7 +71,7 @@ def block(first: int, count: int, **columns: Any) -> StepBlock:
     return StepBlock(
         step=n,
         time=np.asarray(values["time"], np.float64),
-        lr=np.full(count, 1e-3),
+        lr=1e-3 * (1 - n / 1e6),
         position=n - 1.0,
         loss=np.asarray(values["loss"], np.float32),
         grad_norm=np.asarray(values["grad_norm"], np.float32),
