@@ -27,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if words[:1] == ["check"]:
             return check(_check_parser().parse_args(words[1:]))
+        if words[:1] == ["report"]:
+            return report(_report_parser().parse_args(words[1:]))
         return watch(_watch_parser().parse_args(words))
     except (NotARun, ConfigError) as error:
         print(f"eegwatch: {error}", file=sys.stderr)
@@ -40,7 +42,7 @@ def _watch_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="eegwatch",
         description="Watch a training run: its learning rate against the declared schedule, its loss, what is wrong.",
-        epilog="eegwatch check PATH [--json] prints the findings without a screen.",
+        epilog="eegwatch check PATH prints the findings without a screen; eegwatch report PATH -o FILE writes a page.",
     )
     parser.add_argument(
         "path", nargs="?", help="log root, run folder or run.jsonl (default: $EEGWATCH_LOGS, else ./logs)"
@@ -62,6 +64,33 @@ def _check_parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps-per-epoch", type=int, metavar="N", help="where --config and the log do not tell")
     parser.add_argument("--follow", action="store_true", help="go on as the log grows, print what changes")
     return parser
+
+
+def _report_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="eegwatch report", description="Write one self-contained page on a run.")
+    parser.add_argument("path", help="log root (its newest run), run folder or run.jsonl")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="report.html or report.md")
+    parser.add_argument("--config", type=Path, metavar="YAML", help="the declared schedule, where the log has none")
+    parser.add_argument("--steps-per-epoch", type=int, metavar="N", help="where --config and the log do not tell")
+    return parser
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """Write the page; the exit code is that of `check`."""
+    from eegwatch.check import open_run
+    from eegwatch.report import ReportError, write_report
+
+    run = open_run(Path(arguments.path), arguments.config, arguments.steps_per_epoch)
+    outcome = run.read_to_end()
+    try:
+        write_report(run, arguments.output)
+    except ReportError as error:
+        print(f"eegwatch: {error}", file=sys.stderr)
+        return UNREADABLE
+    print(
+        f"{arguments.output}: {run.folder.name}, " + (outcome.findings[0].message if outcome.wrong else "nothing wrong")
+    )
+    return WRONG if outcome.wrong else 0
 
 
 def watch(arguments: argparse.Namespace) -> int:

@@ -200,6 +200,17 @@ class Skipping(Hypothesis):
         return fits
 
 
+@dataclass
+class Overrun(Hypothesis):
+    """Steps past the end of the schedule: whatever the rate does there, no schedule declares it."""
+
+    total: int = 0
+
+    def fits(self, evidence: Evidence) -> Booleans:
+        past: Booleans = evidence.step > self.total
+        return past | super().fits(evidence)
+
+
 def hypotheses(s: Situation, anchor: Evidence, latest: Evidence) -> list[Hypothesis]:
     """Every cause that this attempt could have, before elimination.
 
@@ -219,6 +230,13 @@ def hypotheses(s: Situation, anchor: Evidence, latest: Evidence) -> list[Hypothe
         *_other_schedule(s, latest),
         Scaled("rate_scaled", "the rate is a multiple of the declared one", 7, s.expected),
         *_overridden(s),
+        Overrun(
+            "schedule_overrun",
+            f"the run goes on past the {s.total:,} steps of its schedule",
+            -1,
+            s.expected,
+            total=s.total,
+        ),
         Skipping(
             "optimizer_steps_skipped",
             "the schedule runs ahead by the optimizer steps that were skipped",

@@ -187,12 +187,12 @@ class EvidenceWatch:
         trailing = np.array(self._means)[:TRAILING]
         level = float(trailing[-TRAILING // 2 :].mean())
         # noise from successive differences: a loss that falls steadily must not count as spread
-        spread = float(np.sqrt(np.mean(np.diff(trailing) ** 2) / 2)) + 1e-3 * abs(level)
+        spread = float(np.sqrt(np.mean(np.diff(trailing) ** 2) / 2)) + 1e-3 * abs(level) + 1e-12
         self._cusum = max(0.0, self._cusum + (mean - level) / spread - CUSUM_SLACK)
         newest = float(np.mean([*list(self._means)[-3:], mean]))
         creeping = newest > CREEP * factor * self._best
         if (self._cusum > CUSUM_LIMIT * factor and newest > 1.02 * level) or creeping:
-            rise = newest / self._best - 1
+            rise = newest / self._best - 1 if self._best else math.inf
             said = f"the mean loss is {newest:.3g}, {rise:.0%} above its best"
             return latch.say(WARNING, step, first, f"loss diverging: {said}", "resume from before it with a lower LR")
         if latch.up and newest < 1.05 * self._best:
@@ -326,7 +326,7 @@ class EvidenceWatch:
         if len(losses) <= n:
             return []
         best = int(np.nanargmin(losses))
-        rise = losses[-1] / losses[best]
+        rise = losses[-1] / losses[best] if losses[best] else math.inf
         falling = self._loss_then[-1] < self._loss_then[best]
         if len(losses) - 1 - best >= n and rise > OVERFIT_RISE * self.factor("overfitting") and falling:
             said = f"validation loss {losses[-1]:.3f}, {rise - 1:.0%} above its best at step {self._evals[best].step:,}"

@@ -67,7 +67,7 @@ class LrWatch:
         low, high = self.precision.cell(block.lr)
         evidence = Evidence(block.step, low, high, block.position)
         expected = np.stack([self.situation.expected(np.maximum(block.step + lag, 1)) for lag in self.lags])
-        off = self._off(block, evidence, expected)
+        off = self._off(block, evidence, expected) | (block.step > self.situation.total)
         stuck, since = self._stuck(block, evidence, expected, off)
         verdicts = np.where(stuck, STUCK, np.where(off, OFF, OK))
         changes: list[Finding] = []

@@ -194,3 +194,30 @@ def test_follow_prints_findings_as_they_come_and_ends_with_the_run(log_writer: L
         assert first["finding"]["rule"] in ("lr_jump", "lr_stuck", "lr_off_schedule")
         log_writer.add(End(step=80, reason="stopped"))
         assert process.wait(timeout=20) == 1
+
+
+@pytest.mark.parametrize("ending", ["html", "md"])
+def test_a_report_is_one_self_contained_page_with_the_verdict_first(frozen: Path, tmp_path: Path, ending: str) -> None:
+    (frozen / "config.yaml").write_text("experiment: {name: '<script>alert(1)</script>'}\n")
+    with (frozen / "run.jsonl").open("a") as file:
+        file.write(
+            '{"type":"end","time":1.0,"step":50,"reason":"failed","error":"<img src=x onerror=alert(2)> \\u001b[2J"}\n'
+        )
+    target = tmp_path / f"report.{ending}"
+    done = eegwatch("report", str(frozen), "-o", str(target))
+    assert done.returncode == 1 and "LR frozen at 1.20e-04" in done.stdout
+    page = target.read_text()
+    assert page.index("LR frozen at 1.20e-04 since step 1") < page.index("expected and observed")
+    for words in ("scheduler_stepped_per_epoch", "scheduler_never_stepped", "initial LR", "configuration"):
+        assert words in page
+    assert "<img src=x" not in page and "\x1b" not in page
+    assert ("<svg" if ending == "html" else "data:image/svg+xml;base64,") in page
+    if ending == "html":
+        assert "<script>" not in page and "http://" not in page.replace("http://www.w3.org", "").replace(
+            "http://purl.org", ""
+        ).replace("http://creativecommons.org", "")
+
+
+def test_a_report_of_another_kind_is_refused(frozen: Path, tmp_path: Path) -> None:
+    done = eegwatch("report", str(frozen), "-o", str(tmp_path / "report.pdf"))
+    assert done.returncode == 2 and "write it as .html or .md" in done.stderr

@@ -1,0 +1,297 @@
+"""`eegwatch report`: one self-contained page on a run, the verdict first; its pictures are SVG by matplotlib.
+
+Every text that comes from a log is escaped: nothing in it is markup. Curves are reduced to min and max per column, so
+that a run of millions of steps is a page of some hundred kilobytes and no spike is lost.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eegwatch import __version__
+from eegwatch.canvas import reduce, smooth
+from eegwatch.check import CheckedRun
+from eegwatch.diagnosis.checklist import checklist, loss_band, table, val_auroc
+from eegwatch.diagnosis.findings import Finding
+from eegwatch.run.folder import CONFIG
+from eegwatch.run.history import History
+from eegwatch.run.records import number
+from eegwatch.schedule import ScheduleError, parse, rate_at
+from eegwatch.wording import plain
+
+COLUMNS = 900
+OBSERVED, EXPECTED, BAND, MARK = "#0072b2", "#d55e00", "#b9d3e6", "#6b4c9a"  # told apart by the colour-blind too
+CSS = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 960px; padding: 1rem; color: #1a1a1a; }
+h1 { font-size: 1.3rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+.verdict { border-left: .5rem solid; padding: .6rem 1rem; border-radius: .2rem; }
+.error { border-color: #b00020; background: #fdecee; } .warning { border-color: #c77700; background: #fff6e5; }
+.info { border-color: #446; background: #eef; } .good { border-color: #1b7f3b; background: #eaf7ee; }
+table { border-collapse: collapse; width: 100%; }
+td, th { padding: .25rem .4rem; text-align: left; border-bottom: 1px solid #ddd; } th.n { text-align: right; }
+td.n { text-align: right; font-variant-numeric: tabular-nums; }
+svg { width: 100%; height: auto; } pre { overflow-x: auto; background: #f6f6f6; padding: .8rem; font-size: .8rem; }
+dt { font-weight: 600; } dd { margin: 0 0 .4rem 1rem; }
+@media print { body { max-width: none; } h2 { break-after: avoid; } svg { break-inside: avoid; } }
+"""
+
+
+class ReportError(ValueError):
+    """The page cannot be made: what is missing, or what to write instead."""
+
+
+def write_report(run: CheckedRun, target: Path) -> None:
+    """Write the page for a run read to its end. Raises ReportError for another ending, or without matplotlib."""
+    if target.suffix not in (".html", ".md"):
+        raise ReportError(f"{target}: write it as .html or .md")
+    pictures = _pictures(run.history, run.diagnosis.findings)
+    page = _html(run, pictures) if target.suffix == ".html" else _markdown(run, pictures)
+    aside = target.with_name(f".{target.name}.tmp")
+    aside.write_text(page, encoding="utf-8")
+    aside.replace(target)
+
+
+# ---- pictures --------------------------------------------------------------------------------------------------------
+
+
+def _pictures(history: History, findings: list[Finding]) -> dict[str, str]:
+    """SVG text by title; only what there is to see."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise ReportError("a report needs matplotlib: pip install 'eegwatch[report]'") from None
+    matplotlib.use("svg")
+    matplotlib.rcParams.update(
+        {"svg.hashsalt": "eegwatch", "font.size": 13, "axes.spines.top": False, "axes.spines.right": False}
+    )
+    pictures: dict[str, str] = {}
+    if history.length:
+        pictures["learning rate"] = _lr(history, findings)
+        pictures["loss"] = _loss(history)
+    if history.evals:
+        pictures["AUROC"] = _auroc(history)
+    return pictures
+
+
+def _axes(height: float) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.6, height), layout="constrained")
+    axes = figure.subplots()
+    axes.set_xlabel("optimizer step")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    return figure, axes
+
+
+def _svg(figure: Any) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _columns(history: History, values: NDArray[Any]) -> tuple[NDArray[Any], Any]:
+    left, right = float(history.step[0]), float(history.step[-1]) + 1
+    columns = min(COLUMNS, history.length)
+    reduced = reduce(history.step, values, left, right, columns)
+    return left + (np.arange(columns) + 0.5) * (right - left) / columns, reduced
+
+
+def _lr(history: History, findings: list[Finding]) -> str:
+    figure, axes = _axes(3.6)
+    for i, run in enumerate(history.attempts):
+        if run.schedule is None:
+            continue
+        try:
+            schedule = parse(run.schedule)
+            later = (
+                history.attempts[i + 1].step
+                if i + 1 < len(history.attempts)
+                else max(run.total_steps or 0, history.step_done)
+            )
+            steps = np.unique(np.linspace(run.step + 1, later, 1500).round()).astype(np.int64)
+            rates = rate_at(schedule, steps, run.steps_per_epoch)
+        except ScheduleError:
+            continue  # the findings say what is wrong with it
+        axes.plot(steps, rates, color=EXPECTED, linestyle=(0, (2, 2)), label="expected" if i == 0 else None)
+    x, reduced = _columns(history, history.lr)
+    axes.fill_between(x, reduced.least, reduced.most, color=OBSERVED, linewidth=0.8, alpha=0.9)
+    axes.plot(x, reduced.mean, color=OBSERVED, linewidth=1.6, label="observed")
+    for finding in findings:
+        if finding.rule.startswith(("lr_", "no_")):
+            axes.axvline(finding.since_step, color=MARK, linewidth=1, linestyle=":")
+            axes.annotate(
+                finding.rule, (finding.since_step, 0.02), xycoords=("data", "axes fraction"), color=MARK, rotation=90
+            )
+    if (history.lr[np.isfinite(history.lr)] > 0).all():
+        axes.set_yscale("log")
+    axes.set_ylabel("learning rate")
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def _loss(history: History) -> str:
+    figure, axes = _axes(3.2)
+    x, reduced = _columns(history, history.loss)
+    axes.fill_between(x, reduced.least, reduced.most, color=BAND, linewidth=0, label="every step, min to max")
+    axes.plot(x, smooth(reduced.mean, len(x) / 100), color=OBSERVED, linewidth=1.8, label="smoothed")
+    marks = [(e.step, number(e.loss)) for e in history.evals if e.split == "val" and e.loss is not None]
+    if marks:
+        axes.plot(*zip(*marks, strict=True), "D", color=MARK, markersize=5, label="validation")
+    finite = history.loss[np.isfinite(history.loss)]
+    if len(finite):
+        low, high = (float(v) for v in np.quantile(finite, [0.001, 0.999]))
+        room = (high - low) * 0.15 or 0.1
+        axes.set_ylim(low - room, high + room)
+        highest = float(finite.max())
+        if highest > high + room:
+            at = int(history.step[int(np.nanargmax(history.loss))])
+            axes.annotate(
+                f"▲ {highest:.3g}", (at, 0.97), xycoords=("data", "axes fraction"), ha="center", va="top", color=MARK
+            )
+    axes.set_ylabel("loss")
+    axes.legend(frameon=False, ncols=3, loc="upper right")
+    return _svg(figure)
+
+
+def _auroc(history: History) -> str:
+    figure, axes = _axes(2.6)
+    for split, style, name in (("val", "o-", "validation"), ("eval", "s", "evaluation set")):
+        marks = [(e.step, number(e.auroc)) for e in history.evals if e.split == split and e.auroc is not None]
+        if marks:
+            axes.plot(
+                *zip(*marks, strict=True), style, color=OBSERVED if split == "val" else MARK, label=name, markersize=5
+            )
+    target = (history.run.target or {}).get("auroc") if history.run else None
+    if target:
+        axes.axhline(target, color=EXPECTED, linestyle=(0, (2, 2)), label=f"target {target:g}")
+    axes.set_ylabel("AUROC")
+    axes.legend(frameon=False, ncols=3)
+    return _svg(figure)
+
+
+# ---- pages -----------------------------------------------------------------------------------------------------------
+
+
+def _facts(run: CheckedRun) -> list[tuple[str, str]]:
+    history, record = run.history, run.history.run
+    facts = [("run", run.folder.name)]
+    if record is not None:
+        total = f" of {record.total_steps:,}" if record.total_steps else ""
+        facts.append(("steps", f"{history.step_done:,}{total}, attempt {record.attempt}"))
+        facts += [("note", plain(note)) for note in record.notes]
+        if record.inject:
+            facts.append(("injected fault", record.inject))
+        facts += [("versions", ", ".join(f"{k} {v}" for k, v in record.versions.items()))] if record.versions else []
+    if history.end is not None:
+        facts.append(
+            ("ended", f"{history.end.reason}" + (f": {plain(history.end.error)}" if history.end.error else ""))
+        )
+    band = loss_band(history, val_auroc(history))
+    if band is not None:
+        facts.append(("ordinary loss of one batch", f"{band[0]:.2f} to {band[1]:.2f} at this AUROC and batch size"))
+    return facts
+
+
+def _verdict(run: CheckedRun) -> tuple[str, str]:
+    bad = [f for f in run.diagnosis.findings if f.bad]
+    if bad:
+        return bad[0].severity, bad[0].message
+    return (
+        "good",
+        "Nothing wrong: the learning rate follows its declared schedule."
+        if run.diagnosis.lr
+        else "Nothing wrong found.",
+    )
+
+
+def _config(run: CheckedRun) -> str | None:
+    path = run.folder / CONFIG
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
+
+
+def _html(run: CheckedRun, pictures: dict[str, str]) -> str:
+    e = html.escape
+    severity, words = _verdict(run)
+    parts = [
+        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{e(run.folder.name)}</title>",
+        f"<meta name='viewport' content='width=device-width, initial-scale=1'><style>{CSS}</style></head><body>",
+        f"<h1>{e(run.folder.name)}</h1><p class='verdict {severity}'>{e(words)}</p>",
+    ]
+    for title, svg in pictures.items():
+        parts.append(f"<h2>{e(title)}</h2><figure style='margin:0' role='img' aria-label='{e(title)}'>{svg}</figure>")
+    parts.append(
+        "<h2>expected and observed</h2><table>"
+        "<tr><th></th><th class='n'>expected</th><th class='n'>observed</th><th></th></tr>"
+    )
+    for row in table(run.history, run.diagnosis):
+        cells = f"<td class='n'>{e(row.expected)}</td><td class='n'>{e(row.observed)}</td><td>{row.mark}</td>"
+        parts.append(f"<tr><td>{e(row.metric)}</td>{cells}</tr>")
+    parts.append("</table><h2>checklist</h2><ul style='list-style:none;padding:0'>")
+    parts += [f"<li>{tick.mark} {e(tick.text)}</li>" for tick in checklist(run.history, run.diagnosis)]
+    parts.append("</ul><h2>findings</h2>")
+    for finding in run.diagnosis.findings:
+        said = "".join(f"<dt>{e(k)}</dt><dd>{e(v)}</dd>" for k, v in _evidence(finding))
+        parts.append(
+            f"<div class='verdict {finding.severity}'><b>{e(finding.rule)}</b> {e(finding.message)}<dl>{said}</dl></div>"
+        )
+    if not run.diagnosis.findings:
+        parts.append("<p>none</p>")
+    parts.append("<h2>the run</h2><dl>" + "".join(f"<dt>{e(k)}</dt><dd>{e(v)}</dd>" for k, v in _facts(run)) + "</dl>")
+    config = _config(run)
+    if config:
+        parts.append(f"<h2>configuration</h2><pre>{e(config)}</pre>")
+    parts.append(f"<p><small>eegwatch {__version__}, {time.strftime('%Y-%m-%d %H:%M')}</small></p></body></html>")
+    return "\n".join(parts)
+
+
+def _markdown(run: CheckedRun, pictures: dict[str, str]) -> str:
+    def e(text: str) -> str:
+        return html.escape(text, quote=False).replace("|", "\\|").replace("`", "\\`")
+
+    severity, words = _verdict(run)
+    lines = [f"# {e(run.folder.name)}", "", f"**{severity}**: {e(words)}", ""]
+    for title, svg in pictures.items():
+        data = base64.b64encode(svg.encode()).decode()
+        lines += [f"## {title}", "", f'<img alt="{title}" src="data:image/svg+xml;base64,{data}">', ""]
+    lines += ["## expected and observed", "", "| | expected | observed | |", "|---|---:|---:|---|"]
+    lines += [
+        f"| {e(r.metric)} | {e(r.expected)} | {e(r.observed)} | {r.mark} |" for r in table(run.history, run.diagnosis)
+    ]
+    lines += ["", "## checklist", ""]
+    lines += [f"- {tick.mark} {e(tick.text)}" for tick in checklist(run.history, run.diagnosis)]
+    lines += ["", "## findings", ""]
+    for finding in run.diagnosis.findings:
+        lines.append(f"- **{finding.rule}** ({finding.severity}) {e(finding.message)}")
+        lines += [f"  - {e(k)}: {e(v)}" for k, v in _evidence(finding)]
+    lines += ["none"] if not run.diagnosis.findings else []
+    lines += ["", "## the run", ""] + [f"- {e(k)}: {e(v)}" for k, v in _facts(run)]
+    config = _config(run)
+    if config:
+        lines += ["", "## configuration", "", "````yaml", config.replace("````", "'''' "), "````"]
+    return "\n".join([*lines, ""])
+
+
+def _evidence(finding: Finding) -> list[tuple[str, str]]:
+    pairs = []
+    if finding.cause is not None:
+        pairs += [("cause", f"{finding.cause.name}: {finding.cause.evidence}")]
+        if finding.cause.alternatives:
+            pairs.append(("explains the records equally well", ", ".join(finding.cause.alternatives)))
+        if finding.cause.separates_at:
+            pairs.append(("decided at step", f"{finding.cause.separates_at:,}"))
+        if finding.cause.killed:
+            out = ", ".join(f"{name} (step {at:,})" for name, at in sorted(finding.cause.killed.items()))
+            pairs.append(("ruled out", out))
+    if finding.remedy:
+        pairs.append(("remedy", finding.remedy))
+    return pairs

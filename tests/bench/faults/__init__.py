@@ -1,0 +1,1 @@
+"""The LR-fault corpus: faults of public projects on real torch schedulers, with a label and a reference each."""
