@@ -18,7 +18,7 @@ from eegwatch.diagnosis.precision import Precision
 from eegwatch.run import config as configuration
 from eegwatch.run.config import ConfigError
 from eegwatch.run.folder import RUN_LOG, NotARun, newest_run, resolve
-from eegwatch.run.history import History, items
+from eegwatch.run.history import History, Reader
 from eegwatch.run.log import Tail, run_decoder
 from eegwatch.run.records import End, Run, RunRecord, Step
 from eegwatch.schedule import as_dict
@@ -33,13 +33,19 @@ class Checked:
     run: str
     findings: list[Finding]
     bad_lines: int
+    disorder: str | None = None
 
     @property
     def wrong(self) -> bool:
         return worst(self.findings) in ("error", "warning")
 
     def as_dict(self) -> dict[str, Any]:
-        return {"run": self.run, "findings": [f.as_dict() for f in self.findings], "bad_lines": self.bad_lines}
+        return {
+            "run": self.run,
+            "findings": [f.as_dict() for f in self.findings],
+            "bad_lines": self.bad_lines,
+            "disorder": self.disorder,
+        }
 
     def text(self) -> str:
         lines = [f"{self.run}: nothing wrong"] if not self.wrong else [f"{self.run}:"]
@@ -62,6 +68,7 @@ class CheckedRun:
         self.ended = False
         self._tail = Tail(folder / RUN_LOG)
         self._decoder = run_decoder()
+        self._reader = Reader()
         self._declared = False
 
     def poll(self) -> list[Finding]:
@@ -70,7 +77,7 @@ class CheckedRun:
         while data := self._tail.read(1 << 20).data:
             records = self._decoder.decode(data)
             self.known += len(records)
-            for item in items(self._with_schedule(records)):
+            for item in self._reader.items(self._with_schedule(records)):
                 self.history.append(item)
                 self.ended = isinstance(item, End) or (self.ended and not isinstance(item, Run))
                 changes += self.diagnosis.feed(item)
@@ -128,7 +135,12 @@ class CheckedRun:
         return self.outcome()
 
     def outcome(self) -> Checked:
-        return Checked(self.folder.name, self.diagnosis.findings, self._decoder.bad)
+        disorder = self._reader.first_disorder
+        if disorder is not None:
+            disorder = (
+                f"{self._reader.disorder} steps out of order were left out; the first: {disorder} without a new attempt"
+            )
+        return Checked(self.folder.name, self.diagnosis.findings, self._decoder.bad, disorder)
 
 
 def open_run(path: Path, config: Path | None, steps_per_epoch: int | None) -> CheckedRun:

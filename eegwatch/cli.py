@@ -128,7 +128,9 @@ def check(arguments: argparse.Namespace) -> int:
         print(json.dumps(outcome.as_dict()) if arguments.json else outcome.text())
         if outcome.bad_lines and not arguments.json:
             print(f"{outcome.run}: {outcome.bad_lines} lines could not be read and were skipped", file=sys.stderr)
-    return WRONG if any(outcome.wrong for outcome in outcomes) else 0
+        if outcome.disorder and not arguments.json:
+            print(f"{outcome.run}: {outcome.disorder}", file=sys.stderr)
+    return WRONG if any(outcome.wrong or outcome.disorder for outcome in outcomes) else 0
 
 
 if __name__ == "__main__":

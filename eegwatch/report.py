@@ -241,9 +241,8 @@ def _html(run: CheckedRun, pictures: dict[str, str]) -> str:
     parts.append("</ul><h2>findings</h2>")
     for finding in run.diagnosis.findings:
         said = "".join(f"<dt>{e(k)}</dt><dd>{e(v)}</dd>" for k, v in _evidence(finding))
-        parts.append(
-            f"<div class='verdict {finding.severity}'><b>{e(finding.rule)}</b> {e(finding.message)}<dl>{said}</dl></div>"
-        )
+        words = f"<b>{e(finding.rule)}</b> {e(finding.message)}"
+        parts.append(f"<div class='verdict {finding.severity}'>{words}<dl>{said}</dl></div>")
     if not run.diagnosis.findings:
         parts.append("<p>none</p>")
     parts.append("<h2>the run</h2><dl>" + "".join(f"<dt>{e(k)}</dt><dd>{e(v)}</dd>" for k, v in _facts(run)) + "</dl>")

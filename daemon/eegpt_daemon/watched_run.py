@@ -11,7 +11,7 @@ from typing import Any
 from eegwatch.diagnosis.engine import Diagnosis
 from eegwatch.diagnosis.findings import ERROR, Finding
 from eegwatch.run.folder import CHECKPOINTS, RUN_LOG
-from eegwatch.run.history import items
+from eegwatch.run.history import Reader
 from eegwatch.run.log import AppendLog, Tail, run_decoder
 from eegwatch.run.records import Checkpoint, End, Run, Step, number
 from eegwatch.schedule import Schedule, declared_base, parse
@@ -37,6 +37,7 @@ class WatchedRun:
         self._tail = Tail(self.folder / RUN_LOG)
         self._decoder = run_decoder()
         self._diagnosis = Diagnosis()
+        self._reader = Reader()
         self._log: AppendLog | None = None
         self._quiet = False
 
@@ -74,7 +75,7 @@ class WatchedRun:
                     self.checkpoints.append(record)
                 elif isinstance(record, End):
                     self.end = record
-            for item in items(records):
+            for item in self._reader.items(records):
                 for finding in self._diagnosis.feed(item):
                     raised += self._say(finding)
         return raised

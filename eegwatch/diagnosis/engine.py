@@ -33,9 +33,11 @@ class Diagnosis:
     ) -> None:
         """`precision`, `lags`: how somebody else's log prints its rates and which rate it logs (see LrWatch).
 
+        Without a `precision`, a log that carries positions keeps the contract and its full float64; the digits of
+        any other are found from its values.
         `settings`: rules silenced or scaled; by default those of the run's own record.
         """
-        self._precision = precision or Precision(full=True)
+        self._precision = precision
         self._lags = lags
         self.run: Run | None = None
         self.schedule: Schedule | None = None
@@ -101,7 +103,7 @@ class Diagnosis:
             restored_position=restored.get("position"),
             restored_total=restored.get("total_steps"),
         )
-        self.lr = LrWatch(situation, self._precision, self._lags)
+        self.lr = LrWatch(situation, self._precision or Precision(full=True), self._lags)
         self.lr.last = last
         return changes + self._declared_against_expected(run, self.schedule)
 
@@ -145,6 +147,10 @@ class Diagnosis:
 
     def _steps(self, block: StepBlock) -> list[Finding]:
         changes: list[Finding] = []
+        if self._precision is None:
+            self._precision = Precision() if np.isnan(block.position).all() else Precision(full=True)
+            if self.lr is not None:
+                self.lr.precision = self._precision
         if self.lr is not None:
             changes += self.lr.feed(block)
         elif self._undeclared is not None:

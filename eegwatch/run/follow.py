@@ -13,7 +13,7 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
 from eegwatch.run.folder import RUN_LOG
-from eegwatch.run.history import Item, items
+from eegwatch.run.history import Item, Reader
 from eegwatch.run.log import Tail, run_decoder
 
 QUIET_AFTER_S = 10.0  # without news the log is polled once a second, unless an event comes
@@ -29,6 +29,7 @@ class RunFollower:
         self.behind = True  # more is known to be there than has been read
         self._tail = Tail(folder / RUN_LOG)
         self._decoder = run_decoder()
+        self._reader = Reader()
         self._news_at = self._looked_at = 0.0
 
     @property
@@ -47,7 +48,9 @@ class RunFollower:
         self.behind = len(chunk.data) > most // 2
         if chunk.data:
             self._news_at = now
-        return list(items(self._decoder.decode(chunk.data))) if chunk.data else []
+        if chunk.reset:
+            self._reader = Reader()
+        return list(self._reader.items(self._decoder.decode(chunk.data))) if chunk.data else []
 
     def close(self) -> None:
         self._tail.close()

@@ -75,6 +75,41 @@ def block_of(steps: list[Step]) -> StepBlock:
 Item = StepBlock | Run | Eval | Checkpoint | System | Finding | Progress | End
 
 
+class Reader:
+    """Turns records into items, and keeps the steps of an attempt in order whatever the log holds.
+
+    A step that does not lie beyond the attempt's last one (two writers, a counter set back, a negative number) is left
+    out and counted; `first_disorder` says where. Going back is legal only with a new attempt.
+    """
+
+    def __init__(self) -> None:
+        self.disorder = 0
+        self.first_disorder: str | None = None
+        self._last = 0
+
+    def items(self, records: Iterable[RunRecord]) -> Iterator[Item]:
+        for item in items(records):
+            if isinstance(item, Run):
+                self._last = item.step
+            elif isinstance(item, StepBlock):
+                item = self._ordered(item)
+                if not len(item):
+                    continue
+            yield item
+
+    def _ordered(self, block: StepBlock) -> StepBlock:
+        before = np.maximum.accumulate(np.concatenate([[self._last], block.step[:-1]]))
+        ordered = block.step > before
+        if not ordered.all():
+            first = int(np.argmin(ordered))
+            self.disorder += int((~ordered).sum())
+            self.first_disorder = self.first_disorder or f"step {block.step[first]:,} follows step {before[first]:,}"
+            block = StepBlock(**{name: getattr(block, name)[ordered] for name in COLUMNS})
+        if len(block):
+            self._last = int(block.step[-1])
+        return block
+
+
 def items(records: Iterable[RunRecord]) -> Iterator[Item]:
     """Records regrouped for vectorised work: the steps of one attempt become one block, ahead of its other records."""
     steps: list[Step] = []

@@ -34,15 +34,11 @@ def write_log(folder: Path, total: int, *, frozen_from: int | None) -> Path:
     with (folder / "run.jsonl").open("w") as file:
         file.write(json.dumps(run) + "\n")
         for begin in range(0, total, 10_000):
-            rows = zip(
-                n[begin : begin + 10_000].tolist(),
-                lr[begin : begin + 10_000].tolist(),
-                loss[begin : begin + 10_000].tolist(),
-            )
+            rows = zip(*(column[begin : begin + 10_000].tolist() for column in (n, lr, loss, position)))
             file.writelines(
                 f'{{"type":"step","time":{s * 0.1},"step":{s},"epoch":{(s - 1) // per_epoch},"batch":{(s - 1) % per_epoch + 1},'
-                f'"lr":{r!r},"position":{s - 1.0},"loss":{v!r},"grad_norm":1.0,"samples_per_s":170.0}}\n'
-                for s, r, v in rows
+                f'"lr":{r!r},"position":{p}.0,"loss":{v!r},"grad_norm":1.0,"samples_per_s":170.0}}\n'
+                for s, r, v, p in rows
             )
     return folder / "run.jsonl"
 

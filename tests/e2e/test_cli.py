@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from eegwatch.run.records import End
-from tests.conftest import LogWriter
+from eegwatch.schedule import parse
+from tests.conftest import ONE_CYCLE, LogWriter
 
 
 def eegwatch(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -221,3 +222,33 @@ def test_a_report_is_one_self_contained_page_with_the_verdict_first(frozen: Path
 def test_a_report_of_another_kind_is_refused(frozen: Path, tmp_path: Path) -> None:
     done = eegwatch("report", str(frozen), "-o", str(tmp_path / "report.pdf"))
     assert done.returncode == 2 and "write it as .html or .md" in done.stderr
+
+
+def test_a_counter_that_goes_back_is_said_and_is_exit_code_1(log_writer: LogWriter) -> None:
+    log_writer.run()
+    log_writer.healthy(1, 100)
+    log_writer.healthy(50, 120)
+    done = eegwatch("check", str(log_writer.folder))
+    assert done.returncode == 1
+    assert (
+        "51 steps out of order were left out; the first: step 50 follows step 100 without a new attempt" in done.stderr
+    )
+
+
+@pytest.mark.parametrize("digits", [3, 5])
+def test_the_digits_of_somebody_elses_log_are_found_from_its_values(tmp_path: Path, digits: int) -> None:
+    """A declared schedule, rates rounded by a careless writer, no positions: healthy is healthy, frozen is found."""
+    n = np.arange(1, 2001)
+    for name, position in (("healthy", n - 1), ("frozen", np.minimum(n - 1, 600))):
+        folder = tmp_path / name / "run"
+        folder.mkdir(parents=True)
+        rates = parse(ONE_CYCLE).rate(position)
+        run = {"type": "run", "total_steps": 2000, "steps_per_epoch": 200, "epochs": 10, "schedule": ONE_CYCLE}
+        lines = [run] + [
+            {"type": "step", "step": int(s), "lr": float(f"{lr:.{digits - 1}e}"), "loss": 0.4}
+            for s, lr in zip(n, rates)
+        ]
+        (folder / "run.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert eegwatch("check", str(tmp_path / "healthy" / "run")).returncode == 0
+    (finding,) = json.loads(eegwatch("check", str(tmp_path / "frozen" / "run"), "--json").stdout)["findings"]
+    assert finding["rule"] == "lr_stuck" and finding["since_step"] <= 601

@@ -63,3 +63,18 @@ def test_a_real_log_reads_back_as_it_was_written(log_writer, tmp_path: Path) -> 
     assert history.length == 500 and history.step_done == 500
     assert history.end is not None and history.end.reason == "stopped"
     assert history.evals[0].auroc == 0.8
+
+
+def test_steps_that_go_back_without_a_new_attempt_are_left_out_counted_and_named() -> None:
+    from eegwatch.run.history import Reader
+
+    reader, history = Reader(), History()
+    for records in (
+        [Run(), *steps(1, 10)],
+        [*steps(8, 12), Step(step=-3), Step(step=13)],
+        [Run(attempt=2, step=5), *steps(6, 7)],
+    ):
+        for item in reader.items(records):
+            history.append(item)
+    assert history.step.tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert reader.disorder == 4 and reader.first_disorder == "step 8 follows step 10"
