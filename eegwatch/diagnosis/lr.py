@@ -271,6 +271,7 @@ class Fault:
             after = hypotheses(late, self._onset, self._latest)
             for hypothesis in after:
                 hypothesis.rank += 10
+                hypothesis.says += " (no resume is logged there)"
                 if known is not None:
                     hypothesis.test(known[slice(int(np.searchsorted(known.step, self.since)), None)])
                 hypothesis.test(evidence)
