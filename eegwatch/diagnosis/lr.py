@@ -27,6 +27,8 @@ MOVES_A_FREEZE = 20  # fewer records a value than this, three values long: it mo
 LOOK_AHEAD = 4_000_000  # steps searched for "from when can it be told"
 JUMP = 0.05  # a relative step in the rate that no schedule makes between two records
 
+LATE = 10  # rank of a cause that begins inside an attempt, behind all that begin with it
+
 OK, OFF, STUCK = 0, 1, 2
 
 
@@ -270,7 +272,7 @@ class Fault:
             late = replace(s, start=self.since - 1, restored_position=None)
             after = hypotheses(late, self._onset, self._latest)
             for hypothesis in after:
-                hypothesis.rank += 10
+                hypothesis.rank += LATE
                 hypothesis.says += " (no resume is logged there)"
                 if known is not None:
                     hypothesis.test(known[slice(int(np.searchsorted(known.step, self.since)), None)])
@@ -313,22 +315,38 @@ class Fault:
         names = list(dict.fromkeys(h.name for h in remaining if h.name != best.name))
         killed = {h.name: h.killed_at for h in self.hypotheses if h.killed_at is not None}
         killed = {name: at for name, at in killed.items() if name != best.name and name not in names}
-        position = logged
-        if np.isnan(logged) and best.position is not None:
-            position = float(best.position(self._latest.step)[0])
+        position: float | list[float] | None = None if np.isnan(logged) else logged
         evidence = f"{best.says}: {self._seen()}"
         if best.position is not None:
             at = float(best.position(self._latest.step)[0])
             evidence += f"; the rate is that of position {at:,.0f}, where a healthy run is at {step - 1:,.0f}"
+            position = at if position is None else position
+            if high > low:  # printed with few digits: an interval, never a point
+                position, words = self._interval(at, low, high)
+                evidence += words
+        for other in remaining[1:]:
+            if other.name == best.name and other.position is not None and other.rank < best.rank + LATE:
+                at = float(other.position(self._latest.step)[0])
+                evidence += f"; or, less likely, {other.says} (position {at:,.0f} of {other.last + 1:,.0f})"
         return Cause(
             best.name,
             evidence,
-            None if np.isnan(position) else position,
+            position,
             tuple(names),
             best.says,
             self.separates_at(),
             {name: at for name, at in killed.items() if at is not None},
         )
+
+    def _interval(self, at: float, low: float, high: float) -> tuple[list[float], str]:
+        """The positions around `at` whose rates print alike, and the epoch boundary among them if it is one."""
+        found = position_intervals(self.situation.schedule, low, high)
+        first, last = next(((a, b) for a, b in found if a <= at <= b), (int(at), int(at)))
+        words = f" (positions {first:,}–{last:,} print alike"
+        B = self.situation.steps_per_epoch
+        if B and last // B * B >= first and last // B == -(-first // B) and last // B > 0:
+            words += f"; one epoch boundary among them, {last // B} × {B:,}"
+        return [float(first), float(last)], words + ")"
 
     def _seen(self) -> str:
         step, lr = self.last or (int(self._latest.step[0]), float(self._latest.low[0]))

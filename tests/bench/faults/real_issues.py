@@ -1,4 +1,4 @@
-"""Faults of public projects, each a few lines on torch's own schedulers; the function's name is the issue.
+"""Faults of public projects, each reduced to the mechanism that its report describes, on torch's own schedulers.
 
 Sizes are small (hundreds to thousands of steps) where the mechanism does not depend on them.
 """
@@ -18,7 +18,7 @@ GITHUB = "https://github.com/"
 
 def case(cause: str, reference: str) -> Callable[[Callable[[], Loop]], Callable[[], Loop]]:
     def register(make: Callable[[], Loop]) -> Callable[[], Loop]:
-        CASES[make.__name__] = (cause, GITHUB + reference if "/" in reference else reference, make)
+        CASES[make.__name__] = (cause, GITHUB + reference if reference.count("/") == 3 else reference, make)
         return make
 
     return register
@@ -348,7 +348,7 @@ def lightning_3205() -> Loop:
     return loop
 
 
-@case("optimizer_steps_skipped", "pytorch/pytorch/issues/44511")
+@case("optimizer_steps_skipped", "Lightning-AI/pytorch-lightning/issues/18828")
 def amp_skips_steps_that_the_scheduler_counts() -> Loop:
     loop = Loop(one_cycle(6000), per_epoch=300)
     scheduler = loop.one_cycle()
@@ -369,7 +369,7 @@ def amp_skips_steps_that_the_scheduler_counts() -> Loop:
     return loop
 
 
-@case("final_div_factor_from_initial", "torch's OneCycleLR documentation; numenta/nupic.torch/pull/360")
+@case("final_div_factor_from_initial", "numenta/nupic.research/pull/360")
 def the_floor_from_the_peak() -> Loop:
     loop = Loop(one_cycle(2000, final_div_factor=1000.0), per_epoch=100)
     scheduler = loop.one_cycle(final_div_factor=40)  # the author meant max_lr / 1000
