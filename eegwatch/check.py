@@ -34,18 +34,20 @@ class Checked:
     findings: list[Finding]
     bad_lines: int
     disorder: str | None = None
+    clock_back: str | None = None
 
     @property
     def wrong(self) -> bool:
         return worst(self.findings) in ("error", "warning")
 
+    def remarks(self) -> list[str]:
+        """What was wrong with the log itself, in words."""
+        skipped = f"{self.bad_lines} lines could not be read and were skipped" if self.bad_lines else None
+        return [remark for remark in (skipped, self.disorder, self.clock_back) if remark]
+
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "run": self.run,
-            "findings": [f.as_dict() for f in self.findings],
-            "bad_lines": self.bad_lines,
-            "disorder": self.disorder,
-        }
+        findings = [f.as_dict() for f in self.findings]
+        return {"run": self.run, "findings": findings, "bad_lines": self.bad_lines, "remarks": self.remarks()}
 
     def text(self) -> str:
         lines = [f"{self.run}: nothing wrong"] if not self.wrong else [f"{self.run}:"]
@@ -140,7 +142,7 @@ class CheckedRun:
             disorder = (
                 f"{self._reader.disorder} steps out of order were left out; the first: {disorder} without a new attempt"
             )
-        return Checked(self.folder.name, self.diagnosis.findings, self._decoder.bad, disorder)
+        return Checked(self.folder.name, self.diagnosis.findings, self._decoder.bad, disorder, self._reader.clock_back)
 
 
 def open_run(path: Path, config: Path | None, steps_per_epoch: int | None) -> CheckedRun:

@@ -33,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (NotARun, ConfigError) as error:
         print(f"eegwatch: {error}", file=sys.stderr)
         return UNREADABLE
+    except BrokenPipeError:  # `eegwatch check … | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return WRONG
     except OSError as error:
         print(f"eegwatch: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
         return UNREADABLE
@@ -126,10 +129,8 @@ def check(arguments: argparse.Namespace) -> int:
     outcomes: list[Checked] = [run.read_to_end() for run in runs]
     for outcome in outcomes:
         print(json.dumps(outcome.as_dict()) if arguments.json else outcome.text())
-        if outcome.bad_lines and not arguments.json:
-            print(f"{outcome.run}: {outcome.bad_lines} lines could not be read and were skipped", file=sys.stderr)
-        if outcome.disorder and not arguments.json:
-            print(f"{outcome.run}: {outcome.disorder}", file=sys.stderr)
+        for remark in outcome.remarks() if not arguments.json else []:
+            print(f"{outcome.run}: {remark}", file=sys.stderr)
     return WRONG if any(outcome.wrong or outcome.disorder for outcome in outcomes) else 0
 
 

@@ -27,6 +27,7 @@ MOVES_A_FREEZE = 20  # fewer records a value than this, three values long: it mo
 LOOK_AHEAD = 4_000_000  # steps searched for "from when can it be told"
 JUMP = 0.05  # a relative step in the rate that no schedule makes between two records
 
+SMALL_COST, EARLY = 0.05, 0.2  # of the rate; of the run
 LATE = 10  # rank of a cause that begins inside an attempt, behind all that begin with it
 
 OK, OFF, STUCK = 0, 1, 2
@@ -422,5 +423,18 @@ class Fault:
             here=here,
             cost=cost,
             why=why,
-            remedy=REMEDIES.get(cause.name, REMEDIES["unknown"]),
+            remedy=f"{REMEDIES.get(cause.name, REMEDIES['unknown'])}; {self._which_key(now, later)}",
         )
+
+    def _which_key(self, now: float, later: float) -> str:
+        """What to press: by what the fault has cost so far, what it will cost, and how much of the run is left."""
+        done = self.last[0] / self.situation.total if self.last else 0.0
+        if self.situation.total <= (self.last[0] if self.last else 0):
+            return "the run is over: restart it (r)"
+        if abs(now - 1) < SMALL_COST and abs(later - 1) < SMALL_COST:
+            return f"the error stays below {SMALL_COST:.0%}: let it finish, or rejoin the schedule (m)"
+        if abs(now - 1) < SMALL_COST:
+            return "little is lost so far: rejoin the schedule at the next checkpoint (m)"
+        if done < EARLY:
+            return "the run is young: restart it (r), or rejoin the schedule (m)"
+        return "rejoin the schedule, or resume with an LR of your choice (m)"

@@ -36,6 +36,7 @@ COLUMNS: dict[str, type[np.generic]] = {
     "skipped": np.int32,
 }
 KEPT_SYSTEM = 512
+CLOCK_SLACK_S = 1.0  # a clock set back by less is not worth a word
 
 
 @dataclass
@@ -85,6 +86,7 @@ class Reader:
     def __init__(self) -> None:
         self.disorder = 0
         self.first_disorder: str | None = None
+        self.clock_back: str | None = None
         self._last = 0
 
     def items(self, records: Iterable[RunRecord]) -> Iterator[Item]:
@@ -107,6 +109,11 @@ class Reader:
             block = StepBlock(**{name: getattr(block, name)[ordered] for name in COLUMNS})
         if len(block):
             self._last = int(block.step[-1])
+            back = np.flatnonzero(np.diff(block.time) < -CLOCK_SLACK_S)
+            if len(back) and self.clock_back is None:
+                self.clock_back = (
+                    f"the clock goes back by {-np.diff(block.time)[back[0]]:,.0f} s at step {block.step[back[0] + 1]:,}"
+                )
         return block
 
 

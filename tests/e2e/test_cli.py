@@ -252,3 +252,12 @@ def test_the_digits_of_somebody_elses_log_are_found_from_its_values(tmp_path: Pa
     assert eegwatch("check", str(tmp_path / "healthy" / "run")).returncode == 0
     (finding,) = json.loads(eegwatch("check", str(tmp_path / "frozen" / "run"), "--json").stdout)["findings"]
     assert finding["rule"] == "lr_stuck" and finding["since_step"] <= 601
+
+
+def test_a_clock_that_goes_back_is_remarked_and_changes_nothing(log_writer: LogWriter) -> None:
+    log_writer.run()
+    log_writer.healthy(1, 50)
+    log_writer.time -= 3600
+    log_writer.healthy(51, 100)
+    done = eegwatch("check", str(log_writer.folder))
+    assert done.returncode == 0 and "the clock goes back by 3,600 s at step 51" in done.stderr
