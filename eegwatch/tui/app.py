@@ -19,7 +19,7 @@ from eegwatch.tui.screens.text import TextScreen, events_text, help_text
 from eegwatch.tui.session import Session
 
 TICK_S = 0.1  # ten frames a second: a record is on the screen within 150 ms
-LOAD_BUDGET_S = 0.04  # of reading a tick while a long log is loaded: keys stay quick
+LOAD_BUDGET_S = 0.07  # of reading a tick while a long log is loaded: keys stay quick
 CLOCK_S = 1.0  # ages ("2 min ago") are redrawn this often
 
 
@@ -59,10 +59,14 @@ class WatchApp(App[None]):
         while not self.session.loaded and time.monotonic() < end:
             changed = self.session.poll(woken) or changed
         now = time.monotonic()
-        if changed or now - self._drawn_at > CLOCK_S:
+        if not self.run_screen.is_attached:
+            return
+        if changed:
             self._drawn_at = now
-            if self.run_screen.is_attached:
-                self.run_screen.redraw()
+            self.run_screen.redraw()
+        elif now - self._drawn_at > CLOCK_S:
+            self._drawn_at = now
+            self.run_screen.show_ages()
 
     def _alarm(self, finding: Finding) -> None:
         if self.is_running:

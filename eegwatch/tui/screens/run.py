@@ -77,6 +77,10 @@ class RunScreen(Screen[None]):
             panel.show(session)
         self._draw_charts()
 
+    def show_ages(self) -> None:
+        """Only what the passing of time changes: "2 min ago"."""
+        self.status.show(self.session)
+
     def _draw_charts(self) -> None:
         history = self.session.history
         axis = {True: "log", False: "linear"}

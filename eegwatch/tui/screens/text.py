@@ -10,7 +10,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from eegwatch.tui.session import Session
-from eegwatch.wording import clock
+from eegwatch.wording import clock, plain
 
 EXPLAINED = {
     "app.resume": "resume: rejoin the declared schedule, or go on with an LR of your choice (asks, draws the curve)",
@@ -89,4 +89,9 @@ def events_text(session: Session) -> Text:
     for event in reversed(session.events):
         text.append(f"{clock(event.time)}  ", "dim")
         text.append(f"{event.text}\n")
+    run = session.history.run
+    if run is not None and run.notes:
+        text.append("\nabout this run\n", "bold")
+        for note in run.notes:
+            text.append(f"   {plain(note)}\n")
     return text if text.plain else Text("nothing has happened yet")
