@@ -38,7 +38,7 @@ from eegwatch.wording import clock, duration, plain
 OK, FAILED, USAGE, NOT_RUNNING, TRY_AGAIN, WRONG_CONFIG = 0, 1, 2, 3, 75, 78
 HEAVY = ("torch", "mne", "edfio", "torchmetrics")
 DAEMON_OUT = "daemon.out"  # what a crash of the supervisor itself printed
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0  # it may wait for the trainer of a killed daemon first
 ANSWER_TIMEOUT_S = 600.0  # a resume answers with its first step, and preparation may come before it
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from eegpt_daemon.commands import ControlReader, config_for, refusal
 from eegpt_daemon.process import TrainerProcess, how_it_ended
-from eegpt_daemon.trainer.attempt import Attempt, Order
+from eegpt_daemon.trainer.attempt import ORPHAN_PATIENCE_S, RUN_LOCK, Attempt, Order
 from eegpt_daemon.watched_run import BadCheckpoint, WatchedRun, numbers
 from eegwatch.run import config as configuration
 from eegwatch.run.config import Config, ConfigError
@@ -28,6 +28,7 @@ from eegwatch.run.control import (
     HEARTBEAT_S,
     LOCK,
     Command,
+    lock_holder,
     take_lock,
 )
 from eegwatch.run.folder import CONFIG, RUN_LOG, make_run_folder, newest_run
@@ -72,6 +73,7 @@ class Supervisor:
         self._enter("starting")
         newest = newest_run(logs)
         if newest is not None:
+            self._await_orphan(newest)
             self._watch(newest)
             self._close_open_attempt()
         self._settle_the_past()
@@ -84,6 +86,14 @@ class Supervisor:
         if not path.exists():
             return {}
         return {r.id: r.status for r in read_all(path, daemon_decoder()) if isinstance(r, Answer)}
+
+    def _await_orphan(self, folder: Path) -> None:
+        """A trainer whose daemon was killed hears so, checkpoints and leaves: its last words are worth the wait."""
+        pid, end = lock_holder(folder / RUN_LOCK), time.monotonic() + ORPHAN_PATIENCE_S
+        if pid is not None:
+            self._enter("starting", f"waiting for the trainer of the daemon before (pid {pid}) to checkpoint and leave")
+        while lock_holder(folder / RUN_LOCK) is not None and time.monotonic() < end:
+            time.sleep(TICK_S)
 
     def _close_open_attempt(self) -> None:
         """A run whose trainer died with its daemon gets the `end` it could not write."""
@@ -116,14 +126,14 @@ class Supervisor:
         if command.command == "stop":
             self._answer(command, DONE, "the trainer ended with the daemon before", {"step": self._step()})
             return
-        for folder in (self.run_now.folder,) if self.run_now else ():
-            records = read_all(folder / RUN_LOG, run_decoder())
-            begun = [i for i, r in enumerate(records) if isinstance(r, Run) and r.command == command_id]
-            steps = [r for r in records[begun[-1] :] if isinstance(r, Step)] if begun else []
-            if steps:
-                effect = numbers(steps[0]) | {"run_id": folder.name}
-                self._answer(command, DONE, "finished before the daemon died", effect)
-                return
+        run = self.run_now
+        records = read_all(run.folder / RUN_LOG, run_decoder()) if run else []
+        begun = [i for i, r in enumerate(records) if isinstance(r, Run) and r.command == command_id]
+        steps = [r for r in records[begun[-1] :] if isinstance(r, Step)] if begun else []
+        if run is not None and steps:
+            effect = numbers(steps[0]) | {"run_id": run.run_id}
+            self._answer(command, DONE, "finished before the daemon died", effect)
+            return
         self._answer(command, FAILED, f"the daemon died while carrying it out; the run stands at step {self._step():,}")
 
     # ---- life ----
@@ -133,7 +143,7 @@ class Supervisor:
         self._new_run(config, parent=None, command=None, notes=[])
 
     def run(self) -> int:
-        """Live until told to exit. Returns 0, or 75 if the trainer of a last run is to be tried again."""
+        """Live until told to exit; returns 0."""
         for number in INTERRUPTS:
             signal.signal(number, self._interrupted)
         if self.trainer is None:

@@ -6,6 +6,8 @@ import json
 import math
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -310,8 +312,7 @@ def test_an_accepted_command_is_finished_or_reported_after_a_crash_and_never_rep
     assert daemon.pid is not None
     os.kill(daemon.pid, signal.SIGKILL)
     daemon.wait(lambda: daemon.pid is None)
-    time.sleep(1.0)
-    daemon.cli("resume")
+    daemon.cli("resume")  # at once: the next daemon waits for the trainer that the dead one left
     statuses = [a["status"] for a in daemon.answers("cut")]
     assert statuses[0] == "accepted" and statuses[1:] in (["done"], ["failed"])
     attempts_with_it = [r for r in daemon.records("run") if r["command"] == "cut"]
@@ -328,6 +329,22 @@ def test_sigterm_checkpoints_ends_the_run_and_exits(daemon: Daemon, config_file:
     assert end["type"] == "end" and end["reason"] == "stopped"
     assert daemon.records("checkpoint")[-1]["step"] == end["step"]
     assert daemon.states()[-1] == "exited"
+
+
+def test_in_the_foreground_ctrl_c_checkpoints_and_ends_with_exit_code_0(
+    daemon: Daemon, config_file: ConfigFile
+) -> None:
+    command = [sys.executable, "-m", "eegpt_daemon.cli", "start", "--foreground", "--logs", str(daemon.logs)]
+    process = subprocess.Popen(
+        [*command, "--config", str(config_file(**SLOW))], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    daemon.wait(lambda: daemon.pid is not None)
+    daemon.wait_for_step(10)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, "")
+    assert "training" in out and "exited: SIGINT received" in out
+    assert daemon.records("checkpoint")[-1]["step"] == daemon.records()[-1]["step"]
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(daemon: Daemon, config_file: ConfigFile) -> None:

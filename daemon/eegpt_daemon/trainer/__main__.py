@@ -8,11 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from eegpt_daemon.trainer.attempt import Attempt, Link
+from eegpt_daemon.trainer.attempt import ORPHAN_PATIENCE_S, RUN_LOCK, Attempt, Link
 from eegwatch.run.control import Locked, take_lock
-
-RUN_LOCK = "trainer.lock"
-PATIENCE_S = 30.0  # a trainer whose supervisor died needs that long at most to checkpoint and leave
 
 
 def main() -> int:
@@ -20,7 +17,7 @@ def main() -> int:
     attempt = msgspec.json.decode(attempt_json, type=Attempt)
     link = Link(status_fd)
     link.phase("starting")
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + ORPHAN_PATIENCE_S
     while True:  # two trainers must never write one run
         try:
             take_lock(folder / RUN_LOCK)

@@ -16,6 +16,8 @@ from typing import Any, Literal
 import msgspec
 
 SUPERVISOR_GONE = "the supervisor is gone"
+RUN_LOCK = "trainer.lock"  # held by the one trainer that may write a run
+ORPHAN_PATIENCE_S = 30.0  # a trainer whose supervisor died needs that long at most to checkpoint and leave
 
 
 class Attempt(msgspec.Struct, kw_only=True):
