@@ -186,7 +186,8 @@ def _rates(history: History, diagnosis: Diagnosis) -> list[Row]:
     rows.append(_rate_row("initial LR", initial, observed, strict=True))
     peak = expected.get("peak_lr", peak_rate(declared_base(schedule)))
     highest = float(np.nanmax(lr)) if len(lr) else None
-    past_peak = bool(schedule.phases()) and history.step_done >= schedule.phases()[0][2] + 1
+    reached = float(position_at(schedule, max(history.step_done, 1), run.steps_per_epoch))
+    past_peak = bool(schedule.phases()) and reached >= schedule.phases()[0][2]
     if isinstance(schedule, Manual):  # a person left the declared peak behind: nothing to hold against the run
         rows.append(Row("peak LR", short_rate(peak), short_rate(highest) if highest is not None else "–"))
     else:

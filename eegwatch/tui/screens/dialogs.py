@@ -14,7 +14,7 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Checkbox, Input, RadioButton, RadioSet, Static
 
-from eegwatch.schedule import Schedule, ScheduleError, declared_base, final_rate, parse, resumed
+from eegwatch.schedule import Schedule, ScheduleError, declared_base, final_rate, parse, rate_at, resumed
 from eegwatch.tui.pictures import resume_picture
 from eegwatch.tui.session import Session
 from eegwatch.tui.widgets.chart import Chart
@@ -194,7 +194,9 @@ class ResumeDialog(ModalScreen[ResumeChoice | None]):
     def _outcome(self, schedule: Schedule | None, lr: float | None) -> Text:
         if schedule is None:
             return Text("the trainer goes on with the schedule of its configuration")
-        start = lr if lr is not None else float(schedule.rate(self.at))
+        run = self.session.history.run
+        per_epoch = run.steps_per_epoch if run else None
+        start = lr if lr is not None else float(rate_at(schedule, self.at + 1, per_epoch))
         kind = "rejoins the declared schedule" if lr is None else "follows your LR"
         return Text(f"{kind}: {rate(start)} from step {self.at + 1:,}, ends at {short_rate(final_rate(schedule))}")
 

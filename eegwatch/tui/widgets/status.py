@@ -34,6 +34,10 @@ def state_of(session: Session) -> tuple[str, str]:
     history, life = session.history, session.life
     if session.is_current and life.word in ("dead", "hung"):
         return life.word, life.detail
+    run = history.run
+    stepping = run is not None and history.end is None and history.length > 0 and history.step_done > run.step
+    if session.is_current and life.alive and life.word in ("starting", "preparing", "restarting") and stepping:
+        return "training", ""  # its steps are here before its next word is
     if session.is_current and life.alive and life.word not in ("idle", "exited"):
         if history.progress is not None and life.word == "preparing":
             p = history.progress
