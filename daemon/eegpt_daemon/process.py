@@ -24,7 +24,6 @@ class TrainerProcess:
     def __init__(self, folder: Path, attempt: Attempt) -> None:
         self.folder, self.attempt = folder, attempt
         self.phase = Phase(state="starting", progress=0)
-        self.phase_since = time.time()
         self.stopping: str | None = None
         self._stop_asked: float | None = None
         self._signals: list[signal.Signals] = []
@@ -59,10 +58,7 @@ class TrainerProcess:
             pass  # nothing more at present
         *lines, self._buffer = self._buffer.split(b"\n")
         phases = [msgspec.json.decode(line, type=Phase) for line in lines]
-        for phase in phases:
-            if phase.state != self.phase.state:
-                self.phase_since = time.time()
-            self.phase = phase
+        self.phase = phases[-1] if phases else self.phase
         return phases
 
     def order(self, order: Order) -> bool:

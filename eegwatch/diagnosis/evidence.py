@@ -169,7 +169,7 @@ class EvidenceWatch:
         mean, step, first = float(finite.mean()), int(block.step[-1]), int(block.step[0])
         # winsorised: one spike of 50 in a block of 200 is a spike, not a new level
         clipped = float(np.minimum(finite, np.quantile(finite, 0.95)).mean())
-        self._peaks.append(float(np.quantile(finite, 1.0)))
+        self._peaks.append(float(finite.max()))
         self._seen += 1
         changes: list[Finding] = []
         if self.on("loss_diverging"):

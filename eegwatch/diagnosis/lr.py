@@ -159,7 +159,7 @@ class LrWatch:
             rule = "lr_stuck" if verdict == STUCK or stood else self._onset_rule(block)
             begun = since if rule == "lr_stuck" else first
             self.sample.add(evidence)
-            self.fault = Fault(self.situation, rule, begun, first, self.sample, evidence)
+            self.fault = Fault(self.situation, rule, begun, self.sample, evidence)
         else:
             self.sample.add(evidence)
             if verdict == STUCK and self.fault.rule != "lr_stuck" and self.fault.values <= 1:
@@ -225,10 +225,15 @@ class LrWatch:
         return None
 
 
+def _alternatives(remaining: list[Hypothesis]) -> tuple[str, ...]:
+    """Names of what remains beside the likeliest, in order, each once."""
+    return tuple(dict.fromkeys(h.name for h in remaining[1:] if h.name != remaining[0].name))
+
+
 class Fault:
     """One learning-rate fault from its onset on: the causes that remain, and the words for them."""
 
-    def __init__(self, situation: Situation, rule: str, since: int, step: int, sample: Sample, onset: Evidence) -> None:
+    def __init__(self, situation: Situation, rule: str, since: int, sample: Sample, onset: Evidence) -> None:
         self.situation = situation
         self.rule = rule
         self.since = since
@@ -295,8 +300,8 @@ class Fault:
 
     def news(self) -> bool:
         """Has the rule, the likeliest cause or the set of alternatives changed since it was last asked?"""
-        cause = self.cause()
-        told = (self.rule, cause.name, cause.alternatives)
+        remaining = self.alive
+        told = (self.rule, remaining[0].name if remaining else "unknown", _alternatives(remaining))
         if told == self._told:
             return False
         self._told = told
@@ -313,7 +318,7 @@ class Fault:
             between = None if span is None else [float(p) for p in span]
             return Cause("unknown", f"{says}; {self._seen()}", between, says=says)
         best = remaining[0]
-        names = list(dict.fromkeys(h.name for h in remaining if h.name != best.name))
+        names = _alternatives(remaining)
         killed = {h.name: h.killed_at for h in self.hypotheses if h.killed_at is not None}
         killed = {name: at for name, at in killed.items() if name != best.name and name not in names}
         position: float | list[float] | None = None if np.isnan(logged) else logged
@@ -333,7 +338,7 @@ class Fault:
             best.name,
             evidence,
             position,
-            tuple(names),
+            names,
             best.says,
             self.separates_at(),
             {name: at for name, at in killed.items() if at is not None},

@@ -25,7 +25,6 @@ from eegwatch.run.log import AppendLog, Tail, daemon_decoder
 from eegwatch.run.records import TERMINAL, Answer, DaemonRecord, DaemonState
 
 CONTROL, DAEMON_LOG, LOCK = "control.jsonl", "daemon.jsonl", "daemon.lock"
-COMMANDS = ("stop", "restart", "resume", "checkpoint")
 EXPIRES_AFTER = 600.0  # seconds after its `time` that an unread command stays valid (contract)
 LONGEST_COMMAND = 1 << 16
 HEARTBEAT_S = 2.0

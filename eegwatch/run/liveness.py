@@ -12,7 +12,6 @@ from eegwatch.wording import duration
 
 SILENT_S = 5 * HEARTBEAT_S  # a supervisor that has not counted for so long is stopped or hung
 HUNG_S = 60.0  # a training loop that has not counted for so long, in a phase that takes milliseconds a step
-WORKING = ("training", "preparing", "evaluating", "checkpointing", "restarting", "starting")
 
 
 @dataclass(frozen=True)

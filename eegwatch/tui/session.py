@@ -12,11 +12,11 @@ from typing import Any
 from eegwatch.diagnosis.engine import Diagnosis
 from eegwatch.diagnosis.findings import ERROR, RESOLVED, Finding
 from eegwatch.run.control import AnswerWatch, send
-from eegwatch.run.folder import newest_run
+from eegwatch.run.folder import RUN_LOG, newest_run
 from eegwatch.run.follow import RunFollower
 from eegwatch.run.history import History, StepBlock
 from eegwatch.run.liveness import Liveness, Pulse
-from eegwatch.run.records import TERMINAL, Answer, Checkpoint, End, Eval, Run, number
+from eegwatch.run.records import Answer, Checkpoint, End, Eval, Run, number
 from eegwatch.wording import plain, rate
 
 PIECE = 1 << 19  # bytes read a tick: about 3,000 records, some milliseconds
@@ -37,10 +37,6 @@ class Sent:
     what: str
     at: float
     answer: Answer | None = None
-
-    @property
-    def settled(self) -> bool:
-        return self.answer is not None and self.answer.status in TERMINAL
 
     def text(self) -> str:
         """sent -> accepted -> done with the values read back, or why not."""
@@ -196,5 +192,5 @@ class Session:
                 self.events.append(Event(record.time, f"{record.command or 'command'} {record.status}{reason}"))
             if ours and record.status == "done" and record.command == "restart":
                 fresh = self.logs / str((record.effect or {}).get("run_id", ""))
-                if fresh != self.folder and (fresh / "run.jsonl").exists():
+                if fresh != self.folder and (fresh / RUN_LOG).exists():
                     self.switch(fresh)

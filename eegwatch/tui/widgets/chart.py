@@ -17,8 +17,8 @@ from eegwatch.wording import short_rate
 
 Floats = NDArray[np.float64]
 GUTTER = 8  # cells for the y labels and the axis line
-OBSERVED, EXPECTED, BAND, MARK, FAINT, PAST = range(6)
-STYLES = ("observed", "expected", "band", "mark", "faint", "past")
+OBSERVED, EXPECTED, BAND, MARK, PAST = range(5)
+STYLES = ("observed", "expected", "band", "mark", "past")
 DOTTED = 3  # the expected curve has a dot in every third column: told from the observed one without colour
 SMOOTH_COLUMNS = 3.0
 VALUED_OUTLIERS = 3
@@ -59,7 +59,6 @@ class Chart(Widget):
     Chart .chart--expected { color: #e69f00; }
     Chart .chart--band { color: #2b5876; }
     Chart .chart--mark { color: #f0e442; }
-    Chart .chart--faint { color: $text-disabled; }
     Chart .chart--past { color: #7f6f8f; }
     Chart .chart--axis { color: $text-muted; }
     Chart .chart--phase { color: $text-muted; text-style: italic; }
