@@ -2,48 +2,71 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import msgspec
+import psutil
 
 from eegpt_daemon.trainer.attempt import Attempt, Order, Phase
+from eegwatch.run.config import Distributed
 from eegwatch.run.folder import TRAINER_LOG
 
 STOP_GRACE_S = 30.0  # for the step, an evaluation and a checkpoint; then SIGTERM, which asks the same
 TERM_GRACE_S = 15.0  # then SIGKILL: the last checkpoint is what is left
 
 
+def launcher(distributed: Distributed, rendezvous: str, node_rank: int = 0) -> list[str]:
+    """Python, or torch's own launcher (torchrun) where several processes train together."""
+    if distributed.nproc_per_node * distributed.nnodes == 1:
+        return [sys.executable]
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={distributed.nproc_per_node}"]
+    if distributed.nnodes == 1:
+        return [*command, "--standalone", "--max-restarts=0"]
+    return [
+        *command,
+        f"--nnodes={distributed.nnodes}",
+        f"--node-rank={node_rank}",  # the daemon's node is node 0: rank 0 must hear the supervisor
+        "--rdzv-backend=static",
+        f"--rdzv-endpoint={distributed.rdzv_endpoint}",
+        f"--rdzv-id={rendezvous}",
+        "--max-restarts=0",
+    ]
+
+
 class TrainerProcess:
     """One trainer process. `poll` reads what it says; `stop` asks, `escalate` insists."""
 
-    def __init__(self, folder: Path, attempt: Attempt) -> None:
+    def __init__(self, folder: Path, attempt: Attempt, distributed: Distributed) -> None:
+        """Raises OSError when no process can be started."""
         self.folder, self.attempt = folder, attempt
         self.phase = Phase(state="starting", progress=0)
         self.stopping: str | None = None
         self._stop_asked: float | None = None
         self._signals: list[signal.Signals] = []
-        read_end, write_end = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(read_end, False)
-        self._status, self._buffer = read_end, b""
-        command = [sys.executable, "-m", "eegpt_daemon.trainer", str(folder), msgspec.json.encode(attempt).decode()]
+        self._pipe = Path(tempfile.mkdtemp(prefix="eegpt-daemon-")) / "status"
+        os.mkfifo(self._pipe, 0o600)
+        self._status, self._buffer = os.open(self._pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), b""
+        command = [*launcher(distributed, f"{folder.name}-{attempt.attempt}"), "-m", "eegpt_daemon.trainer"]
+        command += [str(folder), msgspec.json.encode(attempt).decode(), str(self._pipe)]
         log = os.open(folder / TRAINER_LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             self._process = subprocess.Popen(
-                [*command, str(write_end)],
+                command,
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                pass_fds=[write_end],
                 start_new_session=True,  # Ctrl-C and a closing terminal reach the supervisor alone
             )
         finally:
             os.close(log)
-            os.close(write_end)
 
     @property
     def pid(self) -> int:
@@ -87,17 +110,23 @@ class TrainerProcess:
         for after, what in due:
             if waited > after and what not in self._signals:
                 self._signals.append(what)
+                workers = psutil.Process(self.pid).children(recursive=True) if what == signal.SIGKILL else []
                 self._process.send_signal(what)  # our own unreaped child: its pid cannot have been reused
+                for worker in workers:  # readers, or the processes of torch's launcher, which would outlive it
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        worker.kill()
                 return what
         return None
 
     def ended(self) -> int | None:
-        """The exit code, or None while it runs; negative for a signal."""
-        return self._process.poll()
+        """The exit code that the trainer means, or None while it runs; negative for a signal."""
+        code = self._process.poll()
+        return self.phase.code if code is not None and self.phase.code is not None else code
 
     def close(self) -> None:
         """Let go of the pipes of an ended process."""
         os.close(self._status)
+        shutil.rmtree(self._pipe.parent, ignore_errors=True)
         assert self._process.stdin is not None
         try:
             self._process.stdin.close()

@@ -215,7 +215,10 @@ class Supervisor:
 
     def _spawn(self, attempt: Attempt) -> None:
         assert self.run_now is not None
-        self.trainer = TrainerProcess(self.run_now.folder, attempt)
+        folder = self.run_now.folder
+        distributed = configuration.load(folder / CONFIG, expand=False).distributed
+        attempt.argv = sys.orig_argv
+        self.trainer = TrainerProcess(folder, attempt, distributed)
         self._enter("preparing", f"attempt {attempt.attempt} of {self.run_now.run_id}, pid {self.trainer.pid}")
 
     def _watch_trainer(self) -> None:
@@ -224,7 +227,7 @@ class Supervisor:
             return
         code = trainer.ended()  # asked first: what it wrote before it ended is then read to the end below
         for phase in trainer.phases():
-            if phase.state != "starting" and phase.state != self.state:
+            if phase.state not in ("starting", "ended", self.state):
                 self._enter(phase.state)
         for finding in run.poll():
             self.say(finding.message)

@@ -7,6 +7,7 @@ A key that nobody knows is an error with the nearest known name. `${NAME}` and `
 from __future__ import annotations
 
 import difflib
+import hashlib
 import math
 import os
 import re
@@ -79,6 +80,7 @@ class Data(Part):
     val_fraction: float = 0.15
     min_duration: float = 60.0
     max_rejected: float = 0.05
+    log_file_names: bool = False  # TUAB's file names are patient ids
     synthetic: Synthetic | None = None
 
 
@@ -87,6 +89,8 @@ class Backbone(Part):
     checkpoint_path: str | None = None
     freeze: bool = True
     preset: Literal["large", "small"] = "large"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
 
 
 class Probe(Part):
@@ -170,11 +174,21 @@ class TargetMetrics(Part):
 
 
 class Expected(Part):
-    """The rates that the author means; the declared schedule is held against them."""
+    """What the author means: the declared schedule is held against the rates, the corpus against the windows."""
 
     initial_lr: float | None = None
     peak_lr: float | None = None
     final_lr: float | None = None
+    train_windows: int | None = None  # of the official training set, the validation share included
+    eval_windows: int | None = None
+
+
+class Distributed(Part):
+    """Processes that train together, started by torch's own launcher: one a GPU, or a few on a CPU."""
+
+    nproc_per_node: int = 1
+    nnodes: int = 1
+    rdzv_endpoint: str | None = None  # host:port of the daemon's node, where nnodes is above 1
 
 
 class Guard(Part):
@@ -192,6 +206,7 @@ class Config(Part):
     target_metrics: TargetMetrics = msgspec.field(default_factory=TargetMetrics)
     expected: Expected = msgspec.field(default_factory=Expected)
     guard: Guard = msgspec.field(default_factory=Guard)
+    distributed: Distributed = msgspec.field(default_factory=Distributed)
     detectors: dict[str, bool | float] = {}  # rule -> false to silence it, or a factor on its threshold
     inject: Literal["scheduler_stepped_per_epoch"] | None = None
 
@@ -303,9 +318,23 @@ def schedule_name(name: str) -> str:
 
 
 def expected_rates(config: Config) -> dict[str, float]:
-    """The `expected:` block without its empty keys."""
-    rates: dict[str, float] = {k: v for k, v in msgspec.to_builtins(config.expected).items() if v is not None}
-    return rates
+    """The rates of the `expected:` block without its empty keys."""
+    rates: dict[str, float] = msgspec.to_builtins(config.expected)
+    return {key: value for key, value in rates.items() if value is not None and key.endswith("_lr")}
+
+
+def training_hash(config: Config) -> str:
+    """Hash of what training depends on: not of workers, paces, log intervals or the guard."""
+    tree = msgspec.to_builtins(config)
+    for name in ("num_workers", "pin_memory", "persistent_workers", "prefetch_factor", "cache_dir", "log_file_names"):
+        del tree["data"][name]
+    for name in ("checkpoint_minutes", "pace_steps_per_s"):
+        del tree["training"][name]
+    del tree["model"]["backbone"]["compile"]
+    for name in ("logging", "guard", "detectors", "expected", "target_metrics", "inject", "experiment", "distributed"):
+        del tree[name]
+    tree["seed"] = config.experiment.seed
+    return hashlib.sha256(msgspec.json.encode(tree, order="sorted")).hexdigest()[:16]
 
 
 def _reject_unknown(tree: dict[str, Any], part: type[Part], where: str, prefix: str) -> None:
@@ -359,6 +388,8 @@ def _check(config: Config, where: str) -> None:
         "training.gradient_accumulation_steps": training.gradient_accumulation_steps,
         "logging.log_every_n_steps": config.logging.log_every_n_steps,
         "logging.save_top_k": config.logging.save_top_k,
+        "distributed.nproc_per_node": config.distributed.nproc_per_node,
+        "distributed.nnodes": config.distributed.nnodes,
     }
     for key, value in at_least_one.items():
         if value < 1:
@@ -375,6 +406,10 @@ def _check(config: Config, where: str) -> None:
     for key, number in {"data.val_fraction": data.val_fraction, "data.max_rejected": data.max_rejected}.items():
         if not 0 <= number < 1:
             raise ConfigError(f"{where}: {key}: is a fraction, 0 or more and below 1, not {number}")
+    if data.num_workers < 0:
+        raise ConfigError(f"{where}: data.num_workers: must be 0 (no worker processes) or more, not {data.num_workers}")
+    if config.distributed.nnodes > 1 and not config.distributed.rdzv_endpoint:
+        raise ConfigError(f"{where}: distributed.rdzv_endpoint: {config.distributed.nnodes} nodes meet at host:port")
     if training.pace_steps_per_s is not None and training.pace_steps_per_s <= 0:
         raise ConfigError(f"{where}: training.pace_steps_per_s: must be above 0, or null for no pace")
     if len(set(data.labels)) != 2:

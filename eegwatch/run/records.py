@@ -53,6 +53,9 @@ class Run(Record, frozen=True, kw_only=True, tag="run"):
     pid: int | None = None
     host: str | None = None
     versions: dict[str, str] = {}
+    git: dict[str, Any] | None = None
+    argv: list[str] = []
+    config: dict[str, Any] | None = None
 
 
 class Step(Record, frozen=True, kw_only=True, tag="step"):

@@ -2,14 +2,16 @@
 
 `edf/{train,eval}/{normal,abnormal}/…/<subject>_s<session>_t<token>.edf`, flat (v3) or nested by subject (v2).
 Label and split are path *parts* ("abnormal" contains "normal"). Splits are by subject, never by window.
+TUAB's file names are patient ids, so a log calls a file `train/abnormal #17` unless `data.log_file_names` says
+otherwise; the cache folder's recordings.tsv, which stays with the data, knows which one that is.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections import defaultdict
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 SPLITS = ("train", "eval")
@@ -22,38 +24,84 @@ class CorpusError(ValueError):
 
 @dataclass(frozen=True)
 class Entry:
-    """One EDF file: `label` 0 normal, 1 abnormal (`data.labels`); `split` train, val or eval."""
+    """One EDF file: `label` 0 normal, 1 abnormal (`data.labels`); `split` train, val or eval.
+
+    `relative` is its path in the corpus; `alias` is what logs call it.
+    """
 
     path: Path
     relative: str
     subject: str
     label: int
     split: str
+    alias: str = ""
 
 
-def index(root: Path, labels: list[str]) -> list[Entry]:
-    """Every EDF file under `root`, sorted by path. Raises CorpusError if there is none for training."""
+@dataclass(frozen=True)
+class Rejected:
+    """A file that is not trained on: its path in the corpus, why, and what logs call it."""
+
+    relative: str
+    reason: str
+    alias: str
+
+
+def index(root: Path, labels: list[str], *, names: bool = True) -> list[Entry]:
+    """Every EDF file under `root`, sorted by path. Raises CorpusError if there is none for training.
+
+    With `names`, logs may call a file by its path; else by its number among the files of its split and label.
+    """
     if not root.is_dir():
         raise CorpusError(
             f"data.root_dir: {root} is not a folder; it must hold edf/train/… and edf/eval/… (TUAB layout)"
         )
     entries: list[Entry] = []
+    number: Counter[tuple[str, str]] = Counter()
     for path in sorted(p for p in root.rglob("*") if p.suffix.lower() == ".edf"):
-        relative = path.relative_to(root)
-        parts = [part.lower() for part in relative.parts[:-1]]
-        split = next((part for part in parts if part in SPLITS), None)
-        label = next((part for part in parts if part in labels), None)
+        split, label = _place(path.relative_to(root), labels)
         if split is None or label is None:
             continue
         match = _NAME.match(path.stem)
         subject = match["subject"] if match else path.stem
-        entries.append(Entry(path, relative.as_posix(), subject, labels.index(label), split))
+        relative = path.relative_to(root).as_posix()
+        number[split, label] += 1
+        alias = relative if names else f"{split}/{label} #{number[split, label]}"
+        entries.append(Entry(path, relative, subject, labels.index(label), split, alias))
     for split in SPLITS:
         present = {entry.label for entry in entries if entry.split == split}
-        for number, name in enumerate(labels):
-            if number not in present:
+        for label_number, name in enumerate(labels):
+            if label_number not in present:
                 raise CorpusError(f"data.root_dir: {root} holds no EDF file under {split}/{name} (TUAB layout)")
     return entries
+
+
+def _place(relative: Path, labels: list[str]) -> tuple[str | None, str | None]:
+    """(split, label) by the folders that a file lies in."""
+    parts = [part.lower() for part in relative.parts[:-1]]
+    return next((p for p in parts if p in SPLITS), None), next((p for p in parts if p in labels), None)
+
+
+def misnamed(root: Path, labels: list[str], *, names: bool = True) -> list[Rejected]:
+    """EDF files, by their first bytes, whose names do not end in .edf: left out of the index, so they are said."""
+    found: list[Rejected] = []
+    for path in sorted(p for p in root.rglob("*") if p.suffix.lower() not in (".edf", ".txt", ".csv")):
+        split, label = _place(path.relative_to(root), labels)
+        if split is None or label is None or not path.is_file():
+            continue
+        with path.open("rb") as file:
+            if file.read(8) == b"0       ":
+                relative = path.relative_to(root).as_posix()
+                alias = relative if names else f"{split}/{label}, a {path.suffix or 'bare'} file"
+                what = path.suffix or "without suffix"
+                found.append(Rejected(relative, f"an EDF file named {what}: rename it to .edf", alias))
+    return found
+
+
+def without_eval_subjects(entries: list[Entry]) -> tuple[list[Entry], int]:
+    """Drop from `train` whoever is in the official evaluation set too; returns (entries, files dropped)."""
+    official = {e.subject for e in entries if e.split == "eval"}
+    kept = [e for e in entries if e.split == "eval" or e.subject not in official]
+    return kept, len(entries) - len(kept)
 
 
 def with_validation(entries: list[Entry], fraction: float, seed: int) -> list[Entry]:
@@ -76,10 +124,7 @@ def with_validation(entries: list[Entry], fraction: float, seed: int) -> list[En
             subjects = groups[labels]
             draw.shuffle(subjects)
             held_out.update(subjects[: max(1 if len(labels) == 1 else 0, round(fraction * len(subjects)))])
-    moved = [
-        Entry(e.path, e.relative, e.subject, e.label, "val") if e.split == "train" and e.subject in held_out else e
-        for e in entries
-    ]
+    moved = [replace(e, split="val") if e.split == "train" and e.subject in held_out else e for e in entries]
     for split in ("train", "val") if fraction > 0 else ("train",):
         if {e.label for e in moved if e.split == split} != {0, 1}:
             raise CorpusError(

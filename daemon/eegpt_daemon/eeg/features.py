@@ -1,38 +1,47 @@
-"""Frozen EEGPT features, computed once and kept on disk: one float16 `.npy` a recording, (windows, features).
+"""Frozen EEGPT features, computed once and kept on disk: float16, (windows, features); or the signals themselves.
 
 Patches never see each other and the scaling is per recording, so each patch is encoded once and averaged into every
-window that holds it. The cache folder's name is a hash of all that the features depend on (encoder weights, channels,
-scaling, windows, pooling); a shard's name holds its file's path, size and time. Any change makes a new one.
+window that holds it. The cache folder's name is a hash of all that the rows depend on (encoder weights, channels,
+scaling, windows, pooling, versions); a shard's name holds its file's path, size and time. Any change makes a new one.
+
+Where something trainable stands before the frozen encoder (a channel adapter), or the encoder itself is trained,
+features change at every step: then a SignalStore keeps the resampled, scaled signals, and windows are cut from them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
+import importlib.metadata
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from eegpt_daemon.eeg.corpus import CorpusError, Entry
-from eegpt_daemon.eeg.recording import Unusable, read, wanted_channels
+from eegpt_daemon.eeg.cache import Damaged, Pack, Rows, ShardStore, ShardWriter, write_aside
+from eegpt_daemon.eeg.corpus import CorpusError, Entry, Rejected
+from eegpt_daemon.eeg.recording import wanted_channels
+from eegpt_daemon.eeg.workers import blocks
 from eegpt_daemon.model.encoder import PATCH, Encoder
 from eegwatch.run.config import Config
 
-VERSION = 1  # of the way from file to features: raise it when that changes, and old caches are left alone
+VERSION = 2  # of the way from file to rows: raise it when that changes, and old caches are left alone
 PATCHES_A_BATCH = 256  # 16 windows' worth: the fastest on a CPU (measured 8-32 windows)
 LEAST_STD = 1e-3  # features that vary less are constant: volts were fed as millivolts, or a dead encoder
+STATISTICS_BLOCK = 1 << 16
+Report = Callable[[str, int, int], None]
 
 
 @dataclass
-class Features:
-    """Windows of one split: `x` (n, features) float16, `y` labels, `recording` index into `names`, all aligned."""
+class Windows:
+    """Windows of one split. `rows`: where each begins in the pack; `y` labels; `recording` index into `names`."""
 
-    x: NDArray[np.float16]
+    pack: Pack
+    rows: NDArray[np.int64]
     y: NDArray[np.int64]
     recording: NDArray[np.int32]
     names: list[str] = field(default_factory=list)
@@ -40,17 +49,24 @@ class Features:
     def __len__(self) -> int:
         return len(self.y)
 
+    @property
+    def x(self) -> Rows:
+        """All rows of the split, for tests and small corpora."""
+        return self.pack.rows[self.rows]
+
     def hash(self) -> str:
-        """What a resume must find unchanged: windows a recording, labels and names, in order."""
-        digest = hashlib.sha256("\n".join(self.names).encode())
+        """What a resume must find unchanged: the values themselves, windows a recording, labels and names."""
+        digest = hashlib.sha256("\n".join([self.pack.content, *self.names]).encode())
         digest.update(self.recording.tobytes() + self.y.tobytes())
         return digest.hexdigest()[:16]
 
 
-@dataclass
-class Rejected:
-    relative: str
-    reason: str
+class Rower(Protocol):
+    """Turns one recording's blocks into rows. `problem`: why what it saw so far must not be used."""
+
+    problem: str | None
+
+    def feed(self, block: NDArray[np.float32]) -> Rows: ...
 
 
 def pooling_of(config: Config, dim: int, summary: int, patches: int) -> tuple[str, int]:
@@ -67,12 +83,14 @@ def pooling_of(config: Config, dim: int, summary: int, patches: int) -> tuple[st
     return pooling, sizes[pooling]
 
 
-class FeatureStore:
-    """Features of a corpus under one configuration and encoder; computes what is not there yet."""
+class WindowStore:
+    """Windows of a corpus under one configuration; computes what is not there yet. See the two kinds below."""
 
-    def __init__(self, config: Config, encoder: Encoder, device: torch.device) -> None:
-        self.config, self.encoder, self.device = config, encoder.to(device), device
-        data = config.data
+    store: ShardStore
+
+    def __init__(self, config: Config) -> None:
+        """Raises CorpusError for windows that are no whole patches."""
+        self.config, data = config, config.data
         self.rate = data.sampling_rate
         self.window = round(data.window_duration * self.rate)
         self.stride = round(data.window_stride * self.rate)
@@ -81,143 +99,347 @@ class FeatureStore:
                 f"data.window_duration and window_stride must be whole patches of {PATCH} samples at {self.rate} Hz "
                 f"({PATCH / self.rate:g} s): {data.window_duration:g} and {data.window_stride:g} s are not"
             )
-        patches = self.window // PATCH
-        self.pooling, self.size = pooling_of(config, encoder.dim, encoder.summary, patches)
-        self.folder = Path(data.cache_dir) / self._key()
+        self._opened = False
 
-    def _key(self) -> str:
-        weights = hashlib.sha256()
-        for name, tensor in sorted(self.encoder.state_dict().items()):
-            weights.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    @property
+    def folder(self) -> Path:
+        return self.store.folder
+
+    def row_of(self) -> Rower:
+        raise NotImplementedError
+
+    def starts(self, rows: int) -> NDArray[np.int64]:
+        """Where the windows begin in a shard of so many rows."""
+        raise NotImplementedError
+
+    def windows_in(self, samples: int) -> int:
+        """Windows of a recording of so many samples."""
+        patches = samples // PATCH - self.window // PATCH
+        return max(0, patches // (self.stride // PATCH) + 1)
+
+    def rows_in(self, samples: int) -> int:
+        """Rows that a recording of so many samples takes in the cache."""
+        raise NotImplementedError
+
+    def _signal_settings(self) -> dict[str, Any]:
         data = self.config.data
-        depends = {
-            "version": VERSION,
-            "weights": weights.hexdigest(),
+        return {
             "channels": wanted_channels(data),
             "missing": data.missing,
             "reference": data.reference,
             "scaling": data.scaling,
             "rate": self.rate,
+            "min_duration": data.min_duration,
+            "dtype": "float16",
+            "versions": {"rows": VERSION} | {name: importlib.metadata.version(name) for name in ("mne", "scipy")},
+        }
+
+    def open(self) -> None:
+        """Make or open the cache folder. Raises CorpusError where that cannot be."""
+        if self._opened:
+            return
+        try:
+            self.store.open()
+        except OSError as error:
+            where = error.filename or self.folder
+            raise CorpusError(f"data.cache_dir: {where}: {error.strerror or error}; write one that you own") from None
+        self._opened = True
+
+    def shard(self, entry: Entry) -> Path:
+        return self.store.path(self.shard_name(entry))
+
+    def shard_name(self, entry: Entry) -> str:
+        status = entry.path.stat()
+        name = f"{entry.path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+        return hashlib.sha256(name.encode()).hexdigest()[:24]
+
+    def known_windows(self, entry: Entry) -> int | None:
+        """Windows of a recording that is in the cache (0 for one that cannot be used), or None."""
+        shard = self.store.get(self.shard_name(entry))
+        return None if shard is None else 0 if shard.reason is not None else len(self.starts(shard.rows))
+
+    def prepare(
+        self,
+        entries: list[Entry],
+        report: Callable[[int, int], None],
+        note: Callable[[str], None],
+        left_out: list[Rejected] | None = None,
+    ) -> list[Rejected]:
+        """Compute every missing shard; `report(done, total)` as it goes on, `note` for each repair.
+
+        Returns the files that cannot be used, `left_out` (already known to be so) among them. Raises CorpusError when
+        more than `data.max_rejected` of all cannot.
+        """
+        self.open()
+        names = {entry.relative: self.shard_name(entry) for entry in entries}
+        missing = [entry for entry in entries if self.store.get(names[entry.relative]) is None]
+        if len(missing) == len(entries):
+            for other in self.store.like_this():
+                note(f"the cache begins anew: {other}")
+        rejected = list(left_out or [])
+        for fault in rejected:
+            note(f"{fault.alias or fault.relative}: skipped: {fault.reason}")
+        for entry in entries:
+            shard = self.store.get(names[entry.relative])
+            if shard is not None and shard.reason is not None:
+                rejected.append(self._reject(entry, shard.reason, note))
+        files = len(entries) + len(left_out or [])
+        done = len(entries) - len(missing)
+        report(done, len(entries))
+        for entry, reason in self._compute(missing, names, note, lambda ended: report(done + ended, len(entries))):
+            self.store.refuse(names[entry.relative], reason)
+            rejected.append(self._reject(entry, reason, note))
+            self._refuse_if_too_many(rejected, files)
+        self._write_table(entries, names, left_out or [])
+        self._refuse_if_too_many(rejected, files)
+        return rejected
+
+    def _reject(self, entry: Entry, reason: str, note: Callable[[str], None]) -> Rejected:
+        note(f"{entry.alias or entry.relative}: skipped: {reason}")
+        return Rejected(entry.relative, reason, entry.alias)
+
+    def _refuse_if_too_many(self, rejected: list[Rejected], files: int) -> None:
+        if len(rejected) > self.config.data.max_rejected * files:
+            last = rejected[-1]
+            raise CorpusError(
+                f"{len(rejected)} of {files} recordings cannot be used, more than data.max_rejected "
+                f"({self.config.data.max_rejected:.0%}); the last: {last.alias or last.relative}: {last.reason}"
+            )
+
+    def _compute(
+        self, entries: list[Entry], names: dict[str, str], note: Callable[[str], None], ended: Callable[[int], None]
+    ) -> Iterator[tuple[Entry, str]]:
+        """Stream recordings into shards; yields (entry, reason) of those that cannot be used."""
+        writing: dict[int, tuple[ShardWriter, Rower]] = {}
+        count = 0
+        try:
+            for part in blocks(entries, self.config.data) if entries else ():
+                entry, block = entries[part.number], part.block
+                if block is not None:
+                    if part.number not in writing:
+                        writing[part.number] = self.store.writer(names[entry.relative]), self.row_of()
+                    writer, rower = writing[part.number]
+                    writer.write(rower.feed(block))
+                    ended(count)
+                    continue
+                count += 1
+                reason = part.reason
+                if part.number in writing:
+                    writer, rower = writing.pop(part.number)
+                    reason = reason or rower.problem
+                    if reason is None:
+                        writer.finish(part.repairs)
+                    else:
+                        writer.abandon()
+                for repair in part.repairs if reason is None else ():
+                    note(f"{entry.alias or entry.relative}: {repair}")
+                if reason is not None:
+                    yield entry, reason
+                ended(count)
+        finally:
+            for writer, _ in writing.values():
+                writer.abandon()
+
+    def _write_table(self, entries: list[Entry], names: dict[str, str], left_out: list[Rejected]) -> None:
+        """recordings.tsv: which file each name in the log is, and what became of it. Stays with the data."""
+        lines = ["called\tfile\tsplit\tlabel\trows\tstatus\tremarks"]
+        for e in entries:
+            shard = self.store.index[names[e.relative]]
+            status = "rejected" if shard.reason else "repaired" if shard.repairs else "ok"
+            remarks = shard.reason or "; ".join(shard.repairs)
+            label = self.config.data.labels[e.label]
+            lines.append(f"{e.alias}\t{e.relative}\t{e.split}\t{label}\t{shard.rows}\t{status}\t{remarks}")
+        lines += [f"{r.alias}\t{r.relative}\t\t\t0\trejected\t{r.reason}" for r in left_out]
+        write_aside(self.folder / "recordings.tsv", ("\n".join(lines) + "\n").encode())
+
+    def pack(self, entries: list[Entry], rejected: list[Rejected], report: Report, note: Callable[[str], None]) -> Pack:
+        """One verified memory map of all usable recordings. A damaged shard is made again, once."""
+        skipped = {r.relative for r in rejected}
+        usable = [e for e in entries if e.relative not in skipped]
+        names = {e.relative: self.shard_name(e) for e in usable}
+
+        def packed() -> Pack:
+            return self.store.pack(list(names.values()), lambda done, total: report("verifying the cache", done, total))
+
+        try:
+            return packed()
+        except Damaged as damage:
+            note(f"{len(damage.names)} shard(s) of {self.folder} are damaged: computed again")
+            again = [e for e in usable if names[e.relative] in damage.names]
+            failed = list(self._compute(again, names, note, lambda ended: report("computing again", ended, len(again))))
+            if failed:
+                raise CorpusError(f"{failed[0][0].alias}: {failed[0][1]}, though it could be read before") from None
+            try:
+                return packed()
+            except Damaged:
+                raise CorpusError(f"{self.folder} does not keep what is written there: check the disk") from None
+
+    def gather(self, pack: Pack, entries: list[Entry], split: str, rejected: list[Rejected]) -> Windows:
+        """The windows of a split, in the order of the entries. Raises CorpusError if it has none."""
+        skipped = {r.relative for r in rejected}
+        usable = [e for e in entries if e.relative not in skipped]
+        rows, ys, recordings, names = [], [], [], list[str]()
+        for begin, count, entry in zip(pack.begins, pack.counts, usable, strict=False):
+            if entry.split != split:
+                continue
+            starts = begin + self.starts(count)
+            rows.append(starts)
+            ys.append(np.full(len(starts), entry.label, np.int64))
+            recordings.append(np.full(len(starts), len(names), np.int32))
+            names.append(entry.relative)
+        if not rows:
+            raise CorpusError(f"no usable recording in the {split} split")
+        return Windows(pack, np.concatenate(rows), np.concatenate(ys), np.concatenate(recordings), names)
+
+
+class FeatureStore(WindowStore):
+    """Rows are the frozen encoder's features of a window, pooled over its patches."""
+
+    def __init__(self, config: Config, encoder: Encoder, device: torch.device) -> None:
+        super().__init__(config)
+        self.encoder, self.device = encoder.to(device), device
+        self.pooling, self.size = pooling_of(config, encoder.dim, encoder.summary, self.window // PATCH)
+        weights = hashlib.sha256()
+        for name, tensor in sorted(encoder.state_dict().items()):
+            weights.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        settings = self._signal_settings()
+        settings["versions"]["torch"] = str(torch.__version__)
+        depends_on = settings | {
+            "kind": "features",
+            "weights": weights.hexdigest(),
+            "precision": config.model.backbone.precision,
             "window": self.window,
             "stride": self.stride,
             "pooling": self.pooling,
-            "min_duration": data.min_duration,
         }
-        self.manifest = depends
-        return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
+        self.store = ShardStore(Path(config.data.cache_dir), depends_on, self.size)
+        if config.model.backbone.compile:
+            encoder.compile()
 
-    def shard(self, entry: Entry) -> Path:
-        status = entry.path.stat()
-        name = f"{entry.path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
-        return self.folder / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.npy"
+    def rows_in(self, samples: int) -> int:
+        return self.windows_in(samples)
 
-    def prepare(
-        self, entries: list[Entry], report: Callable[[int, int], None], note: Callable[[str], None]
-    ) -> list[Rejected]:
-        """Compute every missing shard; `report(done, total)` after each recording, `note` for each repair.
+    def starts(self, rows: int) -> NDArray[np.int64]:
+        return np.arange(rows, dtype=np.int64)
 
-        A shard is written aside and renamed, so a killed preparation goes on where it was. Returns the files that
-        cannot be used. Raises CorpusError when more than `data.max_rejected` of them cannot.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        manifest = self.folder / "manifest.json"
-        if not manifest.exists():
-            _write_aside(manifest, json.dumps(self.manifest, indent=1).encode())
-        rejected: list[Rejected] = []
-        most = self.config.data.max_rejected * len(entries)
-        for done, entry in enumerate(entries, 1):
-            shard = self.shard(entry)
-            if self._load(shard) is None:
-                try:
-                    recording = read(entry.path, self.config.data)
-                    for repair in recording.repairs:
-                        note(f"{entry.relative}: {repair}")
-                    self._save(shard, self.windows(recording.data))
-                except Unusable as error:
-                    rejected.append(Rejected(entry.relative, str(error)))
-                    note(f"{entry.relative}: skipped: {error}")
-                    if len(rejected) > most:
-                        raise CorpusError(
-                            f"{len(rejected)} of {len(entries)} recordings cannot be used, more than data.max_rejected "
-                            f"({self.config.data.max_rejected:.0%}); the last: {entry.relative}: {error}"
-                        ) from None
-            report(done, len(entries))
-        return rejected
+    def row_of(self) -> Pooler:
+        return Pooler(self)
 
-    def gather(self, entries: list[Entry], split: str, rejected: list[Rejected]) -> Features:
-        """All windows of a split, in the order of the entries. Raises CorpusError if it has no window."""
-        skipped = {r.relative for r in rejected}
-        xs, ys, recordings = [], [], []
-        names: list[str] = []
-        for entry in entries:
-            if entry.split != split or entry.relative in skipped:
-                continue
-            x = self._load(self.shard(entry))
-            if x is None:
-                raise CorpusError(f"the feature shard of {entry.relative} is gone from {self.folder}; start again")
-            xs.append(x)
-            ys.append(np.full(len(x), entry.label, np.int64))
-            recordings.append(np.full(len(x), len(names), np.int32))
-            names.append(entry.relative)
-        if not xs:
-            raise CorpusError(f"no usable recording in the {split} split")
-        return Features(np.concatenate(xs), np.concatenate(ys), np.concatenate(recordings), names)
+    def windows(self, signal: NDArray[np.float32]) -> Rows:
+        """(channels, samples) of a whole recording -> (windows, features)."""
+        return self.row_of().feed(signal)
 
-    def windows(self, signal: NDArray[np.float32]) -> NDArray[np.float16]:
-        """(channels, samples) -> (windows, features): every patch encoded once, then pooled over each window."""
+    def encode(self, cut: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(patches, channels, 64) -> (patches, summary tokens, D), every patch by itself."""
+        pinned = self.config.data.pin_memory and self.device.type == "cuda"
+        bf16 = self.config.model.backbone.precision == "bfloat16"
+        out = []
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            for begin in range(0, len(cut), PATCHES_A_BATCH):
+                x = torch.from_numpy(cut[begin : begin + PATCHES_A_BATCH])
+                x = x.pin_memory().to(self.device, non_blocking=True) if pinned else x.to(self.device)
+                out.append(self.encoder(x)[:, 0].float().cpu().numpy())
+        return np.concatenate(out) if out else np.zeros((0, self.encoder.summary, self.encoder.dim), np.float32)
+
+
+class Pooler:
+    """One recording on its way through the encoder: patches as they come, windows as soon as they are whole."""
+
+    def __init__(self, store: FeatureStore) -> None:
+        self.store = store
+        self.problem: str | None = f"shorter than one window of {store.config.data.window_duration:g} s"
+        self._finite = True
+        self._left: NDArray[np.float32] | None = None  # samples short of a patch
+        self._encoded: NDArray[np.float32] | None = None  # patches that windows to come still need
+
+    def feed(self, block: NDArray[np.float32]) -> Rows:
+        """(channels, samples) -> (windows that became whole, features)."""
+        store = self.store
+        signal = block if self._left is None else np.concatenate([self._left, block], axis=1)
         channels, samples = signal.shape
-        if samples < self.window:
-            raise Unusable(f"{samples / self.rate:.1f} s long, shorter than one window")
         patches = samples // PATCH
+        self._left = signal[:, patches * PATCH :]
         cut = signal[:, : patches * PATCH].reshape(channels, patches, PATCH).swapaxes(0, 1)
-        encoded = np.concatenate(list(self._encode(np.ascontiguousarray(cut))))  # (patches, summary, D)
-        wide, apart = self.window // PATCH, self.stride // PATCH
+        encoded = store.encode(np.ascontiguousarray(cut))
+        encoded = encoded if self._encoded is None else np.concatenate([self._encoded, encoded])
+        wide, apart = store.window // PATCH, store.stride // PATCH
+        if len(encoded) < wide:
+            self._encoded = encoded
+            return np.zeros((0, store.size), np.float16)
         view = np.lib.stride_tricks.sliding_window_view(encoded, wide, axis=0)[::apart]  # (windows, summary, D, wide)
-        if self.pooling == "none":
+        self._encoded = encoded[len(view) * apart :]
+        if store.pooling == "none":
             out = view.transpose(0, 3, 1, 2).reshape(len(view), -1)
         else:
             out = view.mean(axis=-1, dtype=np.float32)
-            out = out.mean(axis=1) if self.pooling == "patches_and_tokens" else out.reshape(len(out), -1)
-        if not np.isfinite(out).all():
-            raise Unusable("its features are not finite")
+            out = out.mean(axis=1) if store.pooling == "patches_and_tokens" else out.reshape(len(out), -1)
+        self._finite &= bool(np.isfinite(out).all())
+        self.problem = None if self._finite else "its features are not finite"
         return out.astype(np.float16)
 
-    def _encode(self, cut: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-        with torch.inference_mode():
-            for begin in range(0, len(cut), PATCHES_A_BATCH):
-                x = torch.from_numpy(cut[begin : begin + PATCHES_A_BATCH]).to(self.device)
-                yield self.encoder(x)[:, 0].float().cpu().numpy()
 
-    def _save(self, shard: Path, x: NDArray[np.float16]) -> None:
-        aside = shard.with_name(f"{shard.stem}.{os.getpid()}.tmp.npy")
-        np.save(aside, x)
-        os.replace(aside, shard)
+class SignalStore(WindowStore):
+    """Rows are samples, (channels,) each: resampled, referenced and scaled; windows are cut from them when needed."""
 
-    def _load(self, shard: Path) -> NDArray[np.float16] | None:
-        """A shard, or None if it is not there or damaged (then it is computed again)."""
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        depends_on = self._signal_settings() | {"kind": "signals"}
+        self.store = ShardStore(Path(config.data.cache_dir), depends_on, len(wanted_channels(config.data)))
+
+    def rows_in(self, samples: int) -> int:
+        return samples
+
+    def starts(self, rows: int) -> NDArray[np.int64]:
+        return np.arange(self.windows_in(rows), dtype=np.int64) * self.stride
+
+    def row_of(self) -> Samples:
+        return Samples(self)
+
+
+class Samples:
+    """One recording's samples as rows."""
+
+    def __init__(self, store: SignalStore) -> None:
+        self._least, self._seen = store.window, 0
+        self.problem: str | None = f"shorter than one window of {store.config.data.window_duration:g} s"
+
+    def feed(self, block: NDArray[np.float32]) -> Rows:
+        """(channels, samples) -> (samples, channels)."""
+        self._seen += block.shape[1]
+        self.problem = self.problem if self._seen < self._least else None
+        return np.ascontiguousarray(block.T, np.float16)
+
+
+def standardiser(x: Windows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(mean, std) of the train features, float64 sums in blocks; kept beside the pack. Raises CorpusError.
+
+    Constant features are refused: without this check a wrong unit trains for days at chance.
+    """
+    kept = x.pack.path.with_name(f"statistics-{x.hash()}.npz")
+    if kept.exists():
         try:
-            x: NDArray[np.float16] = np.load(shard)
-        except (FileNotFoundError, ValueError, EOFError):
-            return None
-        return x if x.dtype == np.float16 and x.ndim == 2 and x.shape[1] == self.size else None
-
-
-def standardiser(x: NDArray[np.float16]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(mean, std) of the train features, float64 sums in blocks. Raises CorpusError for constant features."""
+            with np.load(kept) as stored:
+                return stored["mean"], stored["std"]
+        except (OSError, ValueError, KeyError):
+            kept.unlink()  # damaged: computed again
     n, total, square = len(x), 0.0, 0.0
-    for begin in range(0, n, 65536):
-        part = x[begin : begin + 65536].astype(np.float64)
+    for begin in range(0, n, STATISTICS_BLOCK):
+        part = x.pack.rows[x.rows[begin : begin + STATISTICS_BLOCK]].astype(np.float64)
         total, square = total + part.sum(0), square + (part**2).sum(0)
-    mean = total / n
-    std = np.sqrt(np.maximum(square / n - mean**2, 0))
+        x.pack.trim()
+    mean, std = statistics_of(n, total, square)
+    buffer = io.BytesIO()
+    np.savez(buffer, mean=mean, std=std)
+    write_aside(kept, buffer.getvalue())
+    return mean, std
+
+
+def statistics_of(n: int, total: Any, square: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(mean, std) from sums. Raises CorpusError for features that hardly vary."""
+    mean = np.asarray(total / n)
+    std = np.sqrt(np.maximum(np.asarray(square) / n - mean**2, 0))
     if np.median(std) < LEAST_STD:
         raise CorpusError(
             f"the features hardly vary (median std {np.median(std):.1e}): check data.scaling and the header's unit"
         )
     return np.asarray(mean, np.float32), np.maximum(std, LEAST_STD).astype(np.float32)
-
-
-def _write_aside(path: Path, content: bytes) -> None:
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    aside.write_bytes(content)
-    os.replace(aside, path)

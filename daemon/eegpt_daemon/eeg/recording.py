@@ -2,31 +2,40 @@
 
 Only the wanted channels are read: three annotation channels at 1 Hz make mne 40 times slower. What mne repairs in
 silence (a file cut short, a header that claims more) is caught as a warning and reported with the recording.
+
+Memory is bounded whatever the length. A first pass sums the channels' covariance, from which all checks and scales
+follow; the second yields blocks. Reference and missing channels are one matrix, and a block is resampled with enough
+of its neighbours around it that the blocks put together equal the whole.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 
+import edfio
 import mne
 import numpy as np
 from numpy.typing import NDArray
+from scipy.signal import firwin, resample_poly
 
+from eegpt_daemon.model.encoder import TUAB_CHANNELS as TWENTY
 from eegwatch.run.config import Data
 
-# The 19 channels that every TUAB file has, in EEGPT's order
-TUAB_CHANNELS: tuple[str, ...] = (
-    "FP1", "FP2", "F7", "F3", "FZ", "F4", "F8", "T7", "C3", "CZ",
-    "C4", "T8", "P7", "P3", "PZ", "P4", "P8", "O1", "O2",
-)  # fmt: skip
 TWENTIETH = "FPZ"  # the official list's 20th, which no TUAB file has: `data.missing` says what stands there
+TUAB_CHANNELS: tuple[str, ...] = tuple(name for name in TWENTY if name != TWENTIETH)  # the 19 that every file has
 OLD_NAMES = {"T3": "T7", "T4": "T8", "T5": "P7", "T6": "P8"}
 LEAST_SHARE = 17 / 19  # of the wanted channels must be in the file
 FLAT_UV, CLIPPED_UV = 0.1, 1000.0
+MOST_CLIPPED = 0.05
 SANE_STD_UV = (1.0, 500.0)
+BLOCK_S = 120.0  # 2.3 MB a block as float32: small enough for a pipe between processes, long enough for numpy
+SCALES = {"millivolt": 1e-3, "uv100": 1e-2}  # from microvolt; EEGPT was trained on millivolt
+UNREADABLE = (ValueError, OSError, RuntimeError, NotImplementedError, MemoryError, IndexError)
 
 
 class Unusable(ValueError):
@@ -35,26 +44,61 @@ class Unusable(ValueError):
 
 @dataclass
 class Recording:
-    """`data`: (channels, samples) float32, scaled as configured. `repairs`: what was done to it, in words."""
+    """A checked recording, still on disk. `repairs`: what was done to it, in words.
 
-    data: NDArray[np.float32]
+    `montage`: (wanted, present) float64; signal = (montage @ microvolt - offset) * factor.
+    """
+
+    raw: mne.io.BaseRaw
+    present: list[str]
     channels: list[str]
     rate: float
+    montage: NDArray[np.float64]
+    offset: NDArray[np.float64]
+    factor: NDArray[np.float64]
     repairs: list[str] = field(default_factory=list)
 
     @property
+    def samples(self) -> int:
+        """Samples after resampling."""
+        up, down = _ratio(self.raw.info["sfreq"], self.rate)
+        return int(-(-self.raw.n_times * up // down))
+
+    @property
     def seconds(self) -> float:
-        return float(self.data.shape[1] / self.rate)
+        return float(self.samples / self.rate)
+
+    @property
+    def data(self) -> NDArray[np.float32]:
+        """All of it, (channels, samples) float32, scaled as configured: for recordings that fit into memory."""
+        return np.concatenate(list(self.blocks()), axis=1)
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """(channels, about 2 minutes) float32, in order; put together they are `data`. Raises Unusable."""
+        up, down = _ratio(self.raw.info["sfreq"], self.rate)
+        length = max(1, round(BLOCK_S * self.raw.info["sfreq"] / down)) * down
+        total = self.raw.n_times
+        half = -(-10 * max(up, down) // up)  # input samples under half of the filter
+        reach = (half // down + 1) * down if up != down else 0
+        for begin in range(0, total, length):
+            end = min(begin + length, total)
+            low, high = max(0, begin - reach), min(total, end + reach)
+            microvolt = _read(self.raw, self.present, low, high)
+            signal = ((self.montage @ microvolt - self.offset[:, None]) * self.factor[:, None]).astype(np.float32)
+            if up != down:
+                signal = resample_poly(signal, up, down, axis=1, window=_low_pass(up, down), padtype="reflect")
+                skip = (begin - low) * up // down
+                signal = signal[:, skip : skip + -(-(end - begin) * up // down)]
+            yield np.ascontiguousarray(signal, np.float32)
 
 
 def wanted_channels(data: Data) -> list[str]:
     """`data.channels`, or the 19 of TUAB, or these and FPZ where `n_channels` is 20."""
     if data.channels:
         return [name.upper() for name in data.channels]
-    wanted = list(TUAB_CHANNELS)
     if data.n_channels == 20 and data.missing != "drop":
-        wanted.insert(1, TWENTIETH)
-    return wanted
+        return list(TWENTY)
+    return list(TUAB_CHANNELS)
 
 
 def canonical(name: str) -> str:
@@ -66,24 +110,23 @@ def canonical(name: str) -> str:
 
 
 def read(path: Path, data: Data) -> Recording:
-    """Read, check, complete and scale one file. Raises Unusable with the reason."""
+    """Open, check and plan one file; its samples are read by `blocks`. Raises Unusable with the reason."""
     wanted = wanted_channels(data)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            raw = _load(path, wanted)
-            if raw.info["sfreq"] != data.sampling_rate:
-                raw.resample(data.sampling_rate, method="polyphase", verbose="ERROR")
-            volts = raw.get_data()
-            names = [canonical(name.removesuffix("-0")) for name in raw.ch_names]
-        except (ValueError, OSError, RuntimeError, NotImplementedError, MemoryError, IndexError) as error:
-            raise Unusable(f"mne cannot read it: {str(error).splitlines()[0] if str(error) else error!r}") from None
-    repairs = [str(w.message).splitlines()[0] for w in caught if issubclass(w.category, RuntimeWarning)]
-    microvolt = volts[[names.index(name) for name in wanted if name in names]] * 1e6
-    present = [name for name in wanted if name in names]
-    _check(microvolt, data)
-    std = microvolt.std(axis=1)
-    flat = {name for name, value in zip(present, std, strict=True) if value < FLAT_UV}
+            raw, names = _open(path, wanted)
+        except UNREADABLE as error:
+            raise Unusable(f"mne cannot read it: {_first_line(error)}") from None
+        repairs = [str(w.message).splitlines()[0] for w in caught if issubclass(w.category, RuntimeWarning)]
+        repairs += _continuity(path)
+        seconds = raw.n_times / raw.info["sfreq"]
+        if seconds < data.min_duration:
+            raise Unusable(f"{seconds:.1f} s long, data.min_duration is {data.min_duration:g} s")
+        present = [name for name in wanted if name in names]
+        mean, covariance = _statistics(raw, [names[name] for name in present])
+    std = np.sqrt(np.maximum(np.diag(covariance), 0))
+    flat = [name for name, value in zip(present, std, strict=True) if value < FLAT_UV]
     if flat:
         repairs.append(f"flat, treated as missing: {' '.join(sorted(flat))}")
     good = [name for name in present if name not in flat]
@@ -91,39 +134,98 @@ def read(path: Path, data: Data) -> Recording:
     if len(good) < needed:
         missing = [name for name in wanted if name not in good and name != TWENTIETH]
         raise Unusable(f"lacks {' '.join(missing)}: {len(good)} usable channels, at least {needed:.0f} are needed")
-    signal = microvolt[[present.index(name) for name in good]]
-    if not SANE_STD_UV[0] <= np.median(signal.std(axis=1)) <= SANE_STD_UV[1]:
-        raise Unusable(
-            f"median channel std {np.median(signal.std(axis=1)):.3g} µV: unit or range in the header is wrong"
-        )
+    kept = [present.index(name) for name in good]
+    median = float(np.median(std[kept]))
+    if not SANE_STD_UV[0] <= median <= SANE_STD_UV[1]:
+        raise Unusable(f"median channel std {median:.3g} µV: unit or range in the header is wrong")
+    montage = _completion(good, wanted, data.missing, repairs)
     if data.reference == "average":
-        signal = signal - signal.mean(axis=0, keepdims=True)
-    whole = _complete(signal, good, wanted, data.missing, repairs)
-    return Recording(_scale(whole, data.scaling), wanted, float(data.sampling_rate), repairs)
+        montage = montage @ (np.eye(len(good)) - 1 / len(good))
+    offset, factor = np.zeros(len(wanted)), np.full(len(wanted), SCALES.get(data.scaling, 1.0))
+    if data.scaling == "zscore":  # of the channel over the recording, after reference and completion
+        offset = montage @ mean[kept]
+        variance = np.einsum("ij,jk,ik->i", montage, covariance[np.ix_(kept, kept)], montage)
+        factor = 1 / (np.sqrt(np.maximum(variance, 0)) + 1e-12)
+    rate = float(data.sampling_rate)
+    return Recording(raw, [names[name] for name in good], wanted, rate, montage, offset, factor, repairs)
 
 
-def _load(path: Path, wanted: list[str]) -> mne.io.BaseRaw:
-    header = mne.io.read_raw_edf(path, preload=False, verbose="ERROR")
+def header_samples(path: Path, rate: int) -> int:
+    """How many samples at `rate` the header promises; 0 for a file that mne cannot open (`read` says why)."""
+    try:
+        header = mne.io.read_raw_edf(path, preload=False, verbose="ERROR")
+    except UNREADABLE:
+        return 0
+    up, down = _ratio(header.info["sfreq"], rate)
+    return int(-(-header.n_times * up // down))
+
+
+def _open(path: Path, wanted: list[str]) -> tuple[mne.io.BaseRaw, dict[str, str]]:
+    """The raw file with the wanted channels alone, and canonical name -> its name there."""
+    header = mne.io.read_raw_edf(path, preload=False, verbose="WARNING")
     first: dict[str, str] = {}
-    for name in header.ch_names:
+    for name in header.ch_names:  # mne renames duplicate labels -0, -1: the first is taken
         first.setdefault(canonical(name.removesuffix("-0")), name)
-    include = [first[name] for name in wanted if name in first]
-    if not include:
+    names = {name: first[name] for name in wanted if name in first}
+    if not names:
         raise ValueError(f"none of the channels {' '.join(wanted[:4])} … is in it")
-    if any(name.endswith("-0") for name in include):  # duplicate labels are renamed -0, -1 by mne: pick after loading
-        return header.load_data(verbose="WARNING").pick(include)
-    return mne.io.read_raw_edf(path, include=include, preload=True, verbose="WARNING")
+    if any(name.endswith("-0") for name in names.values()):
+        return header, names  # `include` knows labels, not the new names
+    return mne.io.read_raw_edf(path, include=list(names.values()), preload=False, verbose="ERROR"), names
 
 
-def _check(microvolt: NDArray[np.float64], data: Data) -> None:
-    seconds = microvolt.shape[1] / data.sampling_rate
-    if seconds < data.min_duration:
-        raise Unusable(f"{seconds:.1f} s long, data.min_duration is {data.min_duration:g} s")
-    if not np.isfinite(microvolt).all():
-        raise Unusable("holds values that are not finite")
-    clipped = float((np.abs(microvolt) > CLIPPED_UV).mean())
-    if clipped > 0.05:
-        raise Unusable(f"{clipped:.0%} of the samples are beyond {CLIPPED_UV:.0f} µV")
+def _continuity(path: Path) -> list[str]:
+    """Raises Unusable for EDF+D with gaps, which mne reads as if it had none: windows would cross them."""
+    with path.open("rb") as file:
+        file.seek(192)
+        if file.read(5) != b"EDF+D":
+            return []
+    try:
+        continuous = edfio.read_edf(path).is_continuous
+    except UNREADABLE as error:
+        raise Unusable(f"discontinuous EDF+ (EDF+D), and its gaps cannot be read: {_first_line(error)}") from None
+    if not continuous:
+        raise Unusable("discontinuous EDF+ (EDF+D): windows would cross its gaps; write its pieces as EDF+C files")
+    return ["marked discontinuous (EDF+D), but without gaps"]
+
+
+def _statistics(raw: mne.io.BaseRaw, names: list[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(mean, covariance) in microvolt over the whole file, block by block. Raises Unusable for what is no EEG."""
+    total, square = np.zeros(len(names)), np.zeros((len(names), len(names)))
+    clipped, n, length = 0, raw.n_times, max(1, round(BLOCK_S * raw.info["sfreq"]))
+    for begin in range(0, n, length):
+        microvolt = _read(raw, names, begin, min(begin + length, n))
+        if not np.isfinite(microvolt).all():
+            raise Unusable("holds values that are not finite")
+        clipped += int((np.abs(microvolt) > CLIPPED_UV).sum())
+        total += microvolt.sum(axis=1)
+        square += microvolt @ microvolt.T
+    share = clipped / (n * len(names))
+    if share > MOST_CLIPPED:
+        raise Unusable(f"{share:.0%} of the samples are beyond {CLIPPED_UV:.0f} µV")
+    mean = total / n
+    return mean, square / n - np.outer(mean, mean)
+
+
+def _read(raw: mne.io.BaseRaw, names: list[str], begin: int, end: int) -> NDArray[np.float64]:
+    """(channels, samples) in microvolt, rows in the order of `names`."""
+    try:
+        volts: NDArray[np.float64] = raw.get_data(picks=names, start=begin, stop=end, verbose="ERROR")
+    except UNREADABLE as error:
+        raise Unusable(f"mne cannot read it: {_first_line(error)}") from None
+    return volts * 1e6
+
+
+def _ratio(source: float, target: float) -> tuple[int, int]:
+    ratio = (Fraction(target) / Fraction(source).limit_denominator(1000)).limit_denominator(1000)
+    return ratio.numerator, ratio.denominator
+
+
+@lru_cache(maxsize=8)
+def _low_pass(up: int, down: int) -> NDArray[np.float32]:
+    """The filter of scipy's resample_poly and of mne's polyphase method: made once a pair of rates."""
+    most = max(up, down)
+    return np.asarray(firwin(20 * most + 1, 1.0 / most, window=("kaiser", 5.0)), np.float32)
 
 
 @lru_cache(maxsize=1)
@@ -134,28 +236,21 @@ def _positions() -> dict[str, NDArray[np.float64]]:
     return {name.upper(): xyz for name, xyz in montage.get_positions()["ch_pos"].items()}
 
 
-def _complete(
-    signal: NDArray[np.float64], have: list[str], wanted: list[str], policy: str, repairs: list[str]
-) -> NDArray[np.float64]:
-    """Rows in the wanted order; a missing channel is the mean of its two nearest neighbours, or zero."""
-    rows = []
-    for name in wanted:
+def _completion(have: list[str], wanted: list[str], policy: str, repairs: list[str]) -> NDArray[np.float64]:
+    """(wanted, have): identity; a missing channel is the mean of its two nearest neighbours, or zero."""
+    matrix = np.zeros((len(wanted), len(have)))
+    for row, name in enumerate(wanted):
         if name in have:
-            rows.append(signal[have.index(name)])
+            matrix[row, have.index(name)] = 1.0
         elif policy == "zero":
-            rows.append(np.zeros(signal.shape[1]))
             repairs.append(f"{name} missing: zero")
         else:
             place = _positions()
             near = sorted(have, key=lambda other: float(np.linalg.norm(place[other] - place[name])))[:2]
-            rows.append(signal[[have.index(other) for other in near]].mean(axis=0))
+            matrix[row, [have.index(other) for other in near]] = 0.5
             repairs.append(f"{name} missing: mean of {' and '.join(near)}")
-    return np.stack(rows)
+    return matrix
 
 
-def _scale(microvolt: NDArray[np.float64], scaling: str) -> NDArray[np.float32]:
-    """`millivolt`, what EEGPT was trained on; `uv100`, microvolt / 100; `zscore`, each channel over the recording."""
-    if scaling == "zscore":
-        centred = microvolt - microvolt.mean(axis=1, keepdims=True)
-        return np.asarray(centred / (centred.std(axis=1, keepdims=True) + 1e-12), np.float32)
-    return np.asarray(microvolt / (100 if scaling == "uv100" else 1000), np.float32)
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else repr(error)

@@ -29,6 +29,11 @@ CHANNELS: tuple[str, ...] = (
     "PO7", "PO5", "PO3", "POZ", "PO4", "PO6", "PO8",
     "O1", "OZ", "O2",
 )  # fmt: skip
+# the 20 of the official TUAB protocol, in its order
+TUAB_CHANNELS: tuple[str, ...] = (
+    "FP1", "FPZ", "FP2", "F7", "F3", "FZ", "F4", "F8", "T7", "C3",
+    "CZ", "C4", "T8", "P7", "P3", "PZ", "P4", "P8", "O1", "O2",
+)  # fmt: skip
 PRESETS = {"large": (512, 8, 8), "small": (64, 8, 4)}  # width, depth, heads; small is the paper's tiny3
 
 
@@ -148,7 +153,7 @@ class Encoder(nn.Module):
         return encoder.frozen()
 
     @classmethod
-    def from_checkpoint(cls, path: Path, channels: Sequence[str], num_heads: int = 8) -> Encoder:
+    def from_checkpoint(cls, path: str | Path, channels: Sequence[str] = TUAB_CHANNELS, num_heads: int = 8) -> Encoder:
         """The published checkpoint, or any with `target_encoder.*` in its state_dict; loaded weights-only.
 
         Raises EncoderError, in one line, for a file that is not one.

@@ -1,9 +1,11 @@
-"""The probe that is trained: standardised features -> two logits (normal, abnormal)."""
+"""What is trained: a probe on standardised features, and what may stand before it where the backbone runs each step."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
+from eegpt_daemon.model.encoder import Encoder
 from eegwatch.run.config import Probe as ProbeConfig
 
 
@@ -25,4 +27,63 @@ class Probe(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(batch, features) -> (batch, classes) logits."""
         out: Tensor = self.layers(features)
+        return out
+
+
+class ChannelAdapter(nn.Module):
+    """A linear mix of the channels before the encoder, trained with the probe; begins as the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.mix = nn.Conv1d(channels, channels, 1)
+        with torch.no_grad():
+            self.mix.weight.copy_(torch.eye(channels).unsqueeze(-1))
+            nn.init.zeros_(self.mix.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, samples) -> the same shape."""
+        out: Tensor = self.mix(x)
+        return out
+
+
+class Backbone(nn.Module):
+    """Windows -> features, every step: an adapter or None, the encoder, its patches pooled as the cache pools them."""
+
+    def __init__(self, encoder: Encoder, adapter: ChannelAdapter | None, pooling: str, *, bf16: bool) -> None:
+        super().__init__()
+        self.adapter, self.encoder, self.pooling, self.bf16 = adapter, encoder, pooling, bf16
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, samples) -> (batch, features), float32."""
+        if self.adapter is not None:
+            x = self.adapter(x)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
+            encoded: Tensor = self.encoder(x)
+        encoded = encoded.float()
+        if self.pooling == "none":
+            return encoded.flatten(1)
+        return encoded.mean(dim=(1, 2)) if self.pooling == "patches_and_tokens" else encoded.mean(dim=1).flatten(1)
+
+
+class Network(nn.Module):
+    """All of it: [backbone,] standardise, probe. Input features, or windows where there is a backbone."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, probe: Probe, features: int, backbone: Backbone | None) -> None:
+        super().__init__()
+        self.backbone, self.probe = backbone, probe
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("scale", torch.ones(features))
+
+    def standardise(self, mean: Tensor, std: Tensor) -> None:
+        """Set the train statistics, (features,) each."""
+        self.mean.copy_(mean)
+        self.scale.copy_(1 / std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """-> (batch, classes) logits."""
+        x = x if self.backbone is None else self.backbone(x)
+        out: Tensor = self.probe((x - self.mean) * self.scale)
         return out

@@ -1,24 +1,29 @@
-"""`python -m eegpt_daemon.trainer RUN_FOLDER ATTEMPT_JSON STATUS_FD`: started by the supervisor, never by hand."""
+"""`python -m eegpt_daemon.trainer RUN_FOLDER ATTEMPT_JSON STATUS_PIPE`: started by the supervisor, never by hand.
+
+Under torch's launcher every process of the run starts here; the one of rank 0 holds the run's lock and the link.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
 
 import msgspec
 
-from eegpt_daemon.trainer.attempt import ORPHAN_PATIENCE_S, RUN_LOCK, Attempt, Link
+from eegpt_daemon.trainer.attempt import ORPHAN_PATIENCE_S, RUN_LOCK, Attempt, Link, Silence
 from eegwatch.run.control import Locked, take_lock
 
 
 def main() -> int:
-    folder, attempt_json, status_fd = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    folder, attempt_json, status = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     attempt = msgspec.json.decode(attempt_json, type=Attempt)
-    link = Link(status_fd)
+    leads = os.environ.get("RANK", "0") == "0"
+    link = Link(status) if leads else Silence()
     link.phase("starting")
     end = time.monotonic() + ORPHAN_PATIENCE_S
-    while True:  # two trainers must never write one run
+    while leads:  # two trainers must never write one run
         try:
             take_lock(folder / RUN_LOCK)
             break
@@ -28,8 +33,9 @@ def main() -> int:
                 return 75
             time.sleep(0.1)
     from eegpt_daemon.trainer.loop import Trainer  # torch: 2 s, after the lock
+    from eegpt_daemon.trainer.world import World
 
-    return Trainer(folder, attempt, link).run()
+    return Trainer(folder, attempt, link, World.from_environment()).run()
 
 
 if __name__ == "__main__":

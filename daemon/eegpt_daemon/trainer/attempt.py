@@ -1,7 +1,8 @@
 """What the supervisor tells a trainer process, and what it hears back: one JSON value down, JSON lines both ways.
 
-Down the trainer's standard input: commands. Up a pipe: its phase, and `progress`, counted by the training loop
-itself, so that a hung loop is seen although its process lives.
+Down the trainer's standard input: commands. Up a named pipe: its phase, and `progress`, counted by the training loop
+itself, so that a hung loop is seen although its process lives. Both reach rank 0 through torch's launcher as well,
+which passes standard input on, and no other descriptor.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Attempt(msgspec.Struct, kw_only=True):
     overrides: list[dict[str, Any]] = []
     command: str | None = None
     notes: list[str] = []
+    argv: list[str] = []
 
 
 class Order(msgspec.Struct, kw_only=True):
@@ -46,18 +48,41 @@ class Phase(msgspec.Struct, kw_only=True):
     progress: int
     step: int = 0
     reason: str | None = None
+    code: int | None = None  # the exit code that the trainer means: torch's launcher has one of its own
+
+
+class Silence:
+    """The link of a process that does not lead: it hears nothing and says nothing."""
+
+    def __init__(self) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # rank 0 stops everyone, at the same step
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def order(self) -> Order | None:
+        return None
+
+    def put_back(self, order: Order) -> None: ...
+
+    def phase(self, state: str, step: int = 0, reason: str | None = None, code: int | None = None) -> None: ...
+
+    def tick(self, step: int, reason: str | None = None) -> None: ...
 
 
 class Link:
     """The trainer's end: orders arrive in a thread, phases go out without ever blocking the loop."""
 
-    def __init__(self, status_fd: int) -> None:
-        self._fd = status_fd
-        os.set_blocking(status_fd, False)
-        self._orders: queue.Queue[Order] = queue.Queue()
+    def __init__(self, status: str) -> None:
+        """`status`: the named pipe that the supervisor reads; without a reader the supervisor is gone."""
+        self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
         self._state, self._progress, self._step = "starting", 0, 0
         self._reason: str | None = None
         self._sent = 0.0
+        self._code: int | None = None
+        self._fd: int | None = None
+        try:
+            self._fd = os.open(status, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            self._orders.put(Order(order="stop", reason=SUPERVISOR_GONE))
         signal.signal(signal.SIGTERM, lambda *_: self._orders.put(Order(order="stop")))
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in --foreground is the supervisor's to handle
         threading.Thread(target=self._listen, name="orders", daemon=True).start()
@@ -72,6 +97,8 @@ class Link:
 
     def order(self) -> Order | None:
         """The next order, if any."""
+        if self._orders.empty():
+            return None
         try:
             return self._orders.get_nowait()
         except queue.Empty:
@@ -80,9 +107,9 @@ class Link:
     def put_back(self, order: Order) -> None:
         self._orders.put(order)
 
-    def phase(self, state: str, step: int = 0, reason: str | None = None) -> None:
+    def phase(self, state: str, step: int = 0, reason: str | None = None, code: int | None = None) -> None:
         """Enter a phase: said at once."""
-        self._state, self._step, self._reason = state, step, reason
+        self._state, self._step, self._reason, self._code = state, step, reason, code
         self._progress += 1
         self._send()
 
@@ -96,7 +123,9 @@ class Link:
 
     def _send(self) -> None:
         self._sent = time.monotonic()
-        phase = Phase(state=self._state, progress=self._progress, step=self._step, reason=self._reason)
+        phase = Phase(state=self._state, progress=self._progress, step=self._step, reason=self._reason, code=self._code)
+        if self._fd is None:
+            return
         try:
             os.write(self._fd, msgspec.json.encode(phase) + b"\n")
         except BlockingIOError:

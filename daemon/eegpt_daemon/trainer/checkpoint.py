@@ -19,7 +19,12 @@ import torch
 
 from eegwatch.run.folder import CHECKPOINTS
 
-VERSION = 1
+VERSION = 2
+KEEP_NEWEST = 2  # whatever their scores: the newest, and one before it should that turn out damaged
+NEEDED = (
+    "run_id", "probe", "optimizer", "step", "epoch", "batch", "position", "total_steps", "steps_per_epoch", "schedule",
+    "overrides", "sampler", "standardiser", "rng", "ranking", "waited", "world_size", "config_hash", "data_hash",
+)  # fmt: skip
 _NAME = re.compile(r"^step-(\d{8,})\.pt$")
 
 
@@ -82,15 +87,24 @@ def load(path: Path) -> dict[str, Any]:
         reason = str(error).strip().splitlines()
         raise CheckpointError(f"{path}: damaged: {reason[0] if reason else error!r}") from None
     if not isinstance(state, dict) or state.get("version") != VERSION:
-        raise CheckpointError(f"{path}: not a checkpoint of eegwatch version {VERSION}")
+        raise CheckpointError(f"{path}: not a checkpoint of this version of eegwatch (format {VERSION})")
+    lacking = [key for key in NEEDED if key not in state]
+    if lacking:
+        raise CheckpointError(f"{path}: lacks {', '.join(lacking)}: the run cannot go on from it exactly")
     return state
 
 
-def prune(run_folder: Path, keep_last: int, keep: set[str]) -> None:
-    """Delete all but the newest `keep_last` checkpoints and those in `keep` (paths relative to the run)."""
+def ranked(ranking: list[tuple[float, str]], score: float, name: str, top_k: int) -> list[tuple[float, str]]:
+    """The `top_k` best (score, checkpoint), best first, with this one among them if it is; the newer wins a tie."""
+    others = [(s, n) for s, n in ranking if n != name]
+    return sorted([(score, name), *others], key=lambda entry: -entry[0])[:top_k]
+
+
+def prune(run_folder: Path, keep: set[str]) -> None:
+    """Delete all but the newest two checkpoints and those in `keep` (paths relative to the run)."""
     folder = run_folder / CHECKPOINTS
     found = sorted((step, path) for path in folder.iterdir() if (step := step_of(path)) is not None)
-    for step, path in found[: -keep_last or None]:
+    for step, path in found[:-KEEP_NEWEST]:
         if name_of(step) not in keep:
             path.unlink(missing_ok=True)
     for stale in folder.glob(".*.tmp"):

@@ -1,15 +1,12 @@
 """The training loop: one attempt, every optimizer step logged, nothing lost.
 
 The learning rate is a pure function of the global step, assigned before each optimizer step and logged as read back
-from the optimizer. Batches come from a permutation of (seed, epoch), cut at the batch: a resume needs no replay.
+from the optimizer. With several processes all of this runs in each, in step; rank 0 alone writes.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 import random
-import socket
 import sys
 import time
 from pathlib import Path
@@ -18,99 +15,125 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torchmetrics.functional.classification import binary_auroc, multiclass_accuracy
 
 from eegpt_daemon.eeg.corpus import CorpusError
-from eegpt_daemon.eeg.features import Features, FeatureStore
+from eegpt_daemon.eeg.features import Windows, WindowStore
 from eegpt_daemon.model.encoder import EncoderError
-from eegpt_daemon.model.probe import Probe
 from eegpt_daemon.trainer import checkpoint as checkpoints
-from eegpt_daemon.trainer import prepare
-from eegpt_daemon.trainer.attempt import SUPERVISOR_GONE, Attempt, Link
+from eegpt_daemon.trainer import prepare, provenance
+from eegpt_daemon.trainer.attempt import SUPERVISOR_GONE, Attempt, Link, Order, Silence
 from eegpt_daemon.trainer.checkpoint import CheckpointError
+from eegpt_daemon.trainer.evaluation import score
+from eegpt_daemon.trainer.learner import Learner
 from eegpt_daemon.trainer.scheduler import effective, torch_scheduler
 from eegpt_daemon.trainer.vitals import Vitals
-from eegwatch import __version__
+from eegpt_daemon.trainer.world import World
 from eegwatch.run import config as configuration
-from eegwatch.run.config import Config, ConfigError
+from eegwatch.run.config import ConfigError
 from eegwatch.run.folder import CONFIG, RUN_LOG
 from eegwatch.run.log import AppendLog
-from eegwatch.run.records import Checkpoint, End, Eval, Progress, Run, Step, finite
+from eegwatch.run.records import Checkpoint, End, Eval, Progress, Record, Run, Step
 from eegwatch.schedule import Schedule, ScheduleError, as_dict, position_at, rate_at
 
 USER_ERRORS = (ConfigError, CorpusError, EncoderError, CheckpointError, ScheduleError)
 SYNC_EVERY_S = 1.0  # of log lost to a power cut at most; a killed process loses none
 PROGRESS_EVERY_S = 0.5
-EVAL_BATCH = 8192
+NOTHING, SAVE, STOP = 0.0, 1.0, 2.0  # what rank 0 wishes, summed with every step's loss so that all do it together
 
 
 class Trainer:
     """One attempt at the run in `folder`. `run()` returns the exit code: 0 ended, 75 try again, 78 configuration."""
 
-    def __init__(self, folder: Path, attempt: Attempt, link: Link) -> None:
-        self.folder, self.attempt, self.link = folder, attempt, link
-        self.log = AppendLog(folder / RUN_LOG)
+    def __init__(self, folder: Path, attempt: Attempt, link: Link | Silence, world: World) -> None:
+        self.folder, self.attempt, self.link, self.world = folder, attempt, link, world
+        self._log = AppendLog(folder / RUN_LOG) if world.leads else None
         self.vitals = Vitals()
         self.step = 0
         self._progress_at = 0.0
+        self._order: Order | None = None
 
     def run(self) -> int:
         """Train to the end, a stop or an error; the `end` record says which."""
+        error: str | None = None
         try:
             self._prepare()
             reason, code = self._train()
-            error = None
         except USER_ERRORS as problem:
             reason, error, code = "failed", str(problem), 78
-            print(f"eegpt-daemon: {problem}", file=sys.stderr)
+            if self.world.leads:
+                print(f"eegpt-daemon: {problem}", file=sys.stderr)
         except _Stopped as stopped:
-            reason, error, code = stopped.reason, None, 0
+            reason, code = stopped.reason, 0
         except Exception as problem:
             self._end("failed", f"{type(problem).__name__}: {problem}")
             raise
         if reason == SUPERVISOR_GONE:
             reason, error, code = "stopped", SUPERVISOR_GONE, 75
         self._end(reason, error)
-        return code
+        self.link.phase("ended", self.step, code=code)
+        self.world.leave()
+        return code if self.world.size == 1 else 0  # torch's launcher answers any other code with a traceback
 
     def _end(self, reason: str, error: str | None) -> None:
-        self.log.append(End(time=time.time(), step=self.step, reason=reason, error=error))
-        self.log.sync()
+        self._write(End(time=time.time(), step=self.step, reason=reason, error=error))
+        self._sync()
+
+    def _write(self, record: Record) -> None:
+        if self._log is not None:
+            self._log.append(record)
+
+    def _sync(self) -> None:
+        if self._log is not None:
+            self._log.sync()
+
+    def _say(self, text: str) -> None:
+        if self.world.leads:
+            print(text, flush=True)
 
     # ---- preparation ----
 
     def _prepare(self) -> None:
-        self.config = configuration.load(self.folder / CONFIG, expand=False)
-        config = self.config
-        torch.manual_seed(config.experiment.seed)
-        random.seed(config.experiment.seed)
-        self.device = prepare.best_device()
+        self.config = config = configuration.load(self.folder / CONFIG, expand=False)
+        torch.manual_seed(config.experiment.seed + self.world.rank)
+        random.seed(config.experiment.seed + self.world.rank)
         self.link.phase("preparing", reason="building the encoder")
-        encoder, notes = prepare.build_encoder(config)
-        store = FeatureStore(config, encoder, self.device)
-        plan = prepare.plan(config, store, self._silent_progress)
-        self.notes = [*self.attempt.notes, *notes, *plan.notes]
+        self.device = self.world.join()
+        encoder, self.notes = prepare.build_encoder(config)
+        store = prepare.store_for(config, encoder, self.device)
+        data: prepare.Data | None = None
+        try:
+            self._load_checkpoint()
+            if self.world.leads:
+                data = self._data(store)
+        finally:
+            shared = self.world.share(data)
+        if shared is None:
+            raise _Stopped("rank 0 could not prepare")  # it has said why
+        self.data = shared
+        self._count(len(shared.train))
+        self.learner = Learner(config, shared, encoder, store, self.world, self.device)
+        self._restore()
+
+    def _data(self, store: WindowStore) -> prepare.Data:
+        planned = prepare.plan(self.config, store, self._silent_progress)
+        self.notes = [*self.attempt.notes, *self.notes, *planned.notes]
         for note in self.notes:
-            print(note, flush=True)
-        self._load_checkpoint()
-        self._count(plan.windows["train"])
+            self._say(note)
+        self._count(planned.windows["train"])
         self._begin()
-        data = prepare.features(config, store, plan.entries, self._progress, lambda text: print(text, flush=True))
-        self.data = data
-        if len(data.train) != plan.windows["train"]:  # a file kept less than its header promised
-            said = f"{len(data.train):,} train windows were read, the headers promised {plan.windows['train']:,}"
-            print(said, flush=True)
+        data = prepare.windows(self.config, store, planned, self._progress, self._say)
+        if len(data.train) != planned.windows["train"]:  # a file kept less than its header promised
+            said = f"{len(data.train):,} train windows were read, the headers promised {planned.windows['train']:,}"
+            self._say(said)
             if self._count(len(data.train)):
                 self.notes.append(said)
                 self._begin()
-        self._build()
+        return data
 
     def _count(self, windows: int) -> bool:
         """Steps an epoch and in all, and the schedule over them; True if they changed."""
         training = self.config.training
-        batches = -(-windows // self.config.data.batch_size)
+        batches = -(-windows // (self.config.data.batch_size * self.world.size))
         per_epoch = max(1, -(-batches // training.gradient_accumulation_steps))
         changed = per_epoch != getattr(self, "steps_per_epoch", None)
         self.steps_per_epoch, self.total = per_epoch, per_epoch * training.max_epochs
@@ -119,16 +142,23 @@ class Trainer:
         return changed
 
     def _load_checkpoint(self) -> None:
+        """What can be held against the configuration before anything long begins."""
         self.state: dict[str, Any] | None = None
-        if self.attempt.checkpoint is None:
+        name = self.attempt.checkpoint
+        if name is None:
             return
-        self.state = checkpoints.load(self.folder / self.attempt.checkpoint)
-        self.step = int(self.state["step"])
-        was, now = self.state["config_hash"], config_hash(self.config)
+        self.state = state = checkpoints.load(self.folder / name)
+        self.step = int(state["step"])
+        was, now = state["config_hash"], configuration.training_hash(self.config)
         if was != now:
             raise CheckpointError(
-                f"{self.folder / CONFIG} has changed since {self.attempt.checkpoint} (hash {was}, now {now}); "
+                f"{self.folder / CONFIG} has changed since {name} (hash {was}, now {now}); "
                 "restore it, or start a fresh run with the new one"
+            )
+        if state["world_size"] != self.world.size:
+            raise CheckpointError(
+                f"{name} was trained by {state['world_size']} process(es), now there are {self.world.size}: batches "
+                "and random states would differ; set distributed as it was, or start a fresh run"
             )
 
     def _begin(self) -> None:
@@ -137,9 +167,8 @@ class Trainer:
         restored = None
         if state is not None:
             restored = {"step": state["step"], "position": state["position"], "total_steps": state["total_steps"]}
-        inject = config.inject
         target = {"auroc": config.target_metrics.auroc} if config.target_metrics.auroc is not None else None
-        self.log.append(
+        self._write(
             Run(
                 time=time.time(),
                 run_id=self.folder.name,
@@ -151,7 +180,7 @@ class Trainer:
                 epochs=config.training.max_epochs,
                 batch_size=config.data.batch_size,
                 accumulate=config.training.gradient_accumulation_steps,
-                world_size=1,
+                world_size=self.world.size,
                 schedule=as_dict(self.schedule),
                 target=target,
                 expected=configuration.expected_rates(config) or None,
@@ -160,21 +189,16 @@ class Trainer:
                 restored=restored,
                 overrides=self.attempt.overrides,
                 command=self.attempt.command,
-                inject=inject,
+                inject=config.inject,
                 detectors=dict(config.detectors),
                 notes=self.notes,
                 seed=config.experiment.seed,
-                pid=os.getpid(),
-                host=socket.gethostname(),
-                versions={
-                    "eegwatch": __version__,
-                    "python": sys.version.split()[0],
-                    "torch": str(torch.__version__),
-                    "numpy": np.__version__,
-                },
+                config=msgspec.to_builtins(config),
+                argv=self.attempt.argv,
+                **provenance.of_this_process(),
             )
         )
-        self.log.sync()
+        self._sync()
 
     def _silent_progress(self, what: str, done: int, total: int) -> None:
         """Progress before the `run` record, which must be the attempt's first line: told to the supervisor alone."""
@@ -186,7 +210,7 @@ class Trainer:
         self.link.tick(self.step, f"{what}: {done} of {total}")
         if done == total or time.monotonic() - self._progress_at > PROGRESS_EVERY_S:
             self._progress_at = time.monotonic()
-            self.log.append(Progress(time=time.time(), what=what, done=done, total=total))
+            self._write(Progress(time=time.time(), what=what, done=done, total=total))
 
     def _obey_while_preparing(self) -> None:
         order = self.link.order()
@@ -196,90 +220,97 @@ class Trainer:
             raise _Stopped(order.reason)
         self.link.put_back(order)  # a checkpoint is possible once there is a model
 
-    def _build(self) -> None:
-        config, data, state = self.config, self.data, self.state
-        if state is not None and state["data_hash"] != data.hash():
-            raise CheckpointError(
-                f"{config.data.root_dir} is not the corpus that {self.attempt.checkpoint} was trained on: files, "
-                "labels or windows differ; restore it, or start a fresh run"
-            )
-        self.x = torch.from_numpy(data.train.x).to(self.device)
-        self.y = torch.from_numpy(data.train.y).to(self.device)
-        self.mean = torch.from_numpy(data.mean).to(self.device)
-        self.std = torch.from_numpy(data.std).to(self.device)
-        self.model = Probe(config.model.probe, data.train.x.shape[1]).to(self.device)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=self._rate(1), weight_decay=config.training.optimizer.weight_decay
-        )
-        self.weight = None
-        if config.training.weighted_loss:
-            share = np.bincount(data.train.y, minlength=2)
-            self.weight = torch.tensor(share.sum() / (2 * share), dtype=torch.float32, device=self.device)
+    def _restore(self) -> None:
+        """The learner as the checkpoint left it; or as it begins."""
+        config, state, learner = self.config, self.state, self.learner
         self.best, self.waited = -np.inf, 0
-        self.best_path: str | None = None
+        self.ranking: list[tuple[float, str]] = []
+        if learner.span is not None:
+            if state is None:
+                learner.standardise_by_sample()
+            self._say_cost()
         if state is not None:
-            self.model.load_state_dict(state["probe"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.best, self.waited, self.best_path = state["best"], state["waited"], state["best_path"]
-            torch.set_rng_state(state["rng"]["torch"])
-            random.setstate(_tuples(state["rng"]["python"]))
-            if self.device.type == "cuda" and "cuda" in state["rng"]:
-                torch.cuda.set_rng_state_all(state["rng"]["cuda"])
-        self.injected = torch_scheduler(self.declared, self.optimizer) if config.inject else None
+            name = str(self.attempt.checkpoint)
+            if state["data_hash"] != self.data.hash():
+                raise CheckpointError(
+                    f"{config.data.root_dir} is not the corpus that {name} was trained on: files, labels, windows or "
+                    "features differ; restore it, or start a fresh run"
+                )
+            if state["steps_per_epoch"] != self.steps_per_epoch or state["sampler"]["seed"] != config.experiment.seed:
+                raise CheckpointError(f"{name}: the epoch is another one: its order of windows cannot be restored")
+            learner.restore(state, name)
+            self.best, self.waited = state["best"], state["waited"]
+            self.ranking = [(float(value), str(path)) for value, path in state["ranking"]]
+        self.injected = torch_scheduler(self.declared, learner.optimizer) if config.inject else None
+
+    def _say_cost(self) -> None:
+        """What training through the backbone costs here: measured on one batch, before the first step."""
+        seconds = self.learner.seconds_a_step(self._windows_a_step)
+        hours = seconds * self.steps_per_epoch / 3600
+        windows = self._windows_a_step / seconds
+        said = (
+            f"every step runs the backbone: {seconds:.2f} s ({windows:.1f} windows/s), about {hours:.1f} h an epoch; "
+            "with a frozen backbone and no channel adapter, features are computed once and a step takes milliseconds"
+        )
+        self._say(said)
+        if self.world.leads:
+            self.notes.append(said)
+            self._begin()
 
     # ---- the loop ----
+
+    @property
+    def _windows_a_step(self) -> int:
+        training = self.config.training
+        return self.config.data.batch_size * self.world.size * training.gradient_accumulation_steps
 
     def _train(self) -> tuple[str, int]:
         """Returns (reason of the end, exit code)."""
         config, training = self.config, self.config.training
-        batch_windows = config.data.batch_size * training.gradient_accumulation_steps
-        share = training.val_check_interval
+        size, share = self._windows_a_step, training.val_check_interval
         eval_every = max(1, round(share * self.steps_per_epoch)) if share <= 1 else int(share)
         pace = 1 / training.pace_steps_per_s if training.pace_steps_per_s else 0.0
         self._saved_at = self._synced_at = time.monotonic()
         self._saved_step = self.step  # resumed from there, or nothing to save yet
-        permutation, permuted_epoch = None, -1
         began, rate, taken = time.perf_counter(), 0.0, 0
         due = time.monotonic()
         self.link.phase("training", self.step)
         while self.step < self.total:
-            reason = self._obey()
-            if reason is not None:
-                return reason, 0
+            wish = self._wish()
             epoch, batch = divmod(self.step, self.steps_per_epoch)
-            if epoch != permuted_epoch or permutation is None:
-                permutation, permuted_epoch = self._permutation(epoch), epoch
-            rows = permutation[batch * batch_windows : (batch + 1) * batch_windows]
-            loss, grad_norm, lr, position = self._optimizer_step(rows)
+            which = self.learner.batch(epoch, batch, size)
+            lr, position = self._rate_and_position(self.step + 1)
+            part, grad_norm, used = self.learner.step(which, lr)
+            loss, wish = self.world.sum([part, wish])
             self.step += 1
             now = time.perf_counter()
-            speed = len(rows) / max(now - began, 1e-9)
+            speed = len(which) / max(now - began, 1e-9)
             taken += 1
             rate = speed if taken <= 2 else 0.9 * rate + 0.1 * speed  # the first step warms caches up
             began = now
-            self.log.append(
-                Step(
-                    time=time.time(),
-                    step=self.step,
-                    epoch=epoch,
-                    batch=batch + 1,
-                    lr=lr,
-                    position=position,
-                    loss=loss,
-                    grad_norm=grad_norm,
-                    samples_per_s=rate,
+            if self._log is not None:
+                self._log.append(
+                    Step(
+                        time=time.time(),
+                        step=self.step,
+                        epoch=epoch,
+                        batch=batch + 1,
+                        lr=used,
+                        position=position,
+                        loss=loss,
+                        grad_norm=grad_norm,
+                        samples_per_s=rate,
+                    )
                 )
-            )
             if self.step % config.logging.log_every_n_steps == 0:
-                print(
+                self._say(
                     f"epoch {epoch + 1}/{training.max_epochs} step {self.step}/{self.total} "
-                    f"loss {loss:.4f} lr {lr!r} grad_norm {grad_norm:.3f}",
-                    flush=True,
+                    f"loss {loss:.4f} lr {used!r} grad_norm {grad_norm:.3f}"
                 )
             if self.injected is not None and batch + 1 == self.steps_per_epoch:
                 self.injected.step()  # the historical bug, on purpose: once an epoch
             self.link.tick(self.step)
-            ended = self._housekeeping(epoch, eval_every)
+            ended = self._housekeeping(epoch, eval_every) or self._obey(wish)
             if ended is not None:
                 return ended, 0
             if pace:
@@ -288,76 +319,62 @@ class Trainer:
         self._finish()
         return "completed", 0
 
-    def _rate(self, step: int) -> float:
-        return float(rate_at(self.schedule, step, self.steps_per_epoch))
+    def _rate_and_position(self, step: int) -> tuple[float | None, float]:
+        """What step n uses: (rate to set, schedule position). An injected scheduler sets the rate itself."""
+        if self.injected is not None:
+            return None, float(self.injected.last_epoch)
+        position = position_at(self.schedule, step, self.steps_per_epoch)
+        return float(rate_at(self.schedule, step, self.steps_per_epoch)), float(position)
 
-    def _optimizer_step(self, rows: Tensor) -> tuple[float, float, float, float]:
-        """One optimizer step over the given windows: (loss, gradient norm, rate used, position)."""
-        n = self.step + 1
-        if self.injected is None:
-            position = float(position_at(self.schedule, n, self.steps_per_epoch))
-            for group in self.optimizer.param_groups:
-                group["lr"] = self._rate(n)
-        else:
-            position = float(self.injected.last_epoch)
-        self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=self.device)
-        for micro in torch.split(rows, self.config.data.batch_size):
-            logits = self.model((self.x[micro].float() - self.mean) / self.std)
-            loss = F.cross_entropy(logits, self.y[micro], weight=self.weight) * (len(micro) / len(rows))
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
-        clip = self.config.training.gradient_clip_val
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), clip if clip else float("inf"))
-        lr = self.optimizer.param_groups[0]["lr"]
-        self.optimizer.step()
-        return float(total), float(norm), float(lr), position
+    def _wish(self) -> float:
+        """What rank 0 would have all do after this step: the supervisor's order, or a checkpoint that is due."""
+        self._order = self._order or self.link.order()
+        if self._order is not None:
+            return STOP if self._order.order == "stop" else SAVE
+        late = time.monotonic() - self._saved_at > self.config.training.checkpoint_minutes * 60
+        return SAVE if late and self.world.leads else NOTHING
 
-    def _permutation(self, epoch: int) -> Tensor:
-        generator = torch.Generator().manual_seed(self.config.experiment.seed * 1_000_003 + epoch)
-        return torch.randperm(len(self.data.train), generator=generator).to(self.device)
-
-    def _obey(self) -> str | None:
-        """Carry out what the supervisor ordered; a reason ends the attempt, with a checkpoint."""
-        while (order := self.link.order()) is not None:
-            if order.order == "stop":
-                self._save()
-                return order.reason
-            self._save(command=order.command)
-            self.link.phase("training", self.step)
+    def _obey(self, wish: float) -> str | None:
+        """Carry out what rank 0 wished; a reason ends the attempt, with a checkpoint."""
+        if wish == NOTHING:
+            return None
+        order, self._order = self._order, None
+        if wish == STOP:
+            self._save()
+            return order.reason if order is not None else "stopped"
+        self._save(command=order.command if order is not None else None, ordered=True)
+        self.link.phase("training", self.step)
         return None
 
     def _housekeeping(self, epoch: int, eval_every: int) -> str | None:
-        """What is due after a step: evaluation, checkpoint, system figures, log on disk. A reason ends the attempt."""
+        """What is due after a step: evaluation, system figures, log on disk. A reason ends the attempt."""
         if (system := self.vitals.due(self.step)) is not None:
-            self.log.append(system)
+            self._write(system)
         now = time.monotonic()
         if now - self._synced_at > SYNC_EVERY_S:
             self._synced_at = now
-            self.log.sync()
-        if self.step % eval_every == 0 and len(self.data.val):
-            return self._validate(epoch)
-        if now - self._saved_at > self.config.training.checkpoint_minutes * 60:
-            self._save()
-            self.link.phase("training", self.step)
+            self._sync()
+        if self.step % eval_every == 0 and self.data.val is not None:
+            return self._validate(self.data.val, epoch)
         return None
 
     # ---- evaluation, checkpoints, the end ----
 
-    def _validate(self, epoch: int) -> str | None:
+    def _validate(self, val: Windows, epoch: int) -> str | None:
         self.link.phase("evaluating", self.step)
-        scores = self._evaluate(self.data.val, "val", epoch)
+        scores = self._evaluate(val, "val", epoch)
         stopping = self.config.training.early_stopping
         monitor = stopping.monitor if stopping else "val_auroc"
         value = {"val_auroc": scores.auroc, "val_balanced_accuracy": scores.balanced_accuracy, "val_loss": scores.loss}
         signed = float(value[monitor] or 0.0) * (-1 if stopping and stopping.mode == "min" else 1)
         improved = signed > self.best + (stopping.min_delta if stopping else 0.0)
         self.best, self.waited = (signed, 0) if improved else (self.best, self.waited + 1)
-        self._save(best=improved)
+        name, top_k = checkpoints.name_of(self.step), self.config.logging.save_top_k
+        self.ranking = checkpoints.ranked(self.ranking, signed, name, top_k)
+        self._save(best=improved, ordered=True)
         target = self.config.target_metrics.auroc
         if self.config.training.stop_at_target and target is not None and float(scores.auroc or 0) >= target:
-            print(f"target reached: AUROC {scores.auroc:.4f} of {target}", flush=True)
+            self._say(f"target reached: AUROC {scores.auroc:.4f} of {target}")
             self._test(epoch)
             return "completed"
         if stopping and self.waited > stopping.patience:
@@ -367,64 +384,38 @@ class Trainer:
         return None
 
     def _finish(self) -> None:
-        epoch = self.config.training.max_epochs - 1
-        if self._saved_step != self.step:
-            self._save()
-        self._test(epoch)
+        self._save()
+        self._test(self.config.training.max_epochs - 1)
 
     def _test(self, epoch: int) -> None:
         """The official evaluation set, reported once, at the end: it steers nothing."""
         self.link.phase("evaluating", self.step)
         self._evaluate(self.data.test, "eval", epoch)
 
-    def _evaluate(self, data: Features, split: str, epoch: int) -> Eval:
-        self.model.eval()
-        with torch.inference_mode():
-            parts = []
-            for begin in range(0, len(data), EVAL_BATCH):
-                x = torch.from_numpy(data.x[begin : begin + EVAL_BATCH]).to(self.device).float()
-                parts.append(self.model((x - self.mean) / self.std))
-                self.link.tick(self.step)
-            logits = torch.cat(parts).cpu()
-        y = torch.from_numpy(data.y)
-        margin = logits[:, 1] - logits[:, 0]
-        recordings = torch.from_numpy(data.recording).long()
-        votes = torch.zeros(len(data.names)).index_add_(0, recordings, margin)
-        size = torch.bincount(recordings, minlength=len(data.names))
-        labels = torch.zeros(len(data.names), dtype=torch.long).index_copy_(0, recordings, y)
-        scores = Eval(
-            time=time.time(),
-            step=self.step,
-            epoch=epoch,
-            split=split,
-            loss=finite(float(F.cross_entropy(logits, y))),
-            auroc=finite(float(binary_auroc(margin.sigmoid(), y))),
-            balanced_accuracy=finite(float(multiclass_accuracy(logits.argmax(1), y, num_classes=2, average="macro"))),
-            n=len(data),
-            recording_auroc=finite(float(binary_auroc((votes / size).sigmoid(), labels))),
-        )
-        self.log.append(scores)
-        print(
-            f"{split}: step {self.step} AUROC {scores.auroc} balanced accuracy {scores.balanced_accuracy}", flush=True
-        )
+    def _evaluate(self, windows: Windows, split: str, epoch: int) -> Eval:
+        logits = self.learner.logits(windows, lambda: self.link.tick(self.step))
+        scores = score(logits, windows, split, self.step, epoch)
+        self._write(scores)
+        self._say(f"{split}: step {self.step} AUROC {scores.auroc} balanced accuracy {scores.balanced_accuracy}")
         return scores
 
-    def _save(self, *, best: bool = False, command: str | None = None) -> None:
-        """A checkpoint: the log durable first, then the file, then its record."""
-        if self._saved_step == self.step and not best and command is None:
+    def _save(self, *, best: bool = False, command: str | None = None, ordered: bool = False) -> None:
+        """A checkpoint: the log durable first, then the file, then its record. One that is there is not made again."""
+        if self._saved_step == self.step and not ordered:
             return
         self.link.phase("checkpointing", self.step)
-        self.log.sync()
-        if best:
-            self.best_path = checkpoints.name_of(self.step)
-        state = {
+        self._sync()
+        learned = self.learner.state()  # of all processes
+        self._saved_at, self._saved_step = time.monotonic(), self.step
+        if not self.world.leads:
+            return
+        epoch = self.step // self.steps_per_epoch
+        state = learned | {
             "version": checkpoints.VERSION,
             "run_id": self.folder.name,
             "attempt": self.attempt.attempt,
-            "probe": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
             "step": self.step,
-            "epoch": self.step // self.steps_per_epoch,
+            "epoch": epoch,
             "batch": self.step % self.steps_per_epoch,
             "position": float(self.injected.last_epoch) if self.injected is not None else float(self.step),
             "total_steps": self.total,
@@ -432,32 +423,20 @@ class Trainer:
             "schedule": msgspec.json.encode(as_dict(self.schedule)).decode(),
             "overrides": self.attempt.overrides,
             "sampler": {"seed": self.config.experiment.seed},
-            "standardiser": {"mean": self.mean.cpu(), "std": self.std.cpu()},
             "best": float(self.best),
-            "best_path": self.best_path,
+            "ranking": [[value, path] for value, path in self.ranking],
             "waited": self.waited,
-            "rng": self._rng(),
-            "config_hash": config_hash(self.config),
+            "world_size": self.world.size,
+            "config_hash": configuration.training_hash(self.config),
             "data_hash": self.data.hash(),
         }
         path, sha256 = checkpoints.save(self.folder, self.step, state)
-        self._saved_at, self._saved_step = time.monotonic(), self.step
-        epoch = self.step // self.steps_per_epoch
-        self.log.append(
-            Checkpoint(
-                time=time.time(), step=self.step, epoch=epoch, path=path, best=best, sha256=sha256, command=command
-            )
+        saved = Checkpoint(
+            time=time.time(), step=self.step, epoch=epoch, path=path, best=best, sha256=sha256, command=command
         )
-        self.log.sync()
-        keep = {self.best_path} if self.best_path else set()
-        checkpoints.prune(self.folder, self.config.logging.save_top_k, keep)
-
-    def _rng(self) -> dict[str, Any]:
-        """All random states in forms that weights-only loading accepts."""
-        state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
-        if self.device.type == "cuda":
-            state["cuda"] = torch.cuda.get_rng_state_all()
-        return state
+        self._write(saved)
+        self._sync()
+        checkpoints.prune(self.folder, {name for _, name in self.ranking})
 
 
 class _Stopped(Exception):
@@ -466,20 +445,3 @@ class _Stopped(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
-
-
-def config_hash(config: Config) -> str:
-    """Hash of what training depends on: not of workers, paces, log intervals or the guard."""
-    tree = msgspec.to_builtins(config)
-    for name in ("num_workers", "pin_memory", "persistent_workers", "prefetch_factor", "cache_dir"):
-        del tree["data"][name]
-    for name in ("checkpoint_minutes", "pace_steps_per_s"):
-        del tree["training"][name]
-    for name in ("logging", "guard", "detectors", "expected", "target_metrics", "inject", "experiment"):
-        del tree[name]
-    tree["seed"] = config.experiment.seed
-    return hashlib.sha256(msgspec.json.encode(tree, order="sorted")).hexdigest()[:16]
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value

@@ -1,22 +1,31 @@
-"""From a configuration to tensors: corpus, split, frozen features, standardiser. Long, resumable, with progress."""
+"""From a configuration to windows: corpus, split, frozen features, standardiser. Long, resumable, with progress."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import mne
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from eegpt_daemon.eeg import synthetic
-from eegpt_daemon.eeg.corpus import CorpusError, Entry, counts, index, with_validation
-from eegpt_daemon.eeg.features import Features, FeatureStore, Rejected, standardiser
-from eegpt_daemon.eeg.recording import wanted_channels
-from eegpt_daemon.model.encoder import PATCH, Encoder
-from eegwatch.run.config import Config, ConfigError
+from eegpt_daemon.eeg.corpus import (
+    CorpusError,
+    Entry,
+    Rejected,
+    counts,
+    index,
+    misnamed,
+    with_validation,
+    without_eval_subjects,
+)
+from eegpt_daemon.eeg.features import FeatureStore, SignalStore, Windows, WindowStore, standardiser
+from eegpt_daemon.eeg.recording import header_samples, wanted_channels
+from eegpt_daemon.model.encoder import Encoder
+from eegwatch.run.config import Config
 
 ENCODER_SEED = 1  # of a preset's random weights: apart from experiment.seed, so that a seed sweep keeps its features
 Report = Callable[[str, int, int], None]
@@ -24,34 +33,37 @@ Report = Callable[[str, int, int], None]
 
 @dataclass
 class Plan:
-    """What will be trained on, known from the headers before anything long begins."""
+    """What will be trained on, known from the headers before anything long begins. `bytes_to_write`: of cache."""
 
     entries: list[Entry]
     windows: dict[str, int]
+    bytes_to_write: int
     notes: list[str]
+    misnamed: list[Rejected]
 
 
 @dataclass
 class Data:
-    """Features of the three splits and the train statistics that standardise them."""
+    """Windows of the three splits, and the train statistics that standardise features (None: through the backbone)."""
 
-    train: Features
-    val: Features
-    test: Features
-    mean: NDArray[np.float32]
-    std: NDArray[np.float32]
-    rejected: list[Rejected]
+    train: Windows
+    val: Windows | None
+    test: Windows
+    mean: NDArray[np.float32] | None
+    std: NDArray[np.float32] | None
 
     def hash(self) -> str:
-        return f"{self.train.hash()}-{self.val.hash()}"
+        return f"{self.train.hash()}-{self.val.hash() if self.val else 'none'}"
+
+
+def through_backbone(config: Config) -> bool:
+    """Whether something before or in the encoder is trained, so that features change at every step."""
+    return config.model.probe.use_channel_adapter or not config.model.backbone.freeze
 
 
 def build_encoder(config: Config) -> tuple[Encoder, list[str]]:
     """The frozen encoder, and what a reader of the log must know about it."""
     backbone = config.model.backbone
-    if not backbone.freeze or config.model.probe.use_channel_adapter:
-        key = "model.backbone.freeze: false" if not backbone.freeze else "model.probe.use_channel_adapter: true"
-        raise ConfigError(f"{key} trains through the backbone, and this version trains on frozen features only")
     channels = wanted_channels(config.data)
     if backbone.checkpoint_path:
         return Encoder.from_checkpoint(Path(backbone.checkpoint_path), channels), []
@@ -59,63 +71,80 @@ def build_encoder(config: Config) -> tuple[Encoder, list[str]]:
     return Encoder.preset(backbone.preset, channels, ENCODER_SEED), [note]
 
 
-def plan(config: Config, store: FeatureStore, report: Report) -> Plan:
+def store_for(config: Config, encoder: Encoder, device: torch.device) -> WindowStore:
+    """Features where the encoder stays as it is, else signals."""
+    return SignalStore(config) if through_backbone(config) else FeatureStore(config, encoder, device)
+
+
+def plan(config: Config, store: WindowStore, report: Report) -> Plan:
     """Make the synthetic corpus if one is asked for, index it, split it, and count the windows from the headers."""
-    root, notes = Path(config.data.root_dir), list[str]()
-    if config.data.synthetic is not None:
+    root, notes, data = Path(config.data.root_dir), list[str](), config.data
+    if data.synthetic is not None:
         if not root.exists():
             try:
-                synthetic.make_corpus(
-                    root, config.data.synthetic, lambda d, t: report("making the synthetic corpus", d, t)
-                )
+                synthetic.make_corpus(root, data.synthetic, lambda d, t: report("making the synthetic corpus", d, t))
             except OSError as error:
                 raise CorpusError(f"data.root_dir: {root} cannot be made: {error}") from None
         notes.append("corpus: SYNTHETIC signals in real EDF files; its AUROC says nothing about EEGPT or patients")
-    entries = with_validation(index(root, config.data.labels), config.data.val_fraction, config.experiment.seed)
-    windows = {"train": 0, "val": 0, "eval": 0}
+    names = data.log_file_names or data.synthetic is not None
+    entries, dropped = without_eval_subjects(index(root, data.labels, names=names))
+    if dropped:
+        notes.append(f"{dropped} training files left out: their subjects are in the official evaluation set too")
+    entries = with_validation(entries, data.val_fraction, config.experiment.seed)
+    store.open()
+    windows, rows, missing = {"train": 0, "val": 0, "eval": 0}, 0, 0
     for done, entry in enumerate(entries, 1):
-        windows[entry.split] += _count(entry, store)
+        known = store.known_windows(entry)
+        samples = 0
+        if known is None or store.rows_in(1) == 1:  # one row a sample: the header says how many either way
+            samples = header_samples(entry.path, store.rate)
+        windows[entry.split] += store.windows_in(samples) if known is None else known
+        rows += store.rows_in(samples) if samples else known or 0
+        missing += store.rows_in(samples) if known is None else 0
         report("reading EDF headers", done, len(entries))
-    for split, table in counts(entries, config.data.labels).items():
-        said = f"{split}: " + ", ".join(f"{table[name]} {name}" for name in config.data.labels) + " recordings"
+    for split, table in counts(entries, data.labels).items():
+        said = f"{split}: " + ", ".join(f"{table[name]} {name}" for name in data.labels) + " recordings"
         notes.append(f"{said} of {table['subjects']} subjects, {windows[split]:,} windows")
-    return Plan(entries, windows, notes)
+    notes += _as_expected(config, windows)
+    bytes_to_write = (missing + (rows if missing else 0)) * store.store.width * 2
+    return Plan(entries, windows, bytes_to_write, notes, misnamed(root, data.labels, names=names))
 
 
-def _count(entry: Entry, store: FeatureStore) -> int:
-    """Windows of a recording: exact from its shard, else what its header promises."""
-    shard = store.shard(entry)
-    if shard.exists():
-        try:
-            return int(np.load(shard, mmap_mode="r").shape[0])
-        except (ValueError, EOFError, OSError):
-            pass  # a damaged shard is computed again by prepare; until then the header speaks
-    try:
-        header = mne.io.read_raw_edf(entry.path, preload=False, verbose="ERROR")
-    except (ValueError, OSError, RuntimeError, NotImplementedError, IndexError):
-        return 0  # prepare will reject it, by name and reason
-    samples = round(header.n_times * store.rate / header.info["sfreq"])
-    return int(max(0, (samples // PATCH - store.window // PATCH) // (store.stride // PATCH) + 1))
+def _as_expected(config: Config, windows: dict[str, int]) -> list[str]:
+    notes = []
+    official = {"train_windows": windows["train"] + windows["val"], "eval_windows": windows["eval"]}
+    for key, number in official.items():
+        meant = getattr(config.expected, key)
+        if meant is not None:
+            verdict = "as expected" if meant == number else f"but expected.{key} is {meant:,}"
+            notes.append(f"official {key.replace('_', ' ')}: {number:,}, {verdict}")
+    return notes
 
 
-def features(
-    config: Config, store: FeatureStore, entries: list[Entry], report: Report, note: Callable[[str], None]
-) -> Data:
-    """Compute what is missing and gather all splits. Without a validation share, `val` is empty."""
-    rejected = store.prepare(entries, lambda done, total: report("features", done, total), note)
-    train = store.gather(entries, "train", rejected)
-    test = store.gather(entries, "eval", rejected)
-    if config.data.val_fraction > 0:
-        val = store.gather(entries, "val", rejected)
-    else:
-        val = Features(train.x[:0], train.y[:0], train.recording[:0])
-    mean, std = standardiser(train.x)
-    return Data(train, val, test, mean, std, rejected)
+def windows(config: Config, store: WindowStore, planned: Plan, report: Report, note: Callable[[str], None]) -> Data:
+    """Compute what is missing and gather all splits. Raises CorpusError: too many faulty files, a full disk."""
+    entries = planned.entries
+    free = shutil.disk_usage(store.folder).free
+    if planned.bytes_to_write > free:
+        raise CorpusError(
+            f"data.cache_dir: {store.folder.parent}: {free / 1e9:.1f} GB free, the cache needs "
+            f"{planned.bytes_to_write / 1e9:.1f} GB; write a folder on a larger disk"
+        )
+    what = "signals" if isinstance(store, SignalStore) else "features"
+    rejected = store.prepare(entries, lambda done, total: report(what, done, total), note, planned.misnamed)
+    pack = store.pack(entries, rejected, report, note)
+    train = store.gather(pack, entries, "train", rejected)
+    test = store.gather(pack, entries, "eval", rejected)
+    val = store.gather(pack, entries, "val", rejected) if config.data.val_fraction > 0 else None
+    mean, std = (None, None) if isinstance(store, SignalStore) else standardiser(train)
+    if rejected:
+        note(f"{len(rejected)} recordings are left out, by name in {store.folder / 'recordings.tsv'}")
+    return Data(train, val, test, mean, std)
 
 
-def best_device() -> torch.device:
+def best_device(local_rank: int = 0) -> torch.device:
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        return torch.device("cuda", local_rank % torch.cuda.device_count())
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")

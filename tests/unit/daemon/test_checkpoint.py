@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from eegpt_daemon.trainer.checkpoint import VERSION, CheckpointError, load, name_of, prune, save, step_of
+from eegpt_daemon.trainer.checkpoint import NEEDED, VERSION, CheckpointError, load, name_of, prune, ranked, save, step_of
 
 
 def state(step: int) -> dict[str, object]:
-    return {
+    return dict.fromkeys(NEEDED, 0) | {
         "version": VERSION,
         "step": step,
         "probe": {"w": torch.arange(6.0)},
@@ -55,13 +55,29 @@ def test_a_checkpoint_that_is_none_is_refused_in_one_line(tmp_path: Path, damage
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
-def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
+def test_a_checkpoint_that_lacks_something_is_refused_by_its_name(tmp_path: Path) -> None:
+    whole = state(5)
+    del whole["rng"], whole["sampler"]
+    path = tmp_path / save(tmp_path, 5, whole)[0]
+    with pytest.raises(CheckpointError, match="lacks sampler, rng"):
+        load(path)
+
+
+def test_the_best_are_ranked_and_the_newer_wins_a_tie() -> None:
+    ranking: list[tuple[float, str]] = []
+    for value, name in [(0.7, "a"), (0.9, "b"), (0.8, "c"), (0.9, "d"), (0.1, "e")]:
+        ranking = ranked(ranking, value, name, 3)
+    assert ranking == [(0.9, "d"), (0.9, "b"), (0.8, "c")]
+    assert ranked(ranking, 0.95, "d", 3) == [(0.95, "d"), (0.9, "b"), (0.8, "c")]
+
+
+def test_the_newest_two_and_the_best_are_kept(tmp_path: Path) -> None:
     for step in range(10, 80, 10):
         save(tmp_path, step, state(step))
     (tmp_path / "checkpoints" / ".step-00000099.pt.1.tmp").write_bytes(b"half")
-    prune(tmp_path, 3, {name_of(20)})
+    prune(tmp_path, {name_of(20)})
     kept = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
-    assert kept == [Path(name_of(s)).name for s in (20, 50, 60, 70)]
+    assert kept == [Path(name_of(s)).name for s in (20, 60, 70)]
 
 
 def test_step_numbers_are_read_off_names_of_any_length() -> None:

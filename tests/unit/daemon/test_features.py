@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from eegpt_daemon.eeg.corpus import CorpusError, index, with_validation
-from eegpt_daemon.eeg.features import FeatureStore, standardiser
+from eegpt_daemon.eeg.features import FeatureStore, statistics_of
 from eegpt_daemon.eeg.recording import read, wanted_channels
 from eegpt_daemon.model.encoder import Encoder
 from eegwatch.run.config import Config, load
@@ -122,8 +122,9 @@ def test_too_many_unusable_recordings_stop_the_run_before_it_starts(config: Conf
 
 def test_constant_features_are_refused_with_the_likely_reason(config: Config) -> None:
     with pytest.raises(CorpusError, match=r"hardly vary .* data.scaling"):
-        standardiser(np.full((100, 8), 0.5, np.float16))
-    mean, std = standardiser(np.random.default_rng(0).normal(3, 2, (5000, 4)).astype(np.float16))
+        statistics_of(100, np.full(8, 50.0), np.full(8, 25.0))
+    x = np.random.default_rng(0).normal(3, 2, (5000, 4))
+    mean, std = statistics_of(len(x), x.sum(0), (x**2).sum(0))
     assert mean == pytest.approx([3] * 4, abs=0.2) and std == pytest.approx([2] * 4, abs=0.2)
 
 
@@ -131,9 +132,10 @@ def test_gathered_windows_carry_label_and_recording(config: Config) -> None:
     entries = with_validation(index(Path(config.data.root_dir), config.data.labels), 0.25, 1)
     store = store_for(config)
     rejected = store.prepare(entries, nothing, nothing)
-    val = store.gather(entries, "val", rejected)
+    pack = store.pack(entries, rejected, nothing, nothing)
+    val = store.gather(pack, entries, "val", rejected)
     mine = [e for e in entries if e.split == "val"]
     assert val.names == [e.relative for e in mine]
     for i, entry in enumerate(mine):
         assert set(val.y[val.recording == i]) == {entry.label}
-    assert val.hash() != store.gather(entries, "train", rejected).hash()
+    assert val.hash() != store.gather(pack, entries, "train", rejected).hash()

@@ -1,0 +1,81 @@
+"""Recordings read ahead by worker processes: torch's DataLoader over files, with the users' own keys for it.
+
+Blocks travel as numpy arrays through a pipe, not as shared-memory tensors: nothing is mapped, so WSL and containers
+with a small /dev/shm are safe. `data.num_workers: 0` reads in this process.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from eegpt_daemon.eeg.corpus import CorpusError, Entry
+from eegpt_daemon.eeg.recording import Unusable, read
+from eegwatch.run.config import Data
+
+
+@dataclass
+class Part:
+    """Something of the recording `entries[number]`: a block of signal, or its end (`reason`: it cannot be used)."""
+
+    number: int
+    block: NDArray[np.float32] | None = None
+    repairs: list[str] = field(default_factory=list)
+    reason: str | None = None
+
+
+class _Recordings(IterableDataset[Part]):
+    def __init__(self, entries: list[Entry], data: Data) -> None:
+        self.entries, self.data = entries, data
+
+    def __iter__(self) -> Iterator[Part]:
+        worker = get_worker_info()
+        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        for number in range(first, len(self.entries), step):
+            try:
+                recording = read(self.entries[number].path, self.data)
+                for block in recording.blocks():
+                    yield Part(number, block)
+                yield Part(number, repairs=recording.repairs)
+            except Unusable as error:
+                yield Part(number, reason=str(error))
+
+
+def blocks(entries: list[Entry], data: Data) -> Iterator[Part]:
+    """Every recording's blocks in order, then its end; recordings of different workers interleave.
+
+    Raises CorpusError when a worker process dies (the kernel's out-of-memory killer, mostly).
+    """
+    workers = min(data.num_workers, len(entries))
+    loader = DataLoader(
+        _Recordings(entries, data),
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        prefetch_factor=(data.prefetch_factor or 2) if workers else None,
+        worker_init_fn=_own_signals,
+        in_order=False,
+    )
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "worker" not in str(error):
+            raise
+        said = str(error).splitlines()[0]
+        raise CorpusError(f"{said}; with data.num_workers: 0 recordings are read in the trainer itself") from None
+
+
+def _as_it_is(part: Any) -> Any:
+    return part
+
+
+def _own_signals(worker: int) -> None:
+    """The trainer's handlers are not the workers': a stop is the trainer's to carry out, and it ends them."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
