@@ -1,4 +1,6 @@
-"""`eegpt-daemon`: start, status, stop, restart, resume, check, logs. Every action goes through the control file.
+"""`eegpt-daemon`: start, status, stop, restart, resume, check, prepare, join, logs.
+
+What changes a run goes through the control file.
 
 Exit codes: 0 done · 1 refused, failed, died, or already running · 2 wrong usage · 3 no daemon is running ·
 75 try again · 78 wrong configuration.
@@ -103,6 +105,14 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true")
     sub.add_argument("--steps-per-epoch", type=int, metavar="N", help="optimizer steps an epoch, where they are known")
     sub.set_defaults(action=check)
+    sub = command(
+        "prepare", "index, check and encode a corpus into the cache, without training: start then begins at once"
+    )
+    sub.add_argument("--config", type=Path, required=True, metavar="PATH")
+    sub.set_defaults(action=prepare)
+    sub = command("join", "on a further node: take part in the runs of the daemon whose log root this is")
+    sub.add_argument("--node-rank", type=int, required=True, metavar="N", help="1 … nnodes - 1; the daemon's is node 0")
+    sub.set_defaults(action=join)
     sub = command("logs", "print what the trainer printed")
     sub.add_argument("-f", "--follow", action="store_true", help="go on as it grows")
     sub.set_defaults(action=show_logs)
@@ -310,6 +320,31 @@ def check(arguments: argparse.Namespace, logs: Path) -> int:
     outcome = preflight(arguments.config, arguments.steps_per_epoch)
     print(json.dumps(outcome.as_dict()) if arguments.json else outcome.text())
     return OK if outcome.ok else FAILED
+
+
+def prepare(arguments: argparse.Namespace, logs: Path) -> int:
+    """0 ready, 78 a configuration or corpus that cannot be trained on, 130 interrupted (what is done is kept)."""
+    require_heavy()
+    from eegpt_daemon.preparation import prepare_alone
+    from eegpt_daemon.trainer.loop import USER_ERRORS
+
+    try:
+        prepare_alone(arguments.config)
+    except USER_ERRORS as error:
+        raise Refused(str(error), WRONG_CONFIG) from None
+    except KeyboardInterrupt:
+        raise Refused("interrupted; what is done is kept, the same command goes on from there", 130) from None
+    return OK
+
+
+def join(arguments: argparse.Namespace, logs: Path) -> int:
+    """Start this node's trainer processes for every attempt of the daemon, until the daemon ends."""
+    require_heavy()
+    from eegpt_daemon.process import join_attempts
+
+    if arguments.node_rank < 1:
+        raise Refused("--node-rank: 1 or more; node 0 is the daemon's, started with eegpt-daemon start", USAGE)
+    return join_attempts(logs.resolve(), arguments.node_rank, lambda text: print(text, flush=True))
 
 
 def show_logs(arguments: argparse.Namespace, logs: Path) -> int:

@@ -226,12 +226,13 @@ def _loop(config: Config) -> list[Problem]:
 def _model(config: Config) -> list[Problem]:
     found: list[Problem] = []
     backbone, probe, data = config.model.backbone, config.model.probe, config.data
-    if not backbone.freeze:
-        message = "training through the backbone is not built: the probe trains on frozen features"
-        found.append(Problem(ERROR, "model.backbone.freeze", message, "freeze: true"))
-    if probe.use_channel_adapter:
-        message = "an adapter before the backbone cannot train on frozen features"
-        found.append(Problem(ERROR, "model.probe.use_channel_adapter", message, "use_channel_adapter: false"))
+    width = 512 if backbone.checkpoint_path else WIDTHS[backbone.preset]
+    through = [("model.backbone.freeze", "freeze: true")] if not backbone.freeze else []
+    through += [("model.probe.use_channel_adapter", "use_channel_adapter: false")] if probe.use_channel_adapter else []
+    for key, write in through:
+        cost = "20 GFLOP a window, 7 windows/s on two cores" if width == 512 else "200 windows/s on two cores"
+        message = f"every step runs the backbone ({cost}); frozen features are computed once"
+        found.append(Problem(WARNING, key, message, f"{write}, unless it is meant"))
     if data.sampling_rate != 256:
         message = f"{data.sampling_rate} Hz: EEGPT's patches are 64 samples at 256 Hz"
         found.append(Problem(ERROR, "data.sampling_rate", message, "sampling_rate: 256"))
@@ -242,7 +243,6 @@ def _model(config: Config) -> list[Problem]:
             message = f"{seconds:g} s is not a whole number of patches of {patch:g} s"
             write = f"{key}: {max(1, round(seconds / patch)) * patch:g}"
             found.append(Problem(ERROR, f"data.{key}", message, write))
-    width = 512 if backbone.checkpoint_path else WIDTHS[backbone.preset]
     sizes = (width, 4 * width, 4 * width * round(data.window_duration / patch))
     if probe.input_dim is not None and probe.input_dim not in sizes:
         message = f"{probe.input_dim} is none of the sizes of this encoder: {', '.join(map(str, sizes))}"

@@ -10,16 +10,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import psutil
 
-from eegpt_daemon.trainer.attempt import Attempt, Order, Phase
+from eegpt_daemon.trainer.attempt import ORPHAN_PATIENCE_S, RUN_LOCK, Attempt, Order, Phase
+from eegwatch.run import config as configuration
 from eegwatch.run.config import Distributed
-from eegwatch.run.folder import TRAINER_LOG
+from eegwatch.run.control import daemon_pid, lock_holder
+from eegwatch.run.folder import CONFIG, TRAINER_LOG, newest_run
 
 STOP_GRACE_S = 30.0  # for the step, an evaluation and a checkpoint; then SIGTERM, which asks the same
+RENDEZVOUS = "attempt.json"
 TERM_GRACE_S = 15.0  # then SIGKILL: the last checkpoint is what is left
 
 
@@ -41,6 +45,31 @@ def launcher(distributed: Distributed, rendezvous: str, node_rank: int = 0) -> l
     ]
 
 
+def join_attempts(logs: Path, node_rank: int, say: Callable[[str], None]) -> int:
+    """Another node's part: its processes of every attempt that the daemon of `logs` begins, until that daemon ends.
+
+    The log root lies on a file system that both nodes share. Returns 0; 1 if a launcher failed.
+    """
+    done: set[tuple[str, str]] = set()
+    code = 0
+    while daemon_pid(logs) is not None or not done:
+        run = newest_run(logs)
+        try:
+            said = (run / RENDEZVOUS).read_text(encoding="utf-8") if run else ""
+        except FileNotFoundError:
+            said = ""
+        if run is None or not said or (run.name, said) in done or daemon_pid(logs) is None:
+            time.sleep(0.5)
+            continue
+        done.add((run.name, said))
+        attempt = msgspec.json.decode(said, type=Attempt)
+        distributed = configuration.load(run / CONFIG, expand=False).distributed
+        say(f"joining attempt {attempt.attempt} of {run.name} as node {node_rank}")
+        command = launcher(distributed, f"{run.name}-{attempt.attempt}", node_rank)
+        code |= subprocess.run([*command, "-m", "eegpt_daemon.trainer", str(run), said, os.devnull]).returncode
+    return int(code != 0)
+
+
 class TrainerProcess:
     """One trainer process. `poll` reads what it says; `stop` asks, `escalate` insists."""
 
@@ -51,11 +80,15 @@ class TrainerProcess:
         self.stopping: str | None = None
         self._stop_asked: float | None = None
         self._signals: list[signal.Signals] = []
+        self._left_alone: float | None = None
         self._pipe = Path(tempfile.mkdtemp(prefix="eegpt-daemon-")) / "status"
         os.mkfifo(self._pipe, 0o600)
         self._status, self._buffer = os.open(self._pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), b""
         command = [*launcher(distributed, f"{folder.name}-{attempt.attempt}"), "-m", "eegpt_daemon.trainer"]
-        command += [str(folder), msgspec.json.encode(attempt).decode(), str(self._pipe)]
+        said = msgspec.json.encode(attempt).decode()
+        command += [str(folder), said, str(self._pipe)]
+        if distributed.nnodes > 1:
+            (folder / RENDEZVOUS).write_text(said, encoding="utf-8")  # for `eegpt-daemon join` on the other nodes
         log = os.open(folder / TRAINER_LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             self._process = subprocess.Popen(
@@ -87,6 +120,8 @@ class TrainerProcess:
     def order(self, order: Order) -> bool:
         """Send an order; False if the trainer is no longer there to hear it."""
         assert self._process.stdin is not None
+        if self._process.stdin.closed:
+            return False
         try:
             self._process.stdin.write(msgspec.json.encode(order) + b"\n")
             self._process.stdin.flush()
@@ -119,14 +154,31 @@ class TrainerProcess:
         return None
 
     def ended(self) -> int | None:
-        """The exit code that the trainer means, or None while it runs; negative for a signal."""
+        """The exit code that the trainer means, or None while it runs; negative for a signal.
+
+        Where torch's launcher died alone, rank 0 lives on until it hears that nobody orders it any more.
+        """
         code = self._process.poll()
-        return self.phase.code if code is not None and self.phase.code is not None else code
+        if code is None:
+            return None
+        self._close_orders()
+        holder = lock_holder(self.folder / RUN_LOCK)
+        if holder is not None and holder != os.getpid():
+            self._left_alone = self._left_alone or time.monotonic()
+            if time.monotonic() - self._left_alone < ORPHAN_PATIENCE_S:
+                return None
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(holder, signal.SIGKILL)  # by the kernel's word it holds this run's lock now
+        return code if self.phase.code is None else self.phase.code
 
     def close(self) -> None:
         """Let go of the pipes of an ended process."""
         os.close(self._status)
         shutil.rmtree(self._pipe.parent, ignore_errors=True)
+        (self.folder / RENDEZVOUS).unlink(missing_ok=True)
+        self._close_orders()
+
+    def _close_orders(self) -> None:
         assert self._process.stdin is not None
         try:
             self._process.stdin.close()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
@@ -61,6 +62,7 @@ def blocks(entries: list[Entry], data: Data) -> Iterator[Part]:
         prefetch_factor=(data.prefetch_factor or 2) if workers else None,
         worker_init_fn=_own_signals,
         in_order=False,
+        generator=torch.Generator(),  # its own: reading must not move the trainer's random state
     )
     try:
         yield from loader

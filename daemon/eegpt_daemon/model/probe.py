@@ -68,22 +68,20 @@ class Backbone(nn.Module):
 class Network(nn.Module):
     """All of it: [backbone,] standardise, probe. Input features, or windows where there is a backbone."""
 
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, probe: Probe, features: int, backbone: Backbone | None) -> None:
+    def __init__(self, probe: Probe, features: int, backbone: Backbone | None, device: torch.device) -> None:
         super().__init__()
         self.backbone, self.probe = backbone, probe
-        self.register_buffer("mean", torch.zeros(features))
-        self.register_buffer("scale", torch.ones(features))
+        # no buffers: DistributedDataParallel would send them round with every step
+        self.shift, self.scale = torch.zeros(features, device=device), torch.ones(features, device=device)
+        self.to(device)
 
     def standardise(self, mean: Tensor, std: Tensor) -> None:
-        """Set the train statistics, (features,) each."""
-        self.mean.copy_(mean)
-        self.scale.copy_(1 / std)
+        """Set the train statistics, (features,) each: x -> x / std - mean / std, in one kernel."""
+        self.shift.copy_(-mean.double() / std.double())
+        self.scale.copy_(1 / std.double())
 
     def forward(self, x: Tensor) -> Tensor:
         """-> (batch, classes) logits."""
         x = x if self.backbone is None else self.backbone(x)
-        out: Tensor = self.probe((x - self.mean) * self.scale)
+        out: Tensor = self.probe(torch.addcmul(self.shift, x, self.scale))
         return out

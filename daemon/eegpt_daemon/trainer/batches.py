@@ -43,17 +43,20 @@ class Gather:
 
     def labels(self, which: Tensor) -> Tensor:
         """(batch,) int64 on the device."""
-        return self.y[which].to(self.device)
+        return self._here(self.y.index_select(0, which))
 
     def at(self, which: Tensor) -> Tensor:
         """(batch, features), or (batch, channels, samples) where rows are samples; float32 on the device."""
-        starts = self.starts[which]
+        starts = self.starts.index_select(0, which)
         self._touched += len(starts)
         if self._touched * self.table.shape[1] * 2 * (self.span or 1) > TRIM_AFTER_BYTES:
             self._touched = 0
             self.pack.trim()
         if self.span is None:
-            return self.table.index_select(0, starts).to(self.device).float()
+            return self._here(self.table.index_select(0, starts)).float()
         places = (starts[:, None] + torch.arange(self.span)).flatten()
         cut = self.table.index_select(0, places).view(len(starts), self.span, -1)
-        return cut.to(self.device).float().transpose(1, 2).contiguous()
+        return self._here(cut).float().transpose(1, 2).contiguous()
+
+    def _here(self, x: Tensor) -> Tensor:
+        return x if x.device == self.device else x.to(self.device)

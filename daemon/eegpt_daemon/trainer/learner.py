@@ -50,7 +50,10 @@ class Learner:
             if config.model.backbone.compile:
                 encoder.compile()
             backbone = Backbone(encoder, adapter, pooling, bf16=bf16)
-        self.network = Network(Probe(config.model.probe, features), features, backbone).to(device)
+        seed = config.experiment.seed + world.rank  # now, not earlier: a cold cache must not change what is drawn
+        torch.manual_seed(seed)
+        random.seed(seed)
+        self.network = Network(Probe(config.model.probe, features), features, backbone, device)
         if data.mean is not None and data.std is not None:
             self.network.standardise(torch.from_numpy(data.mean), torch.from_numpy(data.std))
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
@@ -114,10 +117,12 @@ class Learner:
         if not self._training:
             self.network.train()
             self._training = True
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
         weight, size = self.class_weight, self.world.size
         whole = len(which) if weight is None else float(weight[self.train.labels(which)].sum())
-        micros = torch.split(which, self.config.data.batch_size * size)
+        wide = self.config.data.batch_size * size
+        micros = (which,) if len(which) <= wide else torch.split(which, wide)
         shares: list[Tensor] = []
         for number, micro in enumerate(micros):
             mine = self.world.mine(micro)
@@ -161,7 +166,7 @@ class Learner:
         saved: dict[str, Any] = {
             "probe": self.network.probe.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "standardiser": {"mean": self.network.mean.cpu(), "scale": self.network.scale.cpu()},
+            "standardiser": {"shift": self.network.shift.cpu(), "scale": self.network.scale.cpu()},
             "rng": self.world.collect(self._random_state()),
         }
         if backbone is not None and backbone.adapter is not None:
@@ -188,7 +193,7 @@ class Learner:
                 words = f"lacks {key}" if isinstance(error, KeyError) and key not in state else str(error)
                 raise CheckpointError(f"{name}: {key} cannot be restored: {' '.join(words.split())[:300]}") from None
         try:
-            self.network.mean.copy_(state["standardiser"]["mean"])
+            self.network.shift.copy_(state["standardiser"]["shift"])
             self.network.scale.copy_(state["standardiser"]["scale"])
             self._restore_random(state["rng"][self.world.rank])
         except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:

@@ -6,7 +6,6 @@ from the optimizer. With several processes all of this runs in each, in step; ra
 
 from __future__ import annotations
 
-import random
 import sys
 import time
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import torch
 
 from eegpt_daemon.eeg.corpus import CorpusError
 from eegpt_daemon.eeg.features import Windows, WindowStore
@@ -65,7 +63,10 @@ class Trainer:
         except _Stopped as stopped:
             reason, code = stopped.reason, 0
         except Exception as problem:
-            self._end("failed", f"{type(problem).__name__}: {problem}")
+            error = f"{type(problem).__name__}: {problem}"
+            if self.world.lost_another(problem):
+                error = f"another process of this run is gone, trainer.log may say why ({error[:80]} …)"
+            self._end("failed", error)
             raise
         if reason == SUPERVISOR_GONE:
             reason, error, code = "stopped", SUPERVISOR_GONE, 75
@@ -94,8 +95,6 @@ class Trainer:
 
     def _prepare(self) -> None:
         self.config = config = configuration.load(self.folder / CONFIG, expand=False)
-        torch.manual_seed(config.experiment.seed + self.world.rank)
-        random.seed(config.experiment.seed + self.world.rank)
         self.link.phase("preparing", reason="building the encoder")
         self.device = self.world.join()
         encoder, self.notes = prepare.build_encoder(config)

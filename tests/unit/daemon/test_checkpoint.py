@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from eegpt_daemon.trainer.checkpoint import NEEDED, VERSION, CheckpointError, load, name_of, prune, ranked, save, step_of
+from eegpt_daemon.trainer.checkpoint import (
+    NEEDED,
+    VERSION,
+    CheckpointError,
+    load,
+    name_of,
+    prune,
+    ranked,
+    save,
+    step_of,
+)
 
 
 def state(step: int) -> dict[str, object]:

@@ -1,0 +1,76 @@
+"""`eegpt-daemon prepare`: the corpus indexed, checked and encoded into the cache, without training anything."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from eegpt_daemon.trainer import prepare
+from eegwatch.run import config as configuration
+from eegwatch.wording import duration, plain
+
+SAY_EVERY_S = 30.0  # where there is no terminal to draw a bar in
+
+
+def prepare_alone(path: Path) -> None:
+    """Do what `start` would do before its first step, with progress. Raises the errors that `start` would."""
+    config = configuration.load(path)
+    encoder, notes = prepare.build_encoder(config)
+    store = prepare.store_for(config, encoder, prepare.best_device())
+    began = time.monotonic()
+    with Bars() as bars:
+        planned = prepare.plan(config, store, bars.report)
+        for note in [*notes, *planned.notes, f"cache: {store.folder}, {planned.bytes_to_write / 1e6:,.1f} MB to write"]:
+            bars.say(note)
+        data = prepare.windows(config, store, planned, bars.report, bars.say)
+    counts = f"{len(data.train):,} train, {len(data.val) if data.val else 0:,} val, {len(data.test):,} eval windows"
+    print(f"ready: {counts} in {store.folder}, {duration(time.monotonic() - began)}")
+
+
+class Bars:
+    """Progress as bars in a terminal, as a line now and then without one."""
+
+    def __init__(self) -> None:
+        self.console = Console(file=sys.stdout, highlight=False, markup=False, soft_wrap=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._said = time.monotonic()
+
+    def __enter__(self) -> Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def report(self, what: str, done: int, total: int) -> None:
+        """`done` of `total` units of `what`."""
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=total)
+        self._progress.update(self._tasks[what], completed=done, total=total)
+        if not self.console.is_terminal and (done == total or time.monotonic() - self._said > SAY_EVERY_S):
+            self._said = time.monotonic()
+            self.say(f"{what}: {done:,} of {total:,}")
+
+    def say(self, text: str) -> None:
+        self.console.print(plain(text))
