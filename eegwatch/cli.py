@@ -27,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if words[:1] == ["check"]:
             return check(_check_parser().parse_args(words[1:]))
+        if words[:1] == ["export"]:
+            return export(_export_parser().parse_args(words[1:]))
         if words[:1] == ["report"]:
             return report(_report_parser().parse_args(words[1:]))
         return watch(_watch_parser().parse_args(words))
@@ -45,7 +47,8 @@ def _watch_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="eegwatch",
         description="Watch a training run: its learning rate against the declared schedule, its loss, what is wrong.",
-        epilog="eegwatch check PATH prints the findings without a screen; eegwatch report PATH -o FILE writes a page.",
+        epilog="eegwatch check PATH prints the findings without a screen; eegwatch report PATH -o FILE writes a page; "
+        "eegwatch export PATH -o FILE writes the metrics as CSV, TensorBoard or W&B.",
     )
     parser.add_argument(
         "path", nargs="?", help="log root, run folder or run.jsonl (default: $EEGWATCH_LOGS, else ./logs)"
@@ -76,6 +79,32 @@ def _report_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, metavar="YAML", help="the declared schedule, where the log has none")
     parser.add_argument("--steps-per-epoch", type=int, metavar="N", help="where --config and the log do not tell")
     return parser
+
+
+def _export_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="eegwatch export", description="Write a run's metrics for other programs.")
+    parser.add_argument("path", help="log root (its newest run), run folder or run.jsonl")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="PATH", help="metrics.csv, or a folder")
+    parser.add_argument("--format", choices=("csv", "tensorboard", "wandb"), default="csv")
+    parser.add_argument("--config", type=Path, metavar="YAML", help="the declared schedule, where the log has none")
+    parser.add_argument("--steps-per-epoch", type=int, metavar="N", help="where --config and the log do not tell")
+    return parser
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Write the metrics; 0, or 2 with the reason."""
+    from eegwatch.check import open_run
+    from eegwatch.export import ExportError
+    from eegwatch.export import export as write
+
+    run = open_run(Path(arguments.path), arguments.config, arguments.steps_per_epoch)
+    run.read_to_end()
+    try:
+        print(write(run.history, run.folder.name, arguments.format, arguments.output))
+    except ExportError as error:
+        print(f"eegwatch: {error}", file=sys.stderr)
+        return UNREADABLE
+    return 0
 
 
 def report(arguments: argparse.Namespace) -> int:

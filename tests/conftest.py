@@ -161,3 +161,12 @@ def daemon(tmp_path: Path) -> Iterator[Any]:
     it = Daemon(tmp_path / "logs")
     yield it
     it.kill()
+
+
+@pytest.fixture
+def zygote() -> Iterator[Any]:
+    from tests.e2e.trainers import Zygote
+
+    it = Zygote()
+    yield it
+    it.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import mne
 import numpy as np
 import pytest
 
-from eegpt_daemon.eeg.corpus import CorpusError, Entry, counts, index, with_validation
+from eegpt_daemon.eeg.corpus import CorpusError, Entry, counts, index, misnamed, with_validation, without_eval_subjects
 from eegpt_daemon.eeg.recording import TUAB_CHANNELS, Unusable, canonical, read
 from eegwatch.run.config import Data
 
@@ -206,6 +207,85 @@ def test_other_reference_spellings_and_a_duplicate_label(tiny_corpus: Path, tmp_
     recording = read(path, data(reference="none"))
     original = read(first_file(tiny_corpus), data(reference="none"))
     np.testing.assert_allclose(recording.data, original.data, atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [200, 250, 400, 500, 512])
+def test_blocks_put_together_are_what_mne_makes_of_the_whole(tmp_path: Path, rate: int) -> None:
+    """Longer than two blocks: every seam, and both ends, equal mne's polyphase resampling of the whole recording."""
+    rng = np.random.default_rng(rate)
+    signals = [
+        edfio.EdfSignal(
+            rng.standard_normal(rate * 300) * 20 + 50,
+            rate,
+            label=f"EEG {name}-REF",
+            physical_dimension="uV",
+            physical_range=(-3276.7, 3276.7),
+        )
+        for name in TUAB_CHANNELS
+    ]
+    path = tmp_path / "long.edf"
+    edfio.Edf(signals, data_record_duration=1).write(path)
+    recording = read(path, data(reference="none"))
+    blocks = list(recording.blocks())
+    assert len(blocks) == 3 and all(block.shape[1] < 130 * 256 for block in blocks)
+    raw = mne.io.read_raw_edf(path, preload=True, verbose="ERROR").resample(256, method="polyphase", verbose="ERROR")
+    assert recording.data.shape == (19, 300 * 256) == (19, recording.samples)
+    np.testing.assert_allclose(recording.data, raw.get_data() * 1e3, atol=1e-7)
+
+
+def test_zscores_are_those_of_the_whole_recording_after_the_reference(tiny_corpus: Path) -> None:
+    path = first_file(tiny_corpus)
+    plain, scaled = read(path, data()).data.astype(np.float64), read(path, data(scaling="zscore")).data
+    centred = plain - plain.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(scaled, centred / centred.std(axis=1, keepdims=True), atol=1e-4)
+
+
+def annotated(source: Path, target: Path) -> Path:
+    """The same signals as EDF+C, with a time in every record."""
+    signals = [s for s in edfio.read_edf(source).signals if s.sampling_frequency > 1]
+    edfio.Edf(signals, data_record_duration=1, annotations=[edfio.EdfAnnotation(0, None, "x")]).write(target)
+    return target
+
+
+def test_a_discontinuous_file_is_refused_where_it_has_gaps(tiny_corpus: Path, tmp_path: Path) -> None:
+    path = annotated(first_file(tiny_corpus), tmp_path / "plus.edf")
+    whole = path.read_bytes()
+    assert whole[192:197] == b"EDF+C" and whole.count(b"+19\x14\x14") == 1
+    path.write_bytes(whole.replace(b"EDF+C", b"EDF+D", 1))
+    assert any("without gaps" in repair for repair in read(path, data()).repairs)
+    path.write_bytes(whole.replace(b"EDF+C", b"EDF+D", 1).replace(b"+19\x14\x14", b"+99\x14\x14"))
+    with pytest.raises(Unusable, match="discontinuous .* windows would cross its gaps"):
+        read(path, data())
+
+
+def test_an_edf_file_with_another_extension_is_named_and_left_out(tiny_corpus: Path, tmp_path: Path) -> None:
+    root = tmp_path / "corpus"
+    shutil.copytree(tiny_corpus, root)
+    path = first_file(root)
+    path.rename(path.with_suffix(".rec"))
+    (path.parent / "report.txt").write_text("0       no EDF file")
+    (found,) = misnamed(root, LABELS)
+    assert found.relative.endswith(".rec") and "rename it to .edf" in found.reason
+    (hidden,) = misnamed(root, LABELS, names=False)
+    assert path.stem not in hidden.alias and hidden.alias.startswith("eval/abnormal")
+    assert len(index(root, LABELS)) == 23
+
+
+def test_logs_do_not_hold_file_names_unless_asked_to(tiny_corpus: Path) -> None:
+    assert all(e.alias == e.relative for e in index(tiny_corpus, LABELS))
+    hidden = index(tiny_corpus, LABELS, names=False)
+    assert len({e.alias for e in hidden}) == 24
+    assert {e.alias for e in hidden} >= {"train/normal #1", "eval/abnormal #4"}
+
+
+def test_subjects_of_the_official_evaluation_never_train(tmp_path: Path) -> None:
+    entries = [
+        Entry(tmp_path, "a-train", "a", 0, "train"),
+        Entry(tmp_path, "b-train", "b", 0, "train"),
+        Entry(tmp_path, "a-eval", "a", 0, "eval"),
+    ]
+    kept, dropped = without_eval_subjects(entries)
+    assert [e.relative for e in kept] == ["b-train", "a-eval"] and dropped == 1
 
 
 # ---- the synthetic corpus --------------------------------------------------------------------------------------------

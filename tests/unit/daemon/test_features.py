@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,8 +106,6 @@ def test_whatever_the_features_depend_on_makes_another_cache(config: Config, cha
 
 
 def test_too_many_unusable_recordings_stop_the_run_before_it_starts(config: Config, tmp_path: Path) -> None:
-    import shutil
-
     root = tmp_path / "corpus"
     shutil.copytree(config.data.root_dir, root)
     files = sorted(root.rglob("*.edf"))
@@ -139,3 +139,132 @@ def test_gathered_windows_carry_label_and_recording(config: Config) -> None:
     for i, entry in enumerate(mine):
         assert set(val.y[val.recording == i]) == {entry.label}
     assert val.hash() != store.gather(pack, entries, "train", rejected).hash()
+
+
+# ---- the pack, worker processes, signals ----------------------------------------------------------------------------
+
+
+def test_a_damaged_pack_or_shard_is_found_by_its_checksum_and_made_again(config: Config) -> None:
+    entries = index(Path(config.data.root_dir), config.data.labels)
+    store, notes = store_for(config), list[str]()
+    rejected = store.prepare(entries, nothing, nothing)
+    pack = store.pack(entries, rejected, nothing, nothing)
+    good = pack.rows.copy()
+
+    def flip(path: Path, at: int) -> None:
+        content = bytearray(path.read_bytes())
+        content[at] ^= 1
+        path.write_bytes(content)
+
+    flip(pack.path, -5)
+    again = store_for(config)
+    again.prepare(entries, nothing, nothing)
+    assert np.array_equal(again.pack(entries, [], nothing, notes.append).rows, good) and notes == []
+    flip(pack.path, 5000)
+    flip(store.shard(entries[3]), 900)
+    again = store_for(config)
+    again.prepare(entries, nothing, nothing)
+    assert np.array_equal(again.pack(entries, [], nothing, notes.append).rows, good)
+    assert len(notes) == 1 and "1 shard(s)" in notes[0] and "damaged" in notes[0]
+
+
+def test_worker_processes_read_the_same_and_say_the_same(config: Config, tmp_path: Path) -> None:
+    root = tmp_path / "corpus"
+    shutil.copytree(config.data.root_dir, root)
+    next(root.rglob("train/normal/**/*.edf")).write_bytes(b"nothing")
+    config.data.root_dir = str(root)
+    entries = index(root, config.data.labels)
+    packs, rejections, said = [], [], []
+    for workers in (0, 2):
+        config.data.num_workers, config.data.cache_dir = workers, str(tmp_path / f"cache-{workers}")
+        store, notes = store_for(config), list[str]()
+        rejected = store.prepare(entries, nothing, notes.append)
+        packs.append(store.pack(entries, rejected, nothing, nothing))
+        rejections.append(rejected)
+        said.append(sorted(notes))
+    assert np.array_equal(packs[0].rows, packs[1].rows) and packs[0].content == packs[1].content
+    assert rejections[0] == rejections[1] and said[0] == said[1] and len(rejections[0]) == 1
+
+
+def test_what_cannot_be_used_is_remembered_with_its_reason_and_tabled(config: Config, tmp_path: Path) -> None:
+    root = tmp_path / "corpus"
+    shutil.copytree(config.data.root_dir, root)
+    bad = sorted(root.rglob("*.edf"))[0]
+    bad.write_bytes(bad.read_bytes()[:3000])
+    config.data.root_dir = str(root)
+    entries = index(root, config.data.labels, names=False)
+    store = store_for(config)
+    (first,) = store.prepare(entries, nothing, nothing)
+    (second,) = store_for(config).prepare(entries, nothing, nothing)
+    assert first == second and first.alias == "eval/abnormal #1"
+    table = (store.folder / "recordings.tsv").read_text().splitlines()
+    assert len(table) == 25
+    (row,) = [line.split("\t") for line in table if "rejected" in line]
+    assert row[0] == "eval/abnormal #1" and row[1] == bad.relative_to(root).as_posix() and row[6] == first.reason
+
+
+def test_recordings_longer_than_a_block_give_the_windows_of_the_whole(config: Config, monkeypatch: Any) -> None:
+    from eegpt_daemon.eeg import recording
+
+    entries = index(Path(config.data.root_dir), config.data.labels)[:1]
+    whole = store_for(config)
+    whole.prepare(entries, nothing, nothing)
+    monkeypatch.setattr(recording, "BLOCK_S", 3.3)
+    config.data.cache_dir += "-blocks"
+    pieces = store_for(config)
+    pieces.prepare(entries, nothing, nothing)
+    assert len(list(recording.read(entries[0].path, config.data).blocks())) > 5
+    np.testing.assert_allclose(np.load(pieces.shard(entries[0])), np.load(whole.shard(entries[0])), atol=2e-3)
+
+
+def test_a_large_pack_stays_mapped_and_can_be_trimmed(config: Config, monkeypatch: Any) -> None:
+    from eegpt_daemon.eeg import cache
+
+    entries = index(Path(config.data.root_dir), config.data.labels)
+    store = store_for(config)
+    rejected = store.prepare(entries, nothing, nothing)
+    loaded = store.pack(entries, rejected, nothing, nothing)
+    monkeypatch.setattr(cache, "IN_MEMORY_BYTES", 0)
+    mapped = store.pack(entries, rejected, nothing, nothing)
+    before = mapped.rows[5].copy()
+    mapped.trim()
+    assert np.array_equal(mapped.rows, loaded.rows) and np.array_equal(mapped.rows[5], before)
+
+
+def test_windows_cut_from_cached_signals_give_the_features_that_the_cache_holds(config: Config) -> None:
+    from eegpt_daemon.eeg.features import SignalStore
+    from eegpt_daemon.model.probe import Backbone, ChannelAdapter
+    from eegpt_daemon.trainer.batches import Gather
+
+    entries = index(Path(config.data.root_dir), config.data.labels)
+    features, signals = store_for(config), SignalStore(config)
+    cached = features.gather(features_pack(features, entries), entries, "train", [])
+    cut = signals.gather(features_pack(signals, entries), entries, "train", [])
+    assert len(cached) == len(cut) and np.array_equal(cached.y, cut.y)
+    gather = Gather(cut, CPU, signals.window)
+    backbone = Backbone(features.encoder, ChannelAdapter(19), "patches", bf16=False)
+    which = torch.tensor([0, 7, len(cut) - 1])
+    x = gather.at(which)
+    assert x.shape == (3, 19, 1024)
+    np.testing.assert_allclose(backbone(x).detach().numpy(), cached.x[which.numpy()], atol=5e-3)
+
+
+def features_pack(store: Any, entries: list[Any]) -> Any:
+    assert store.prepare(entries, nothing, nothing) == []
+    return store.pack(entries, [], nothing, nothing)
+
+
+def test_a_cache_that_cannot_be_made_says_which_key_to_change(config: Config) -> None:
+    config.data.cache_dir = "/proc/nowhere"
+    with pytest.raises(CorpusError, match=r"data.cache_dir: /proc/nowhere"):
+        store_for(config).open()
+
+
+def test_another_version_of_a_library_begins_a_new_cache_and_says_so(config: Config, monkeypatch: Any) -> None:
+    entries, notes = index(Path(config.data.root_dir), config.data.labels)[:1], list[str]()
+    old = store_for(config)
+    old.prepare(entries, nothing, nothing)
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "99.0")
+    new = store_for(config)
+    new.prepare(entries, nothing, notes.append)
+    assert new.folder != old.folder and any(str(old.folder) in note and "was made with" in note for note in notes)

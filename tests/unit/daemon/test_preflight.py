@@ -78,8 +78,6 @@ TRAPS = [
     ({"data.window_duration": 4.1}, "data.window_duration", "window_duration: 4"),
     ({"data.val_fraction": 0.0}, "data.val_fraction", "val_fraction: 0.15"),
     ({"model.probe.input_dim": 512}, "model.probe.input_dim", "input_dim: 256"),
-    ({"model.probe.use_channel_adapter": True}, "model.probe.use_channel_adapter", "use_channel_adapter: false"),
-    ({"model.backbone.freeze": False}, "model.backbone.freeze", "freeze: true"),
     (
         {"training.scheduler": {"name": "cosine", "max_lr": 3e-3, "warmup_steps": 9000}},
         "training.scheduler.warmup_steps",

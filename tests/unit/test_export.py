@@ -1,0 +1,80 @@
+"""Metrics for other programs: read back by the programs themselves."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+import pytest
+
+from eegwatch.cli import main
+from eegwatch.schedule import parse
+from tests.conftest import ONE_CYCLE, LogWriter
+
+
+@pytest.fixture
+def run(log_writer: LogWriter) -> Path:
+    log_writer.run()
+    log_writer.healthy(1, 400)
+    log_writer.eval(200, 0.71)
+    log_writer.eval(400, 0.79)
+    log_writer.run(attempt=2, step=300, config={"data": {"batch_size": 16}})
+    log_writer.healthy(301, 350)
+    return log_writer.folder
+
+
+def test_csv_holds_the_live_line_at_full_precision(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "metrics.csv"
+    assert main(["export", str(run), "-o", str(target)]) == 0
+    rows = list(csv.DictReader(target.open()))
+    assert [int(r["step"]) for r in rows] == list(range(1, 351))
+    assert [float(r["lr"]) for r in rows] == parse(ONE_CYCLE).rate(range(350)).tolist()
+    assert all(r["expected_lr"] == r["lr"] for r in rows)
+    assert [(r["step"], r["val/auroc"]) for r in rows if r["val/auroc"]] == [("200", "0.71")]
+    assert rows[199]["epoch"] == "0" and rows[200]["epoch"] == "1"
+    assert "350 rows" in capsys.readouterr().out
+
+
+def test_nothing_is_overwritten(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "metrics.csv"
+    target.write_text("mine")
+    assert main(["export", str(run), "-o", str(target)]) == 2
+    assert target.read_text() == "mine" and "is there already" in capsys.readouterr().err
+    assert main(["export", str(run), "-o", str(tmp_path), "--format", "tensorboard"]) == 2
+
+
+def test_tensorboard_reads_back_what_was_exported(run: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    target = tmp_path / "events"
+    assert main(["export", str(run), "-o", str(target), "--format", "tensorboard"]) == 0
+    events = EventAccumulator(str(target), size_guidance={"tensors": 0, "scalars": 0}).Reload()
+    from tensorboard.util import tensor_util
+
+    lr = [(e.step, float(tensor_util.make_ndarray(e.tensor_proto))) for e in events.Tensors("lr")]
+    assert [step for step, _ in lr] == list(range(1, 351))
+    assert math.isclose(lr[99][1], float(parse(ONE_CYCLE).rate(99)), rel_tol=1e-6)  # TensorBoard keeps float32
+    assert [e.step for e in events.Tensors("val/auroc")] == [200]
+
+
+def test_wandb_reads_back_what_was_exported(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    target = tmp_path / "wandb"
+    assert main(["export", str(run), "-o", str(target), "--format", "wandb"]) == 0
+    (written,) = target.glob("wandb/offline-run-*/run-*.wandb")
+    from wandb.proto import wandb_internal_pb2
+    from wandb.sdk.internal.datastore import DataStore
+
+    store, steps = DataStore(), []
+    store.open_for_scan(str(written))
+    while (data := store.scan_data()) is not None:
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        if record.WhichOneof("record_type") == "history":
+            steps.append(
+                {item.nested_key[0] if item.nested_key else item.key: item.value_json for item in record.history.item}
+            )
+    assert len(steps) == 350 and float(steps[99]["lr"]) == float(parse(ONE_CYCLE).rate(99))
