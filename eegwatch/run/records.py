@@ -58,7 +58,7 @@ class Run(Record, frozen=True, kw_only=True, tag="run"):
     config: dict[str, Any] | None = None
 
 
-class Step(Record, frozen=True, kw_only=True, tag="step"):
+class Step(Record, frozen=True, kw_only=True, tag="step", gc=False):
     """One optimizer step. `lr` is the rate that this step used; step n uses schedule position n - 1."""
 
     step: int

@@ -1,6 +1,6 @@
 """What a logged, checkpointed, commanded step costs over a bare one: the same probe, batch, optimizer and features.
 
-    python -m tests.bench.loop [--steps 6000] [--batch 32] [--features 2048]
+    python -m tests.bench.loop [--steps 20000] [--batch 32] [--features 2048]
 
 Three loops on the same cached features, in turns: ours (the real Trainer, every step in the run log), a bare torch loop
 (gather, forward, backward, clip, AdamW, OneCycleLR), and the loop of the incident's script, which runs the frozen
@@ -39,8 +39,8 @@ EPOCH_STEPS, EPOCHS = 58_285, 50
 class Prepared(Trainer):
     """The real trainer on features that are already there: only where they come from is replaced."""
 
-    def __init__(self, folder: Path, features: Windows) -> None:
-        super().__init__(folder, Attempt(), Silence(), World())
+    def __init__(self, folder: Path, features: Windows, link: Silence) -> None:
+        super().__init__(folder, Attempt(), link, World())
         self.config = configuration.load(folder / "config.yaml", expand=False)
         mean, std = standardiser(features)
         self.data = prepare.Data(features, None, features, mean, std)
@@ -69,7 +69,7 @@ def make_features(folder: Path, n: int, width: int) -> Windows:
     return Windows(pack, np.arange(n), rng.integers(0, 2, n), np.zeros(n, np.int32), ["bench"])
 
 
-def ours(folder: Path, features: Windows, steps: int, batch: int) -> float:
+def ours(folder: Path, features: Windows, steps: int, batch: int, link: Silence | None = None) -> float:
     folder.mkdir(parents=True)
     (folder / "checkpoints").mkdir()
     epochs = max(1, round(steps / -(-len(features) // batch)))
@@ -79,7 +79,7 @@ def ours(folder: Path, features: Windows, steps: int, batch: int) -> float:
         "training": {"max_epochs": epochs, "scheduler": {"name": "one_cycle", "max_lr": 3e-3, "pct_start": 0.1}},
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(tree))
-    trainer = Prepared(folder, features)
+    trainer = Prepared(folder, features, link or Silence())
     began = time.perf_counter()
     with contextlib.redirect_stdout(open(folder / "trainer.log", "w")):  # where the daemon sends it too
         trainer._train()
@@ -133,7 +133,7 @@ def backbone_every_step(steps: int, batch: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--features", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=3)

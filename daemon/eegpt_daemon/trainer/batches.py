@@ -11,7 +11,6 @@ from torch import Tensor
 
 from eegpt_daemon.eeg.features import Windows
 
-TRIM_AFTER_BYTES = 256 << 20  # of mapped rows touched: then their pages are given back
 DEVICE_SHARE = 0.5  # of a GPU's free memory that cached features may take
 
 
@@ -36,7 +35,6 @@ class Gather:
                 self.table = self.table.to(device)
         self.starts = torch.from_numpy(windows.rows).to(self.table.device)
         self.y = torch.from_numpy(windows.y).to(self.table.device)
-        self._touched = 0
 
     def __len__(self) -> int:
         return len(self.y)
@@ -48,15 +46,15 @@ class Gather:
     def at(self, which: Tensor) -> Tensor:
         """(batch, features), or (batch, channels, samples) where rows are samples; float32 on the device."""
         starts = self.starts.index_select(0, which)
-        self._touched += len(starts)
-        if self._touched * self.table.shape[1] * 2 * (self.span or 1) > TRIM_AFTER_BYTES:
-            self._touched = 0
-            self.pack.trim()
-        if self.span is None:
+        if self.pack.mapped and self.table.device.type == "cpu":
+            rows = torch.from_numpy(self.pack.take(starts.numpy(), self.span or 1))
+        elif self.span is None:
             return self._here(self.table.index_select(0, starts)).float()
-        places = (starts[:, None] + torch.arange(self.span)).flatten()
-        cut = self.table.index_select(0, places).view(len(starts), self.span, -1)
-        return self._here(cut).float().transpose(1, 2).contiguous()
+        else:
+            places = (starts[:, None] + torch.arange(self.span)).flatten()
+            rows = self.table.index_select(0, places).view(len(starts), self.span, -1)
+        x = self._here(rows).float()
+        return x.squeeze(1) if self.span is None else x.transpose(1, 2).contiguous()
 
     def _here(self, x: Tensor) -> Tensor:
         return x if x.device == self.device else x.to(self.device)

@@ -228,7 +228,19 @@ def test_a_large_pack_stays_mapped_and_can_be_trimmed(config: Config, monkeypatc
     mapped = store.pack(entries, rejected, nothing, nothing)
     before = mapped.rows[5].copy()
     mapped.trim()
+    assert mapped.mapped and not loaded.mapped
+    starts = np.array([7, 0, len(loaded.rows) - 3])
+    assert np.array_equal(mapped.take(starts)[:, 0], loaded.rows[starts])
+    assert np.array_equal(mapped.take(starts, 3)[1], loaded.rows[:3])
+    gathered = cache_gather(store, mapped, entries).at(torch.tensor([3, 1]))
+    assert torch.equal(gathered, cache_gather(store, loaded, entries).at(torch.tensor([3, 1])))
     assert np.array_equal(mapped.rows, loaded.rows) and np.array_equal(mapped.rows[5], before)
+
+
+def cache_gather(store: FeatureStore, pack: Any, entries: list[Any]) -> Any:
+    from eegpt_daemon.trainer.batches import Gather
+
+    return Gather(store.gather(pack, entries, "train", []), CPU)
 
 
 def test_windows_cut_from_cached_signals_give_the_features_that_the_cache_holds(config: Config) -> None:
