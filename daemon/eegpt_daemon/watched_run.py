@@ -86,7 +86,9 @@ class WatchedRun:
             self._say(finding)
 
     def _say(self, finding: Finding) -> list[Finding]:
-        if self._quiet:
+        if (
+            self._quiet or self.end is not None
+        ):  # `end` is the last line of an attempt: what is found later, readers find
             return []
         self.append(finding.record(time.time()))
         return [finding] if finding.severity == ERROR else []

@@ -175,10 +175,14 @@ class EvidenceWatch:
         if self.on("loss_diverging"):
             changes += self._diverging(clipped, step, first)
         self._means.append(clipped)
-        self._best = min(self._best, clipped)
+        if len(self._means) >= TRAILING:
+            self._best = min(self._best, self._lately())
         if self.on("loss_plateau"):
             changes += self._at_chance(mean, finite, step)
         return changes
+
+    def _lately(self) -> float:
+        return float(np.mean(list(self._means)[-TRAILING:]))
 
     def _diverging(self, mean: float, step: int, first: int) -> list[Finding]:
         latch, factor = self._latch["loss_diverging"], self.factor("loss_diverging")
@@ -190,7 +194,9 @@ class EvidenceWatch:
         spread = float(np.sqrt(np.mean(np.diff(trailing) ** 2) / 2)) + 1e-3 * abs(level) + 1e-12
         self._cusum = max(0.0, self._cusum + (mean - level) / spread - CUSUM_SLACK)
         newest = float(np.mean([*list(self._means)[-3:], mean]))
-        creeping = newest > CREEP * factor * self._best
+        # twenty blocks against the best twenty: the best single block of real EEG, whose batches share recordings and
+        # scatter widely, lies a quarter below the mean of a healthy run
+        creeping = self._lately() > CREEP * factor * self._best
         if (self._cusum > CUSUM_LIMIT * factor and newest > 1.02 * level) or creeping:
             rise = newest / self._best - 1 if self._best else math.inf
             said = f"the mean loss is {newest:.3g}, {rise:.0%} above its best"
