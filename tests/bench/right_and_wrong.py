@@ -9,7 +9,9 @@ evaluation AUROC that each reached, reported once at the end, and what `eegwatch
 from __future__ import annotations
 
 import argparse
+import base64
 import json
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -63,8 +65,12 @@ def main() -> None:
                 )
                 if arguments.reports is not None and seed == arguments.seeds[0]:
                     arguments.reports.mkdir(parents=True, exist_ok=True)
-                    for kind in ("html", "md"):
-                        write_report(checked, arguments.reports / f"{name.replace(' ', '_')}.{kind}")
+                    page = arguments.reports / f"{name.replace(' ', '_')}.md"
+                    write_report(checked, page)
+                    rates = re.search(r"data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)", page.read_text())
+                    assert rates is not None
+                    page.with_suffix(".svg").write_bytes(base64.b64decode(rates[1]))  # its first picture
+                    write_report(checked, page.with_suffix(".html"))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -66,15 +68,29 @@ def test_wandb_reads_back_what_was_exported(run: Path, tmp_path: Path) -> None:
     assert main(["export", str(run), "-o", str(target), "--format", "wandb"]) == 0
     (written,) = target.glob("wandb/offline-run-*/run-*.wandb")
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
-    store, steps = DataStore(), []
-    store.open_for_scan(str(written))
-    while (data := store.scan_data()) is not None:
+    steps = []
+    for data in leveldb_records(written.read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
         if record.WhichOneof("record_type") == "history":
-            steps.append(
-                {item.nested_key[0] if item.nested_key else item.key: item.value_json for item in record.history.item}
-            )
+            items = record.history.item
+            steps.append({"/".join(item.nested_key) or item.key: item.value_json for item in items})
     assert len(steps) == 350 and float(steps[99]["lr"]) == float(parse(ONE_CYCLE).rate(99))
+    assert float(steps[199]["val/auroc"]) == 0.71
+
+
+def leveldb_records(content: bytes) -> Iterator[bytes]:
+    """What a W&B file is made of: a 7-byte head, then blocks of 32 kB with (crc, length, type) before each piece."""
+    at, piece = 7, b""
+    while at + 7 <= len(content):
+        left = 32768 - at % 32768
+        if left < 7:
+            at += left
+            continue
+        length, kind = struct.unpack("<HB", content[at + 4 : at + 7])
+        piece += content[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or last
+            yield piece
+            piece = b""
