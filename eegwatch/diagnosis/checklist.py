@@ -8,7 +8,7 @@ import numpy as np
 
 from eegwatch.diagnosis.engine import Diagnosis
 from eegwatch.diagnosis.noise import batch_loss_band
-from eegwatch.run.history import History
+from eegwatch.run.history import History, logged
 from eegwatch.schedule import Manual, declared_base, final_rate, initial_rate, peak_rate, position_at
 from eegwatch.wording import exact_rate, short_rate
 
@@ -118,6 +118,7 @@ def _annealing(history: History, diagnosis: Diagnosis) -> Tick:
 
 def _loss(history: History) -> Tick:
     losses = history.loss[-RECENT:]
+    losses = losses[logged(losses)]
     if not len(losses):
         return Tick(WAIT, "loss", "loss within batch noise")
     if not np.isfinite(losses[-1]):

@@ -14,7 +14,7 @@ from eegwatch.diagnosis.lr import LrWatch
 from eegwatch.diagnosis.precision import Precision
 from eegwatch.diagnosis.undeclared import UndeclaredWatch
 from eegwatch.run.config import TUNABLE
-from eegwatch.run.history import Item, StepBlock
+from eegwatch.run.history import Item, StepBlock, logged
 from eegwatch.run.records import Eval, Run
 from eegwatch.schedule import Schedule, ScheduleError, declared_base, final_rate, initial_rate, parse, peak_rate
 from eegwatch.wording import short_rate
@@ -156,7 +156,7 @@ class Diagnosis:
         elif self._undeclared is not None:
             changes += self._undeclared.feed(block)
         changes += self._evidence.steps(block)
-        broken = ~np.isfinite(block.loss)
+        broken = ~np.isfinite(block.loss) & logged(block.loss)
         if broken.any() and "loss_nonfinite" not in self._present:
             step = int(block.step[int(np.argmax(broken))])
             value = float(block.loss[int(np.argmax(broken))])

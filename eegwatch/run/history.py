@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,6 +37,7 @@ COLUMNS: dict[str, type[np.generic]] = {
     "skipped": np.int32,
 }
 KEPT_SYSTEM = 512
+NOT_LOGGED = np.uint32(0x7FC00001)  # a NaN of its own: this step's loss was not logged, unlike one that is NaN
 CLOCK_SLACK_S = 1.0  # a clock set back by less is not worth a word
 
 
@@ -59,14 +61,22 @@ class StepBlock:
         return StepBlock(**{name: getattr(self, name)[rows] for name in COLUMNS})
 
 
+def logged(loss: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which of these losses stand in the log at all."""
+    return np.asarray(loss.view(np.uint32) != NOT_LOGGED)
+
+
 def block_of(steps: list[Step]) -> StepBlock:
     n = len(steps)
+    loss = np.fromiter((number(r.loss) for r in steps), np.float32, n)
+    if any(r.loss is msgspec.UNSET for r in steps):
+        loss.view(np.uint32)[[r.loss is msgspec.UNSET for r in steps]] = NOT_LOGGED
     return StepBlock(
         step=np.fromiter((r.step for r in steps), np.int64, n),
         time=np.fromiter((r.time for r in steps), np.float64, n),
         lr=np.fromiter((number(r.lr) for r in steps), np.float64, n),
         position=np.fromiter((number(r.position) for r in steps), np.float64, n),
-        loss=np.fromiter((number(r.loss) for r in steps), np.float32, n),
+        loss=loss,
         grad_norm=np.fromiter((number(r.grad_norm) for r in steps), np.float32, n),
         samples_per_s=np.fromiter((number(r.samples_per_s) for r in steps), np.float32, n),
         skipped=np.fromiter((r.skipped if isinstance(r.skipped, int) else 0 for r in steps), np.int32, n),

@@ -66,7 +66,7 @@ class Step(Record, frozen=True, kw_only=True, tag="step", gc=False):
     batch: int | None = None
     lr: Number = None
     position: float | None = None
-    loss: Number = None
+    loss: Number | msgspec.UnsetType = msgspec.UNSET  # left out where it is not known; null is another writer's NaN
     grad_norm: Number = None
     samples_per_s: Number = None
     skipped: int | msgspec.UnsetType = msgspec.UNSET
@@ -169,9 +169,9 @@ TERMINAL = frozenset({"done", "failed", "rejected", "expired"})
 _encoder = msgspec.json.Encoder()
 
 
-def number(value: Number) -> float:
+def number(value: Number | msgspec.UnsetType) -> float:
     """A logged number as a float; a missing one is nan."""
-    return math.nan if value is None else float(value)
+    return math.nan if value is None or isinstance(value, msgspec.UnsetType) else float(value)
 
 
 def finite(value: float | None) -> Number:

@@ -1,0 +1,1 @@
+"""Callbacks for training frameworks: each file imports its framework, and nothing else does."""

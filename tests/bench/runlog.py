@@ -1,0 +1,91 @@
+"""What a record costs a training script: RunLog beside TensorBoard's writer and Python's logging.
+
+    python -m tests.bench.runlog [--records 50000]
+
+One step with its loss, rate and gradient norm a call. wandb is measured too where it is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import logging
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from eegwatch import RunLog
+
+Write = Callable[[int], None]
+
+
+def ours(folder: Path, *, following: bool) -> Write:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=10_000_000)
+    log = RunLog(folder, schedule=scheduler if following else None, steps_per_epoch=1000)
+    if following:
+        return lambda n: log.step(loss=0.5, grad_norm=1.5)
+    return lambda n: log.step(loss=0.5, lr=1e-3, grad_norm=1.5)
+
+
+def tensorboard(folder: Path) -> Write:
+    from tensorboard.summary import Writer
+
+    writer = Writer(str(folder))
+
+    def write(n: int) -> None:
+        writer.add_scalar("loss", 0.5, n)
+        writer.add_scalar("lr", 1e-3, n)
+        writer.add_scalar("grad_norm", 1.5, n)
+
+    return write
+
+
+def text(folder: Path) -> Write:
+    folder.mkdir()
+    logger = logging.getLogger(str(folder))
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.addHandler(logging.FileHandler(folder / "log.txt"))
+    return lambda n: logger.info("Step %d - Loss: %.4f - LR: %.2e - Grad norm: %.3f", n, 0.5, 1e-3, 1.5)
+
+
+def wandb_offline(folder: Path) -> Write:
+    import wandb
+
+    run = wandb.init(mode="offline", dir=str(folder), settings=wandb.Settings(silent=True))
+    return lambda n: run.log({"loss": 0.5, "lr": 1e-3, "grad_norm": 1.5}, step=n)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--records", type=int, default=50_000)
+    n = parser.parse_args().records
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        ways: dict[str, Callable[[], Write]] = {
+            "RunLog": lambda: ours(root / "ours", following=False),
+            "RunLog, following a scheduler": lambda: ours(root / "follow", following=True),
+            "logging.FileHandler": lambda: text(root / "text"),
+            "tensorboard.summary.Writer": lambda: tensorboard(root / "tb"),
+        }
+        if importlib.util.find_spec("wandb") is not None:
+            ways["wandb offline"] = lambda: wandb_offline(root)
+        for name, make in ways.items():
+            write = make()
+            count = n if "RunLog" in name or "logging" in name else n // 10
+            took = np.empty(count)
+            for i in range(count):
+                began = time.perf_counter_ns()
+                write(i + 1)
+                took[i] = time.perf_counter_ns() - began
+            median, p99 = np.quantile(took / 1000, [0.5, 0.99])
+            print(f"{name:32} {median:8.1f} µs median {p99:8.1f} µs p99")
+
+
+if __name__ == "__main__":
+    main()
