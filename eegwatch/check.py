@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from eegwatch.diagnosis.engine import Diagnosis, worst
 from eegwatch.diagnosis.findings import Finding
-from eegwatch.diagnosis.precision import Precision
-from eegwatch.run import config as configuration
-from eegwatch.run.config import ConfigError
+from eegwatch.formats import foreign_log
+from eegwatch.run.declare import Declaration
 from eegwatch.run.folder import RUN_LOG, NotARun, newest_run, resolve
-from eegwatch.run.history import History, Reader
-from eegwatch.run.log import Tail, run_decoder
-from eegwatch.run.records import End, Run, RunRecord, Step
-from eegwatch.schedule import as_dict
+from eegwatch.run.follow import Foreign, OwnLog, RunFollower
+from eegwatch.run.history import History
+from eegwatch.run.records import End, Run
 
 EVERY_S = 0.5
 
@@ -61,96 +58,68 @@ class Checked:
 class CheckedRun:
     """One log and its detectors. A `config` declares the schedule where the log has no `run` record that does."""
 
-    def __init__(self, folder: Path, config: Path | None, steps_per_epoch: int | None) -> None:
-        self.folder, self.config_path, self.steps_per_epoch = folder, config, steps_per_epoch
-        self.config = configuration.load(config, expand=False) if config else None
-        self.diagnosis = Diagnosis()
+    def __init__(
+        self, folder: Path, config: Path | None, steps_per_epoch: int | None, foreign: Foreign | None = None
+    ) -> None:
+        """Raises ConfigError, formats.FormatError."""
+        self.folder, self.foreign = folder, foreign
+        self.name = foreign.name if foreign else folder.name
+        self._declaration = Declaration(config, steps_per_epoch, self.name)
+        self._follower = RunFollower(foreign.follow() if foreign else OwnLog(folder), self._declaration)
+        self.diagnosis = Diagnosis.of_foreign() if foreign else Diagnosis()
         self.history = History()
-        self.known = 0
         self.ended = False
-        self._tail = Tail(folder / RUN_LOG)
-        self._decoder = run_decoder()
-        self._reader = Reader()
-        self._declared = False
+
+    @property
+    def known(self) -> int:
+        return self._follower.records
 
     def poll(self) -> list[Finding]:
         """Take what is new; returns the findings that changed. Raises ConfigError if an epoch's length is missing."""
         changes: list[Finding] = []
-        while data := self._tail.read(1 << 20).data:
-            records = self._decoder.decode(data)
-            self.known += len(records)
-            for item in self._reader.items(self._with_schedule(records)):
+        while True:
+            items = self._follower.poll(1 << 20)
+            for item in items:
+                if self._declaration.bare and not self.history.attempts:
+                    self.diagnosis = Diagnosis.of_foreign()  # bare step lines: digits and lag unknown
                 self.history.append(item)
                 self.ended = isinstance(item, End) or (self.ended and not isinstance(item, Run))
                 changes += self.diagnosis.feed(item)
-        return changes
-
-    def _with_schedule(self, records: list[RunRecord]) -> Iterator[RunRecord]:
-        """The records, with the configuration's schedule put where the log declares none."""
-        for record in records:
-            if self.config is not None and isinstance(record, Run) and record.schedule is None:
-                yield self._declare(record, record.steps_per_epoch)
-            elif self.config is not None and isinstance(record, Step) and not self._declared and not self.history.run:
-                self.diagnosis = Diagnosis(Precision(), lags=(0, 1, -1))  # a foreign log: digits and lag unknown
-                begin = Run(time=record.time, run_id=self.folder.name, step=record.step - 1)
-                yield self._declare(begin, self._epoch_length(record))
-                yield record
-            else:
-                self._declared |= isinstance(record, Run)
-                yield record
-
-    def _epoch_length(self, step: Step) -> int | None:
-        """Steps an epoch, from a record's own counters: epoch * B + batch == step."""
-        if step.epoch and step.batch and (step.step - step.batch) % step.epoch == 0:
-            return (step.step - step.batch) // step.epoch
-        return None
-
-    def _declare(self, run: Run, known: int | None) -> Run:
-        assert self.config is not None
-        per_epoch = self.steps_per_epoch or known
-        if per_epoch is None:
-            raise ConfigError(
-                f"{self.config_path}: how long an epoch is, neither it nor the log says: give --steps-per-epoch N"
-            )
-        self._declared = True
-        schedule = configuration.schedule_of(self.config, per_epoch, str(self.config_path))
-        epochs = self.config.training.max_epochs
-        return msgspec.structs.replace(
-            run,
-            schedule=as_dict(schedule),
-            steps_per_epoch=per_epoch,
-            epochs=epochs,
-            total_steps=epochs * per_epoch,
-            accumulate=self.config.training.gradient_accumulation_steps,
-            batch_size=self.config.data.batch_size,
-            expected=configuration.expected_rates(self.config) or None,
-            detectors=dict(self.config.detectors),
-        )
+            if not self._follower.behind:
+                return changes
 
     def read_to_end(self) -> Checked:
         """Raises NotARun for a file without a single record."""
         self.poll()
         if not self.known:
-            bad = self._decoder.bad
-            what = f"{bad} lines, none of them a record" if bad else "it is empty"
-            raise NotARun(f"{self.folder / RUN_LOG}: not a run log: {what}")
+            bad = self._follower.bad_lines
+            where = self.foreign.path if self.foreign else self.folder / RUN_LOG
+            what = f"{bad} lines, none of them a record" if bad else "nothing in it is a step or an evaluation"
+            raise NotARun(f"{where}: not a run log: {what}")
         return self.outcome()
 
     def outcome(self) -> Checked:
-        disorder = self._reader.first_disorder
+        reader = self._follower.reader
+        disorder = reader.first_disorder
         if disorder is not None:
             disorder = (
-                f"{self._reader.disorder} steps out of order were left out; the first: {disorder} without a new attempt"
+                f"{reader.disorder} steps out of order were left out; the first: {disorder} without a new attempt"
             )
-        return Checked(self.folder.name, self.diagnosis.findings, self._decoder.bad, disorder, self._reader.clock_back)
+        bad = self._follower.bad_lines
+        return Checked(self.name, self.diagnosis.findings, bad, disorder, reader.clock_back)
 
 
-def open_run(path: Path, config: Path | None, steps_per_epoch: int | None) -> CheckedRun:
-    """The run at PATH (of a log root, the newest). Raises NotARun, ConfigError."""
+def open_run(
+    path: Path, config: Path | None, steps_per_epoch: int | None, patterns: Sequence[re.Pattern[str]] = ()
+) -> CheckedRun:
+    """The run at PATH (of a log root, the newest), or someone else's log. Raises NotARun, ConfigError, FormatError."""
+    foreign = foreign_log(path, patterns)
+    if foreign is not None:
+        return CheckedRun(foreign.path, config, steps_per_epoch, foreign)
     _, folder = resolve(path)
     folder = folder or newest_run(path)
     if folder is None:
-        raise NotARun(f"{path}: holds no run (a folder with {RUN_LOG})")
+        raise NotARun(f"{path}: holds no run (a folder with {RUN_LOG}), and no log that eegwatch understands")
     return CheckedRun(folder, config, steps_per_epoch)
 
 
@@ -161,9 +130,9 @@ def follow(runs: list[CheckedRun], *, as_json: bool) -> int:
             for run in runs:
                 for finding in run.poll():
                     if as_json:
-                        print(json.dumps({"run": run.folder.name, "finding": finding.as_dict()}), flush=True)
+                        print(json.dumps({"run": run.name, "finding": finding.as_dict()}), flush=True)
                     else:
-                        print(f"{run.folder.name}  {finding.severity}  {finding.rule}: {finding.message}", flush=True)
+                        print(f"{run.name}  {finding.severity}  {finding.rule}: {finding.message}", flush=True)
             if all(run.ended for run in runs):
                 break
             time.sleep(EVERY_S)

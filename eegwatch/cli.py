@@ -11,13 +11,19 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads spin after import: twice the CPU for a 4 ms job
 
 from eegwatch import __version__
+from eegwatch.formats import FormatError, PatternError, compile_patterns, foreign_log
+from eegwatch.run import config as configuration
 from eegwatch.run.config import ConfigError
 from eegwatch.run.control import log_root
 from eegwatch.run.folder import NotARun, resolve
+
+if TYPE_CHECKING:
+    from eegwatch.check import CheckedRun
 
 WRONG, UNREADABLE = 1, 2
 
@@ -32,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words[:1] == ["report"]:
             return report(_report_parser().parse_args(words[1:]))
         return watch(_watch_parser().parse_args(words))
-    except (NotARun, ConfigError) as error:
+    except (NotARun, ConfigError, FormatError, PatternError) as error:
         print(f"eegwatch: {error}", file=sys.stderr)
         return UNREADABLE
     except BrokenPipeError:  # `eegwatch check … | head`: nobody reads on
@@ -51,56 +57,70 @@ def _watch_parser() -> argparse.ArgumentParser:
         "eegwatch export PATH -o FILE writes the metrics as CSV, TensorBoard or W&B.",
     )
     parser.add_argument(
-        "path", nargs="?", help="log root, run folder or run.jsonl (default: $EEGWATCH_LOGS, else ./logs)"
+        "path",
+        nargs="?",
+        help="log root, run folder, run.jsonl, or someone else's log (default: $EEGWATCH_LOGS, else ./logs)",
     )
     parser.add_argument(
         "--once", action="store_true", help="print one frame as text and exit (default without a terminal)"
     )
     parser.add_argument("--size", default=None, metavar="WxH", help="size of that frame (default: 100x30)")
     parser.add_argument("--wait-steps", type=int, default=0, metavar="N", help="wait until the log holds N steps")
+    _declaring(parser)
     parser.add_argument("--version", action="version", version=f"eegwatch {__version__}")
     return parser
 
 
-def _check_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="eegwatch check", description="Print a run's findings and exit.")
-    parser.add_argument("path", nargs="+", help="log root (its newest run), run folder or run.jsonl")
-    parser.add_argument("--json", action="store_true", help="one JSON object a run and line instead of text")
+def _declaring(parser: argparse.ArgumentParser) -> None:
+    """What a log of someone else's does not say."""
     parser.add_argument("--config", type=Path, metavar="YAML", help="the declared schedule, where the log has none")
     parser.add_argument("--steps-per-epoch", type=int, metavar="N", help="where --config and the log do not tell")
+    parser.add_argument(
+        "--pattern",
+        action="append",
+        default=[],
+        metavar="REGEX",
+        help="for text logs: (?P<step>…) (?P<lr>…) (?P<loss>…) …",
+    )
+
+
+def _check_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="eegwatch check", description="Print a run's findings and exit.")
+    parser.add_argument(
+        "path", nargs="+", help="log root (its newest run), run folder, run.jsonl, or someone else's log"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object a run and line instead of text")
+    _declaring(parser)
     parser.add_argument("--follow", action="store_true", help="go on as the log grows, print what changes")
     return parser
 
 
 def _report_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="eegwatch report", description="Write one self-contained page on a run.")
-    parser.add_argument("path", help="log root (its newest run), run folder or run.jsonl")
+    parser.add_argument("path", help="log root (its newest run), run folder, run.jsonl, or another's log")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="report.html or report.md")
-    parser.add_argument("--config", type=Path, metavar="YAML", help="the declared schedule, where the log has none")
-    parser.add_argument("--steps-per-epoch", type=int, metavar="N", help="where --config and the log do not tell")
+    _declaring(parser)
     return parser
 
 
 def _export_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="eegwatch export", description="Write a run's metrics for other programs.")
-    parser.add_argument("path", help="log root (its newest run), run folder or run.jsonl")
+    parser.add_argument("path", help="log root (its newest run), run folder, run.jsonl, or another's log")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="PATH", help="metrics.csv, or a folder")
     parser.add_argument("--format", choices=("csv", "tensorboard", "wandb"), default="csv")
-    parser.add_argument("--config", type=Path, metavar="YAML", help="the declared schedule, where the log has none")
-    parser.add_argument("--steps-per-epoch", type=int, metavar="N", help="where --config and the log do not tell")
+    _declaring(parser)
     return parser
 
 
 def export(arguments: argparse.Namespace) -> int:
     """Write the metrics; 0, or 2 with the reason."""
-    from eegwatch.check import open_run
     from eegwatch.export import ExportError
     from eegwatch.export import export as write
 
-    run = open_run(Path(arguments.path), arguments.config, arguments.steps_per_epoch)
+    run = _open(arguments, arguments.path)
     run.read_to_end()
     try:
-        print(write(run.history, run.folder.name, arguments.format, arguments.output))
+        print(write(run.history, run.name, arguments.format, arguments.output))
     except ExportError as error:
         print(f"eegwatch: {error}", file=sys.stderr)
         return UNREADABLE
@@ -109,28 +129,40 @@ def export(arguments: argparse.Namespace) -> int:
 
 def report(arguments: argparse.Namespace) -> int:
     """Write the page; the exit code is that of `check`."""
-    from eegwatch.check import open_run
     from eegwatch.report import ReportError, write_report
 
-    run = open_run(Path(arguments.path), arguments.config, arguments.steps_per_epoch)
+    run = _open(arguments, arguments.path)
     outcome = run.read_to_end()
     try:
         write_report(run, arguments.output)
     except ReportError as error:
         print(f"eegwatch: {error}", file=sys.stderr)
         return UNREADABLE
-    print(
-        f"{arguments.output}: {run.folder.name}, " + (outcome.findings[0].message if outcome.wrong else "nothing wrong")
-    )
+    print(f"{arguments.output}: {run.name}, " + (outcome.findings[0].message if outcome.wrong else "nothing wrong"))
     return WRONG if outcome.wrong else 0
+
+
+def _open(arguments: argparse.Namespace, path: str) -> CheckedRun:
+    from eegwatch.check import open_run
+
+    patterns = compile_patterns(arguments.pattern)
+    return open_run(Path(path), arguments.config, arguments.steps_per_epoch, patterns)
 
 
 def watch(arguments: argparse.Namespace) -> int:
     path = log_root(arguments.path)
-    logs, folder = resolve(path) if path.exists() or arguments.path else (path, None)
+    declared = arguments.config, arguments.steps_per_epoch
+    if arguments.config is not None:
+        configuration.load(arguments.config, expand=False)
+    foreign = foreign_log(path, compile_patterns(arguments.pattern)) if arguments.path else None
+    if foreign is not None:
+        foreign.follow().close()  # what cannot be read at all is said here, before the screen
+        place: tuple[Path, Path | None] = (foreign.path.parent, foreign.path)
+    else:
+        place = resolve(path) if path.exists() or arguments.path else (path, None)
     from eegwatch.tui.app import WatchApp  # textual: 0.2 s that `check` does not pay
 
-    app = WatchApp(logs, folder)
+    app = WatchApp(*place, foreign, declared)
     if arguments.once or not sys.stdout.isatty():
         from eegwatch.tui.frame import render
 
@@ -150,9 +182,9 @@ def _size(text: str) -> tuple[int, int]:
 
 def check(arguments: argparse.Namespace) -> int:
     """Run every detector over each log and print what they find; the worst of them decides the exit code."""
-    from eegwatch.check import Checked, follow, open_run
+    from eegwatch.check import Checked, follow
 
-    runs = [open_run(Path(path), arguments.config, arguments.steps_per_epoch) for path in arguments.path]
+    runs = [_open(arguments, path) for path in arguments.path]
     if arguments.follow:
         return follow(runs, as_json=arguments.json)
     outcomes: list[Checked] = [run.read_to_end() for run in runs]

@@ -184,7 +184,7 @@ def _auroc(history: History) -> str:
 
 def _facts(run: CheckedRun) -> list[tuple[str, str]]:
     history, record = run.history, run.history.run
-    facts = [("run", run.folder.name)]
+    facts = [("run", run.name)]
     if record is not None:
         total = f" of {record.total_steps:,}" if record.total_steps else ""
         facts.append(("steps", f"{history.step_done:,}{total}, attempt {record.attempt}"))
@@ -223,9 +223,9 @@ def _html(run: CheckedRun, pictures: dict[str, str]) -> str:
     e = html.escape
     severity, words = _verdict(run)
     parts = [
-        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{e(run.folder.name)}</title>",
+        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{e(run.name)}</title>",
         f"<meta name='viewport' content='width=device-width, initial-scale=1'><style>{CSS}</style></head><body>",
-        f"<h1>{e(run.folder.name)}</h1><p class='verdict {severity}'>{e(words)}</p>",
+        f"<h1>{e(run.name)}</h1><p class='verdict {severity}'>{e(words)}</p>",
     ]
     for title, svg in pictures.items():
         parts.append(f"<h2>{e(title)}</h2><figure style='margin:0' role='img' aria-label='{e(title)}'>{svg}</figure>")
@@ -258,7 +258,7 @@ def _markdown(run: CheckedRun, pictures: dict[str, str]) -> str:
         return html.escape(text, quote=False).replace("|", "\\|").replace("`", "\\`")
 
     severity, words = _verdict(run)
-    lines = [f"# {e(run.folder.name)}", "", f"**{severity}**: {e(words)}", ""]
+    lines = [f"# {e(run.name)}", "", f"**{severity}**: {e(words)}", ""]
     for title, svg in pictures.items():
         data = base64.b64encode(svg.encode()).decode()
         lines += [f"## {title}", "", f'<img alt="{title}" src="data:image/svg+xml;base64,{data}">', ""]

@@ -12,7 +12,7 @@ from textual.binding import Binding
 from textual.screen import Screen
 
 from eegwatch.diagnosis.findings import Finding
-from eegwatch.run.follow import Waker
+from eegwatch.run.follow import Foreign, Waker
 from eegwatch.tui.screens.dialogs import Confirm, ResumeChoice, ResumeDialog
 from eegwatch.tui.screens.run import RunScreen
 from eegwatch.tui.screens.text import TextScreen, events_text, help_text
@@ -30,9 +30,16 @@ class WatchApp(App[None]):
     ENABLE_COMMAND_PALETTE = True
     BINDINGS = [Binding("ctrl+p", "command_palette", "palette", show=False, priority=True)]
 
-    def __init__(self, logs: Path, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        logs: Path,
+        folder: Path | None = None,
+        foreign: Foreign | None = None,
+        declared: tuple[Path | None, int | None] = (None, None),
+    ) -> None:
+        """`foreign`: someone else's log instead of a run of ours; `declared`: (configuration, steps an epoch)."""
         super().__init__()
-        self.session = Session(logs, folder, self._alarm)
+        self.session = Session(logs, folder, self._alarm, foreign, declared)
         self._waker: Waker | None = None
         self._drawn_at = 0.0
 
@@ -85,6 +92,10 @@ class WatchApp(App[None]):
         """True, with what to type on the screen, where nobody would obey."""
         if self.session.folder is None:
             self.notify("there is no run here yet", severity="warning")
+            return True
+        if self.session.foreign is not None:
+            said = f"{self.session.foreign.format}, not written by eegpt-daemon: it can be watched, not commanded"
+            self.notify(said, severity="warning", timeout=10)
             return True
         if self.session.life.alive:
             return False

@@ -11,9 +11,11 @@ from typing import Any
 
 from eegwatch.diagnosis.engine import Diagnosis
 from eegwatch.diagnosis.findings import ERROR, RESOLVED, Finding
+from eegwatch.run.config import ConfigError
 from eegwatch.run.control import AnswerWatch, send
+from eegwatch.run.declare import Declaration
 from eegwatch.run.folder import RUN_LOG, newest_run
-from eegwatch.run.follow import RunFollower
+from eegwatch.run.follow import Followed, Foreign, FormatError, OwnLog, RunFollower
 from eegwatch.run.history import History, StepBlock
 from eegwatch.run.liveness import Liveness, Pulse
 from eegwatch.run.records import Answer, Checkpoint, End, Eval, Run, number
@@ -59,8 +61,17 @@ class Sent:
 class Session:
     """Follows one run of a log root, or always the newest (`follow_newest`)."""
 
-    def __init__(self, logs: Path, folder: Path | None, on_alarm: Callable[[Finding], None]) -> None:
-        self.logs = logs
+    def __init__(
+        self,
+        logs: Path,
+        folder: Path | None,
+        on_alarm: Callable[[Finding], None],
+        foreign: Foreign | None = None,
+        declared: tuple[Path | None, int | None] = (None, None),
+    ) -> None:
+        """`foreign`: someone else's log, watched but not commanded. `declared`: configuration, steps an epoch."""
+        self.logs, self.foreign, self.declared = logs, foreign, declared
+        self.problem: str | None = None
         self.follow_newest = folder is None
         self.on_alarm = on_alarm
         self.pulse = Pulse(logs)
@@ -74,9 +85,12 @@ class Session:
     def _open(self, folder: Path | None) -> None:
         self.folder = folder
         self.history = History()
-        self.diagnosis = Diagnosis()
+        self.diagnosis = Diagnosis.of_foreign() if self.foreign else Diagnosis()
         self.events: list[Event] = []
-        self.follower = RunFollower(folder) if folder else None
+        self.follower: RunFollower | None = None
+        if folder is not None:
+            log: Followed = self.foreign.follow() if self.foreign else OwnLog(folder)
+            self.follower = RunFollower(log, Declaration(*self.declared, self.name_of(folder)))
         self.loaded = folder is None
         self.version += 1
 
@@ -85,6 +99,9 @@ class Session:
         if self.follower is not None:
             self.follower.close()
         self._open(folder)
+
+    def name_of(self, folder: Path) -> str:
+        return self.foreign.name if self.foreign else folder.name
 
     @property
     def is_current(self) -> bool:
@@ -119,12 +136,17 @@ class Session:
     def _read(self, woken: bool) -> None:
         if self.follower is None:
             return
-        items = self.follower.poll(PIECE, woken)
+        try:
+            items = self.follower.poll(PIECE, woken)
+        except (ConfigError, FormatError, OSError) as error:
+            items, self.follower.behind = [], False
+            self._trouble(str(error))
         if self.follower.reset:
             what = self.follower.reset
             if what != "deleted":
                 self.history.clear()
-                self.diagnosis, self.events = Diagnosis(), []
+                self.diagnosis = Diagnosis.of_foreign() if self.foreign else Diagnosis()
+                self.events = []
             self.events.append(Event(time.time(), f"the log was {what}" + ("" if what == "deleted" else ", read anew")))
             self.version += 1
         for item in items:
@@ -140,6 +162,13 @@ class Session:
             for finding in self.diagnosis.findings:
                 if finding.severity == ERROR:
                     self.on_alarm(finding)
+
+    def _trouble(self, what: str) -> None:
+        """The log cannot be read now: said once, and looked at again."""
+        if what != self.problem:
+            self.problem = what
+            self.events.append(Event(time.time(), what))
+            self.version += 1
 
     def _found(self, finding: Finding) -> None:
         word = "resolved" if finding.severity == RESOLVED else finding.severity

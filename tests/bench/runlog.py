@@ -28,8 +28,8 @@ def ours(folder: Path, *, following: bool) -> Write:
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=10_000_000)
     log = RunLog(folder, schedule=scheduler if following else None, steps_per_epoch=1000)
     if following:
-        return lambda n: log.step(loss=0.5, grad_norm=1.5)
-    return lambda n: log.step(loss=0.5, lr=1e-3, grad_norm=1.5)
+        return lambda _: log.step(loss=0.5, grad_norm=1.5)
+    return lambda _: log.step(loss=0.5, lr=1e-3, grad_norm=1.5)
 
 
 def tensorboard(folder: Path) -> Write:

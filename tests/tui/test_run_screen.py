@@ -274,3 +274,52 @@ async def test_keys_command_a_real_daemon_and_show_its_answers(
         await until(pilot, lambda: "○ stopped" in pilot.text(), 10)
     assert daemon.pid is not None  # the monitor's stop leaves the daemon ready
     assert ONE_CYCLE["name"] == daemon.records("run")[0]["schedule"]["name"]
+
+
+async def test_a_script_of_ones_own_is_said_training_while_it_lives_and_dead_when_it_is_gone(tmp_path: Path) -> None:
+    import os
+    import subprocess
+    import sys
+
+    from eegwatch.tui.widgets.status import state_of
+
+    script = f"""
+import time
+from eegwatch import RunLog
+log = RunLog({str(tmp_path / "logs")!r}, total_steps=1000)
+for n in range(20):
+    log.step(loss=0.5, lr=1e-3)
+print("ready", flush=True)
+time.sleep(60)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": "."}
+    )
+    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+    app = WatchApp(tmp_path / "logs")
+    async with app.run_test(size=(100, 30)):
+        await app.loaded()
+        assert state_of(app.session)[0] == "training"
+        process.kill()
+        process.wait()
+        state, why = state_of(app.session)
+        assert state == "dead" and f"process {process.pid} is gone" in why
+
+
+async def test_a_foreign_log_is_watched_and_cannot_be_commanded(tmp_path: Path) -> None:
+    from eegwatch.formats import find
+
+    path = tmp_path / "train.log"
+    path.write_text("".join(f"Step {n} - Loss: 0.5000 - LR: 1.00e-03\n" for n in range(1, 200)))
+    app = WatchApp(tmp_path, path, find(path))
+    async with app.run_test(size=(100, 30), notifications=True) as pilot:
+        await app.loaded()
+        app.run_screen.redraw()
+        assert "watching" in str(app.run_screen.status.render()) and app.session.history.length == 199
+        await pilot.press("m")
+        await pilot.pause()
+        assert app.screen is app.run_screen
+        path.write_text("")
+        app._tick()
+        app._tick()
+        assert app.session.history.length == 0 and "truncated" in app.session.events[-1].text

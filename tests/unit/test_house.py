@@ -15,6 +15,7 @@ ALLOWED = {
     "run": {"run", "schedule", "wording", ""},
     "schedule": {"schedule"},
     "diagnosis": {"diagnosis", "run", "schedule", "wording"},
+    "formats": {"formats", "run"},
     "tui": {"tui", "run", "diagnosis", "schedule", "canvas", "wording", ""},
 }
 

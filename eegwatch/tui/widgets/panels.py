@@ -28,7 +28,7 @@ class Verdict(Static):
         if not findings:
             return
         width = max(20, self.app.size.width - 2)
-        lines = self._finding(findings[0], compact)
+        lines = self._finding(session, findings[0], compact)
         others = findings[1:] if compact else findings[1:3]
         if compact and others:
             lines[-1].append(f"   (+{len(others)} more: e)", "dim")
@@ -41,7 +41,7 @@ class Verdict(Static):
                 line.truncate(width, overflow="ellipsis")
         self.update(Text("\n").join(lines))
 
-    def _finding(self, finding: Finding, compact: bool) -> list[Text]:
+    def _finding(self, session: Session, finding: Finding, compact: bool) -> list[Text]:
         sign, style = SIGN[finding.severity]
         headline = finding.headline or finding.message
         if finding.rule.startswith("lr_"):  # LR FROZEN: the word that matters, readable without colour
@@ -52,7 +52,9 @@ class Verdict(Static):
         label = "bold"
         if finding.why:
             lines.append(Text.assemble(("   why  ", label), finding.why))
-        if finding.rule.startswith(("lr_", "no_")):
+        if finding.rule.startswith(("lr_", "no_")) and session.foreign is not None:
+            lines.append(Text.assemble(("   do   ", label), finding.remedy.split("; ")[0]))  # there are no keys for it
+        elif finding.rule.startswith(("lr_", "no_")):
             lines.append(Text.assemble(("   do   ", label), KEYS_SHORT if compact else KEYS))
             if finding.remedy and not compact:
                 lines.append(Text.assemble(("   code ", label), finding.remedy))

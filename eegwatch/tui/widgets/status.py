@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import time
 
 import numpy as np
+import psutil
 from rich.text import Text
 from textual.widgets import Static
 
@@ -51,8 +53,19 @@ def state_of(session: Session) -> tuple[str, str]:
         ago = f"{duration(time.time() - end.time)} ago"
         daemon = "" if life.alive else ", no daemon is running"
         return end.reason, (f"{plain(end.error)}, " if end.error else "") + ago + daemon
-    if history.run is None:
+    if session.foreign is not None:
+        kind = session.problem or session.foreign.format
+        return (
+            "watching",
+            f"{kind}, last record {duration(time.time() - history.last_time)} ago" if history.run else kind,
+        )
+    if run is None:
         return life.word, life.detail
+    if run.pid and run.host == socket.gethostname() and not life.alive:  # a script's own log (RunLog)
+        silent = time.time() - history.last_time
+        if not psutil.pid_exists(run.pid):
+            return "dead", f"its process {run.pid} is gone, last record {duration(silent)} ago"
+        return ("training", "") if silent < STALE_S else ("training", f"no record for {duration(silent)}")
     return "silent", f"no daemon trains it; last record {duration(time.time() - history.last_time)} ago"
 
 
@@ -69,7 +82,7 @@ class StatusLine(Static):
         if session.folder is None:
             return [Text(f"no run in {session.logs} yet: eegpt-daemon start --logs {session.logs}", "bold")]
         state, detail = state_of(session)
-        head = Text(session.folder.name, "bold")
+        head = Text(session.name_of(session.folder), "bold")
         if run is not None and any("SYNTHETIC" in note for note in run.notes):
             head.append("  SYNTHETIC", "magenta")
         if run is not None and run.attempt > 1:
