@@ -145,6 +145,13 @@ class Canvas:
         if 0 <= column // 2 < self.width:
             self.marks[(row, column // 2)] = (glyph, colour)
 
+    def rule(self, column: int, colour: int) -> None:
+        """A vertical line through a dot column, behind everything else."""
+        cells = np.asarray(self.dots.reshape(self.height, 4, self.width, 2).any(axis=(1, 3)))
+        for row in range(self.height):
+            if 0 <= column // 2 < self.width and not cells[row, column // 2]:
+                self.marks.setdefault((row, column // 2), ("┊", colour))
+
     def rows(self) -> list[tuple[str, NDArray[np.int16]]]:
         """Each cell row as text and colours."""
         cells = self.dots.reshape(self.height, 4, self.width, 2)
@@ -167,8 +174,10 @@ def ticks(axis: Axis, most: int) -> list[float]:
         steps = np.array([1.0, 3.0]) if len(decades) * 2 <= most + 2 else np.array([1.0])
         values = (10.0 ** decades[:, None] * steps).ravel()
         values = values[(values >= axis.low * 0.999) & (values <= axis.high * 1.001)]
-        stride = -(-len(values) // most)
-        return [float(v) for v in values[::stride]]
+        if len(values) >= 2:
+            stride = -(-len(values) // most)
+            return [float(v) for v in values[::stride]]
+        # zoomed in between two decades: round values, as on a linear axis
     raw = (axis.high - axis.low) / most
     power = 10.0 ** np.floor(np.log10(raw))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)

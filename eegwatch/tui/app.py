@@ -153,7 +153,17 @@ class WatchApp(App[None]):
         self.run_screen.redraw()
 
     def _run_name(self) -> str:
-        return self.session.folder.name if self.session.folder else "the run"
+        return self.session.name_of(self.session.folder) if self.session.folder else "the run"
+
+    def action_picture(self) -> None:
+        """Save what is on the screen as SVG, beside where the monitor was started."""
+        name = f"eegwatch-{self._run_name()}-{time.strftime('%H%M%S')}.svg"
+        try:
+            path = self.save_screenshot(name, path=".")
+        except OSError as error:
+            self.notify(f"the picture could not be written: {error}", severity="error")
+            return
+        self.notify(f"saved {path}")
 
     def action_help(self) -> None:
         bindings = [b for b in [*RunScreen.BINDINGS, *self.BINDINGS] if isinstance(b, Binding)]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.segment import Segment
 from rich.style import Style
+from textual import events
 from textual.geometry import Region
+from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -46,6 +49,9 @@ class Picture:
     log: bool = False
     rates: bool = False
     empty: str = "no step yet"
+    cursor: float | None = None
+    x_text: Callable[[float], str] = "{:,.0f}".format
+    smoothing: float = SMOOTH_COLUMNS
 
 
 class Chart(Widget):
@@ -69,6 +75,8 @@ class Chart(Widget):
         self.border_title = title
         self.picture = Picture()
         self._strips: list[Strip] = []
+        self._grabbed: float | None = None
+        self._moved = False
 
     def show(self, picture: Picture) -> None:
         """Draw this from now on."""
@@ -96,6 +104,58 @@ class Chart(Widget):
         for y, (before, after) in enumerate(zip(old, fresh, strict=True)):
             if before != after:
                 self.refresh(Region(offset.x, offset.y + y, width, 1))
+
+    # ---- the mouse: places are shares of the plot's width, 0 … 1 ----
+
+    @dataclass
+    class Wheel(Message):
+        """The wheel was turned over the plot: `closer`, about `share`."""
+
+        share: float
+        closer: bool
+
+    @dataclass
+    class Dragged(Message):
+        """The plot was dragged by `share` of its width."""
+
+        share: float
+
+    @dataclass
+    class Clicked(Message):
+        """The plot was clicked at `share`."""
+
+        share: float
+
+    def _share(self, event: events.MouseEvent) -> float:
+        plot = max(1, self.content_size.width - GUTTER)
+        inner = event.x - (self.content_region.x - self.region.x) - GUTTER
+        return min(max(inner / plot, 0.0), 1.0)
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        event.stop()
+        self.post_message(self.Wheel(self._share(event), True))
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        event.stop()
+        self.post_message(self.Wheel(self._share(event), False))
+
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        self._grabbed, self._moved = self._share(event), False
+        self.capture_mouse()
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        if self._grabbed is None:
+            return
+        share = self._share(event)
+        if abs(share - self._grabbed) > 1e-3:
+            self.post_message(self.Dragged(share - self._grabbed))
+            self._grabbed, self._moved = share, True
+
+    def on_mouse_up(self, event: events.MouseUp) -> None:
+        self.release_mouse()
+        if self._grabbed is not None and not self._moved:
+            self.post_message(self.Clicked(self._grabbed))
+        self._grabbed = None
 
     def render_line(self, y: int) -> Strip:
         return self._strips[y] if y < len(self._strips) else Strip.blank(self.size.width)
@@ -138,7 +198,9 @@ class Chart(Widget):
         """The y range: all of a line, the bulk of what is noisy (one spike must not flatten the rest)."""
         lows, highs = [], []
         for s in self.picture.series:
-            y = np.asarray(s.y, np.float64)
+            p = self.picture
+            seen = slice(int(np.searchsorted(s.x, p.left)), int(np.searchsorted(s.x, p.right, side="right")))
+            y = np.asarray(s.y[seen], np.float64)
             y = y[np.isfinite(y) & (y > 0 if self.picture.log else True)]
             if not len(y):
                 continue
@@ -168,13 +230,15 @@ class Chart(Widget):
                 canvas.span(reduced.least, reduced.most, axis, BAND)
                 # the smoothed line is of the bulk: a single spike would bend it for many columns
                 bulk = reduce(s.x, np.clip(s.y, axis.low, axis.high), p.left, p.right, columns)
-                canvas.line(smooth(bridged(bulk.mean), SMOOTH_COLUMNS), axis, s.colour)
+                canvas.line(smooth(bridged(bulk.mean), p.smoothing), axis, s.colour)
                 self._mark_outliers(canvas, reduced.most, axis)
             elif s.kind == "dotted":
                 canvas.line(bridged(reduced.mean), axis, s.colour, every=DOTTED)
             else:
                 canvas.span(reduced.least, reduced.most, axis, s.colour)
                 canvas.line(bridged(reduced.mean), axis, s.colour)
+        if p.cursor is not None and p.left <= p.cursor <= p.right:
+            canvas.rule(int((p.cursor - p.left) / max(p.right - p.left, 1e-12) * (columns - 1)), MARK)
         for x, y, glyph in p.marks:
             if p.left <= x <= p.right:
                 column = int((x - p.left) / max(p.right - p.left, 1e-12) * (columns - 1))
@@ -204,7 +268,7 @@ class Chart(Widget):
         end = 0
         for value in ticks(Axis(p.left, p.right), max(2, plot_width // 12)):
             at = GUTTER + round((value - p.left) / max(p.right - p.left, 1e-12) * (plot_width - 1))
-            text = f"{value:,.0f}"
+            text = p.x_text(value)
             begin = min(max(at - len(text) // 2, GUTTER), width - len(text))
             if begin > end:
                 line[begin : begin + len(text)] = text
