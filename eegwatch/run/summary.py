@@ -8,7 +8,7 @@ from typing import Any
 
 from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.log import Tail, run_decoder
-from eegwatch.run.records import End, Eval, Progress, Run, Step, number
+from eegwatch.run.records import End, Eval, Finding, Progress, Run, Step, number
 from eegwatch.wording import plain, rate
 
 TAIL_BYTES = 1 << 16  # the last 64 kB hold the newest step, whatever the log's length
@@ -32,6 +32,8 @@ class Summary:
     error: str | None
     progress: str | None
     time: float
+    verdict: str | None = None  # the newest finding near the log's end that was not resolved there
+    severity: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -65,18 +67,25 @@ def summarise(folder: Path) -> Summary:
         data = tail.read(TAIL_BYTES).data
         records += decoder.decode(data[data.find(b"\n") + 1 :] if begin > len(head) else data)
     run, step, evaluation, end, progress = None, None, None, None, None
+    open_findings: dict[str, Finding] = {}
     for record in records:
         if isinstance(record, Run):
             run, end, step = record, None, None
+            open_findings.clear()
         elif isinstance(record, Step):
             step, progress = record, None
         elif isinstance(record, Eval) and record.split == "val":
             evaluation = record
         elif isinstance(record, End):
             end = record
+        elif isinstance(record, Finding):
+            open_findings.pop(record.rule, None)
+            if record.severity in ("warning", "error"):
+                open_findings[record.rule] = record
         elif isinstance(record, Progress):
             progress = record if record.done < record.total else None
     last = records[-1] if records else None
+    worst = min(open_findings.values(), key=lambda f: (f.severity != "error", -f.step), default=None)
     return Summary(
         run_id=folder.name,
         name=run.name if run else "",
@@ -92,4 +101,6 @@ def summarise(folder: Path) -> Summary:
         error=end.error if end else None,
         progress=f"{progress.what} {progress.done} of {progress.total}" if progress else None,
         time=last.time if last else 0.0,
+        verdict=worst.message if worst else None,
+        severity=worst.severity if worst else None,
     )

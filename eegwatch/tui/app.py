@@ -7,19 +7,25 @@ import gc
 import time
 from pathlib import Path
 
+from rich.text import Text
 from textual.app import App, SystemCommand
 from textual.binding import Binding
 from textual.screen import Screen
 
 from eegwatch.diagnosis.findings import Finding
+from eegwatch.run.folder import CONFIG, TRAINER_LOG
 from eegwatch.run.follow import Foreign, Waker
 from eegwatch.tui.screens.dialogs import Confirm, ResumeChoice, ResumeDialog
 from eegwatch.tui.screens.run import RunScreen
+from eegwatch.tui.screens.runs import RunChoice, RunsScreen
 from eegwatch.tui.screens.text import TextScreen, events_text, help_text
 from eegwatch.tui.session import Session
+from eegwatch.tui.view import View
+from eegwatch.wording import plain
 
 TICK_S = 0.1  # ten frames a second: a record is on the screen within 150 ms
 LOAD_BUDGET_S = 0.07  # of reading a tick while a long log is loaded: keys stay quick
+SHOWN_BYTES = 1 << 17  # of a file that is shown as text: its end
 CLOCK_S = 1.0  # ages ("2 min ago") are redrawn this often
 
 
@@ -164,6 +170,45 @@ class WatchApp(App[None]):
             self.notify(f"the picture could not be written: {error}", severity="error")
             return
         self.notify(f"saved {path}")
+
+    def action_runs(self) -> None:
+        if self.session.foreign is not None:
+            self.notify("this is one log by itself: the list is of a log root's runs", severity="warning")
+            return
+        self.push_screen(RunsScreen(self.session.logs, self.session.folder), self._choose_run)
+
+    def _choose_run(self, choice: RunChoice | None) -> None:
+        if choice is None:
+            return
+        if choice.action == "overlay":
+            same = choice.folder == self.session.overlaid
+            self.session.lay_over(None if same else choice.folder)
+        else:
+            self.session.follow_newest = False
+            self.session.lay_over(None)
+            self.session.switch(choice.folder)
+            self.run_screen.view = View()
+        self.run_screen.redraw()
+
+    def action_trainer_log(self) -> None:
+        self._show_file(TRAINER_LOG, "what the trainer printed, the newest last")
+
+    def action_config(self) -> None:
+        self._show_file(CONFIG, "the configuration as run")
+
+    def _show_file(self, name: str, title: str) -> None:
+        """The end of a file of the run's folder, as text: escape sequences and markup in it mean nothing."""
+        folder = self.session.folder
+        path = folder / name if folder is not None and folder.is_dir() else None
+        try:
+            data = path.read_bytes()[-SHOWN_BYTES:] if path is not None else b""
+        except OSError as error:
+            self.notify(f"{path}: {error.strerror}", severity="warning")
+            return
+        lines = [plain(line) for line in data.decode("utf-8", "replace").splitlines()]
+        self.push_screen(
+            TextScreen(title, Text("\n".join(lines) or "there is nothing here"), at_end=name == TRAINER_LOG)
+        )
 
     def action_help(self) -> None:
         bindings = [b for b in [*RunScreen.BINDINGS, *self.BINDINGS] if isinstance(b, Binding)]

@@ -13,13 +13,18 @@ from eegwatch.tui.widgets.chart import EXPECTED, OBSERVED, PAST, Picture, Series
 SAMPLES = 2048  # points of the expected curve: more than any terminal has dot columns
 
 
-def lr_picture(history: History, *, log: bool, view: View | None = None) -> Picture:
-    """The learning rate: expected dotted to the run's end, observed as a line, what a resume did again faintly."""
+def lr_picture(history: History, *, log: bool, view: View | None = None, other: History | None = None) -> Picture:
+    """The learning rate: expected dotted to the run's end, observed as a line, what a resume did again faintly.
+
+    `other`: another run laid over it, aligned by step.
+    """
     view = view or View()
     picture = _picture(history, view, log=log, empty="no step yet: the expected curve comes with the run record")
     picture.rates = True
     left, right = view.window(history)
     series = expected_series(history, left, right)
+    if other is not None:
+        series.append(Series(other.step, other.lr, "line", PAST))
     for old in history.superseded:
         series.append(Series(old.step, old.lr, "line", PAST))
     series.append(Series(history.step, history.lr, "line", OBSERVED))
@@ -34,12 +39,14 @@ def lr_picture(history: History, *, log: bool, view: View | None = None) -> Pict
     return picture
 
 
-def loss_picture(history: History, *, log: bool, view: View | None = None) -> Picture:
+def loss_picture(history: History, *, log: bool, view: View | None = None, other: History | None = None) -> Picture:
     """Loss: every step's within a min-max band, a smoothed line, and the validation losses as marks."""
     view = view or View()
     picture = _picture(history, view, log=log, empty="no loss yet")
     picture.smoothing = SMOOTHINGS[view.smoothing]
     picture.series.append(_placed(history, view, Series(history.step, history.loss, "noisy", OBSERVED)))
+    if other is not None:
+        picture.series.append(_placed(history, view, Series(other.step, other.loss, "smooth", PAST)))
     evals = [e for e in history.evals if e.split == "val" and e.loss is not None]
     places = on_axis(history, view.axis, np.array([e.step for e in evals]))
     picture.marks = [(float(x), number(e.loss), "◆") for x, e in zip(places, evals, strict=True)]

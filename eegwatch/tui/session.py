@@ -72,6 +72,8 @@ class Session:
         """`foreign`: someone else's log, watched but not commanded. `declared`: configuration, steps an epoch."""
         self.logs, self.foreign, self.declared = logs, foreign, declared
         self.problem: str | None = None
+        self.overlay: History | None = None
+        self.overlaid: Path | None = None
         self.follow_newest = folder is None
         self.on_alarm = on_alarm
         self.pulse = Pulse(logs)
@@ -92,6 +94,18 @@ class Session:
             log: Followed = self.foreign.follow() if self.foreign else OwnLog(folder)
             self.follower = RunFollower(log, Declaration(*self.declared, self.name_of(folder)))
         self.loaded = folder is None
+        self.version += 1
+
+    def lay_over(self, folder: Path | None) -> None:
+        """Another run of the log root, read once, drawn behind the one on the screen; None takes it away."""
+        self.overlaid, self.overlay = folder, None
+        if folder is not None:
+            follower, history = RunFollower(OwnLog(folder)), History()
+            while follower.behind:
+                for item in follower.poll(1 << 22):
+                    history.append(item)
+            follower.close()
+            self.overlay = history
         self.version += 1
 
     def switch(self, folder: Path) -> None:

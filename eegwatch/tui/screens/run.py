@@ -46,6 +46,9 @@ class RunScreen(Screen[None]):
         Binding("x", "axis", "x axis: steps, epochs or hours", show=False),
         Binding("left_square_bracket", "smooth(-1)", "smooth the loss less", show=False, key_display="["),
         Binding("right_square_bracket", "smooth(1)", "smooth the loss more", show=False, key_display="]"),
+        Binding("R", "app.runs", "runs: list, switch, overlay, compare", show=False),
+        Binding("t", "app.trainer_log", "what the trainer printed", show=False),
+        Binding("c", "app.config", "the configuration as run", show=False),
         Binding("p", "app.picture", "save the screen as SVG", show=False),
         Binding("question_mark", "app.help", "help", key_display="?"),
         Binding("q", "app.quit", "quit"),
@@ -109,10 +112,12 @@ class RunScreen(Screen[None]):
         part = "" if view.width is None else "  following" if view.follow else "  zoomed"
         self.lr.border_title = f"learning rate ({axis[self.lr_log]})   ━ observed  ┄ expected{part}"
         self.loss.border_title = f"loss ({axis[self.loss_log]})   ░ every step  ━ smoothed  ◆ validation"
+        if self.session.overlay is not None and self.session.overlaid is not None:
+            self.lr.border_title += f"   ─ {self.session.overlaid.name}"
         if view.cursor is not None:
             self.lr.border_title = self._readout()
-        self.lr.show(lr_picture(history, log=self.lr_log, view=view))
-        self.loss.show(loss_picture(history, log=self.loss_log, view=view))
+        self.lr.show(lr_picture(history, log=self.lr_log, view=view, other=self.session.overlay))
+        self.loss.show(loss_picture(history, log=self.loss_log, view=view, other=self.session.overlay))
 
     def _readout(self) -> str:
         history, cursor = self.session.history, self.view.cursor

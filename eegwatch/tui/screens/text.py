@@ -28,7 +28,7 @@ EXPLAINED = {
 class TextScreen(ModalScreen[None]):
     """A scrollable text; Escape, q or the key that opened it closes it."""
 
-    BINDINGS = [Binding("escape,q,question_mark,e", "close", "close")]
+    BINDINGS = [Binding("escape,q,question_mark,e,t,c", "close", "close")]
     DEFAULT_CSS = """
     TextScreen { align: center middle; }
     TextScreen > VerticalScroll { width: 100; max-width: 98%; height: auto; max-height: 96%; border: round $accent;
@@ -36,9 +36,9 @@ class TextScreen(ModalScreen[None]):
     TextScreen Static { height: auto; }
     """
 
-    def __init__(self, title: str, text: Text) -> None:
+    def __init__(self, title: str, text: Text, *, at_end: bool = False) -> None:
         super().__init__()
-        self.title_text, self.text = title, text
+        self.title_text, self.text, self.at_end = title, text, at_end
 
     def compose(self) -> ComposeResult:
         with VerticalScroll() as box:
@@ -47,7 +47,10 @@ class TextScreen(ModalScreen[None]):
             yield Static(self.text)
 
     def on_mount(self) -> None:
-        self.query_one(VerticalScroll).focus()
+        box = self.query_one(VerticalScroll)
+        box.focus()
+        if self.at_end:
+            box.scroll_end(animate=False)
 
     def action_close(self) -> None:
         self.dismiss(None)

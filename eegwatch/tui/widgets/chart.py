@@ -29,7 +29,7 @@ VALUED_OUTLIERS = 3
 
 @dataclass
 class Series:
-    """Points sorted by x. `kind`: line, dotted, or noisy (a min-max band with a smoothed line over it)."""
+    """Points sorted by x. `kind`: line, dotted, smooth, or noisy (a min-max band with a smooth line over it)."""
 
     x: NDArray[np.generic]
     y: NDArray[np.generic]
@@ -204,7 +204,7 @@ class Chart(Widget):
             y = y[np.isfinite(y) & (y > 0 if self.picture.log else True)]
             if not len(y):
                 continue
-            if s.kind == "noisy" and len(y) > 200:
+            if s.kind in ("noisy", "smooth") and len(y) > 200:
                 low, high = np.quantile(y[:: max(1, len(y) // 20_000)], [0.002, 0.998])
                 lows.append(float(low))
                 highs.append(float(high))
@@ -232,6 +232,9 @@ class Chart(Widget):
                 bulk = reduce(s.x, np.clip(s.y, axis.low, axis.high), p.left, p.right, columns)
                 canvas.line(smooth(bridged(bulk.mean), p.smoothing), axis, s.colour)
                 self._mark_outliers(canvas, reduced.most, axis)
+            elif s.kind == "smooth":
+                bulk = reduce(s.x, np.clip(s.y, axis.low, axis.high), p.left, p.right, columns)
+                canvas.line(smooth(bridged(bulk.mean), max(p.smoothing, 1.0)), axis, s.colour)
             elif s.kind == "dotted":
                 canvas.line(bridged(reduced.mean), axis, s.colour, every=DOTTED)
             else:

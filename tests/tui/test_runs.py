@@ -1,0 +1,113 @@
+"""The list of runs: a thousand of them, filtered, switched to, laid over, compared; and the files of a run as text."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+from textual.widgets import DataTable
+
+from eegwatch.run.records import End, Finding
+from eegwatch.tui.app import WatchApp
+from eegwatch.tui.screens.runs import RunsScreen
+from eegwatch.tui.screens.text import TextScreen
+from tests.conftest import ONE_CYCLE, LogWriter
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Path:
+    """Three runs: a finished one, a failed one with a finding, and the newest."""
+    root = tmp_path / "logs"
+    for number, (name, lr) in enumerate([("good", 3e-3), ("bad", 1e-3), ("newest", 3e-3)]):
+        writer = LogWriter(root / f"20261124-12000{number}-{name}")
+        writer.run(ONE_CYCLE | {"max_lr": lr})
+        writer.healthy(1, 300, ONE_CYCLE | {"max_lr": lr})
+        writer.eval(200, 0.8)
+        if name == "bad":
+            writer.add(Finding(time=1.0, rule="lr_stuck", severity="error", step=9, since_step=1, message="LR frozen"))
+            writer.add(End(time=2.0, step=300, reason="failed", error="gone"))
+        (writer.folder / "config.yaml").write_text(f"training:\n  scheduler:\n    max_lr: {lr}\n")
+        (writer.folder / "trainer.log").write_text("first line\n" * 200 + "\x1b[31m[bold]last[/bold] words\x1b[0m\n")
+        writer.log.close()
+    return root
+
+
+async def opened(app: WatchApp, pilot: object) -> RunsScreen:
+    await app.loaded()
+    app.run_screen.redraw()
+    await pilot.press("R")  # type: ignore[attr-defined]
+    await pilot.pause(0.3)  # type: ignore[attr-defined]
+    assert isinstance(app.screen, RunsScreen)
+    return app.screen
+
+
+async def test_the_list_says_state_progress_rate_and_verdict(logs: Path) -> None:
+    app = WatchApp(logs)
+    async with app.run_test(size=(140, 40)) as pilot:
+        screen = await opened(app, pilot)
+        table = screen.query_one(DataTable)
+        rows = [" ".join(str(cell) for cell in table.get_row_at(i)) for i in range(table.row_count)]
+        assert ["newest" in rows[0], "bad" in rows[1], "good" in rows[2]] == [True] * 3
+        assert "failed" in rows[1] and "LR frozen" in rows[1] and "300 / 2,000" in rows[1] and "0.800" in rows[1]
+        assert "✔" in rows[0] and table.cursor_row == 0
+        await pilot.press("j", "j", "k", "enter")
+        await pilot.pause()
+        assert app.session.folder is not None and app.session.folder.name.endswith("bad")
+        assert not app.session.follow_newest
+
+
+async def test_a_filter_an_overlay_and_a_comparison(logs: Path) -> None:
+    app = WatchApp(logs)
+    async with app.run_test(size=(140, 40)) as pilot:
+        screen = await opened(app, pilot)
+        await pilot.press("slash", *"bad", "enter")
+        await pilot.pause()
+        assert [folder.name[-3:] for folder in screen.shown] == ["bad"]
+        await pilot.press("d")
+        await pilot.pause()
+        assert isinstance(app.screen, TextScreen)
+        assert "-    max_lr: 0.003" in app.screen.text.plain and "+    max_lr: 0.001" in app.screen.text.plain
+        await pilot.press("escape", "o")
+        await pilot.pause()
+        assert app.screen is app.run_screen and app.session.overlay is not None
+        assert app.session.overlay.length == 300 and "bad" in str(app.run_screen.lr.border_title)
+        assert len(app.run_screen.lr.picture.series) == 3 and len(app.run_screen.loss.picture.series) == 2
+        await opened(app, pilot)
+        await pilot.press("j", "o")  # the same once more takes it away
+        await pilot.pause()
+        assert app.session.overlay is None
+
+
+async def test_what_the_trainer_printed_and_the_configuration(logs: Path) -> None:
+    app = WatchApp(logs)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await app.loaded()
+        await pilot.press("t")
+        await pilot.pause()
+        assert isinstance(app.screen, TextScreen)
+        assert "[bold]last[/bold] words" in app.screen.text.plain.splitlines()[-1]
+        assert "\x1b" not in app.screen.text.plain
+        await pilot.press("t", "c")
+        await pilot.pause()
+        assert isinstance(app.screen, TextScreen) and "max_lr: 0.003" in app.screen.text.plain
+        await pilot.press("c")
+        assert app.screen is app.run_screen
+
+
+async def test_a_thousand_runs_open_at_once_and_stay_quick(tmp_path: Path) -> None:
+    for number in range(1000):
+        writer = LogWriter(tmp_path / f"20261124-{number:06d}-run")
+        writer.run()
+        writer.healthy(1, 3)
+        writer.log.close()
+    app = WatchApp(tmp_path)
+    async with app.run_test(size=(120, 40)) as pilot:
+        screen = await opened(app, pilot)
+        assert screen.query_one(DataTable).row_count == 1000
+        end = time.monotonic() + 60
+        while len(screen._known) < 1000 and time.monotonic() < end:
+            await asyncio.sleep(0.1)
+        last = screen.query_one(DataTable).get_row_at(999)
+        assert "3 / 2,000" in str(last[2])
