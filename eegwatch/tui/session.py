@@ -19,6 +19,7 @@ from eegwatch.run.follow import Followed, Foreign, FormatError, OwnLog, RunFollo
 from eegwatch.run.history import History, StepBlock
 from eegwatch.run.liveness import Liveness, Pulse
 from eegwatch.run.records import Answer, Checkpoint, End, Eval, Run, number
+from eegwatch.run.skeleton import skeleton
 from eegwatch.wording import plain, rate
 
 PIECE = 1 << 19  # bytes read a tick: about 3,000 records, some milliseconds
@@ -94,6 +95,7 @@ class Session:
             log: Followed = self.foreign.follow() if self.foreign else OwnLog(folder)
             self.follower = RunFollower(log, Declaration(*self.declared, self.name_of(folder)))
         self.loaded = folder is None
+        self.sketch = skeleton(folder / RUN_LOG) if folder is not None and self.foreign is None else None
         self.version += 1
 
     def lay_over(self, folder: Path | None) -> None:
@@ -116,6 +118,11 @@ class Session:
 
     def name_of(self, folder: Path) -> str:
         return self.foreign.name if self.foreign else folder.name
+
+    @property
+    def picture_of(self) -> History:
+        """What the charts draw: the history; until it is read, its skeleton where that knows more."""
+        return self.sketch if self.sketch is not None and self.sketch.length else self.history
 
     @property
     def is_current(self) -> bool:
@@ -172,6 +179,7 @@ class Session:
             self.version += 1
         if not self.loaded and not self.follower.behind:
             self.loaded = True
+            self.sketch = None
             self.version += 1
             for finding in self.diagnosis.findings:
                 if finding.severity == ERROR:

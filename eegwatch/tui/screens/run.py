@@ -106,7 +106,7 @@ class RunScreen(Screen[None]):
         self.status.show(self.session)
 
     def _draw_charts(self) -> None:
-        history = self.session.history
+        history = self.session.picture_of
         axis = {True: "log", False: "linear"}
         view = self.view
         part = "" if view.width is None else "  following" if view.follow else "  zoomed"
