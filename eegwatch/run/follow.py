@@ -103,7 +103,8 @@ class RunFollower:
             self.records += len(records)
         if self.reset:
             self.reader = Reader()
-        return list(self.reader.items(self.declaration.apply(records) if self.declaration else records))
+        declaring = self.declaration is not None and self.declaration.config is not None
+        return list(self.reader.items(self.declaration.apply(records) if self.declaration and declaring else records))
 
     def close(self) -> None:
         self.log.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -37,6 +38,7 @@ COLUMNS: dict[str, type[np.generic]] = {
     "skipped": np.int32,
 }
 KEPT_SYSTEM = 512
+_Float = TypeVar("_Float", np.float32, np.float64)
 NOT_LOGGED = np.uint32(0x7FC00001)  # a NaN of its own: this step's loss was not logged, unlike one that is NaN
 CLOCK_SLACK_S = 1.0  # a clock set back by less is not worth a word
 
@@ -67,20 +69,29 @@ def logged(loss: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def block_of(steps: list[Step]) -> StepBlock:
-    n = len(steps)
-    loss = np.fromiter((number(r.loss) for r in steps), np.float32, n)
-    if any(r.loss is msgspec.UNSET for r in steps):
-        loss.view(np.uint32)[[r.loss is msgspec.UNSET for r in steps]] = NOT_LOGGED
+    losses = [r.loss for r in steps]
+    loss = _column(losses, np.float32)
+    if np.isnan(loss).any() and msgspec.UNSET in losses:
+        loss.view(np.uint32)[[value is msgspec.UNSET for value in losses]] = NOT_LOGGED
+    skipped = [r.skipped for r in steps]
     return StepBlock(
-        step=np.fromiter((r.step for r in steps), np.int64, n),
-        time=np.fromiter((r.time for r in steps), np.float64, n),
-        lr=np.fromiter((number(r.lr) for r in steps), np.float64, n),
-        position=np.fromiter((number(r.position) for r in steps), np.float64, n),
+        step=np.array([r.step for r in steps], np.int64),
+        time=np.array([r.time for r in steps], np.float64),
+        lr=_column([r.lr for r in steps], np.float64),
+        position=_column([r.position for r in steps], np.float64),
         loss=loss,
-        grad_norm=np.fromiter((number(r.grad_norm) for r in steps), np.float32, n),
-        samples_per_s=np.fromiter((number(r.samples_per_s) for r in steps), np.float32, n),
-        skipped=np.fromiter((r.skipped if isinstance(r.skipped, int) else 0 for r in steps), np.int32, n),
+        grad_norm=_column([r.grad_norm for r in steps], np.float32),
+        samples_per_s=_column([r.samples_per_s for r in steps], np.float32),
+        skipped=np.array([s if isinstance(s, int) else 0 for s in skipped], np.int32),
     )
+
+
+def _column(values: list[Any], kind: type[_Float]) -> NDArray[_Float]:
+    """Numbers as a column: numpy's own conversion, ten times faster than ours, takes None and "nan", but no UNSET."""
+    try:
+        return np.array(values, kind)
+    except (TypeError, ValueError):
+        return np.array([number(value) for value in values], kind)
 
 
 Item = StepBlock | Run | Eval | Checkpoint | System | Finding | Progress | End
