@@ -415,7 +415,10 @@ class Fault:
             why += f", or {says[0]}" if len(says) == 1 else f", or one of {len(says)} other causes"
             if cause.separates_at:
                 why += f" (step {cause.separates_at:,} will tell)"
-        cost = f"{deviation(now)} now, {deviation(later)} on average if left"
+        over = step >= self.situation.total
+        cost = (
+            f"{deviation(now)} at its end" if over else f"{deviation(now)} now, {deviation(later)} on average if left"
+        )
         here = f"expected {exact_rate(expected, lr)} at step {step:,}"
         return Finding(
             self.rule,

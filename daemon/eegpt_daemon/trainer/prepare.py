@@ -123,6 +123,14 @@ def _as_expected(config: Config, windows: dict[str, int]) -> list[str]:
 
 def windows(config: Config, store: WindowStore, planned: Plan, report: Report, note: Callable[[str], None]) -> Data:
     """Compute what is missing and gather all splits. Raises CorpusError: too many faulty files, a full disk."""
+    try:
+        return _windows(config, store, planned, report, note)
+    except OSError as error:
+        where = error.filename or store.folder
+        raise CorpusError(f"{where}: {error.strerror or error}: make room or mend it; what is done is kept") from None
+
+
+def _windows(config: Config, store: WindowStore, planned: Plan, report: Report, note: Callable[[str], None]) -> Data:
     entries = planned.entries
     free = shutil.disk_usage(store.folder).free
     if planned.bytes_to_write > free:

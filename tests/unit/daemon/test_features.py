@@ -280,3 +280,38 @@ def test_another_version_of_a_library_begins_a_new_cache_and_says_so(config: Con
     new = store_for(config)
     new.prepare(entries, nothing, notes.append)
     assert new.folder != old.folder and any(str(old.folder) in note and "was made with" in note for note in notes)
+
+
+def test_a_full_disk_while_features_are_written_is_one_line_and_keeps_what_is_done(config: Config) -> None:
+    """A real limit of the kernel's on the size of a file, in a process of its own."""
+    import subprocess
+    import sys
+    import textwrap
+
+    script = f"""
+        import resource, signal
+        from pathlib import Path
+        import torch
+        from eegpt_daemon.eeg.corpus import CorpusError
+        from eegpt_daemon.eeg.features import FeatureStore
+        from eegpt_daemon.trainer import prepare
+        from eegwatch.run.config import Config, Data
+        config = Config(data=Data(root_dir={config.data.root_dir!r}, cache_dir={config.data.cache_dir!r}, scaling="zscore",
+                                  min_duration=10.0, val_fraction=0.25))
+        config.model.backbone.preset = "small"
+        encoder, _ = prepare.build_encoder(config)
+        store = prepare.store_for(config, encoder, torch.device("cpu"))
+        nothing = lambda *_: None
+        planned = prepare.plan(config, store, nothing)
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # a shard fits, the pack does not
+        try:
+            prepare.windows(config, store, planned, nothing, nothing)
+        except CorpusError as error:
+            print(error)
+        print(len(list(store.folder.glob("*.npy"))), len(list(store.folder.glob(".*"))))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
+    words, counts = done.stdout.splitlines()
+    assert "File too large: make room or mend it; what is done is kept" in words, done.stderr
+    assert counts == "24 0"
