@@ -175,7 +175,9 @@ class WatchApp(App[None]):
         if self.session.foreign is not None:
             self.notify("this is one log by itself: the list is of a log root's runs", severity="warning")
             return
-        self.push_screen(RunsScreen(self.session.logs, self.session.folder), self._choose_run)
+        life = self.session.life
+        live = (life.run_id if life.alive else None, life.word)
+        self.push_screen(RunsScreen(self.session.logs, self.session.folder, live), self._choose_run)
 
     def _choose_run(self, choice: RunChoice | None) -> None:
         if choice is None:

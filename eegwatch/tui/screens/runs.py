@@ -57,9 +57,10 @@ class RunsScreen(ModalScreen[RunChoice | None]):
     RunsScreen #keys { height: 1; color: $text-muted; padding: 0 1; }
     """
 
-    def __init__(self, logs: Path, current: Path | None) -> None:
+    def __init__(self, logs: Path, current: Path | None, live: tuple[str | None, str] = (None, "")) -> None:
+        """`live`: (run of the daemon that lives, what it does)."""
         super().__init__()
-        self.logs, self.current = logs, current
+        self.logs, self.current, self.live = logs, current, live
         self.folders = list(reversed(runs(logs)))
         self.shown: list[Path] = []
         self._known: dict[Path, Summary | None] = {}
@@ -100,7 +101,7 @@ class RunsScreen(ModalScreen[RunChoice | None]):
         total = f" / {s.total_steps:,}" if s.total_steps else ""
         return [
             name,
-            Text(plain(s.end or s.progress or "open"), "" if s.end != "failed" else "red"),
+            Text(self._state(s), "red" if s.end == "failed" else ""),
             Text(f"{s.step:,}{total}", justify="right"),
             Text(rate(s.lr) if s.lr is not None else "–", justify="right"),
             Text(f"{s.auroc:.3f}" if s.auroc is not None else "–", justify="right"),
@@ -108,6 +109,11 @@ class RunsScreen(ModalScreen[RunChoice | None]):
             if s.verdict
             else Text("✔" if s.step else "", "green"),
         ]
+
+    def _state(self, s: Summary) -> str:
+        if s.end is None and s.run_id == self.live[0]:
+            return self.live[1]
+        return plain(s.end or s.progress or "open")
 
     def _read_some(self) -> None:
         """The ends of a few more logs: those in sight first."""
