@@ -27,7 +27,7 @@ from typing import Any, SupportsFloat
 import msgspec
 
 from eegwatch.run.folder import RUN_LOG, make_run_folder
-from eegwatch.run.history import History, Reader
+from eegwatch.run.history import History
 from eegwatch.run.log import AppendLog, read_all, run_decoder
 from eegwatch.run.records import Checkpoint, End, Eval, Run, Step, encode
 from eegwatch.schedule import ScheduleError, from_torch, parse
@@ -78,17 +78,12 @@ class RunLog:
         self._ended = False
         self._write = self._log.write
         if self._scheduler is not None:
-            self._groups = self._scheduler.optimizer.param_groups
-            self._position = self._began_at = int(self._scheduler.last_epoch)
-            self._rate = float(self._groups[0]["lr"])
-            self._late: bool | None = None  # is `step` called after scheduler.step()? the first call tells
             self._used: tuple[float, float] | None = None
             optimizer = self._scheduler.optimizer
             while hasattr(optimizer, "optimizer"):
                 optimizer = optimizer.optimizer  # accelerate wraps it, without torch's hooks
-            hook = getattr(optimizer, "register_step_pre_hook", None)
-            if hook is not None:
-                hook(self._before_the_step)
+            if hasattr(optimizer, "register_step_pre_hook"):
+                optimizer.register_step_pre_hook(self._before_the_step)
         self._log.append(
             Run(
                 time=time.time(),
@@ -177,21 +172,17 @@ class RunLog:
 
     def _before_the_step(self, *_: Any) -> None:
         """The optimizer is about to step: whatever the script's order of calls, this is the rate that it uses."""
-        self._used = float(self._groups[0]["lr"]), float(self._scheduler.last_epoch)  # type: ignore[union-attr]
+        self._used = self._now()
+
+    def _now(self) -> tuple[float, float]:
+        """(rate, scheduler position) as they stand."""
+        scheduler = self._scheduler
+        assert scheduler is not None
+        return float(scheduler.optimizer.param_groups[0]["lr"]), float(scheduler.last_epoch)
 
     def _follow(self) -> tuple[float, float]:
-        """(rate that this step used, its position): as the optimizer had it; without its word (an optimizer that has no
-        hooks), what stood before scheduler.step(), if that came first.
-        """
-        assert self._scheduler is not None
-        if self._used is not None:
-            used, self._used = self._used, None
-            return used
-        now, rate = int(self._scheduler.last_epoch), float(self._groups[0]["lr"])
-        if self._late is None:
-            self._late = now != self._began_at
-        used = (self._rate, float(self._position)) if self._late else (rate, float(now))
-        self._rate, self._position = rate, now
+        """(rate that this step used, its position); as they stand, where the optimizer skipped it (mixed precision)."""
+        used, self._used = self._used or self._now(), None
         return used
 
     def eval(
@@ -236,7 +227,6 @@ class RunLog:
     @property
     def history(self) -> History:
         """What the log holds, read back."""
-        history = History()
-        for item in Reader().items(read_all(self.folder / RUN_LOG, run_decoder())):
-            history.append(item)
-        return history
+        from eegwatch.run.follow import history_of  # watchdog, which a training script need not load
+
+        return history_of(self.folder)

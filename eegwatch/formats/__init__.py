@@ -71,23 +71,6 @@ class Lines:
         self._tail.close()
 
 
-class Whole:
-    """A log that is read anew when it changes."""
-
-    def __init__(self, source: TrainerState | EventFiles) -> None:
-        self._source = source
-
-    @property
-    def bad(self) -> int:
-        return 0  # half-written states are looked at again
-
-    def read(self, most: int) -> tuple[list[RunRecord], str | None, bool]:
-        records, reset = self._source.poll()
-        return records, reset, False
-
-    def close(self) -> None: ...
-
-
 def foreign_log(path: Path, patterns: Sequence[re.Pattern[str]] = ()) -> Foreign | None:
     """The foreign log that a PATH on the command line means; None for our own runs and log roots."""
     if path.is_dir() and ((path / RUN_LOG).exists() or newest_run(path) is not None or (path / DAEMON_LOG).exists()):
@@ -100,9 +83,9 @@ def find(path: Path, patterns: Sequence[re.Pattern[str]] = ()) -> Foreign | None
     if path.is_dir():
         return _in_folder(path, patterns)
     if path.name == "trainer_state.json":
-        return Foreign(path, "Hugging Face trainer state", lambda: Whole(TrainerState(path)))
+        return Foreign(path, "Hugging Face trainer state", lambda: TrainerState(path))
     if ".tfevents." in path.name:
-        return Foreign(path.parent, "TensorBoard events", lambda: Whole(EventFiles(path.parent)))
+        return Foreign(path.parent, "TensorBoard events", lambda: EventFiles(path.parent))
     head = _head(path)
     first = head.split(b"\n", 1)[0]
 

@@ -17,6 +17,8 @@ from eegwatch.run.records import Eval, Run, RunRecord, Step, finite
 
 STEP_NAMES = {"step", "globalstep", "trainerglobalstep", "iter", "iteration", "it", "niter", "nstep", "trainstep"}
 EPOCH_NAMES, BATCH_NAMES = {"epoch", "ep"}, {"batch", "batchidx", "minibatch"}
+LR_NAMES = {"lr", "currentlr", "trainlr", "trainlearningrate", "lrcurrent", "optimizerlr", "lrlion"}
+LR_BEGINNINGS = ("learningrate", "lrgroup", "lr0", "lradam", "lrsgd", "lrpg")
 LOSS_NAMES = {
     "loss",
     "trainloss",
@@ -37,8 +39,6 @@ EVAL_NAMES = {
     "bac": "balanced_accuracy",
 }  # fmt: skip
 _SMALL = re.compile(r"[^a-z0-9]")
-
-
 Values = Mapping[str, float]
 
 
@@ -55,7 +55,7 @@ def _meaning(key: str) -> tuple[str, str] | None:
     for kind, names in (("step", STEP_NAMES), ("epoch", EPOCH_NAMES), ("batch", BATCH_NAMES), ("time", TIME_NAMES)):
         if key in names:
             return "at", kind
-    if key == "lr" or key.startswith(("learningrate", "lrgroup", "lr0", "lradam", "lrsgd", "lrpg")) or key in _LR_MORE:
+    if key in LR_NAMES or key.startswith(LR_BEGINNINGS):
         return "train", "lr"
     if key in LOSS_NAMES:
         return "train", "loss"
@@ -70,9 +70,6 @@ def _meaning(key: str) -> tuple[str, str] | None:
     return None
 
 
-_LR_MORE = {"currentlr", "trainlr", "trainlearningrate", "lrcurrent", "optimizerlr", "lrlion", "lradamw"}
-
-
 @dataclass
 class RowReader:
     """Collects rows into records. `zero_based`: the log's steps count from 0 (Lightning's do), ours from 1."""
@@ -82,8 +79,6 @@ class RowReader:
     total_steps: int | None = None
     steps_per_epoch: int | None = None
     epochs: int | None = None
-    batch_size: int | None = None
-    seen: bool = False
     _at: int | None = None
     _train: dict[str, float] = field(default_factory=dict)
     _time: float = 0.0
@@ -111,9 +106,9 @@ class RowReader:
 
     def facts(
         self,
-        at: Mapping[str, float],
-        train: Mapping[str, float],
-        scores: Mapping[str, Mapping[str, float]],
+        at: Values,
+        train: Values,
+        scores: Mapping[str, Values],
         time: float,
     ) -> list[RunRecord]:
         """The same, of values whose meaning is known."""
@@ -157,8 +152,8 @@ class RowReader:
 
     def epoch(self, number: int, of: int | None) -> None:
         """The log said "epoch 17/50": `number` counts from 0 here."""
-        self._epoch = number
-        self._batch = None
+        if number != self._epoch:
+            self._epoch, self._batch = number, None
         self.epochs = of or self.epochs
 
     def _begin(self, time: float) -> list[RunRecord]:
@@ -180,7 +175,6 @@ class RowReader:
             total_steps=self.total_steps,
             steps_per_epoch=self.steps_per_epoch,
             epochs=self.epochs,
-            batch_size=self.batch_size,
         )
         return [*records, begin]
 
@@ -194,6 +188,6 @@ class RowReader:
                 self._epoch += 1  # the counter began again: an epoch that no line announced
             self._batch = batch
             return self._epoch * (self.steps_per_epoch or 0) + batch
-        if not counts or self.seen:
+        if not counts:
             return self._at
         return (self._at or 0) + 1  # rows without any counter: one a step

@@ -126,10 +126,7 @@ class TextDecoder:
     def _announce(self, number: int, of: int | None) -> None:
         self._epoch_unit = number if self._epoch_unit is None else min(self._epoch_unit, number)
         first = 0 if self._epoch_unit == 0 else 1
-        if number - first != self.reader._epoch:
-            self.reader.epoch(number - first, of)
-        else:
-            self.reader.epochs = of or self.reader.epochs
+        self.reader.epoch(number - first, of)
 
     def _given(self, found: dict[str, str], time: float) -> list[RunRecord]:
         values = {}

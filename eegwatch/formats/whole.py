@@ -14,11 +14,19 @@ from eegwatch.run.follow import FormatError
 from eegwatch.run.records import RunRecord
 
 
-class TrainerState:
+class Whole:
+    """What a log that is read anew has in common: no lines to count as bad, nothing held open between two looks."""
+
+    bad = 0
+
+    def close(self) -> None: ...
+
+
+class TrainerState(Whole):
     """`trainer_state.json`: the Trainer's log history, rewritten with every checkpoint."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.bad = path, 0
+        self.path = path
         self._stamp: tuple[int, ...] = ()
         self._taken = 0
         self._reader = self._new_reader()
@@ -27,21 +35,20 @@ class TrainerState:
         parent = self.path.parent
         return RowReader(parent.parent.name if parent.name.startswith("checkpoint-") else parent.name)
 
-    def poll(self) -> tuple[list[RunRecord], str | None]:
-        """(new records, what happened to the file if it must be read anew)."""
+    def read(self, most: int) -> tuple[list[RunRecord], str | None, bool]:
+        """As Followed: all that is new at once."""
         try:
             status = os.stat(self.path)
         except FileNotFoundError:
-            return [], None
+            return [], None, False
         stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
         if stamp == self._stamp:
-            return [], None
+            return [], None, False
         try:
             state: dict[str, Any] = msgspec.json.decode(self.path.read_bytes())
             history = state["log_history"]
         except (msgspec.DecodeError, KeyError, TypeError):
-            self.bad += 1
-            return [], None  # it is being written: the next look finds it whole
+            return [], None, False  # it is being written: the next look finds it whole
         self._stamp, reset = stamp, None
         if len(history) < self._taken:
             self._taken, self._reader, reset = 0, self._new_reader(), "replaced"
@@ -56,10 +63,10 @@ class TrainerState:
             row.pop("epoch", None)  # a fraction here
             records += reader.row(row, status.st_mtime)
         self._taken = len(history)
-        return records + reader.flush(), reset
+        return records + reader.flush(), reset, False
 
 
-class EventFiles:
+class EventFiles(Whole):
     """A folder of TensorBoard event files, read by tensorboard itself."""
 
     def __init__(self, folder: Path) -> None:
@@ -68,18 +75,18 @@ class EventFiles:
             from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
         except ImportError:
             raise FormatError(f"{folder}: event files are read by tensorboard: pip install tensorboard") from None
-        self.folder, self.bad = folder, 0
+        self.folder = folder
         self._events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
         self._taken: dict[str, int] = {}
         self._stamp: tuple[tuple[int, int], ...] = ()
         self._reader = RowReader(folder.name)
 
-    def poll(self) -> tuple[list[RunRecord], str | None]:
-        """(new records, None): event files are only ever appended to."""
+    def read(self, most: int) -> tuple[list[RunRecord], str | None, bool]:
+        """As Followed: all that is new at once. Event files are only ever appended to."""
         files = sorted(self.folder.glob("events.out.tfevents.*"))
         stamp = tuple((path.stat().st_size, path.stat().st_mtime_ns) for path in files)
         if stamp == self._stamp:
-            return [], None
+            return [], None, False
         self._stamp = stamp
         self._events.Reload()
         tags = self._events.Tags()
@@ -97,7 +104,7 @@ class EventFiles:
         records: list[RunRecord] = []
         for step in sorted(rows):
             records += self._reader.row(rows[step] | {"step": float(step)}, times[step])
-        return records + self._reader.flush(), None
+        return records + self._reader.flush(), None, False
 
     def _values(self, tag: str, tensor: bool) -> list[tuple[int, float, float]]:
         if not tensor:

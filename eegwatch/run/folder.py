@@ -34,6 +34,28 @@ def make_run_folder(logs: Path, name: str) -> Path:
     raise OSError(f"{logs}: a thousand runs named {run_id}")
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """A file that survives a power cut, whole or as it was: aside, fsynced, renamed, the folder fsynced; mode 0600.
+
+    Raises OSError, and leaves nothing half-written under the name.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.replace(aside, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 def runs(logs: Path) -> list[Path]:
     """Every run folder of the log root, oldest first (by the time in its name, then by the file's)."""
     try:

@@ -17,7 +17,7 @@ from watchdog.observers import Observer
 
 from eegwatch.run.declare import Declaration
 from eegwatch.run.folder import RUN_LOG
-from eegwatch.run.history import Item, Reader
+from eegwatch.run.history import History, Item, Reader
 from eegwatch.run.log import Tail, run_decoder
 from eegwatch.run.records import RunRecord
 
@@ -108,6 +108,16 @@ class RunFollower:
 
     def close(self) -> None:
         self.log.close()
+
+
+def history_of(folder: Path) -> History:
+    """A run's log, read to its end in bounded pieces."""
+    follower, history = RunFollower(OwnLog(folder)), History()
+    while follower.behind:
+        for item in follower.poll(1 << 22):
+            history.append(item)
+    follower.close()
+    return history
 
 
 class Waker(FileSystemEventHandler):

@@ -15,7 +15,7 @@ from eegwatch.run.config import ConfigError
 from eegwatch.run.control import AnswerWatch, send
 from eegwatch.run.declare import Declaration
 from eegwatch.run.folder import RUN_LOG, newest_run
-from eegwatch.run.follow import Followed, Foreign, FormatError, OwnLog, RunFollower
+from eegwatch.run.follow import Followed, Foreign, FormatError, OwnLog, RunFollower, history_of
 from eegwatch.run.history import History, StepBlock
 from eegwatch.run.liveness import Liveness, Pulse
 from eegwatch.run.records import Answer, Checkpoint, End, Eval, Run, number
@@ -100,14 +100,7 @@ class Session:
 
     def lay_over(self, folder: Path | None) -> None:
         """Another run of the log root, read once, drawn behind the one on the screen; None takes it away."""
-        self.overlaid, self.overlay = folder, None
-        if folder is not None:
-            follower, history = RunFollower(OwnLog(folder)), History()
-            while follower.behind:
-                for item in follower.poll(1 << 22):
-                    history.append(item)
-            follower.close()
-            self.overlay = history
+        self.overlaid, self.overlay = folder, None if folder is None else history_of(folder)
         self.version += 1
 
     def switch(self, folder: Path) -> None:

@@ -30,8 +30,8 @@ def make_log(folder: Path, n: int) -> Path:
     run = folder / "20261124-120000-bench"
     run.mkdir(parents=True)
     schedule = {"name": "one_cycle", "total_steps": n, "max_lr": 3e-3, "pct_start": 0.1}
-    lr = parse(schedule).rate(np.arange(n))
-    loss = 0.4 + np.random.default_rng(0).normal(0, 0.05, n)
+    lr = parse(schedule).rate(np.arange(n)).tolist()
+    loss = (0.4 + np.random.default_rng(0).normal(0, 0.05, n)).tolist()
     head = Run(time=1.7e9, run_id=run.name, total_steps=n, steps_per_epoch=1000, epochs=n // 1000, schedule=schedule)
     with (run / "run.jsonl").open("wb") as file:
         file.write(encode(head))
@@ -41,10 +41,7 @@ def make_log(folder: Path, n: int) -> Path:
                     f'{{"type":"step","time":{1.7e9 + i / 100},"step":{i + 1},"epoch":{i // 1000},"batch":{i % 1000 + 1},'
                     f'"lr":{lr[i]!r},"position":{float(i)},"loss":{loss[i]!r},"grad_norm":1.5,"samples_per_s":3200.0}}\n'
                     for i in range(begin, min(begin + 50_000, n))
-                )
-                .replace("np.float64(", "")
-                .replace(")", "")
-                .encode()
+                ).encode()
             )
     return run
 

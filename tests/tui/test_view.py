@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eegwatch.run.history import History, Reader
-from eegwatch.run.log import read_all, run_decoder
+from eegwatch.run.follow import history_of
+from eegwatch.run.history import History
 from eegwatch.tui.app import WatchApp
 from eegwatch.tui.view import View, on_axis, readout, whole_of
 from tests.conftest import LogWriter
@@ -19,10 +19,7 @@ from tests.conftest import LogWriter
 def history(log_writer: LogWriter) -> History:
     log_writer.run()
     log_writer.healthy(1, 1000)
-    history = History()
-    for item in Reader().items(read_all(log_writer.folder / "run.jsonl", run_decoder())):
-        history.append(item)
-    return history
+    return history_of(log_writer.folder)
 
 
 def test_zooming_keeps_its_centre_and_ends_at_the_whole(history: History) -> None:

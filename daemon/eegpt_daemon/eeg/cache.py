@@ -12,7 +12,7 @@ import io
 import json
 import mmap
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import psutil
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from eegwatch.run.folder import write_whole
 from eegwatch.run.log import AppendLog, Decoder, read_all
 from eegwatch.run.records import Record
 
@@ -63,15 +64,12 @@ class ShardStore:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         manifest = self.folder / MANIFEST
         if not manifest.exists():
-            write_aside(manifest, json.dumps(self.depends_on, indent=1).encode())
+            write_whole(manifest, json.dumps(self.depends_on, indent=1).encode())
         for aside in self.folder.glob(".*.tmp"):
             if not psutil.pid_exists(int(aside.name.split(".")[-2])):
                 aside.unlink(missing_ok=True)
         self._log = AppendLog(self.folder / INDEX)
-        self.index = self._read_index()
-
-    def _read_index(self) -> dict[str, Shard]:
-        return {shard.name: shard for shard in read_all(self.folder / INDEX, Decoder[Shard](Shard))}
+        self.index = {shard.name: shard for shard in read_all(self.folder / INDEX, Decoder[Shard](Shard))}
 
     def like_this(self) -> list[str]:
         """Other caches beside this one that differ in versions alone: for the log of whoever wonders."""
@@ -115,11 +113,12 @@ class ShardStore:
     def pack(self, names: list[str], report: Callable[[int, int], None]) -> Pack:
         """One memory map of the rows of `names`, in order; verified. Raises Damaged for shards to be made again."""
         shards = [self.index[name] for name in names]
-        content = "\n".join(f"{s.name} {s.rows} {s.sha256}" for s in shards)
-        path = self.folder / f"pack-{hashlib.sha256(content.encode()).hexdigest()[:16]}.npy"
+        listed = "\n".join(f"{s.name} {s.rows} {s.sha256}" for s in shards)
+        content = hashlib.sha256(listed.encode()).hexdigest()[:16]
+        path = self.folder / f"pack-{content}.npy"
         if not path.exists() or _wrong(path, self.width, shards, report):
             self._write_pack(path, shards, report)
-        return Pack(path, self.width, [s.rows for s in shards], hashlib.sha256(content.encode()).hexdigest()[:16])
+        return Pack(path, self.width, [s.rows for s in shards], content)
 
     def _write_pack(self, path: Path, shards: list[Shard], report: Callable[[int, int], None]) -> None:
         aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -145,9 +144,6 @@ class ShardStore:
             os.replace(aside, path)
         finally:
             aside.unlink(missing_ok=True)
-
-    def close(self) -> None:
-        self._log.close()
 
 
 class ShardWriter:
@@ -253,9 +249,8 @@ def _content(path: Path) -> Iterator[bytes]:
         return
 
 
-def _wrong(path: Path, width: int, shards: Iterable[Shard], report: Callable[[int, int], None]) -> bool:
+def _wrong(path: Path, width: int, shards: list[Shard], report: Callable[[int, int], None]) -> bool:
     """Whether a pack differs from the checksums of its recordings: all of it is read, which warms the page cache."""
-    shards = list(shards)
     with path.open("rb") as file:
         file.seek(header_bytes(sum(s.rows for s in shards), width))
         for done, shard in enumerate(shards, 1):
@@ -267,13 +262,3 @@ def _wrong(path: Path, width: int, shards: Iterable[Shard], report: Callable[[in
                 return True
             report(done, len(shards))
         return bool(file.read(1))
-
-
-def write_aside(path: Path, content: bytes) -> None:
-    """Write a small file whole: aside, fsynced, renamed."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with aside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)

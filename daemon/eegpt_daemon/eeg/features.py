@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import io
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,12 +23,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from eegpt_daemon.eeg.cache import Damaged, Pack, Rows, ShardStore, ShardWriter, write_aside
+from eegpt_daemon.eeg.cache import Damaged, Pack, Rows, ShardStore, ShardWriter
 from eegpt_daemon.eeg.corpus import CorpusError, Entry, Rejected
 from eegpt_daemon.eeg.recording import wanted_channels
 from eegpt_daemon.eeg.workers import blocks
 from eegpt_daemon.model.encoder import PATCH, Encoder
 from eegwatch.run.config import Config
+from eegwatch.run.folder import write_whole
 
 VERSION = 2  # of the way from file to rows: raise it when that changes, and old caches are left alone
 PATCHES_A_BATCH = 256  # 16 windows' worth: the fastest on a CPU (measured 8-32 windows)
@@ -83,7 +85,7 @@ def pooling_of(config: Config, dim: int, summary: int, patches: int) -> tuple[st
     return pooling, sizes[pooling]
 
 
-class WindowStore:
+class WindowStore(ABC):
     """Windows of a corpus under one configuration; computes what is not there yet. See the two kinds below."""
 
     store: ShardStore
@@ -105,21 +107,22 @@ class WindowStore:
     def folder(self) -> Path:
         return self.store.folder
 
+    @abstractmethod
     def row_of(self) -> Rower:
-        raise NotImplementedError
+        """What turns the next recording's blocks into rows."""
 
+    @abstractmethod
     def starts(self, rows: int) -> NDArray[np.int64]:
         """Where the windows begin in a shard of so many rows."""
-        raise NotImplementedError
 
     def windows_in(self, samples: int) -> int:
         """Windows of a recording of so many samples."""
         patches = samples // PATCH - self.window // PATCH
         return max(0, patches // (self.stride // PATCH) + 1)
 
+    @abstractmethod
     def rows_in(self, samples: int) -> int:
         """Rows that a recording of so many samples takes in the cache."""
-        raise NotImplementedError
 
     def _signal_settings(self) -> dict[str, Any]:
         data = self.config.data
@@ -153,10 +156,10 @@ class WindowStore:
         name = f"{entry.path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
         return hashlib.sha256(name.encode()).hexdigest()[:24]
 
-    def known_windows(self, entry: Entry) -> int | None:
-        """Windows of a recording that is in the cache (0 for one that cannot be used), or None."""
+    def known_rows(self, entry: Entry) -> int | None:
+        """Rows of a recording that is in the cache (0 for one that cannot be used), or None."""
         shard = self.store.get(self.shard_name(entry))
-        return None if shard is None else 0 if shard.reason is not None else len(self.starts(shard.rows))
+        return None if shard is None else shard.rows
 
     def prepare(
         self,
@@ -250,7 +253,7 @@ class WindowStore:
             label = self.config.data.labels[e.label]
             lines.append(f"{e.alias}\t{e.relative}\t{e.split}\t{label}\t{shard.rows}\t{status}\t{remarks}")
         lines += [f"{r.alias}\t{r.relative}\t\t\t0\trejected\t{r.reason}" for r in left_out]
-        write_aside(self.folder / "recordings.tsv", ("\n".join(lines) + "\n").encode())
+        write_whole(self.folder / "recordings.tsv", ("\n".join(lines) + "\n").encode())
 
     def pack(self, entries: list[Entry], rejected: list[Rejected], report: Report, note: Callable[[str], None]) -> Pack:
         """One verified memory map of all usable recordings. A damaged shard is made again, once."""
@@ -430,7 +433,7 @@ def standardiser(x: Windows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     mean, std = statistics_of(n, total, square)
     buffer = io.BytesIO()
     np.savez(buffer, mean=mean, std=std)
-    write_aside(kept, buffer.getvalue())
+    write_whole(kept, buffer.getvalue())
     return mean, std
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import pickle
 import re
 import shutil
@@ -17,7 +16,7 @@ from typing import Any
 
 import torch
 
-from eegwatch.run.folder import CHECKPOINTS
+from eegwatch.run.folder import CHECKPOINTS, write_whole
 
 VERSION = 2
 KEEP_NEWEST = 2  # whatever their scores: the newest, and one before it should that turn out damaged
@@ -55,26 +54,8 @@ def save(run_folder: Path, step: int, state: dict[str, Any]) -> tuple[str, str]:
     free = shutil.disk_usage(target.parent).free
     if free < 2 * len(content):
         raise OSError(f"{target.parent}: {free / 1e6:.0f} MB free, a checkpoint needs {2 * len(content) / 1e6:.0f} MB")
-    aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        view = memoryview(content)
-        while view:
-            view = view[os.write(fd, view) :]
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    os.replace(aside, target)
-    sync_folder(target.parent)
+    write_whole(target, content)
     return name_of(step), hashlib.sha256(content).hexdigest()
-
-
-def sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def load(path: Path) -> dict[str, Any]:

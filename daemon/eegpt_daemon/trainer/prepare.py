@@ -22,13 +22,12 @@ from eegpt_daemon.eeg.corpus import (
     with_validation,
     without_eval_subjects,
 )
-from eegpt_daemon.eeg.features import FeatureStore, SignalStore, Windows, WindowStore, standardiser
+from eegpt_daemon.eeg.features import FeatureStore, Report, SignalStore, Windows, WindowStore, standardiser
 from eegpt_daemon.eeg.recording import header_samples, wanted_channels
 from eegpt_daemon.model.encoder import Encoder
 from eegwatch.run.config import Config
 
 ENCODER_SEED = 1  # of a preset's random weights: apart from experiment.seed, so that a seed sweep keeps its features
-Report = Callable[[str, int, int], None]
 
 
 @dataclass
@@ -94,13 +93,12 @@ def plan(config: Config, store: WindowStore, report: Report) -> Plan:
     store.open()
     windows, rows, missing = {"train": 0, "val": 0, "eval": 0}, 0, 0
     for done, entry in enumerate(entries, 1):
-        known = store.known_windows(entry)
-        samples = 0
-        if known is None or store.rows_in(1) == 1:  # one row a sample: the header says how many either way
-            samples = header_samples(entry.path, store.rate)
-        windows[entry.split] += store.windows_in(samples) if known is None else known
-        rows += store.rows_in(samples) if samples else known or 0
-        missing += store.rows_in(samples) if known is None else 0
+        of_this = store.known_rows(entry)
+        if of_this is None:  # what the header promises
+            of_this = store.rows_in(header_samples(entry.path, store.rate))
+            missing += of_this
+        rows += of_this
+        windows[entry.split] += len(store.starts(of_this))
         report("reading EDF headers", done, len(entries))
     for split, table in counts(entries, data.labels).items():
         said = f"{split}: " + ", ".join(f"{table[name]} {name}" for name in data.labels) + " recordings"
