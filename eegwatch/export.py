@@ -29,11 +29,11 @@ class ExportError(ValueError):
 
 def rows(history: History) -> Iterator[dict[str, Any]]:
     """One dict a step: `step`, `epoch`, `time`, the metrics, and `val/auroc` … where an evaluation was made at it."""
-    block, run = history.block(), history.run
-    expected = np.full(len(block), math.nan)
+    run = history.run
+    expected = np.full(history.length, math.nan)
     if run is not None and run.schedule is not None:
         try:
-            expected = np.asarray(rate_at(parse(run.schedule), block.step, run.steps_per_epoch), np.float64)
+            expected = np.asarray(rate_at(parse(run.schedule), history.step, run.steps_per_epoch), np.float64)
         except ScheduleError:
             pass  # a schedule that this version cannot read: its column stays empty
     evaluations: dict[int, dict[str, float]] = {}
@@ -41,9 +41,9 @@ def rows(history: History) -> Iterator[dict[str, Any]]:
         values = {f"{record.split}/{name}": number(getattr(record, name)) for name in EVAL_METRICS}
         evaluations.setdefault(record.step, {}).update(values)
     per_epoch = run.steps_per_epoch if run is not None else None
-    columns = {name: expected if name == "expected_lr" else getattr(block, name) for name in STEP_METRICS}
-    for i, step in enumerate(block.step.tolist()):
-        row: dict[str, Any] = {"step": step, "time": float(block.time[i])}
+    columns = {name: expected if name == "expected_lr" else getattr(history, name) for name in STEP_METRICS}
+    for i, step in enumerate(history.step.tolist()):
+        row: dict[str, Any] = {"step": step, "time": float(history.time[i])}
         row["epoch"] = (step - 1) // per_epoch if per_epoch else None
         row |= {name: float(column[i]) for name, column in columns.items()}
         yield row | evaluations.pop(step, {})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -35,16 +36,20 @@ SLOWER, SLOWER_FOR, BASELINE = 2.0, 3, 8
 STALLED_LEAST_S, STALLED_TIMES = 60.0, 20.0
 METRIC_EVALS, METRIC_MARGIN = 6, 0.002
 OVERFIT_EVALS, OVERFIT_RISE = 4, 1.05
+INTERVALS = 200
 SCATTER_OF, SCATTER_BEYOND = 1000, 1.5  # newest losses; times the range that batch size and AUROC explain
 
 
-def _quantile(values: NDArray[np.float64], q: float) -> float:
-    """As np.quantile, whose checks take ten times as long as sorting a block of 200."""
-    ordered = np.sort(values)
+def _quantile(ordered: NDArray[np.float64], q: float) -> float:
+    """np.quantile of sorted values."""
     place = q * (len(ordered) - 1)
     low = int(place)
     high = min(low + 1, len(ordered) - 1)
     return float(ordered[low] + (ordered[high] - ordered[low]) * (place - low))
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
 class Latch:
@@ -106,8 +111,8 @@ class EvidenceWatch:
         self._seen = 0
         self._cusum = 0.0
         self._spike_steps: list[int] = []
-        self._recent: deque[float] = deque(maxlen=SPIKE_WINDOW)
-        self._scattered: deque[float] = deque(maxlen=SCATTER_OF)
+        self._recent = np.empty(0, np.float32)
+        self._scattered = np.empty(0, np.float32)
         self._quiet_since = 0
         self._norms: deque[float] = deque(maxlen=10)
         self._zeros = self._huge = 0
@@ -115,7 +120,7 @@ class EvidenceWatch:
         self._slow = 0
         self._evals: list[Eval] = []
         self._loss_then: list[float] = []
-        self._intervals: deque[float] = deque(maxlen=200)
+        self._intervals = np.empty(0)
         self._last_time = 0.0
         self._last_step = run.step if run else 0
 
@@ -133,9 +138,10 @@ class EvidenceWatch:
         for whole in self._blocks.feed(block):
             changes += [*self._level(whole), *self._speed(whole)]
         changes += self._latch["stalled"].over(int(block.step[-1]), f"steps come again since {int(block.step[0]):,}")
-        self._scattered.extend(float(v) for v in block.loss[-SCATTER_OF:] if math.isfinite(v))
-        gaps = np.diff(block.time, prepend=self._last_time or block.time[0])
-        self._intervals.extend(float(g) for g in gaps[-200:] if g > 0)
+        losses = block.loss[-SCATTER_OF:]
+        self._scattered = np.concatenate([self._scattered, losses[np.isfinite(losses)]])[-SCATTER_OF:]
+        gaps = np.diff(block.time[-INTERVALS:], prepend=self._last_time or block.time[0])
+        self._intervals = np.concatenate([self._intervals, gaps[gaps > 0]])[-INTERVALS:]
         self._last_time, self._last_step = float(block.time[-1]), int(block.step[-1])
         return changes
 
@@ -146,9 +152,8 @@ class EvidenceWatch:
             return []
         changes: list[Finding] = []
         ceiling = max(self._peaks) if len(self._peaks) == self._peaks.maxlen else math.inf
-        window = np.array(self._recent) if len(self._recent) == SPIKE_WINDOW else None
-        limit = math.inf
-        if window is not None:
+        window, limit = self._recent.astype(np.float64), math.inf
+        if len(window) == SPIKE_WINDOW:
             limit = float(np.median(window)) + SINGLE_SPIKE_SIGMA * self.factor("loss_spike") * float(
                 window.std() + 1e-12
             )
@@ -164,7 +169,9 @@ class EvidenceWatch:
                     continue
             if loss > limit:
                 changes += latch.say(INFO, step, step, f"the loss of step {step:,} alone was {loss:.3g}")
-        self._recent.extend(float(v) for v in losses[-SPIKE_WINDOW:] if math.isfinite(v) and v <= limit)
+        ordinary = losses[-SPIKE_WINDOW:]
+        ordinary = ordinary[np.isfinite(ordinary) & (ordinary <= limit)]
+        self._recent = np.concatenate([self._recent, ordinary])[-SPIKE_WINDOW:]
         last = int(block.step[-1])
         if latch.up and last - self._quiet_since > 10 * self.size:
             changes += latch.over(last, f"no loss spike since step {self._quiet_since:,}")
@@ -175,10 +182,13 @@ class EvidenceWatch:
         finite = block.loss[np.isfinite(block.loss)].astype(np.float64)
         if not len(finite):
             return []
-        mean, step, first = float(finite.mean()), int(block.step[-1]), int(block.step[0])
+        # sums and sorted values: np.mean and np.quantile check for longer than a block of 200 takes to add up
+        ordered = np.sort(finite)
+        mean, step, first = float(finite.sum()) / len(finite), int(block.step[-1]), int(block.step[0])
         # winsorised: one spike of 50 in a block of 200 is a spike, not a new level
-        clipped = float(np.minimum(finite, _quantile(finite, 0.95)).mean())
-        self._peaks.append(float(finite.max()))
+        bulk = np.minimum(finite, _quantile(ordered, 0.95))
+        clipped = float(bulk.sum()) / len(finite)
+        self._peaks.append(float(ordered[-1]))
         self._seen += 1
         changes: list[Finding] = []
         if self.on("loss_diverging"):
@@ -187,22 +197,23 @@ class EvidenceWatch:
         if len(self._means) >= TRAILING:
             self._best = min(self._best, self._lately())
         if self.on("loss_plateau"):
-            changes += self._at_chance(mean, finite, step)
+            changes += self._at_chance(mean, bulk, step)
         return changes
 
     def _lately(self) -> float:
-        return float(np.mean(list(self._means)[-TRAILING:]))
+        return _mean(list(self._means)[-TRAILING:])
 
     def _diverging(self, mean: float, step: int, first: int) -> list[Finding]:
         latch, factor = self._latch["loss_diverging"], self.factor("loss_diverging")
         if len(self._means) < TRAILING + LAG:
             return []
-        trailing = np.array(self._means)[:TRAILING]
-        level = float(trailing[-TRAILING // 2 :].mean())
+        means = list(self._means)
+        trailing = means[:TRAILING]
+        level = _mean(trailing[-TRAILING // 2 :])
         # noise from successive differences: a loss that falls steadily must not count as spread
-        spread = float(np.sqrt(np.mean(np.diff(trailing) ** 2) / 2)) + 1e-3 * abs(level) + 1e-12
+        spread = math.sqrt(_mean([(b - a) ** 2 for a, b in pairwise(trailing)]) / 2) + 1e-3 * abs(level) + 1e-12
         self._cusum = max(0.0, self._cusum + (mean - level) / spread - CUSUM_SLACK)
-        newest = float(np.mean([*list(self._means)[-3:], mean]))
+        newest = _mean([*means[-3:], mean])
         # twenty blocks against the best twenty: the best single block of real EEG, whose batches share recordings and
         # scatter widely, lies a quarter below the mean of a healthy run
         creeping = self._lately() > CREEP * factor * self._best
@@ -215,18 +226,17 @@ class EvidenceWatch:
             return latch.over(step, f"the loss is back at its best level at step {step:,}")
         return []
 
-    def _at_chance(self, mean: float, finite: NDArray[np.float64], step: int) -> list[Finding]:
+    def _at_chance(self, mean: float, bulk: NDArray[np.float64], step: int) -> list[Finding]:
         latch = self._latch["loss_plateau"]
         done = step - (self.run.step if self.run else 0)
         total = self.run.total_steps if self.run else None
         if done < min(2000, (total or 20_000) // 4) or self._seen < 10:
             return []
         recent = list(self._means)[-10:]
-        bulk = np.minimum(finite, _quantile(finite, 0.95))
-        error = 2.6 * float(bulk.std()) / math.sqrt(len(finite) * len(recent)) * self.factor("loss_plateau")
-        stuck = abs(float(np.mean(recent)) - CHANCE) < max(error, 0.002)
+        error = 2.6 * float(bulk.std()) / math.sqrt(len(bulk) * len(recent)) * self.factor("loss_plateau")
+        stuck = abs(_mean(recent) - CHANCE) < max(error, 0.002)
         if stuck:
-            said = f"the mean loss is {np.mean(recent):.3f}, chance for two classes is {CHANCE:.3f}"
+            said = f"the mean loss is {_mean(recent):.3f}, chance for two classes is {CHANCE:.3f}"
             return latch.say(WARNING, step, max(1, step - 10 * self.size), f"not learning: {said}")
         return latch.over(step, f"the loss has left chance: {mean:.3f}") if latch.up else []
 
@@ -273,14 +283,15 @@ class EvidenceWatch:
         if not self.on("throughput_drop"):
             return []
         latch, step = self._latch["throughput_drop"], int(block.step[-1])
-        gaps = np.diff(block.time)
-        interval = float(np.median(gaps)) if len(gaps) else 0.0
+        if len(block) < 2:
+            return []
+        interval = _quantile(np.sort(block.time[1:] - block.time[:-1]), 0.5)
         if interval <= 0:
             return []
         self._speeds.append(interval)
         if len(self._speeds) <= BASELINE:
             return []
-        usual = float(np.median(self._speeds[1 : BASELINE + 1]))
+        usual = _quantile(np.sort(np.array(self._speeds[1 : BASELINE + 1])), 0.5)
         slow = interval > SLOWER * self.factor("throughput_drop") * usual
         self._slow = self._slow + 1 if slow else 0
         del self._speeds[BASELINE + 1 :]
@@ -309,7 +320,7 @@ class EvidenceWatch:
         if len(self._scattered) < SCATTER_OF:
             return []
         low, high = batch_loss_band(round(auroc, 2), run.batch_size * run.accumulate)
-        seen = np.quantile(np.array(self._scattered), [0.01, 0.99])
+        seen = np.quantile(self._scattered, [0.01, 0.99])
         latch, times = self._latch["loss_unstable"], float(seen[1] - seen[0]) / max(high - low, 1e-9)
         if times > SCATTER_BEYOND * self.factor("loss_unstable"):
             said = f"98 % of the newest losses lie in {seen[0]:.2f}–{seen[1]:.2f}, {low:.2f}–{high:.2f} is explained"
@@ -359,9 +370,9 @@ class EvidenceWatch:
 
     def clock(self, now: float, *, training: bool) -> list[Finding]:
         """`stalled`: no record for far longer than a step takes, outside phases that take their time."""
-        if not training or not self._intervals or not self.on("stalled"):
+        if not training or not len(self._intervals) or not self.on("stalled"):
             return []
-        usual = float(np.quantile(np.array(self._intervals), 0.999))
+        usual = float(np.quantile(self._intervals, 0.999))
         limit = max(STALLED_LEAST_S, STALLED_TIMES * usual) * self.factor("stalled")
         if now - self._last_time <= limit:
             return []

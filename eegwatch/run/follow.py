@@ -7,10 +7,11 @@ and watchdog only makes the next poll come sooner.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
@@ -20,9 +21,11 @@ from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.history import History, Item, Reader
 from eegwatch.run.log import Tail, run_decoder
 from eegwatch.run.records import RunRecord
+from eegwatch.run.sidefile import WORTH_IT_BYTES, SideFile
 
 QUIET_AFTER_S = 10.0  # without news the log is polled once a second, unless an event comes
 QUIET_EVERY_S = 1.0
+FRAME_RECORDS, FRAMES_A_POLL = 2000, 16  # of the side file
 
 
 class Followed(Protocol):
@@ -71,6 +74,15 @@ class OwnLog:
         records = self._decoder.decode(chunk.data) if chunk.data else []
         return records, chunk.reset, len(chunk.data) > most // 2
 
+    @property
+    def offset(self) -> int:
+        """Where the next record begins."""
+        return self._tail.offset
+
+    def go_on_at(self, offset: int) -> None:
+        """What lies before is known already."""
+        self._tail.offset = offset
+
     def close(self) -> None:
         self._tail.close()
 
@@ -78,20 +90,33 @@ class OwnLog:
 class RunFollower:
     """Reads a log in bounded pieces. `reset` names what happened to the file when it was read anew."""
 
-    def __init__(self, log: Followed, declaration: Declaration | None = None) -> None:
+    def __init__(self, log: Followed, declaration: Declaration | None = None, side: SideFile | None = None) -> None:
+        """`side`: the side file of an OwnLog, which is read first and then written."""
         self.log, self.declaration = log, declaration
         self.reset: str | None = None
         self.behind = True  # more is known to be there than has been read
         self.records = 0
         self.reader = Reader()
         self._news_at = self._looked_at = 0.0
+        declares = declaration is not None and declaration.config is not None
+        self._side = None if declares else side
+        self._recalled = self._side.frames() if self._side is not None else None
+        self._unsaved: list[Item] = []
+        self._saved_records = self._recalled_to = 0
 
     @property
     def bad_lines(self) -> int:
         return self.log.bad
 
+    @property
+    def recalling(self) -> bool:
+        """Does the next poll take from the side file?"""
+        return self._recalled is not None
+
     def poll(self, most: int, woken: bool = True) -> list[Item]:
         """Items of the next `most` bytes at most; call it again at once while `behind`. Raises ConfigError."""
+        if self._recalled is not None:
+            return self._recall(self._recalled)
         now = time.monotonic()
         quiet = now - self._news_at > QUIET_AFTER_S and now - self._looked_at < QUIET_EVERY_S
         if quiet and not woken and not self.behind:
@@ -103,11 +128,63 @@ class RunFollower:
             self.records += len(records)
         if self.reset:
             self.reader = Reader()
+            self._forget_side()
         declaring = self.declaration is not None and self.declaration.config is not None
-        return list(self.reader.items(self.declaration.apply(records) if self.declaration and declaring else records))
+        items = list(self.reader.items(self.declaration.apply(records) if self.declaration and declaring else records))
+        self._remember(items)
+        return items
+
+    def again(self) -> Iterator[Item]:
+        """What the side file gave, once more: held in memory, it would be as large as the history itself."""
+        if self._side is not None:
+            for end, _, items, _ in self._side.frames():
+                if end > self._recalled_to:
+                    break
+                yield from items
+
+    def _recall(self, frames: Iterator[tuple[int, int, list[Item], Reader]]) -> list[Item]:
+        items: list[Item] = []
+        for end, self.records, some, self.reader in islice(frames, FRAMES_A_POLL):
+            items += some
+            self._recalled_to = end
+            self._saved_records = self.records
+            cast(OwnLog, self.log).go_on_at(end)
+        if not items:
+            self._recalled = None
+        return items
+
+    def _remember(self, items: list[Item], *, all: bool = False) -> None:
+        """What was read goes into the side file, a few thousand records a frame."""
+        if self._side is None:
+            return
+        self._unsaved += items
+        if not self._unsaved or (self.records - self._saved_records < FRAME_RECORDS and not all):
+            return
+        try:
+            self._side.add(cast(OwnLog, self.log).offset, self.records, self._unsaved, self.reader)
+        except OSError:  # no room for a cache: the log itself is what counts
+            self._forget_side()
+            return
+        self._unsaved, self._saved_records = [], self.records
+
+    def _forget_side(self) -> None:
+        if self._side is not None:
+            self._side.close()
+        self._side, self._unsaved = None, []
 
     def close(self) -> None:
+        self._remember([], all=True)
+        self._forget_side()
         self.log.close()
+
+
+def side_of(folder: Path) -> SideFile | None:
+    """The side file of a run's log, where the log is long enough for one to be worth it, and one is to be had."""
+    try:
+        log = folder / RUN_LOG
+        return SideFile(log) if log.stat().st_size >= WORTH_IT_BYTES else None
+    except OSError:  # no cache folder, or another monitor holds it: it is only a cache
+        return None
 
 
 def history_of(folder: Path) -> History:

@@ -37,6 +37,8 @@ COLUMNS: dict[str, type[np.generic]] = {
     "samples_per_s": np.float32,
     "skipped": np.int32,
 }
+PASSING = {"position", "skipped"}  # what only the diagnosis needs, as it comes by: not kept (12 of 48 bytes a step)
+KEPT = {name: kind for name, kind in COLUMNS.items() if name not in PASSING}
 KEPT_SYSTEM = 512
 _Float = TypeVar("_Float", np.float32, np.float64)
 NOT_LOGGED = np.uint32(0x7FC00001)  # a NaN of its own: this step's loss was not logged, unlike one that is NaN
@@ -108,12 +110,21 @@ class Reader:
         self.disorder = 0
         self.first_disorder: str | None = None
         self.clock_back: str | None = None
-        self._last = 0
+        self.last = 0
+
+    @classmethod
+    def at(cls, disorder: int, first_disorder: str | None, clock_back: str | None, last: int) -> Reader:
+        """One that has read so far."""
+        reader = cls()
+        reader.disorder, reader.first_disorder, reader.clock_back, reader.last = (
+            disorder, first_disorder, clock_back, last,
+        )  # fmt: skip
+        return reader
 
     def items(self, records: Iterable[RunRecord]) -> Iterator[Item]:
         for item in items(records):
             if isinstance(item, Run):
-                self._last = item.step
+                self.last = item.step
             elif isinstance(item, StepBlock):
                 item = self._ordered(item)
                 if not len(item):
@@ -121,7 +132,7 @@ class Reader:
             yield item
 
     def _ordered(self, block: StepBlock) -> StepBlock:
-        before = np.maximum.accumulate(np.concatenate([[self._last], block.step[:-1]]))
+        before = np.maximum.accumulate(np.concatenate([[self.last], block.step[:-1]]))
         ordered = block.step > before
         if not ordered.all():
             first = int(np.argmin(ordered))
@@ -129,7 +140,7 @@ class Reader:
             self.first_disorder = self.first_disorder or f"step {block.step[first]:,} follows step {before[first]:,}"
             block = StepBlock(**{name: getattr(block, name)[ordered] for name in COLUMNS})
         if len(block):
-            self._last = int(block.step[-1])
+            self.last = int(block.step[-1])
             back = np.flatnonzero(np.diff(block.time) < -CLOCK_SLACK_S)
             if len(back) and self.clock_back is None:
                 self.clock_back = (
@@ -215,6 +226,12 @@ class History:
             self.end = item
             self.ends.append(item)
 
+    def reserve(self, steps: int) -> None:
+        """Room for so many steps at once: growing by doubling copies, and leaves holes in the heap."""
+        for name, kind in KEPT.items():
+            if len(self._columns.get(name, ())) < steps and not self.length:
+                self._columns[name] = np.empty(steps, kind)
+
     def clear(self) -> None:
         """Forget everything: the file was truncated or replaced, and is read anew."""
         self.__init__()  # type: ignore[misc]
@@ -230,10 +247,6 @@ class History:
         if self.length:
             return int(self.step[-1])
         return self.run.step if self.run else 0
-
-    def block(self) -> StepBlock:
-        """Every live step, as views (no copy)."""
-        return StepBlock(**{name: self._column(name) for name in COLUMNS})  # type: ignore[arg-type]
 
     @property
     def step(self) -> NDArray[np.int64]:
@@ -261,11 +274,11 @@ class History:
 
     def _column(self, name: str) -> NDArray[np.generic]:
         column = self._columns.get(name)
-        return np.empty(0, COLUMNS[name]) if column is None else column[: self.length]
+        return np.empty(0, KEPT[name]) if column is None else column[: self.length]
 
     def _append_steps(self, block: StepBlock) -> None:
         need = self.length + len(block)
-        for name, kind in COLUMNS.items():
+        for name, kind in KEPT.items():
             column = self._columns.get(name)
             if column is None or len(column) < need:
                 grown = np.empty(max(1024, need, 2 * (0 if column is None else len(column))), kind)

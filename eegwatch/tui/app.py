@@ -24,7 +24,8 @@ from eegwatch.tui.view import View
 from eegwatch.wording import plain
 
 TICK_S = 0.1  # ten frames a second: a record is on the screen within 150 ms
-LOAD_BUDGET_S = 0.07  # of reading a tick while a long log is loaded: keys stay quick
+LOAD_BUDGET_S, LOAD_PAUSE_S = 0.05, 0.001  # a long log is read in slices, keys answered between them
+LOAD_REDRAW_S = 0.5
 SHOWN_BYTES = 1 << 17  # of a file that is shown as text: its end
 CLOCK_S = 1.0  # ages ("2 min ago") are redrawn this often
 
@@ -47,7 +48,8 @@ class WatchApp(App[None]):
         super().__init__()
         self.session = Session(logs, folder, self._alarm, foreign, declared)
         self._waker: Waker | None = None
-        self._drawn_at = 0.0
+        self._drawn_at, self._drawn = 0.0, -1
+        self._loading = False
 
     def on_mount(self) -> None:
         self.run_screen = RunScreen(self.session)
@@ -67,19 +69,32 @@ class WatchApp(App[None]):
 
     def _tick(self) -> None:
         woken = self._waker.take() if self._waker else True
-        end = time.monotonic() + LOAD_BUDGET_S
-        changed = self.session.poll(woken)
-        while not self.session.loaded and time.monotonic() < end:
-            changed = self.session.poll(woken) or changed
+        self.session.poll(woken)
+        if not self.session.loaded and not self._loading:
+            self._loading = True
+            self._load()
         now = time.monotonic()
         if not self.run_screen.is_attached:
             return
-        if changed:
-            self._drawn_at = now
+        changed = self.session.version != self._drawn
+        if changed and (self.session.loaded or now - self._drawn_at > LOAD_REDRAW_S):
+            self._drawn_at, self._drawn = now, self.session.version
             self.run_screen.redraw()
         elif now - self._drawn_at > CLOCK_S:
             self._drawn_at = now
             self.run_screen.show_ages()
+
+    def _load(self) -> None:
+        """Read on in slices until the end of the log, as fast as the keyboard allows."""
+        end, complete = time.monotonic() + LOAD_BUDGET_S, self.session.complete
+        while not self.session.loaded and self.session.complete == complete and time.monotonic() < end:
+            self.session.poll()
+        self._loading = not self.session.loaded
+        if self._loading:
+            self.set_timer(LOAD_PAUSE_S, self._load)
+        if not self._loading or self.session.complete != complete:
+            self._drawn_at = 0.0
+            self._tick()
 
     def _alarm(self, finding: Finding) -> None:
         if self.is_running:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,16 @@ from eegwatch.run.config import ConfigError
 from eegwatch.run.control import AnswerWatch, send
 from eegwatch.run.declare import Declaration
 from eegwatch.run.folder import RUN_LOG, newest_run
-from eegwatch.run.follow import Followed, Foreign, FormatError, OwnLog, RunFollower, history_of
-from eegwatch.run.history import History, StepBlock
+from eegwatch.run.follow import Followed, Foreign, FormatError, OwnLog, RunFollower, history_of, side_of
+from eegwatch.run.history import History, Item, StepBlock
 from eegwatch.run.liveness import Liveness, Pulse
 from eegwatch.run.records import Answer, Checkpoint, End, Eval, Run, number
 from eegwatch.run.skeleton import skeleton
 from eegwatch.wording import plain, rate
 
 PIECE = 1 << 19  # bytes read a tick: about 3,000 records, some milliseconds
+DIAGNOSE_S = 0.02  # a tick, of what was read faster than it can be judged (a side file)
+STEP_BYTES = 160  # of a step record, at least
 PULSE_EVERY_S = 1.0
 
 
@@ -93,8 +95,13 @@ class Session:
         self.follower: RunFollower | None = None
         if folder is not None:
             log: Followed = self.foreign.follow() if self.foreign else OwnLog(folder)
-            self.follower = RunFollower(log, Declaration(*self.declared, self.name_of(folder)))
-        self.loaded = folder is None
+            side = None if self.foreign else side_of(folder)
+            if side is not None:
+                self.history.reserve((folder / RUN_LOG).stat().st_size // STEP_BYTES)
+            self.follower = RunFollower(log, Declaration(*self.declared, self.name_of(folder)), side)
+        self._undiagnosed: Iterator[Item] = iter(())
+        self._diagnosed = True
+        self.complete = self.loaded = folder is None  # read to the end; judged to the end too
         self.sketch = skeleton(folder / RUN_LOG) if folder is not None and self.foreign is None else None
         self.version += 1
 
@@ -136,7 +143,7 @@ class Session:
             self.life = life
             training = self.is_current and life.alive and life.word == "training"
             for finding in self.diagnosis.clock(time.time(), training=training):
-                self._found(finding)
+                self._found(finding, self.history.last_time)
             self._look_for_a_newer_run(life)
         return self.version != before
 
@@ -150,33 +157,58 @@ class Session:
     def _read(self, woken: bool) -> None:
         if self.follower is None:
             return
+        recalled = self.follower.recalling
         try:
-            items = self.follower.poll(PIECE, woken)
+            polled = self._diagnosed or not self.complete
+            items = self.follower.poll(PIECE, woken) if polled else []
         except (ConfigError, FormatError, OSError) as error:
-            items, self.follower.behind = [], False
+            items, polled, self.follower.behind = [], False, False
             self._trouble(str(error))
-        if self.follower.reset:
+        if polled and self.follower.reset:
             what = self.follower.reset
             if what != "deleted":
                 self.history.clear()
                 self.diagnosis = Diagnosis.of_foreign() if self.foreign else Diagnosis()
                 self.events = []
+                self._undiagnosed, self._diagnosed = iter(()), True
             self.events.append(Event(time.time(), f"the log was {what}" + ("" if what == "deleted" else ", read anew")))
             self.version += 1
         for item in items:
             self.history.append(item)
-            for finding in self.diagnosis.feed(item):
-                self._found(finding)
-            if not isinstance(item, StepBlock):
-                self._event(item)
             self.version += 1
-        if not self.loaded and not self.follower.behind:
+        if not self.complete and not self.follower.behind and not recalled:
+            self.complete, self.sketch = True, None
+            self.version += 1
+        if recalled:
+            self._undiagnosed, self._diagnosed = self.follower.again(), False
+            return
+        self._diagnose(items)
+        if not self.loaded and not self.follower.behind and self._diagnosed:
             self.loaded = True
-            self.sketch = None
             self.version += 1
             for finding in self.diagnosis.findings:
                 if finding.severity == ERROR:
                     self.on_alarm(finding)
+
+    def _diagnose(self, items: list[Item]) -> None:
+        """Judge new items; a side file's, which come faster than they can be judged, some milliseconds a tick."""
+        end = time.monotonic() + DIAGNOSE_S
+        while not self._diagnosed and time.monotonic() < end:
+            item = next(self._undiagnosed, None)
+            if item is None:
+                self._diagnosed = True
+            else:
+                self._judge(item)
+        for item in items:
+            self._judge(item)
+
+    def _judge(self, item: Item) -> None:
+        when = float(item.time[-1]) if isinstance(item, StepBlock) else item.time
+        for finding in self.diagnosis.feed(item):
+            self._found(finding, when)
+        if not isinstance(item, StepBlock):
+            self._event(item)
+        self.version += 1
 
     def _trouble(self, what: str) -> None:
         """The log cannot be read now: said once, and looked at again."""
@@ -185,9 +217,9 @@ class Session:
             self.events.append(Event(time.time(), what))
             self.version += 1
 
-    def _found(self, finding: Finding) -> None:
+    def _found(self, finding: Finding, when: float) -> None:
         word = "resolved" if finding.severity == RESOLVED else finding.severity
-        self.events.append(Event(self.history.last_time, f"{word}: {finding.message}"))
+        self.events.append(Event(when, f"{word}: {finding.message}"))
         if self.loaded and finding.severity == ERROR:
             self.on_alarm(finding)
 

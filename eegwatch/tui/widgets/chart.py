@@ -15,7 +15,7 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
-from eegwatch.canvas import BLANK, Axis, Canvas, bridged, reduce, smooth, ticks
+from eegwatch.canvas import BLANK, Axis, Canvas, Columns, bridged, of_bulk, reduce, smooth, ticks
 from eegwatch.wording import short_rate
 
 Floats = NDArray[np.float64]
@@ -25,6 +25,7 @@ STYLES = ("observed", "expected", "band", "mark", "past")
 DOTTED = 3  # the expected curve has a dot in every third column: told from the observed one without colour
 SMOOTH_COLUMNS = 3.0
 VALUED_OUTLIERS = 3
+SAMPLED = 20_000  # values that the bulk of a noisy series is taken from
 
 
 @dataclass
@@ -52,6 +53,21 @@ class Picture:
     cursor: float | None = None
     x_text: Callable[[float], str] = "{:,.0f}".format
     smoothing: float = SMOOTH_COLUMNS
+
+
+def _bulk_range(values: Floats, *, log: bool) -> tuple[float, float]:
+    """The range of ordinary noise: 99.6 % of the values, and half as much again on either side."""
+    low, high = np.quantile(np.log(values) if log else values, [0.002, 0.998])
+    room = (high - low) / 2
+    low, high = low - room, high + room
+    return (float(np.exp(low)), float(np.exp(high))) if log else (float(low), float(high))
+
+
+def _extent(columns: Columns, *, log: bool) -> tuple[float, float]:
+    """Least and most of what can be drawn; infinite where there is nothing."""
+    least, most = (np.where(v > 0, v, np.nan) if log else v for v in (columns.least, columns.most))
+    least, most = least[np.isfinite(least)], most[np.isfinite(most)]
+    return (float(least.min()), float(most.max())) if len(least) and len(most) else (np.inf, -np.inf)
 
 
 class Chart(Widget):
@@ -166,13 +182,15 @@ class Chart(Widget):
         p = self.picture
         axis_style, phase_style = self._style("axis"), self._style("phase")
         plot_width, plot_height = width - GUTTER, height - 1 - (1 if p.bands else 0)
-        axis = self._limits()
+        span, columns = (p.left, np.nextafter(p.right, np.inf)), plot_width * 2
+        reduced = [reduce(s.x, s.y, *span, columns) for s in p.series]
+        axis = self._limits(reduced)
         if axis is None or plot_height < 2:
             blank = [Strip([Segment(" " * width)]) for _ in range(height)]
             blank[height // 2] = Strip([Segment(p.empty.center(width)[:width], axis_style)])
             return blank
         canvas = Canvas(plot_width, plot_height)
-        self._paint(canvas, axis)
+        self._paint(canvas, axis, reduced)
         labels = self._labels(axis, plot_height)
         styles = [self._style(name) for name in STYLES]
         strips = []
@@ -194,52 +212,45 @@ class Chart(Widget):
     def _style(self, name: str) -> Style:
         return self.get_component_rich_style(f"chart--{name}", partial=True)
 
-    def _limits(self) -> Axis | None:
+    def _limits(self, reduced: list[Columns]) -> Axis | None:
         """The y range: all of a line, the bulk of what is noisy (one spike must not flatten the rest)."""
         lows, highs = [], []
-        for s in self.picture.series:
-            p = self.picture
-            seen = slice(int(np.searchsorted(s.x, p.left)), int(np.searchsorted(s.x, p.right, side="right")))
-            y = np.asarray(s.y[seen], np.float64)
-            y = y[np.isfinite(y) & (y > 0 if self.picture.log else True)]
-            if not len(y):
-                continue
-            if s.kind in ("noisy", "smooth") and len(y) > 200:
-                low, high = np.quantile(y[:: max(1, len(y) // 20_000)], [0.002, 0.998])
-                lows.append(float(low))
-                highs.append(float(high))
-            else:
-                lows.append(float(y.min()))
-                highs.append(float(y.max()))
+        log = self.picture.log
+        for series, columns in zip(self.picture.series, reduced, strict=True):
+            low, high = _extent(columns, log=log)
+            first, last = columns.edges[0], columns.edges[-1]
+            if series.kind in ("noisy", "smooth") and last - first > 200:
+                y = np.asarray(series.y[first : last : max(1, (last - first) // SAMPLED)], np.float64)
+                y = y[np.isfinite(y) & (y > 0 if log else True)]
+                if len(y):
+                    calm, wild = _bulk_range(y, log=log)
+                    low, high = max(low, calm), min(high, wild)
+            if np.isfinite(low) and np.isfinite(high):
+                lows.append(low)
+                highs.append(high)
         if not lows:
             return None
         low, high = min(lows), max(highs)
-        if self.picture.log:
+        if log:
             return Axis(low / 1.15, high * 1.15, True)
         room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
         return Axis(low - room, high + room)
 
-    def _paint(self, canvas: Canvas, axis: Axis) -> None:
+    def _paint(self, canvas: Canvas, axis: Axis, reduced: list[Columns]) -> None:
         p = self.picture
         columns = canvas.width * 2
-        for s in p.series:
-            if not len(s.x):
-                continue
-            reduced = reduce(s.x, s.y, p.left, p.right, columns)
+        for s, r in zip(p.series, reduced, strict=True):
             if s.kind == "noisy":
-                canvas.span(reduced.least, reduced.most, axis, BAND)
-                # the smoothed line is of the bulk: a single spike would bend it for many columns
-                bulk = reduce(s.x, np.clip(s.y, axis.low, axis.high), p.left, p.right, columns)
-                canvas.line(smooth(bridged(bulk.mean), p.smoothing), axis, s.colour)
-                self._mark_outliers(canvas, reduced.most, axis)
+                canvas.span(r.least, r.most, axis, BAND)
+                canvas.line(smooth(bridged(of_bulk(s.y, r, axis)), p.smoothing), axis, s.colour)
+                self._mark_outliers(canvas, r.most, axis)
             elif s.kind == "smooth":
-                bulk = reduce(s.x, np.clip(s.y, axis.low, axis.high), p.left, p.right, columns)
-                canvas.line(smooth(bridged(bulk.mean), max(p.smoothing, 1.0)), axis, s.colour)
+                canvas.line(smooth(bridged(of_bulk(s.y, r, axis)), max(p.smoothing, 1.0)), axis, s.colour)
             elif s.kind == "dotted":
-                canvas.line(bridged(reduced.mean), axis, s.colour, every=DOTTED)
+                canvas.line(bridged(r.mean), axis, s.colour, every=DOTTED)
             else:
-                canvas.span(reduced.least, reduced.most, axis, s.colour)
-                canvas.line(bridged(reduced.mean), axis, s.colour)
+                canvas.span(r.least, r.most, axis, s.colour)
+                canvas.line(bridged(r.mean), axis, s.colour)
         if p.cursor is not None and p.left <= p.cursor <= p.right:
             canvas.rule(int((p.cursor - p.left) / max(p.right - p.left, 1e-12) * (columns - 1)), MARK)
         for x, y, glyph in p.marks:
