@@ -6,6 +6,7 @@ Exit codes: 0 nothing wrong · 1 findings of severity warning or error · 2 unre
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -160,6 +161,7 @@ def watch(arguments: argparse.Namespace) -> int:
         place: tuple[Path, Path | None] = (foreign.path.parent, foreign.path)
     else:
         place = resolve(path) if path.exists() or arguments.path else (path, None)
+    gc.disable()  # nothing of the start dies: the app turns it on again once the first frame stands
     from eegwatch.tui.app import WatchApp  # textual: 0.2 s that `check` does not pay
 
     app = WatchApp(*place, foreign, declared)

@@ -109,6 +109,11 @@ class RunFollower:
         return self.log.bad
 
     @property
+    def lively(self) -> bool:
+        """Has anything come lately? Then it is read at every poll, woken or not."""
+        return time.monotonic() - self._news_at <= QUIET_AFTER_S
+
+    @property
     def recalling(self) -> bool:
         """Does the next poll take from the side file?"""
         return self._recalled is not None
@@ -118,7 +123,7 @@ class RunFollower:
         if self._recalled is not None:
             return self._recall(self._recalled)
         now = time.monotonic()
-        quiet = now - self._news_at > QUIET_AFTER_S and now - self._looked_at < QUIET_EVERY_S
+        quiet = not self.lively and now - self._looked_at < QUIET_EVERY_S
         if quiet and not woken and not self.behind:
             return []
         self._looked_at = now
@@ -198,21 +203,40 @@ def history_of(folder: Path) -> History:
 
 
 class Waker(FileSystemEventHandler):
-    """Set by any change below a folder; `take` reads and clears it. Without inotify it simply never wakes."""
+    """Set by any change below a folder; `take` reads and clears it. Without inotify it simply never wakes.
+
+    While a log grows hundreds of times a second and is polled at every frame anyway, an event for each line would cost
+    more than reading them: `rest` stops listening, `listen` begins again.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._changed = True
-        self._observer: Observer | None = None  # type: ignore[valid-type]
-        observer = Observer()
+        self._folder = folder
+        self._observer: Observer | None = Observer()  # type: ignore[valid-type]
+        self._listening = False
         try:
-            observer.schedule(self, str(folder), recursive=True)
-            observer.start()
-            self._observer = observer
+            self._observer.start()
         except OSError:
-            self._observer = None  # no inotify watch to be had here (limit, file system): polling does it all
+            self._observer = None  # no inotify to be had here (limit, file system): polling does it all
+        self.listen()
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         self._changed = True
+
+    def listen(self) -> None:
+        if self._observer is None or self._listening:
+            return
+        try:
+            self._observer.schedule(self, str(self._folder), recursive=True)
+            self._listening = self._changed = True
+        except OSError:
+            self._observer.stop()
+            self._observer = None
+
+    def rest(self) -> None:
+        if self._observer is not None and self._listening:
+            self._observer.unschedule_all()
+            self._listening = False
 
     def take(self) -> bool:
         changed, self._changed = self._changed, False

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 from textual.app import App, SystemCommand
@@ -15,17 +16,19 @@ from textual.screen import Screen
 from eegwatch.diagnosis.findings import Finding
 from eegwatch.run.folder import CONFIG, TRAINER_LOG
 from eegwatch.run.follow import Foreign, Waker
-from eegwatch.tui.screens.dialogs import Confirm, ResumeChoice, ResumeDialog
 from eegwatch.tui.screens.run import RunScreen
-from eegwatch.tui.screens.runs import RunChoice, RunsScreen
-from eegwatch.tui.screens.text import TextScreen, events_text, help_text
 from eegwatch.tui.session import Session
 from eegwatch.tui.view import View
 from eegwatch.wording import plain
 
+if TYPE_CHECKING:  # the other screens' widgets are a fifth of the start: they are imported when first opened
+    from eegwatch.tui.screens.dialogs import ResumeChoice
+    from eegwatch.tui.screens.runs import RunChoice
+
 TICK_S = 0.1  # ten frames a second: a record is on the screen within 150 ms
 LOAD_BUDGET_S, LOAD_PAUSE_S = 0.05, 0.001  # a long log is read in slices, keys answered between them
 LOAD_REDRAW_S = 0.5
+SETTLE_S = 0.5
 SHOWN_BYTES = 1 << 17  # of a file that is shown as text: its end
 CLOCK_S = 1.0  # ages ("2 min ago") are redrawn this often
 
@@ -57,18 +60,30 @@ class WatchApp(App[None]):
         if self.session.logs.is_dir():
             self._waker = Waker(self.session.logs)
         self.set_interval(TICK_S, self._tick)
-        self.call_after_refresh(self._settle)
+        self.call_after_refresh(self._begin)
 
     def on_unmount(self) -> None:
         if self._waker is not None:
             self._waker.close()
 
+    def _begin(self) -> None:
+        """The first frame is on the screen: read on at once."""
+        self._tick()
+        self.set_timer(SETTLE_S, self._settle)
+
     def _settle(self) -> None:
+        gc.enable()
         gc.collect()
         gc.freeze()  # what lives now lives on: a frame's p99 falls from 31 to 2.6 ms (measured)
 
     def _tick(self) -> None:
-        woken = self._waker.take() if self._waker else True
+        woken = True
+        if self._waker is not None:
+            woken = self._waker.take()
+            if self.session.lively:
+                self._waker.rest()
+            else:
+                self._waker.listen()
         self.session.poll(woken)
         if not self.session.loaded and not self._loading:
             self._loading = True
@@ -125,6 +140,8 @@ class WatchApp(App[None]):
         return True
 
     def action_stop(self) -> None:
+        from eegwatch.tui.screens.dialogs import Confirm
+
         shell = f"eegpt-daemon stop --logs {self.session.logs}"
         if self._no_daemon("eegpt-daemon status --logs " + str(self.session.logs)):
             return
@@ -139,6 +156,8 @@ class WatchApp(App[None]):
             self._send("stop", "stop")
 
     def action_restart(self) -> None:
+        from eegwatch.tui.screens.dialogs import Confirm
+
         shell = f"eegpt-daemon restart --logs {self.session.logs}"
         if self._no_daemon(f"eegpt-daemon start --config {self.session.folder}/config.yaml --logs {self.session.logs}"):
             return
@@ -156,6 +175,8 @@ class WatchApp(App[None]):
             self._send("fresh restart", "restart")
 
     def action_resume(self) -> None:
+        from eegwatch.tui.screens.dialogs import ResumeDialog
+
         if self._no_daemon(f"eegpt-daemon resume [--lr 3e-4] --logs {self.session.logs}"):
             return
         self.push_screen(ResumeDialog(self.session), self._resume)
@@ -187,6 +208,8 @@ class WatchApp(App[None]):
         self.notify(f"saved {path}")
 
     def action_runs(self) -> None:
+        from eegwatch.tui.screens.runs import RunsScreen
+
         if self.session.foreign is not None:
             self.notify("this is one log by itself: the list is of a log root's runs", severity="warning")
             return
@@ -215,6 +238,8 @@ class WatchApp(App[None]):
 
     def _show_file(self, name: str, title: str) -> None:
         """The end of a file of the run's folder, as text: escape sequences and markup in it mean nothing."""
+        from eegwatch.tui.screens.text import TextScreen
+
         folder = self.session.folder
         path = folder / name if folder is not None and folder.is_dir() else None
         try:
@@ -228,10 +253,14 @@ class WatchApp(App[None]):
         )
 
     def action_help(self) -> None:
+        from eegwatch.tui.screens.text import TextScreen, help_text
+
         bindings = [b for b in [*RunScreen.BINDINGS, *self.BINDINGS] if isinstance(b, Binding)]
         self.push_screen(TextScreen("keys", help_text(bindings)))
 
     def action_events(self) -> None:
+        from eegwatch.tui.screens.text import TextScreen, events_text
+
         self.push_screen(TextScreen("findings and events", events_text(self.session)))
 
     def get_system_commands(self, screen: Screen[object]):  # type: ignore[no-untyped-def]

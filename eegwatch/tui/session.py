@@ -129,6 +129,10 @@ class Session:
         """Is the run on the screen the one that the daemon holds?"""
         return self.folder is not None and self.life.run_id == self.folder.name
 
+    @property
+    def lively(self) -> bool:
+        return self.follower is not None and self.follower.lively
+
     def poll(self, woken: bool = True) -> bool:
         """Take what is new; True if anything changed."""
         before = self.version

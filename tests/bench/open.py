@@ -52,6 +52,11 @@ def tmux(*words: str) -> str:
     return subprocess.run(["tmux", "-L", SESSION, *words], capture_output=True, text=True).stdout
 
 
+def braille(screen: str) -> bool:
+    """Is there a curve on it?"""
+    return any("\u2801" <= c <= "\u28ff" for c in screen)
+
+
 def timed(command: list[str], marks: dict[str, Callable[[str], bool]]) -> tuple[dict[str, float], float]:
     """(seconds until each mark is on the screen, MB resident then)."""
     tmux("kill-server")
@@ -59,13 +64,14 @@ def timed(command: list[str], marks: dict[str, Callable[[str], bool]]) -> tuple[
     tmux("new-session", "-d", "-x", "200", "-y", "50", *command)
     pid = int(tmux("list-panes", "-F", "#{pane_pid}") or 0)
     found: dict[str, float] = {}
-    while len(found) < len(marks) and time.perf_counter() - began < 120:
+    while len(found) < len(marks) and time.perf_counter() - began < 300:
         screen = tmux("capture-pane", "-p")
         for name, seen in marks.items():
             if name not in found and seen(screen):
                 found[name] = time.perf_counter() - began
         time.sleep(0.005)
-    size = psutil.Process(pid).memory_info().rss / 1e6
+    root = psutil.Process(pid)
+    size = sum(p.memory_info().rss for p in [root, *root.children(recursive=True)]) / 1e6
     tmux("kill-server")
     return found, size
 
@@ -85,7 +91,7 @@ def main() -> None:
         for n in arguments.records:
             run = make_log(Path(scratch) / str(n), n)
             marks = {
-                "first": lambda s: any("\u2801" <= c <= "\u28ff" for c in s),
+                "first": braille,
                 "complete": lambda s, n=n: f"step {n:,} / {n:,}" in s,
             }
             command = [sys.executable, "-m", "eegwatch.cli", str(run)]

@@ -80,7 +80,7 @@ async def test_a_one_step_spike_is_marked_and_flattens_nothing(healthy: Path) ->
     async with screen(healthy.parent, healthy, (80, 24)) as pilot:
         text = pilot.text()
     loss = text[text.index("─loss") :]
-    assert "▲50" in loss and "0.4" in loss
+    assert "▲50" in loss and "0.5" in loss
 
 
 async def test_a_growing_log_is_followed(writer: LogWriter) -> None:

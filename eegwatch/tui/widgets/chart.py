@@ -56,9 +56,9 @@ class Picture:
 
 
 def _bulk_range(values: Floats, *, log: bool) -> tuple[float, float]:
-    """The range of ordinary noise: 99.6 % of the values, and half as much again on either side."""
+    """The range of ordinary noise: 99.6 % of the values, and a third as much again on either side."""
     low, high = np.quantile(np.log(values) if log else values, [0.002, 0.998])
-    room = (high - low) / 2
+    room = (high - low) / 3
     low, high = low - room, high + room
     return (float(np.exp(low)), float(np.exp(high))) if log else (float(low), float(high))
 
@@ -91,6 +91,7 @@ class Chart(Widget):
         self.border_title = title
         self.picture = Picture()
         self._strips: list[Strip] = []
+        self._styles: dict[str, Style] = {}
         self._grabbed: float | None = None
         self._moved = False
 
@@ -104,6 +105,7 @@ class Chart(Widget):
 
     def notify_style_update(self) -> None:
         super().notify_style_update()
+        self._styles.clear()
         self._draw()
 
     def _draw(self) -> None:
@@ -210,7 +212,9 @@ class Chart(Widget):
         return strips
 
     def _style(self, name: str) -> Style:
-        return self.get_component_rich_style(f"chart--{name}", partial=True)
+        if name not in self._styles:
+            self._styles[name] = self.get_component_rich_style(f"chart--{name}", partial=True)
+        return self._styles[name]
 
     def _limits(self, reduced: list[Columns]) -> Axis | None:
         """The y range: all of a line, the bulk of what is noisy (one spike must not flatten the rest)."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from rich.table import Table
 from rich.text import Text
-from textual.widgets import Static
 
 from eegwatch.diagnosis.checklist import FAIL, PASS, WAIT, WARN, checklist, table
 from eegwatch.diagnosis.findings import ERROR, INFO, WARNING, Finding
 from eegwatch.tui.session import Session
+from eegwatch.tui.widgets.lines import Lines
 from eegwatch.wording import clock, size
 
 MARK_STYLE = {PASS: "green", FAIL: "bold red", WAIT: "dim", WARN: "yellow", "": ""}
@@ -17,7 +16,7 @@ KEYS = "m resume: rejoin the schedule, or an LR of your choice · r fresh restar
 KEYS_SHORT = "m resume (rejoin or your LR) · r restart · s stop · e evidence"
 
 
-class Verdict(Static):
+class Verdict(Lines):
     """What is wrong, the worst first: what and since when, why, what to do. Gone when nothing is wrong."""
 
     DEFAULT_CSS = "Verdict { height: auto; padding: 0 1; max-height: 9; }"
@@ -39,7 +38,7 @@ class Verdict(Static):
         if compact:
             for line in lines:
                 line.truncate(width, overflow="ellipsis")
-        self.update(Text("\n").join(lines))
+        self.put(lines)
 
     def _finding(self, session: Session, finding: Finding, compact: bool) -> list[Text]:
         sign, style = SIGN[finding.severity]
@@ -63,7 +62,7 @@ class Verdict(Static):
         return lines
 
 
-class Checklist(Static):
+class Checklist(Lines):
     """The mission's questions, answered: one a line in a panel."""
 
     DEFAULT_CSS = "Checklist { height: auto; border: round $panel; border-title-color: $text; padding: 0 1; }"
@@ -72,10 +71,10 @@ class Checklist(Static):
     def show(self, session: Session) -> None:
         ticks = checklist(session.history, session.diagnosis)
         lines = [Text.assemble((t.mark, MARK_STYLE[t.mark]), f" {t.text}") for t in ticks]
-        self.update(Text("\n").join(lines))
+        self.put(lines)
 
 
-class Ticks(Static):
+class Ticks(Lines):
     """The same checklist folded into one line, for 80 columns."""
 
     DEFAULT_CSS = "Ticks { height: auto; max-height: 2; padding: 0 1; }"
@@ -86,32 +85,35 @@ class Ticks(Static):
             words = tick.text if tick.short == "AUROC" else tick.short
             line.append(f"{tick.mark} ", MARK_STYLE[tick.mark])
             line.append(f"{words}   ")
-        self.update(line)
+        self.put([line])
 
 
-class Figures(Static):
+class Figures(Lines):
     """Expected against observed."""
 
     DEFAULT_CSS = "Figures { height: auto; border: round $panel; border-title-color: $text; padding: 0 1; }"
     BORDER_TITLE = "expected / observed"
 
     def show(self, session: Session) -> None:
-        grid = Table.grid(padding=(0, 1), expand=True)
-        for justify in ("left", "right", "right", "left"):
-            grid.add_column(justify=justify, no_wrap=True)
-        for row in table(session.history, session.diagnosis):
-            grid.add_row(row.metric, row.expected, row.observed, Text(row.mark, MARK_STYLE[row.mark]))
-        self.update(grid)
+        rows = table(session.history, session.diagnosis)
+        widths = [max(len(getattr(row, name)) for row in rows) for name in ("metric", "expected", "observed")]
+        room = max(0, self.content_size.width - sum(widths) - 4)
+        lines = []
+        for row in rows:
+            head = f"{row.metric:<{widths[0] + room // 2}} {row.expected:>{widths[1]}}"
+            line = Text(f"{head} {row.observed:>{widths[2] + room - room // 2}} ", no_wrap=True)
+            lines.append(line.append(row.mark, MARK_STYLE[row.mark]))
+        self.put(lines)
 
 
-class System(Static):
+class System(Lines):
     """Load of the trainer's machine, newest record."""
 
     DEFAULT_CSS = "System { height: auto; border: round $panel; border-title-color: $text; padding: 0 1; }"
     BORDER_TITLE = "system"
 
     def show(self, session: Session) -> None:
-        self.update(Text(system_line(session)))
+        self.put([Text(system_line(session))])
 
 
 def system_line(session: Session) -> str:
@@ -129,7 +131,7 @@ def system_line(session: Session) -> str:
     return "  ".join(parts)
 
 
-class Events(Static):
+class Events(Lines):
     """What happened, the newest first; the answer to a command of ours stands above all."""
 
     DEFAULT_CSS = "Events { height: 4; padding: 0 1; }"
@@ -145,4 +147,4 @@ class Events(Static):
         room = max(1, self.size.height or 4)
         for line in lines:
             line.truncate(max(20, self.size.width - 2), overflow="ellipsis")
-        self.update(Text("\n").join(lines[:room]))
+        self.put(lines[:room])

@@ -8,9 +8,9 @@ import time
 import numpy as np
 import psutil
 from rich.text import Text
-from textual.widgets import Static
 
 from eegwatch.tui.session import Session
+from eegwatch.tui.widgets.lines import Lines
 from eegwatch.wording import deviation, duration, exact_rate, plain, rate
 
 PACE_OVER = 100  # steps whose median interval is the pace
@@ -69,15 +69,15 @@ def state_of(session: Session) -> tuple[str, str]:
     return "silent", f"no daemon trains it; last record {duration(time.time() - history.last_time)} ago"
 
 
-class StatusLine(Static):
+class StatusLine(Lines):
     """Two lines, three where the width is small; parts that do not fit are left out, the least needed first."""
 
     DEFAULT_CSS = "StatusLine { height: auto; padding: 0 1; }"
 
     def show(self, session: Session) -> None:
-        self.update(Text("\n").join(self._lines(session, max(20, self.size.width - 2))))
+        self.put(self._texts(session, max(20, self.size.width - 2)))
 
-    def _lines(self, session: Session, width: int) -> list[Text]:
+    def _texts(self, session: Session, width: int) -> list[Text]:
         run = session.history.run
         if session.folder is None:
             return [Text(f"no run in {session.logs} yet: eegpt-daemon start --logs {session.logs}", "bold")]
