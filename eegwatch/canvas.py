@@ -14,6 +14,7 @@ from eegwatch.wording import short_rate
 
 Floats = NDArray[np.float64]
 BLANK = -1
+GAP_COLUMNS, GAP_TIMES = 3, 4  # so many empty dot columns, and so many times the usual distance, are a gap
 BRAILLE = np.array([chr(0x2800 + bits) for bits in range(256)])
 # (row in the cell, column in the cell) -> dot bit, Unicode's numbering
 _DOTS = {
@@ -89,14 +90,29 @@ def reduce(x: NDArray[np.generic], y: NDArray[np.generic], left: float, right: f
 
 
 def bridged(values: Floats) -> Floats:
-    """Empty columns between filled ones, by straight lines: a run of few steps is a line, not a row of dots."""
+    """Empty columns between filled ones, by straight lines: a run of few steps is a line, not a row of dots.
+
+    Except across a gap: empty columns in a row, several times as many as usual, are records that are missing.
+    """
     known = np.flatnonzero(np.isfinite(values))
     if len(known) < 2:
         return values
     inside = np.arange(known[0], known[-1] + 1)
     out = values.copy()
     out[inside] = np.interp(inside, known, values[known])
+    for first, last in gaps(values):
+        out[first:last] = np.nan
     return out
+
+
+def gaps(values: Floats) -> list[tuple[int, int]]:
+    """(first, last + 1) of the empty columns where records are missing, judged by how far apart they usually are."""
+    known = np.flatnonzero(np.isfinite(values))
+    apart = np.diff(known)
+    if len(apart) < 3:
+        return []
+    wide = np.flatnonzero(apart > max(GAP_COLUMNS, GAP_TIMES * float(np.median(apart))))
+    return [(int(known[i]) + 1, int(known[i + 1])) for i in wide]
 
 
 def smooth(values: Floats, width: float) -> Floats:
@@ -173,8 +189,11 @@ class Canvas:
         if 0 <= column // 2 < self.width:
             self.marks[(row, column // 2)] = (glyph, colour)
 
-    def rule(self, column: int, colour: int) -> None:
-        """A vertical line through a dot column, behind everything else."""
+    def rule(self, column: int, colour: int, label: str = "") -> None:
+        """A vertical line through a dot column, behind everything else; a label at its top."""
+        for i, character in enumerate(label):
+            if 0 <= column // 2 + 1 + i < self.width:
+                self.marks.setdefault((0, column // 2 + 1 + i), (character, colour))
         cells = np.asarray(self.dots.reshape(self.height, 4, self.width, 2).any(axis=(1, 3)))
         for row in range(self.height):
             if 0 <= column // 2 < self.width and not cells[row, column // 2]:

@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return check(_check_parser().parse_args(words[1:]))
         if words[:1] == ["export"]:
             return export(_export_parser().parse_args(words[1:]))
+        if words[:1] == ["serve"]:
+            return serve(_serve_parser().parse_args(words[1:]))
         if words[:1] == ["report"]:
             return report(_report_parser().parse_args(words[1:]))
         return watch(_watch_parser().parse_args(words))
@@ -55,7 +57,7 @@ def _watch_parser() -> argparse.ArgumentParser:
         prog="eegwatch",
         description="Watch a training run: its learning rate against the declared schedule, its loss, what is wrong.",
         epilog="eegwatch check PATH prints the findings without a screen; eegwatch report PATH -o FILE writes a page; "
-        "eegwatch export PATH -o FILE writes the metrics as CSV, TensorBoard or W&B.",
+        "eegwatch export PATH -o FILE writes the metrics or the charts; eegwatch serve PATH shows it in a browser.",
     )
     parser.add_argument(
         "path",
@@ -68,6 +70,9 @@ def _watch_parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", default=None, metavar="WxH", help="size of that frame (default: 100x30)")
     parser.add_argument("--wait-steps", type=int, default=0, metavar="N", help="wait until the log holds N steps")
     _declaring(parser)
+    parser.add_argument("--read-only", action="store_true", help="watch only: no key commands the run")
+    parser.add_argument("--theme", help="a theme of Textual's, or the next of them with ctrl+p")
+    parser.add_argument("--ascii", action="store_true", help="no Unicode (by itself where the terminal has none)")
     parser.add_argument("--version", action="version", version=f"eegwatch {__version__}")
     return parser
 
@@ -105,23 +110,75 @@ def _report_parser() -> argparse.ArgumentParser:
 
 
 def _export_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="eegwatch export", description="Write a run's metrics for other programs.")
+    parser = argparse.ArgumentParser(prog="eegwatch export", description="Write a run's metrics, or its charts.")
     parser.add_argument("path", help="log root (its newest run), run folder, run.jsonl, or another's log")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="PATH", help="metrics.csv, or a folder")
-    parser.add_argument("--format", choices=("csv", "tensorboard", "wandb"), default="csv")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="metrics.csv, charts.svg, charts.png, or a folder",
+    )
+    parser.add_argument("--format", choices=("csv", "chart", "tensorboard", "wandb"), help="default: by the ending")
+    charts = parser.add_argument_group("charts")
+    charts.add_argument("--chart", default="^(lr|loss)$", metavar="PATTERN", help="which: names, text or an expression")
+    charts.add_argument("--steps", metavar="A:B", help="only these steps")
+    charts.add_argument("--x", choices=("step", "epoch", "time"), default="step", help="what the x axis counts")
+    charts.add_argument("--log", default="lr", metavar="NAMES", help="charts with a logarithmic y axis (default: lr)")
+    charts.add_argument("--size", metavar="WxH", help="in pixels")
     _declaring(parser)
     return parser
 
 
+def _serve_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="eegwatch serve",
+        description="The same screen in a browser, behind a token. Needs pip install 'eegwatch[serve]'.",
+    )
+    parser.add_argument("path", nargs="?", help="log root, run folder, run.jsonl, or someone else's log")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
+    parser.add_argument("--port", type=int, default=8421, help="0: any that is free (default: 8421)")
+    parser.add_argument("--read-only", action="store_true", help="watch only: no key commands the run")
+    _declaring(parser)
+    return parser
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    """Serve until Ctrl-C."""
+    from eegwatch.serve import ServeError, run_server
+
+    path = log_root(arguments.path)
+    if not path.exists():
+        raise NotARun(f"{path}: no such file or folder; give a log root, a run folder or a run.jsonl")
+    words = [str(path)]
+    for name in ("config", "steps_per_epoch"):
+        if getattr(arguments, name) is not None:
+            words += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
+    words += [word for pattern in arguments.pattern for word in ("--pattern", pattern)]
+    words += ["--read-only"] if arguments.read_only else []
+    try:
+        run_server(words, arguments.host, arguments.port, read_only=arguments.read_only)
+    except ServeError as error:
+        print(f"eegwatch: {error}", file=sys.stderr)
+        return UNREADABLE
+    return 0
+
+
 def export(arguments: argparse.Namespace) -> int:
     """Write the metrics; 0, or 2 with the reason."""
-    from eegwatch.export import ExportError
+    from eegwatch.export import Charts, ExportError
     from eegwatch.export import export as write
 
+    form = arguments.format or ("chart" if arguments.output.suffix.lower() in (".svg", ".png") else "csv")
+    size = _size(arguments.size, most=20_000) if arguments.size else None
+    charts = Charts(
+        arguments.chart, _steps(arguments.steps), arguments.x, frozenset(arguments.log.replace(",", " ").split()), size
+    )
     run = _open(arguments, arguments.path)
     run.read_to_end()
     try:
-        print(write(run.history, run.name, arguments.format, arguments.output))
+        print(write(run.history, run.name, form, arguments.output, charts))
     except ExportError as error:
         print(f"eegwatch: {error}", file=sys.stderr)
         return UNREADABLE
@@ -162,10 +219,23 @@ def watch(arguments: argparse.Namespace) -> int:
     else:
         place = resolve(path) if path.exists() or arguments.path else (path, None)
     gc.disable()  # nothing of the start dies: the app turns it on again once the first frame stands
-    from eegwatch.tui.app import WatchApp  # textual: 0.2 s that `check` does not pay
+    from eegwatch.tui.app import ThemeError, WatchApp  # textual: 0.2 s that `check` does not pay
+    from eegwatch.tui.ascii import needed as ascii_needed
 
-    app = WatchApp(*place, foreign, declared)
-    if arguments.once or not sys.stdout.isatty():
+    in_browser = "TEXTUAL_DRIVER" in os.environ  # set by textual-serve: a screen, though no terminal
+    try:
+        app = WatchApp(
+            *place,
+            foreign,
+            declared,
+            ascii=arguments.ascii or (not in_browser and ascii_needed()),
+            read_only=arguments.read_only,
+            theme=arguments.theme,
+        )
+    except ThemeError as error:
+        print(f"eegwatch: {error}", file=sys.stderr)
+        return UNREADABLE
+    if arguments.once or not (sys.stdout.isatty() or in_browser):
         from eegwatch.tui.frame import render
 
         width, height = _size(arguments.size or "100x30")
@@ -175,11 +245,20 @@ def watch(arguments: argparse.Namespace) -> int:
     return app.return_code or 0
 
 
-def _size(text: str) -> tuple[int, int]:
+def _size(text: str, most: int = 1000) -> tuple[int, int]:
     width, _, height = text.partition("x")
-    if width.isdecimal() and height.isdecimal() and 20 <= int(width) <= 1000 and 6 <= int(height) <= 500:
+    if width.isdecimal() and height.isdecimal() and 20 <= int(width) <= most and 6 <= int(height) <= most:
         return int(width), int(height)
     raise NotARun(f"--size {text}: write it as WxH, for example 100x30")
+
+
+def _steps(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    first, _, last = text.replace("_", "").partition(":")
+    if first.isdecimal() and last.isdecimal() and int(first) < int(last):
+        return int(first), int(last)
+    raise NotARun(f"--steps {text}: write it as A:B, for example 1000:5000")
 
 
 def check(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`eegwatch export`: a run's metrics as CSV, TensorBoard event files or a W&B run, for whatever else people use.
+"""`eegwatch export`: a run's metrics as CSV, TensorBoard event files or a W&B run, its charts as SVG or PNG.
 
 The live line alone: steps that a resume did again are there once. `lr` is what the step used, `expected_lr` what its
 schedule says for it. TensorBoard and W&B are written by their own libraries, which are imported only here.
@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from eegwatch.schedule import ScheduleError, parse, rate_at
 
 STEP_METRICS = ("lr", "expected_lr", "loss", "grad_norm", "samples_per_s")
 EVAL_METRICS = ("loss", "auroc", "balanced_accuracy", "recording_auroc")
-FORMATS = ("csv", "tensorboard", "wandb")
+FORMATS = ("csv", "chart", "tensorboard", "wandb")
 
 
 class ExportError(ValueError):
@@ -49,13 +50,48 @@ def rows(history: History) -> Iterator[dict[str, Any]]:
         yield row | evaluations.pop(step, {})
 
 
-def export(history: History, name: str, format: str, output: Path) -> str:
+@dataclass(frozen=True)
+class Charts:
+    """Which charts a picture shows (a pattern), steps first … last of them, the x axis, the logarithmic y axes."""
+
+    pattern: str = "^(lr|loss)$"
+    steps: tuple[int, int] | None = None
+    axis: Literal["step", "epoch", "time"] = "step"
+    log: frozenset[str] = frozenset({"lr"})
+    size: tuple[int, int] | None = None
+
+
+def export(history: History, name: str, format: str, output: Path, charts: Charts | None = None) -> str:
     """Write all of it; returns what was written, in words. Raises ExportError; never overwrites."""
     if format == "csv":
         return _csv(history, output)
+    if format == "chart":
+        return _charts(history, output, charts or Charts())
     if format == "tensorboard":
         return _tensorboard(history, output)
     return _wandb(history, name, output)
+
+
+def _charts(history: History, output: Path, charts: Charts) -> str:
+    from eegwatch.tui import figure  # textual and matplotlib, only when asked for
+    from eegwatch.tui.pictures import Look, kinds
+    from eegwatch.tui.view import View
+    from eegwatch.tui.widgets.grid import matches
+
+    there = kinds(history)
+    chosen = [kind for kind in there if matches(charts.pattern, kind.name) or matches(charts.pattern, kind.title)]
+    if not chosen:
+        names = ", ".join(kind.name for kind in there)
+        raise ExportError(f"--chart {charts.pattern}: no such chart in this run; there are {names}")
+    view = View(axis=charts.axis)
+    if charts.steps is not None:
+        first, last = charts.steps
+        view = View(axis=charts.axis, left=float(first), width=float(last - first))
+    try:
+        figure.write(output, history, chosen, Look(view, charts.log), charts.size)
+    except figure.FigureError as error:
+        raise ExportError(str(error)) from None
+    return f"{output}: {', '.join(kind.title for kind in chosen)}"
 
 
 def _csv(history: History, output: Path) -> str:

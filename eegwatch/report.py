@@ -1,34 +1,31 @@
 """`eegwatch report`: one self-contained page on a run, the verdict first; its pictures are SVG by matplotlib.
 
-Every text that comes from a log is escaped: nothing in it is markup. Curves are reduced to min and max per column, so
-that a run of millions of steps is a page of some hundred kilobytes and no spike is lost.
+Every text that comes from a log is escaped: nothing in it is markup. The charts are those of the screen.
 """
 
 from __future__ import annotations
 
 import base64
 import html
-import io
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from eegwatch import __version__
-from eegwatch.canvas import reduce, smooth
 from eegwatch.check import CheckedRun
 from eegwatch.diagnosis.checklist import checklist, loss_band, table, val_auroc
 from eegwatch.diagnosis.findings import Finding
 from eegwatch.run.folder import CONFIG
 from eegwatch.run.history import History
-from eegwatch.run.records import number
-from eegwatch.schedule import ScheduleError, parse, rate_at
+from eegwatch.tui import figure
+from eegwatch.tui.pictures import Look, kinds, lr_picture
+from eegwatch.tui.widgets.chart import Picture
 from eegwatch.wording import plain
 
-COLUMNS = 900
-OBSERVED, EXPECTED, BAND, MARK = "#0072b2", "#d55e00", "#b9d3e6", "#6b4c9a"  # told apart by the colour-blind too
+TITLES = {"lr": "learning rate", "loss": "loss", "residual": "learning rate against expected, %", "auroc": "AUROC"}
 CSS = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 960px; padding: 1rem; color: #1a1a1a; }
@@ -65,118 +62,28 @@ def write_report(run: CheckedRun, target: Path) -> None:
 
 def _pictures(history: History, findings: list[Finding]) -> dict[str, str]:
     """SVG text by title; only what there is to see."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise ReportError("a report needs matplotlib: pip install 'eegwatch[report]'") from None
-    matplotlib.use("svg")
-    matplotlib.rcParams.update(
-        {"svg.hashsalt": "eegwatch", "font.size": 13, "axes.spines.top": False, "axes.spines.right": False}
-    )
+    rates_positive = bool((history.lr[np.isfinite(history.lr)] > 0).all())
+    look = Look(log=frozenset({"lr"} if rates_positive else ()))
     pictures: dict[str, str] = {}
-    if history.length:
-        pictures["learning rate"] = _lr(history, findings)
-        pictures["loss"] = _loss(history)
-    if history.evals:
-        pictures["AUROC"] = _auroc(history)
+    for kind in kinds(history):
+        if kind.name not in TITLES or not history.length:
+            continue
+        if kind.name == "lr":
+            kind = replace(kind, draw=partial(_with_onsets, findings))
+        try:
+            text = figure.draw(history, [kind], look).decode()
+        except figure.FigureError as error:
+            raise ReportError(str(error)) from None
+        pictures[TITLES[kind.name]] = text[text.index("<svg") :]
     return pictures
 
 
-def _axes(height: float) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.6, height), layout="constrained")
-    axes = figure.subplots()
-    axes.set_xlabel("optimizer step")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    return figure, axes
-
-
-def _svg(figure: Any) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
-
-
-def _columns(history: History, values: NDArray[Any]) -> tuple[NDArray[Any], Any]:
-    left, right = float(history.step[0]), float(history.step[-1]) + 1
-    columns = min(COLUMNS, history.length)
-    reduced = reduce(history.step, values, left, right, columns)
-    return left + (np.arange(columns) + 0.5) * (right - left) / columns, reduced
-
-
-def _lr(history: History, findings: list[Finding]) -> str:
-    figure, axes = _axes(3.6)
-    for i, run in enumerate(history.attempts):
-        if run.schedule is None:
-            continue
-        try:
-            schedule = parse(run.schedule)
-            later = (
-                history.attempts[i + 1].step
-                if i + 1 < len(history.attempts)
-                else max(run.total_steps or 0, history.step_done)
-            )
-            steps = np.unique(np.linspace(run.step + 1, later, 1500).round()).astype(np.int64)
-            rates = rate_at(schedule, steps, run.steps_per_epoch)
-        except ScheduleError:
-            continue  # the findings say what is wrong with it
-        axes.plot(steps, rates, color=EXPECTED, linestyle=(0, (2, 2)), label="expected" if i == 0 else None)
-    x, reduced = _columns(history, history.lr)
-    axes.fill_between(x, reduced.least, reduced.most, color=OBSERVED, linewidth=0.8, alpha=0.9)
-    axes.plot(x, reduced.mean, color=OBSERVED, linewidth=1.6, label="observed")
-    for finding in findings:
-        if finding.rule.startswith(("lr_", "no_")):
-            axes.axvline(finding.since_step, color=MARK, linewidth=1, linestyle=":")
-            axes.annotate(
-                finding.rule, (finding.since_step, 0.02), xycoords=("data", "axes fraction"), color=MARK, rotation=90
-            )
-    if (history.lr[np.isfinite(history.lr)] > 0).all():
-        axes.set_yscale("log")
-    axes.set_ylabel("learning rate")
-    axes.legend(frameon=False)
-    return _svg(figure)
-
-
-def _loss(history: History) -> str:
-    figure, axes = _axes(3.2)
-    x, reduced = _columns(history, history.loss)
-    axes.fill_between(x, reduced.least, reduced.most, color=BAND, linewidth=0, label="every step, min to max")
-    axes.plot(x, smooth(reduced.mean, len(x) / 100), color=OBSERVED, linewidth=1.8, label="smoothed")
-    marks = [(e.step, number(e.loss)) for e in history.evals if e.split == "val" and e.loss is not None]
-    if marks:
-        axes.plot(*zip(*marks, strict=True), "D", color=MARK, markersize=5, label="validation")
-    finite = history.loss[np.isfinite(history.loss)]
-    if len(finite):
-        low, high = (float(v) for v in np.quantile(finite, [0.001, 0.999]))
-        room = (high - low) * 0.15 or 0.1
-        axes.set_ylim(low - room, high + room)
-        highest = float(finite.max())
-        if highest > high + room:
-            at = int(history.step[int(np.nanargmax(history.loss))])
-            axes.annotate(
-                f"▲ {highest:.3g}", (at, 0.97), xycoords=("data", "axes fraction"), ha="center", va="top", color=MARK
-            )
-    axes.set_ylabel("loss")
-    axes.legend(frameon=False, ncols=3, loc="upper right")
-    return _svg(figure)
-
-
-def _auroc(history: History) -> str:
-    figure, axes = _axes(2.6)
-    for split, style, name in (("val", "o-", "validation"), ("eval", "s", "evaluation set")):
-        marks = [(e.step, number(e.auroc)) for e in history.evals if e.split == split and e.auroc is not None]
-        if marks:
-            axes.plot(
-                *zip(*marks, strict=True), style, color=OBSERVED if split == "val" else MARK, label=name, markersize=5
-            )
-    target = (history.run.target or {}).get("auroc") if history.run else None
-    if target:
-        axes.axhline(target, color=EXPECTED, linestyle=(0, (2, 2)), label=f"target {target:g}")
-    axes.set_ylabel("AUROC")
-    axes.legend(frameon=False, ncols=3)
-    return _svg(figure)
+def _with_onsets(findings: list[Finding], history: History, look: Look) -> Picture:
+    """The learning rate, with a line where each of its faults began."""
+    picture = lr_picture(history, look)
+    faults = [finding for finding in findings if finding.rule.startswith(("lr_", "no_"))]
+    picture.rules += [(float(finding.since_step), finding.rule) for finding in faults]
+    return picture
 
 
 # ---- pages -----------------------------------------------------------------------------------------------------------

@@ -217,7 +217,7 @@ class History:
         elif isinstance(item, System):
             self.system.append(item)
             if len(self.system) > 2 * KEPT_SYSTEM:
-                del self.system[:KEPT_SYSTEM]
+                self.system[:KEPT_SYSTEM] = self.system[:KEPT_SYSTEM:2]  # the older ones at half the resolution
         elif isinstance(item, Finding):
             self.findings.append(item)
         elif isinstance(item, Progress):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,9 @@ from textual.screen import Screen
 from eegwatch.diagnosis.findings import Finding
 from eegwatch.run.folder import CONFIG, TRAINER_LOG
 from eegwatch.run.follow import Foreign, Waker
+from eegwatch.run.history import History
+from eegwatch.tui import settings
+from eegwatch.tui.pictures import Kind, Look
 from eegwatch.tui.screens.run import RunScreen
 from eegwatch.tui.session import Session
 from eegwatch.tui.view import View
@@ -33,11 +38,16 @@ SHOWN_BYTES = 1 << 17  # of a file that is shown as text: its end
 CLOCK_S = 1.0  # ages ("2 min ago") are redrawn this often
 
 
+class ThemeError(ValueError):
+    """A theme that there is none of; which there are."""
+
+
 class WatchApp(App[None]):
     """The monitor. `logs`: the log root; `folder`: the run, or None for always the newest."""
 
     TITLE = "eegwatch"
     ENABLE_COMMAND_PALETTE = True
+    DEFAULT_THEME = "textual-dark"
     BINDINGS = [Binding("ctrl+p", "command_palette", "palette", show=False, priority=True)]
 
     def __init__(
@@ -46,16 +56,35 @@ class WatchApp(App[None]):
         folder: Path | None = None,
         foreign: Foreign | None = None,
         declared: tuple[Path | None, int | None] = (None, None),
+        *,
+        ascii: bool = False,
+        read_only: bool = False,
+        theme: str | None = None,
     ) -> None:
-        """`foreign`: someone else's log instead of a run of ours; `declared`: (configuration, steps an epoch)."""
+        """`foreign`: someone else's log instead of a run of ours; `declared`: (configuration, steps an epoch).
+
+        `ascii`: for terminals without Unicode. `read_only`: no key commands the run. `theme`: instead of the one set.
+        """
         super().__init__()
+        self.read_only = read_only
+        self.settings = settings.load()
+        wanted = theme or self.settings.theme
+        if wanted in self.available_themes:
+            self.theme = wanted
+        elif theme is not None:
+            raise ThemeError(f"--theme {theme}: there are {', '.join(sorted(self.available_themes))}")
+        if ascii:
+            from eegwatch.tui.ascii import Ascii
+
+            self._filters.append(Ascii())
         self.session = Session(logs, folder, self._alarm, foreign, declared)
         self._waker: Waker | None = None
         self._drawn_at, self._drawn = 0.0, -1
         self._loading = False
+        self._finding_at = -1
 
     def on_mount(self) -> None:
-        self.run_screen = RunScreen(self.session)
+        self.run_screen = RunScreen(self.session, self.settings)
         self.push_screen(self.run_screen)
         if self.session.logs.is_dir():
             self._waker = Waker(self.session.logs)
@@ -63,8 +92,18 @@ class WatchApp(App[None]):
         self.call_after_refresh(self._begin)
 
     def on_unmount(self) -> None:
+        if self.theme != self.DEFAULT_THEME or self.settings.theme is not None:
+            self.settings.theme = self.theme
+        self._save_settings()
         if self._waker is not None:
             self._waker.close()
+
+    def _save_settings(self) -> None:
+        if self.settings != settings.load():
+            try:
+                self.settings.save()
+            except OSError as error:
+                self.log(f"settings not saved: {error}")  # a home that is read-only: nothing is lost but convenience
 
     def _begin(self) -> None:
         """The first frame is on the screen: read on at once."""
@@ -85,7 +124,7 @@ class WatchApp(App[None]):
             else:
                 self._waker.listen()
         self.session.poll(woken)
-        if not self.session.loaded and not self._loading:
+        if self.session.busy and not self._loading:
             self._loading = True
             self._load()
         now = time.monotonic()
@@ -98,13 +137,14 @@ class WatchApp(App[None]):
         elif now - self._drawn_at > CLOCK_S:
             self._drawn_at = now
             self.run_screen.show_ages()
+            self.run_screen.show_output()
 
     def _load(self) -> None:
         """Read on in slices until the end of the log, as fast as the keyboard allows."""
         end, complete = time.monotonic() + LOAD_BUDGET_S, self.session.complete
-        while not self.session.loaded and self.session.complete == complete and time.monotonic() < end:
+        while self.session.busy and self.session.complete == complete and time.monotonic() < end:
             self.session.poll()
-        self._loading = not self.session.loaded
+        self._loading = self.session.busy
         if self._loading:
             self.set_timer(LOAD_PAUSE_S, self._load)
         if not self._loading or self.session.complete != complete:
@@ -128,6 +168,9 @@ class WatchApp(App[None]):
         """True, with what to type on the screen, where nobody would obey."""
         if self.session.folder is None:
             self.notify("there is no run here yet", severity="warning")
+            return True
+        if self.read_only:
+            self.notify("this screen was opened to watch only (--read-only)", severity="warning")
             return True
         if self.session.foreign is not None:
             said = f"{self.session.foreign.format}, not written by eegpt-daemon: it can be watched, not commanded"
@@ -207,6 +250,23 @@ class WatchApp(App[None]):
             return
         self.notify(f"saved {path}")
 
+    def action_chart_picture(self) -> None:
+        """Save the charts in sight, with their window and axes, as curves."""
+        name = Path(f"eegwatch-{self._run_name()}-{time.strftime('%H%M%S')}-charts.svg")
+        history = self.session.history
+        chosen = self.run_screen.charts.chosen(history)
+        self.run_worker(partial(self._draw_charts, name, history, chosen, self.run_screen.look_of), thread=True)
+
+    def _draw_charts(self, path: Path, history: History, chosen: list[Kind], look: Look) -> None:
+        from eegwatch.tui import figure  # matplotlib: half a second, and an extra
+
+        try:
+            figure.write(path, history, chosen, look)
+        except (figure.FigureError, OSError) as error:
+            self.call_from_thread(self.notify, str(error), severity="error", timeout=10)
+            return
+        self.call_from_thread(self.notify, f"saved {path}")
+
     def action_runs(self) -> None:
         from eegwatch.tui.screens.runs import RunsScreen
 
@@ -215,20 +275,45 @@ class WatchApp(App[None]):
             return
         life = self.session.life
         live = (life.run_id if life.alive else None, life.word)
-        self.push_screen(RunsScreen(self.session.logs, self.session.folder, live), self._choose_run)
+        screen = RunsScreen(self.session.logs, self.session.folder, live, self.settings)
+        self.push_screen(screen, self._choose_run)
 
     def _choose_run(self, choice: RunChoice | None) -> None:
         if choice is None:
             return
         if choice.action == "overlay":
-            same = choice.folder == self.session.overlaid
-            self.session.lay_over(None if same else choice.folder)
+            if not self.session.lay_over(choice.folder):
+                self.notify("three runs lie over this one already: o on one of them takes it away", severity="warning")
         else:
             self.session.follow_newest = False
-            self.session.lay_over(None)
             self.session.switch(choice.folder)
             self.run_screen.view = View()
         self.run_screen.redraw()
+
+    def action_evidence(self) -> None:
+        from eegwatch.tui.screens.evidence import EvidenceScreen
+
+        if not self.session.diagnosis.findings:
+            self.notify("nothing is wrong: there is no evidence to show")
+            return
+        self.push_screen(EvidenceScreen(self.session), self._look)
+
+    def _look(self, view: View | None) -> None:
+        if view is not None:
+            shown = self.run_screen.view
+            self.run_screen.look(replace(view, axis=shown.axis, smoothing=shown.smoothing))
+
+    def action_next_finding(self, by: int) -> None:
+        from eegwatch.tui.screens.evidence import place_of
+
+        findings = self.session.diagnosis.findings
+        if not findings:
+            self.notify("nothing is wrong: there is no finding to jump to")
+            return
+        self._finding_at = (self._finding_at + by) % len(findings)
+        finding = findings[self._finding_at]
+        self._look(place_of(self.session, finding))
+        self.notify(finding.headline or finding.message, title=f"finding {self._finding_at + 1} of {len(findings)}")
 
     def action_trainer_log(self) -> None:
         self._show_file(TRAINER_LOG, "what the trainer printed, the newest last")
@@ -268,4 +353,6 @@ class WatchApp(App[None]):
         yield SystemCommand("Stop the run", "checkpoint and stop; the daemon stays", self.action_stop)
         yield SystemCommand("Fresh restart", "a new run from step 0", self.action_restart)
         yield SystemCommand("Resume", "rejoin the schedule, or with an LR of your choice", self.action_resume)
+        yield SystemCommand("Evidence", "each cause's curve over the record", self.action_evidence)
+        yield SystemCommand("Runs", "list, switch, overlay, pin, compare", self.action_runs)
         yield SystemCommand("Events and findings", "everything that happened", self.action_events)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,15 @@ from eegwatch.run.config import ConfigError
 from eegwatch.run.control import AnswerWatch, send
 from eegwatch.run.declare import Declaration
 from eegwatch.run.folder import RUN_LOG, newest_run
-from eegwatch.run.follow import Followed, Foreign, FormatError, OwnLog, RunFollower, history_of, side_of
+from eegwatch.run.follow import Followed, Foreign, FormatError, OwnLog, RunFollower, side_of
 from eegwatch.run.history import History, Item, StepBlock
 from eegwatch.run.liveness import Liveness, Pulse
 from eegwatch.run.records import Answer, Checkpoint, End, Eval, Run, number
 from eegwatch.run.skeleton import skeleton
+from eegwatch.tui.pictures import Deviation, Other
 from eegwatch.wording import plain, rate
 
+LABELS = "ABC"  # of the runs that are laid over
 PIECE = 1 << 19  # bytes read a tick: about 3,000 records, some milliseconds
 DIAGNOSE_S = 0.02  # a tick, of what was read faster than it can be judged (a side file)
 STEP_BYTES = 160  # of a step record, at least
@@ -61,6 +63,16 @@ class Sent:
         return f"{self.what}: {a.status}" + (f": {', '.join(parts)}" if parts else "")
 
 
+@dataclass
+class Laid:
+    """A run that is drawn behind the one on the screen."""
+
+    folder: Path
+    label: str
+    follower: RunFollower
+    history: History = field(default_factory=History)
+
+
 class Session:
     """Follows one run of a log root, or always the newest (`follow_newest`)."""
 
@@ -75,8 +87,7 @@ class Session:
         """`foreign`: someone else's log, watched but not commanded. `declared`: configuration, steps an epoch."""
         self.logs, self.foreign, self.declared = logs, foreign, declared
         self.problem: str | None = None
-        self.overlay: History | None = None
-        self.overlaid: Path | None = None
+        self.laid: list[Laid] = []
         self.follow_newest = folder is None
         self.on_alarm = on_alarm
         self.pulse = Pulse(logs)
@@ -89,7 +100,7 @@ class Session:
 
     def _open(self, folder: Path | None) -> None:
         self.folder = folder
-        self.history = History()
+        self.history, self.deviation = History(), Deviation()
         self.diagnosis = Diagnosis.of_foreign() if self.foreign else Diagnosis()
         self.events: list[Event] = []
         self.follower: RunFollower | None = None
@@ -105,10 +116,39 @@ class Session:
         self.sketch = skeleton(folder / RUN_LOG) if folder is not None and self.foreign is None else None
         self.version += 1
 
-    def lay_over(self, folder: Path | None) -> None:
-        """Another run of the log root, read once, drawn behind the one on the screen; None takes it away."""
-        self.overlaid, self.overlay = folder, None if folder is None else history_of(folder)
+    def lay_over(self, folder: Path) -> bool:
+        """Another run of the log root behind the one on the screen, followed too; once more takes it away.
+
+        False where there are three already.
+        """
+        before = len(self.laid)
+        for laid in [one for one in self.laid if one.folder == folder]:
+            laid.follower.close()
+            self.laid.remove(laid)
+        if len(self.laid) == before:
+            if before == len(LABELS):
+                return False
+            free = next(label for label in LABELS if label not in {one.label for one in self.laid})
+            self.laid.append(Laid(folder, free, RunFollower(OwnLog(folder), side=side_of(folder))))
         self.version += 1
+        return True
+
+    @property
+    def others(self) -> tuple[Other, ...]:
+        return tuple(Other(laid.label, laid.folder.name, laid.history) for laid in self.laid)
+
+    def _follow_laid(self, woken: bool) -> None:
+        for laid in self.laid:
+            try:
+                items = laid.follower.poll(PIECE, woken)
+            except OSError as error:
+                items = []
+                self._trouble(f"{laid.folder.name}: {error}")
+            if laid.follower.reset:
+                laid.history.clear()
+            for item in items:
+                laid.history.append(item)
+                self.version += 1
 
     def switch(self, folder: Path) -> None:
         """Watch another run from now on."""
@@ -130,6 +170,11 @@ class Session:
         return self.folder is not None and self.life.run_id == self.folder.name
 
     @property
+    def busy(self) -> bool:
+        """Is there more to read or to judge than a tick's worth?"""
+        return not self.loaded or any(laid.follower.behind for laid in self.laid)
+
+    @property
     def lively(self) -> bool:
         return self.follower is not None and self.follower.lively
 
@@ -137,6 +182,7 @@ class Session:
         """Take what is new; True if anything changed."""
         before = self.version
         self._read(woken)
+        self._follow_laid(woken)
         self._listen()
         now = time.monotonic()
         if now - self._pulse_at >= PULSE_EVERY_S:
@@ -172,6 +218,7 @@ class Session:
             what = self.follower.reset
             if what != "deleted":
                 self.history.clear()
+                self.deviation = Deviation()
                 self.diagnosis = Diagnosis.of_foreign() if self.foreign else Diagnosis()
                 self.events = []
                 self._undiagnosed, self._diagnosed = iter(()), True

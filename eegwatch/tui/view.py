@@ -64,6 +64,19 @@ class View:
         most = whole_of(history) - self.width
         return replace(self, left=min(max(0.0, left + share * self.width), most), follow=False)
 
+    def at_edge(self, history: History, *, end: bool) -> View:
+        """The same width at the run's beginning, or at its newest step."""
+        if self.width is None:
+            return self
+        left = max(0.0, min(history.step_done, whole_of(history)) - self.width) if end else 0.0
+        return replace(self, left=left, follow=False)
+
+    def around(self, first: float, last: float, cursor: int | None = None) -> View:
+        """Steps first … last, with a margin; the cursor on one of them."""
+        margin = max((last - first) * 0.1, NARROWEST / 2)
+        left = max(0.0, first - margin)
+        return replace(self, left=left, width=last + margin - left, follow=False, cursor=cursor)
+
     def following(self, history: History) -> View:
         """The newest steps, as many as are in sight now; a tenth of the run where all of it was."""
         if self.follow:

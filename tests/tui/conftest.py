@@ -60,3 +60,9 @@ def frozen(writer: LogWriter) -> Path:
     writer.steps(np.full(150, 1.2e-4), positions=np.zeros(150))
     writer.add(Checkpoint(time=writer.time, step=100, epoch=0, path="checkpoints/step-00000100.pt"))
     return writer.folder
+
+
+@pytest.fixture(autouse=True)
+def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No theme, pin or pane size of whoever runs the tests."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))

@@ -34,6 +34,10 @@ def logs(tmp_path: Path) -> Path:
     return root
 
 
+def text_of(screen: TextScreen) -> str:
+    return "\n".join(line.plain for line in screen.lines)
+
+
 async def opened(app: WatchApp, pilot: object) -> RunsScreen:
     await app.loaded()
     app.run_screen.redraw()
@@ -68,16 +72,20 @@ async def test_a_filter_an_overlay_and_a_comparison(logs: Path) -> None:
         await pilot.press("d")
         await pilot.pause()
         assert isinstance(app.screen, TextScreen)
-        assert "-    max_lr: 0.003" in app.screen.text.plain and "+    max_lr: 0.001" in app.screen.text.plain
+        assert "-    max_lr: 0.003" in text_of(app.screen) and "+    max_lr: 0.001" in text_of(app.screen)
         await pilot.press("escape", "o")
         await pilot.pause()
-        assert app.screen is app.run_screen and app.session.overlay is not None
-        assert app.session.overlay.length == 300 and "bad" in str(app.run_screen.lr.border_title)
-        assert len(app.run_screen.lr.picture.series) == 3 and len(app.run_screen.loss.picture.series) == 2
+        await pilot.pause(0.3)
+        (laid,) = app.session.laid
+        charts = app.run_screen.charts.charts
+        assert app.screen is app.run_screen and laid.history.length == 300
+        assert "A " in str(charts["lr"].border_title) and "bad" in str(charts["lr"].border_title)
+        assert [series.label for series in charts["lr"].picture.series] == ["", "A", ""]
+        assert [series.label for series in charts["loss"].picture.series][-2:] == ["", "A"]
         await opened(app, pilot)
         await pilot.press("j", "o")  # the same once more takes it away
         await pilot.pause()
-        assert app.session.overlay is None
+        assert app.session.laid == []
 
 
 async def test_what_the_trainer_printed_and_the_configuration(logs: Path) -> None:
@@ -87,11 +95,11 @@ async def test_what_the_trainer_printed_and_the_configuration(logs: Path) -> Non
         await pilot.press("t")
         await pilot.pause()
         assert isinstance(app.screen, TextScreen)
-        assert "[bold]last[/bold] words" in app.screen.text.plain.splitlines()[-1]
-        assert "\x1b" not in app.screen.text.plain
+        assert "[bold]last[/bold] words" in app.screen.lines[-1].plain
+        assert "\x1b" not in text_of(app.screen)
         await pilot.press("t", "c")
         await pilot.pause()
-        assert isinstance(app.screen, TextScreen) and "max_lr: 0.003" in app.screen.text.plain
+        assert isinstance(app.screen, TextScreen) and "max_lr: 0.003" in text_of(app.screen)
         await pilot.press("c")
         assert app.screen is app.run_screen
 

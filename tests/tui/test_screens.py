@@ -1,54 +1,122 @@
-"""Whole screens, compared as pictures at 80 x 24 and 160 x 48."""
+"""Every screen, compared as a picture, in three sizes and two themes."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from eegwatch.tui.app import WatchApp
-from eegwatch.tui.screens.dialogs import ResumeDialog
+from tests.conftest import LogWriter
 
-SIZES = [(80, 24), (160, 48)]
+SIZES = [(80, 24), (160, 48), (200, 60)]
+THEMES = ["textual-dark", "textual-light"]
+Pressed = Callable[[Any], Awaitable[None]]
 
 
-@pytest.mark.parametrize("size", SIZES, ids=lambda s: f"{s[0]}x{s[1]}")
-@pytest.mark.parametrize("run", ["healthy", "frozen"])
-def test_the_run_screen(run: str, size: tuple[int, int], request: pytest.FixtureRequest, snap_compare: Any) -> None:
-    folder: Path = request.getfixturevalue(run)
+def pressing(*keys: str) -> Pressed:
+    """What opens a screen: keys, and an input whose cursor does not blink."""
 
-    async def settle(pilot: Any) -> None:
+    async def press(pilot: Any) -> None:
         await pilot.app.loaded()
         pilot.app.run_screen.redraw()
         await pilot.pause()
+        for key in keys:
+            await pilot.press(*([key] if len(key) == 1 or key in KEYS else key))
+            await pilot.pause()
+        for entry in pilot.app.screen.query("Input"):
+            entry.cursor_blink = False
+        await pilot.pause(0.2)
 
-    assert snap_compare(WatchApp(folder.parent, folder), terminal_size=size, run_before=settle)
+    return press
 
 
+KEYS = {"question_mark", "enter", "left", "slash", "escape"}
+SCREENS: dict[str, tuple[str, Pressed]] = {
+    "healthy": ("healthy", pressing()),
+    "frozen": ("frozen", pressing()),
+    "cursor": ("healthy", pressing("left", "left")),
+    "pattern": ("healthy", pressing("slash", "auroc|resid")),
+    "resume": ("frozen", pressing()),
+    "help": ("frozen", pressing("question_mark")),
+    "events": ("frozen", pressing("e")),
+    "evidence": ("frozen", pressing("enter")),
+    "runs": ("healthy", pressing("R")),
+    "output": ("frozen", pressing("t")),
+}
+
+
+@pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("size", SIZES, ids=lambda s: f"{s[0]}x{s[1]}")
-def test_the_resume_dialog_shows_the_curve_that_you_will_get(
-    frozen: Path, size: tuple[int, int], snap_compare: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", SCREENS)
+def test_a_screen(
+    name: str,
+    size: tuple[int, int],
+    theme: str,
+    request: pytest.FixtureRequest,
+    snap_compare: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.chdir(frozen.parents[1])  # the shell command in the dialog names the log root
+    fixture, press = SCREENS[name]
+    folder: Path = request.getfixturevalue(fixture)
+    monkeypatch.chdir(folder.parents[1])  # paths on the screen are relative: the same for everybody
+    (folder / "trainer.log").write_text("".join(f"epoch {n}: loss {0.6 - n / 100:.3f}\n" for n in range(40)))
     logs = Path("logs")
 
     async def open_it(pilot: Any) -> None:
+        if name == "resume":
+            from eegwatch.tui.screens.dialogs import ResumeDialog
+
+            await pilot.app.loaded()
+            pilot.app.push_screen(ResumeDialog(pilot.app.session))
+            await pilot.pause()
+            await pilot.press(*"3e-4")
+            pilot.app.screen.query_one("#lr").cursor_blink = False
+            await pilot.pause(0.2)
+        else:
+            await press(pilot)
+
+    app = WatchApp(logs, logs / folder.name, theme=theme)
+    assert snap_compare(app, terminal_size=size, run_before=open_it)
+
+
+@pytest.mark.parametrize("question", ["stop", "restart"])
+def test_a_question_before_a_command(
+    question: str, frozen: Path, snap_compare: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(frozen.parents[1])
+
+    async def ask(pilot: Any) -> None:
         await pilot.app.loaded()
-        pilot.app.push_screen(ResumeDialog(pilot.app.session))
-        await pilot.pause()
-        await pilot.press(*"3e-4")
-        pilot.app.screen.query_one("#lr").cursor_blink = False
-        await pilot.pause()
+        pilot.app._no_daemon = lambda shell: False  # there is none: only what the question looks like is compared
+        getattr(pilot.app, f"action_{question}")()
+        await pilot.pause(0.2)
 
-    assert snap_compare(WatchApp(logs, logs / frozen.name), terminal_size=size, run_before=open_it)
+    app = WatchApp(Path("logs"), Path("logs") / frozen.name)
+    assert snap_compare(app, terminal_size=(100, 30), run_before=ask)
 
 
-@pytest.mark.parametrize("key", ["question_mark", "e"])
-def test_help_and_events(frozen: Path, key: str, snap_compare: Any) -> None:
-    async def open_it(pilot: Any) -> None:
+def test_an_overlay_and_attempts(writer: LogWriter, snap_compare: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer.run()
+    writer.healthy(1, 900)
+    writer.run(attempt=2, step=600)
+    writer.healthy(601, 1500)
+    other = LogWriter(writer.folder.parent / "20261118-110000-other")
+    other.time = writer.time
+    other.run()
+    other.steps([5e-4] * 1800, losses=[0.5] * 1800)
+    other.log.close()
+    monkeypatch.chdir(writer.folder.parents[1])
+
+    async def lay(pilot: Any) -> None:
         await pilot.app.loaded()
-        await pilot.press(key)
-        await pilot.pause()
+        pilot.app.session.lay_over(Path("logs") / other.folder.name)
+        while pilot.app.session.busy:
+            pilot.app.session.poll()
+        pilot.app.run_screen.redraw()
+        await pilot.pause(0.2)
 
-    assert snap_compare(WatchApp(frozen.parent, frozen), terminal_size=(100, 40), run_before=open_it)
+    app = WatchApp(Path("logs"), Path("logs") / writer.folder.name)
+    assert snap_compare(app, terminal_size=(120, 40), run_before=lay)

@@ -79,24 +79,24 @@ async def test_every_key_moves_the_view(log_writer: LogWriter) -> None:
         screen = app.run_screen
         screen.redraw()
         await pilot.press("plus", "plus")
-        assert screen.view.width == 500 and "zoomed" in str(screen.lr.border_title)
+        assert screen.view.width == 500 and "zoomed" in str(screen.charts.charts["lr"].border_title)
         left = screen.view.left
         await pilot.press("h")
         assert screen.view.left == left - 100
         await pilot.press("shift+right", "l")
         assert screen.view.left == left + 100
         await pilot.press("f")
-        assert screen.view.follow and screen.lr.picture.right == 1000
+        assert screen.view.follow and screen.charts.charts["lr"].picture.right == 1000
         log_writer.healthy(1001, 1010)
         app._tick()
-        assert screen.lr.picture.right == 1010
+        assert screen.charts.charts["lr"].picture.right == 1010
         await pilot.press("left")
-        assert screen.view.cursor == 1010 and "step 1,010" in str(screen.lr.border_title)
-        assert screen.loss.picture.cursor == screen.lr.picture.cursor == 1010
+        assert screen.view.cursor == 1010 and "step 1,010" in str(screen.charts.charts["lr"].border_title)
+        assert screen.charts.charts["loss"].picture.cursor == screen.charts.charts["lr"].picture.cursor == 1010
         await pilot.press("right", "left", "escape")
         assert screen.view.cursor is None
         await pilot.press("x")
-        assert screen.lr.picture.right == 1010 / 200
+        assert screen.charts.charts["lr"].picture.right == 1010 / 200
         await pilot.press("x", "x", "left_square_bracket", "minus", "0")
         assert screen.view.smoothing == 1 and screen.view.window(app.session.history) == (0, 2000)
 
@@ -110,23 +110,23 @@ async def test_the_mouse_zooms_pans_and_points(log_writer: LogWriter) -> None:
         screen = app.run_screen
         screen.redraw()
         await pilot.pause()
-        plot = screen.lr.content_size.width - 8
-        await pilot.click(screen.lr, offset=(9 + plot // 2, 3))
+        plot = screen.charts.charts["lr"].content_size.width - 8
+        await pilot.click(screen.charts.charts["lr"], offset=(9 + plot // 2, 3))
         assert screen.view.cursor == pytest.approx(1000, abs=40)
         screen.look(replace(screen.view, cursor=None))
         from textual import events
 
         def at(share: float) -> dict[str, object]:
             x = 9 + share * plot
-            return {"widget": screen.lr, "x": x, "y": 3, "delta_x": 0, "delta_y": 0, "button": 1, "shift": False, "meta": False, "ctrl": False}  # fmt: skip
+            return {"widget": screen.charts.charts["lr"], "x": x, "y": 3, "delta_x": 0, "delta_y": 0, "button": 1, "shift": False, "meta": False, "ctrl": False}  # fmt: skip
 
-        screen.lr.post_message(events.MouseScrollUp(**at(0.5)))  # type: ignore[arg-type]
+        screen.charts.charts["lr"].post_message(events.MouseScrollUp(**at(0.5)))  # type: ignore[arg-type]
         await pilot.pause()
         left, right = screen.view.window(app.session.history)
         assert right - left == pytest.approx(1600) and left == pytest.approx(200, abs=30)
-        await pilot.mouse_down(screen.lr, offset=(9 + plot // 2, 3))
-        await pilot.hover(screen.lr, offset=(9 + plot // 4, 3))
-        await pilot.mouse_up(screen.lr, offset=(9 + plot // 4, 3))
+        await pilot.mouse_down(screen.charts.charts["lr"], offset=(9 + plot // 2, 3))
+        await pilot.hover(screen.charts.charts["lr"], offset=(9 + plot // 4, 3))
+        await pilot.mouse_up(screen.charts.charts["lr"], offset=(9 + plot // 4, 3))
         assert screen.view.window(app.session.history)[0] == 400  # dragged as far as the run goes
         assert screen.view.cursor is None
 

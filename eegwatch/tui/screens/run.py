@@ -2,36 +2,75 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
+from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.message import Message
 from textual.screen import Screen
-from textual.widgets import Footer
+from textual.widgets import Footer, Input
 
 from eegwatch.schedule import rate_at
-from eegwatch.tui.pictures import loss_picture, lr_picture, schedule_of
+from eegwatch.tui.pictures import Look, schedule_of
 from eegwatch.tui.session import Session
+from eegwatch.tui.settings import SIDE_WIDTH, Settings
 from eegwatch.tui.view import View, on_axis, readout
 from eegwatch.tui.widgets.chart import Chart
+from eegwatch.tui.widgets.grid import WEIGHT_STEP, ChartGrid
+from eegwatch.tui.widgets.output import Output
 from eegwatch.tui.widgets.panels import Checklist, Events, Figures, System, Ticks, Verdict
 from eegwatch.tui.widgets.status import StatusLine
 
 WIDE, TALL = 110, 30  # from here on the side panels have room
+VERY_TALL = 55  # from here on the trainer's output has
+NARROWEST_SIDE, WIDEST_SIDE, SIDE_STEP = 30, 90, 4
+
+
+class Side(VerticalScroll):
+    """The panels beside the charts; its left edge can be dragged."""
+
+    @dataclass
+    class Pulled(Message):
+        """The edge was dragged to the right by so many cells."""
+
+        cells: int
+
+    def __init__(self, *children: Checklist | Figures | System) -> None:
+        super().__init__(*children, id="side", can_focus=False)
+        self._at: int | None = None
+
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        if event.x == 0:
+            self._at = event.screen_x
+            self.capture_mouse()
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        if self._at is not None and event.screen_x != self._at:
+            self.post_message(self.Pulled(event.screen_x - self._at))
+            self._at = event.screen_x
+
+    def on_mouse_up(self, event: events.MouseUp) -> None:
+        self.release_mouse()
+        self._at = None
 
 
 class RunScreen(Screen[None]):
     """Draws a Session; `redraw` is called whenever it changed."""
 
+    AUTO_FOCUS = ""  # keys are the screen's until Tab or a click chooses a chart
     BINDINGS = [
         Binding("m", "app.resume", "resume with LR"),
         Binding("r", "app.restart", "restart"),
         Binding("s", "app.stop", "stop"),
-        Binding("y", "toggle_lr_axis", "log/linear LR"),
-        Binding("Y", "toggle_loss_axis", "log/linear loss", show=False),
+        Binding("y", "toggle_log", "log/linear LR"),
+        Binding("Y", "toggle_log('loss')", "log/linear loss", show=False),
         Binding("e", "app.events", "events"),
+        Binding("enter", "app.evidence", "evidence: each cause's curve over the record", show=False, key_display="⏎"),
+        Binding("n", "app.next_finding(1)", "jump to the next finding", show=False),
+        Binding("N", "app.next_finding(-1)", "jump to the finding before", show=False),
         Binding(
             "plus,equals_sign", "zoom(2.0)", "zoom in, about the cursor or the newest step", show=False, key_display="+"
         ),
@@ -40,47 +79,69 @@ class RunScreen(Screen[None]):
         Binding("f", "follow", "follow the newest steps", show=False),
         Binding("h,shift+left", "pan(-0.2)", "earlier (or drag)", show=False, key_display="h ⇧←"),
         Binding("l,shift+right", "pan(0.2)", "later", show=False, key_display="l ⇧→"),
-        Binding("left", "cursor(-1)", "cursor: read out a step (or click)", show=False, key_display="←"),
+        Binding("home,g", "edge('begin')", "the run's beginning, at this zoom", show=False, key_display="g"),
+        Binding("end,G", "edge('end')", "the newest steps, at this zoom", show=False, key_display="G"),
+        Binding("left", "cursor(-1)", "cursor: read out a step in every chart (or click)", show=False, key_display="←"),
         Binding("right", "cursor(1)", "cursor to the right", show=False, key_display="→"),
-        Binding("escape", "no_cursor", "hide the cursor", show=False),
+        Binding("escape", "no_cursor", "hide the cursor; all charts again", show=False),
         Binding("x", "axis", "x axis: steps, epochs or hours", show=False),
         Binding("left_square_bracket", "smooth(-1)", "smooth the loss less", show=False, key_display="["),
         Binding("right_square_bracket", "smooth(1)", "smooth the loss more", show=False, key_display="]"),
-        Binding("R", "app.runs", "runs: list, switch, overlay, compare", show=False),
-        Binding("t", "app.trainer_log", "what the trainer printed", show=False),
+        Binding("slash", "filter", "charts whose name matches a pattern", show=False, key_display="/"),
+        Binding("tab", "next_chart(1)", "the next chart", show=False),
+        Binding("shift+tab", "next_chart(-1)", "the chart before", show=False, key_display="⇧tab"),
+        Binding("z", "alone", "the focused chart alone, or all", show=False),
+        Binding("vertical_line", "columns", "charts in one, two, three columns, or as many as fit", show=False,
+                key_display="|"),
+        Binding("J,ctrl+down", "taller(1)", "the focused chart taller (or drag a title)", show=False, key_display="J"),
+        Binding("K,ctrl+up", "taller(-1)", "the focused chart shorter", show=False, key_display="K"),
+        Binding("less_than_sign", "side(1)", "panels wider (or drag their edge)", show=False, key_display="<"),
+        Binding("greater_than_sign", "side(-1)", "panels narrower", show=False, key_display=">"),
+        Binding("T", "output", "the trainer's output in a pane", show=False),
+        Binding("R", "app.runs", "runs: list, switch, overlay, pin, compare", show=False),
+        Binding("t", "app.trainer_log", "all that the trainer printed", show=False),
         Binding("c", "app.config", "the configuration as run", show=False),
         Binding("p", "app.picture", "save the screen as SVG", show=False),
+        Binding("P", "app.chart_picture", "save the charts as SVG, drawn as curves", show=False),
         Binding("question_mark", "app.help", "help", key_display="?"),
         Binding("q", "app.quit", "quit"),
-    ]
+    ]  # fmt: skip
     DEFAULT_CSS = """
     RunScreen { layout: vertical; }
     RunScreen #body { height: 1fr; }
-    RunScreen #charts { width: 1fr; height: 1fr; }
+    RunScreen #left { width: 1fr; height: 1fr; }
     RunScreen.compact Chart { border: none; border-top: solid $panel; }
-    RunScreen #side { width: 44; height: 1fr; scrollbar-size-vertical: 1; }
+    RunScreen.compact Chart:focus { border: none; border-top: solid $accent; }
+    RunScreen #side { height: 1fr; scrollbar-size-vertical: 1; }
+    RunScreen #filter { height: 1; border: none; padding: 0 1; display: none; }
+    RunScreen #filter.shown { display: block; }
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, settings: Settings | None = None) -> None:
         super().__init__()
-        self.session = session
-        self.lr_log, self.loss_log = True, False
+        self.session, self.settings = session, settings or Settings()
         self.view = View()
+        self.wants_output: bool | None = None  # None: where there is room
         self.status, self.verdict, self.ticks, self.events = StatusLine(), Verdict(), Ticks(), Events()
         self.checklist, self.figures, self.system = Checklist(), Figures(), System()
-        self.side = VerticalScroll(self.checklist, self.figures, self.system, id="side", can_focus=False)
-        self.lr, self.loss = Chart(id="lr"), Chart(id="loss")
+        self.side, self.charts, self.output = Side(self.checklist, self.figures, self.system), ChartGrid(), Output()
+        self.charts.columns = self.settings.columns
+        self.filter = Input(placeholder="charts: part of a name, or a regular expression", id="filter", compact=True)
 
     def compose(self) -> ComposeResult:
         yield self.status
         yield self.verdict
-        yield Horizontal(Vertical(self.lr, self.loss, id="charts"), self.side, id="body")
+        yield Horizontal(Vertical(self.charts, self.output, id="left"), self.side, id="body")
+        yield self.filter
         yield self.ticks
         yield self.events
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
         self.redraw()
+
+    def on_unmount(self) -> None:
+        self.output.close()
 
     def on_resize(self) -> None:
         self.call_after_refresh(self.redraw)
@@ -91,33 +152,36 @@ class RunScreen(Screen[None]):
         roomy = size.width >= WIDE and size.height >= TALL
         self.set_class(not roomy, "compact")
         self.side.display = roomy
+        self.side.styles.width = self.settings.side_width
         self.ticks.display = not roomy
+        output = size.height >= VERY_TALL if self.wants_output is None else self.wants_output
+        self.output.display = output and session.foreign is None
         self.events.styles.height = 5 if roomy else 2 if size.height >= 22 else 1
-        self.loss.display = size.height >= 18
         self.verdict.show(session, compact=not roomy)
         self.status.show(session)
         self.events.show(session)
         for panel in (self.checklist, self.figures, self.system) if roomy else (self.ticks,):
             panel.show(session)
         self._draw_charts()
+        self.show_output()
 
     def show_ages(self) -> None:
         """Only what the passing of time changes: "2 min ago"."""
         self.status.show(self.session)
 
+    def show_output(self) -> None:
+        if self.output.display:
+            self.output.show(self.session)
+
+    @property
+    def look_of(self) -> Look:
+        """How the charts are drawn now."""
+        return Look(self.view, self.charts.logarithmic, self.session.others, self.session.deviation)
+
     def _draw_charts(self) -> None:
-        history = self.session.picture_of
-        axis = {True: "log", False: "linear"}
-        view = self.view
-        part = "" if view.width is None else "  following" if view.follow else "  zoomed"
-        self.lr.border_title = f"learning rate ({axis[self.lr_log]})   ━ observed  ┄ expected{part}"
-        self.loss.border_title = f"loss ({axis[self.loss_log]})   ░ every step  ━ smoothed  ◆ validation"
-        if self.session.overlay is not None and self.session.overlaid is not None:
-            self.lr.border_title += f"   ─ {self.session.overlaid.name}"
-        if view.cursor is not None:
-            self.lr.border_title = self._readout()
-        self.lr.show(lr_picture(history, log=self.lr_log, view=view, other=self.session.overlay))
-        self.loss.show(loss_picture(history, log=self.loss_log, view=view, other=self.session.overlay))
+        self.charts.draw(self.session.picture_of, self.look_of)
+        if self.view.cursor is not None and "lr" in self.charts.charts:
+            self.charts.charts["lr"].border_title = self._readout()
 
     def _readout(self) -> str:
         history, cursor = self.session.history, self.view.cursor
@@ -125,6 +189,8 @@ class RunScreen(Screen[None]):
         schedule, run = schedule_of(history.run), history.run
         expected = float(rate_at(schedule, cursor, run.steps_per_epoch)) if schedule is not None and run else None
         return readout(history, cursor, expected)
+
+    # ---- what part ----
 
     def look(self, view: View) -> None:
         """Show another part of the run."""
@@ -144,11 +210,21 @@ class RunScreen(Screen[None]):
     def action_pan(self, share: float) -> None:
         self.look(self.view.panned(self.session.history, share))
 
+    def action_edge(self, which: str) -> None:
+        self.look(self.view.at_edge(self.session.history, end=which == "end"))
+
     def action_cursor(self, columns: int) -> None:
         self.look(self.view.stepped(self.session.history, columns))
 
     def action_no_cursor(self) -> None:
-        self.look(replace(self.view, cursor=None))
+        if self.filter.has_class("shown"):
+            self.filter.value = ""
+            self.filter.remove_class("shown")
+            self.set_focus(None)
+            return
+        self.charts.alone = None
+        self.view = replace(self.view, cursor=None)
+        self._draw_charts()
 
     def action_axis(self) -> None:
         self.look(self.view.next_axis())
@@ -175,10 +251,68 @@ class RunScreen(Screen[None]):
         hours = on_axis(history, axis, steps)
         return float(np.interp(hours[0] + share * (hours[-1] - hours[0]), hours, steps))
 
-    def action_toggle_lr_axis(self) -> None:
-        self.lr_log = not self.lr_log
+    # ---- which charts, how large ----
+
+    def action_toggle_log(self, name: str = "") -> None:
+        self.charts.toggle_log(name or self.charts.focused or "lr")
         self._draw_charts()
 
-    def action_toggle_loss_axis(self) -> None:
-        self.loss_log = not self.loss_log
+    def action_next_chart(self, by: int) -> None:
+        """Tab: the next chart gets the focus; where only one is shown, the next takes its place."""
+        history = self.session.picture_of
+        if len(self.charts.chosen(history)) == 1 and not self.charts.pattern:
+            self.charts.next_alone(history, by)
+            self._draw_charts()
+        elif by > 0:
+            self.focus_next(Chart)
+        else:
+            self.focus_previous(Chart)
+
+    def action_alone(self) -> None:
+        self.charts.toggle_alone(self.session.picture_of)
         self._draw_charts()
+
+    def action_columns(self) -> None:
+        self.charts.next_columns()
+        self.settings.columns = self.charts.columns
+        self._draw_charts()
+
+    def action_taller(self, sign: int) -> None:
+        self.charts.taller(self.charts.focused, WEIGHT_STEP**sign)
+        self._draw_charts()
+
+    def on_chart_grid_resized(self) -> None:
+        self._draw_charts()
+
+    def on_chart_pulled(self, message: Chart.Pulled) -> None:
+        self.charts.pulled(message.chart, message.rows)
+        self._draw_charts()
+
+    def action_side(self, sign: int) -> None:
+        self._widen(sign * SIDE_STEP)
+
+    def on_side_pulled(self, message: Side.Pulled) -> None:
+        self._widen(-message.cells)
+
+    def _widen(self, cells: int) -> None:
+        width = (self.settings.side_width or SIDE_WIDTH) + cells
+        self.settings.side_width = min(max(width, NARROWEST_SIDE), WIDEST_SIDE)
+        self.redraw()
+
+    def action_output(self) -> None:
+        self.wants_output = not self.output.display
+        self.redraw()
+
+    def action_filter(self) -> None:
+        self.filter.add_class("shown")
+        self.filter.focus()
+
+    @on(Input.Changed, "#filter")
+    def _filtered(self) -> None:
+        self.charts.pattern, self.charts.alone = self.filter.value.strip(), None
+        self._draw_charts()
+
+    @on(Input.Submitted, "#filter")
+    def _filter_kept(self) -> None:
+        self.set_focus(None)
+        self.filter.set_class(bool(self.filter.value), "shown")

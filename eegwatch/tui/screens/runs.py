@@ -22,6 +22,8 @@ from textual.widgets import DataTable, Input, Static
 from eegwatch.run.folder import CONFIG, runs
 from eegwatch.run.summary import Summary, summarise
 from eegwatch.tui.screens.text import TextScreen
+from eegwatch.tui.settings import Settings
+from eegwatch.tui.widgets.grid import matches
 from eegwatch.wording import plain, rate
 
 TICK_S, A_TICK = 0.05, 16  # runs whose log's end is read a tick: some ten milliseconds
@@ -44,6 +46,7 @@ class RunsScreen(ModalScreen[RunChoice | None]):
         Binding("escape,R", "close", "close"),
         Binding("slash", "filter", "filter", key_display="/"),
         Binding("o", "overlay", "overlay"),
+        Binding("space", "pin", "pin to the top"),
         Binding("d", "compare", "compare configurations"),
         Binding("j", "down", "down", show=False),
         Binding("k", "up", "up", show=False),
@@ -57,22 +60,31 @@ class RunsScreen(ModalScreen[RunChoice | None]):
     RunsScreen #keys { height: 1; color: $text-muted; padding: 0 1; }
     """
 
-    def __init__(self, logs: Path, current: Path | None, live: tuple[str | None, str] = (None, "")) -> None:
-        """`live`: (run of the daemon that lives, what it does)."""
+    def __init__(
+        self,
+        logs: Path,
+        current: Path | None,
+        live: tuple[str | None, str] = (None, ""),
+        settings: Settings | None = None,
+    ) -> None:
+        """`live`: (run of the daemon that lives, what it does). `settings`: hold the pinned runs."""
         super().__init__()
+        self.settings = settings or Settings()
         self.logs, self.current, self.live = logs, current, live
         self.folders = list(reversed(runs(logs)))
         self.shown: list[Path] = []
         self._known: dict[Path, Summary | None] = {}
         self.table: DataTable[Text] = DataTable(cursor_type="row", zebra_stripes=True)
-        self.filter = Input(placeholder="part of a name; Enter keeps it, Esc clears it")
+        self.filter = Input(
+            placeholder="name, state, verdict: text or a regular expression; Enter keeps it, Esc clears it"
+        )
 
     def compose(self) -> ComposeResult:
         with Vertical() as box:
             box.border_title = f"{len(self.folders):,} runs in {self.logs}"
             yield self.filter
             yield self.table
-            yield Static("Enter watch   o overlay   d compare configurations   / filter   Esc close", id="keys")
+            yield Static("Enter watch  o overlay  space pin  d compare configurations  / filter  Esc close", id="keys")
 
     def on_mount(self) -> None:
         for name, width in zip(COLUMNS, WIDTHS, strict=True):
@@ -83,8 +95,9 @@ class RunsScreen(ModalScreen[RunChoice | None]):
 
     def _list(self) -> None:
         """Rows of the runs that match the filter, with what is known of them."""
-        wanted = self.filter.value.strip().lower()
-        self.shown = [folder for folder in self.folders if wanted in folder.name.lower()]
+        wanted = self.filter.value.strip()
+        found = [folder for folder in self.folders if matches(wanted, self._words(folder))]
+        self.shown = sorted(found, key=lambda folder: not self.settings.pins(folder))  # stable: the newest first
         self.table.clear()
         for folder in self.shown:
             self.table.add_row(*self._row(folder), key=folder.name)
@@ -92,7 +105,8 @@ class RunsScreen(ModalScreen[RunChoice | None]):
             self.table.move_cursor(row=self.shown.index(self.current))
 
     def _row(self, folder: Path) -> list[Text]:
-        name = Text(folder.name, "bold" if folder == self.current else "")
+        pin = "▸ " if self.settings.pins(folder) else ""
+        name = Text(pin + folder.name, "bold" if folder == self.current else "")
         if folder not in self._known:
             return [name, *(Text("…", "dim") for _ in COLUMNS[1:])]
         s = self._known[folder]
@@ -109,6 +123,11 @@ class RunsScreen(ModalScreen[RunChoice | None]):
             if s.verdict
             else Text("✔" if s.step else "", "green"),
         ]
+
+    def _words(self, folder: Path) -> str:
+        """What a filter looks at: the name, and what is known of state and verdict."""
+        s = self._known.get(folder)
+        return folder.name if s is None else f"{folder.name} {s.name} {self._state(s)} {s.verdict or ''}"
 
     def _state(self, s: Summary) -> str:
         if s.end is None and s.run_id == self.live[0]:
@@ -144,6 +163,13 @@ class RunsScreen(ModalScreen[RunChoice | None]):
         folder = self._chosen()
         if folder is not None and folder != self.current:
             self.dismiss(RunChoice(folder, "overlay"))
+
+    def action_pin(self) -> None:
+        folder = self._chosen()
+        if folder is not None:
+            self.settings.toggle_pin(folder)
+            self._list()
+            self.table.move_cursor(row=self.shown.index(folder))
 
     def action_compare(self) -> None:
         folder = self._chosen()

@@ -1,13 +1,16 @@
-"""Full-screen texts: the help, made from the real key bindings, and the events with every finding."""
+"""Full-screen texts with search: the help, made from the real key bindings, the events, the trainer's output, files."""
 
 from __future__ import annotations
 
+import re
+
 from rich.text import Text
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding
-from textual.containers import VerticalScroll
+from textual.containers import Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Static
+from textual.widgets import Input, RichLog
 
 from eegwatch.tui.session import Session
 from eegwatch.wording import clock, plain
@@ -16,8 +19,8 @@ EXPLAINED = {
     "app.resume": "resume: rejoin the declared schedule, or go on with an LR of your choice (asks, draws the curve)",
     "app.restart": "fresh restart: stop this run and start a new one from step 0 (asks first; the old run stays)",
     "app.stop": "stop: checkpoint at the next step boundary, the daemon stays ready (asks first)",
-    "toggle_lr_axis": "learning-rate chart: logarithmic or linear y axis",
-    "toggle_loss_axis": "loss chart: logarithmic or linear y axis",
+    "toggle_log": "logarithmic or linear y axis of the focused chart, without one of the learning rate",
+    "toggle_log('loss')": "logarithmic or linear y axis of the loss",
     "app.events": "events and findings, the newest first",
     "app.help": "this help",
     "app.quit": "quit the monitor; the training goes on",
@@ -26,31 +29,135 @@ EXPLAINED = {
 
 
 class TextScreen(ModalScreen[None]):
-    """A scrollable text; Escape, q or the key that opened it closes it."""
+    """A scrollable text; `/` searches it, n and N go through what was found; Escape, q or the opening key closes it."""
 
-    BINDINGS = [Binding("escape,q,question_mark,e,t,c", "close", "close")]
+    BINDINGS = [
+        Binding("escape", "back", "close"),
+        Binding("q,question_mark,e,t,c", "close", "close"),
+        Binding("slash", "search", "search"),
+        Binding("n", "find(1)", "next"),
+        Binding("N", "find(-1)", "before"),
+        Binding("g", "top", "top"),
+        Binding("G", "bottom", "bottom"),
+        Binding("j", "scroll(1)", "down"),
+        Binding("k", "scroll(-1)", "up"),
+    ]
     DEFAULT_CSS = """
     TextScreen { align: center middle; }
-    TextScreen > VerticalScroll { width: 100; max-width: 98%; height: auto; max-height: 96%; border: round $accent;
-                                  padding: 0 1; background: $surface; }
-    TextScreen Static { height: auto; }
+    TextScreen > Vertical { width: 100; max-width: 98%; height: auto; max-height: 96%; border: round $accent;
+                            padding: 0 1; background: $surface; }
+    TextScreen RichLog { height: 1fr; background: $surface; }
+    TextScreen Input { height: 1; border: none; display: none; }
+    TextScreen Input.shown { display: block; }
     """
 
     def __init__(self, title: str, text: Text, *, at_end: bool = False) -> None:
         super().__init__()
-        self.title_text, self.text, self.at_end = title, text, at_end
+        self.title_text, self.lines, self.at_end = title, text.split("\n", allow_blank=True), at_end
+        self.log_view = RichLog(wrap=True, markup=False, auto_scroll=False, min_width=20)
+        self.pattern = Input(placeholder="search: text, or a regular expression", compact=True)
+        self.found: list[int] = []  # rows
+        self.at = -1
+        self._rows: list[int] = []  # of each line, its first row
+        self._width = 0
 
     def compose(self) -> ComposeResult:
-        with VerticalScroll() as box:
+        with Vertical() as box:
             box.border_title = self.title_text
-            box.border_subtitle = "Esc closes"
-            yield Static(self.text)
+            box.border_subtitle = "/ search   Esc close"
+            yield self.log_view
+            yield self.pattern
 
     def on_mount(self) -> None:
-        box = self.query_one(VerticalScroll)
-        box.focus()
+        self.log_view.focus()
+        self.call_after_refresh(self._first)
+
+    def _first(self) -> None:
+        self._write()
         if self.at_end:
-            box.scroll_end(animate=False)
+            self.log_view.scroll_end(animate=False)
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._write)
+
+    def _write(self) -> None:
+        """Every line anew, what is searched for marked in it."""
+        place = self.log_view.scroll_y
+        width = self.log_view.scrollable_content_region.width or self.log_view.size.width
+        if not width:
+            return
+        self.log_view.clear()
+        self.found, self._rows = [], []
+        wanted = self._wanted()
+        for line in self.lines:
+            shown = line
+            self._rows.append(len(self.log_view.lines))
+            if wanted is not None and wanted.search(line.plain):
+                self.found.append(len(self.log_view.lines))
+                shown = line.copy()
+                shown.highlight_regex(wanted, "reverse")
+            self.log_view.write(shown, width=width, scroll_end=False)
+        room = int(self.app.size.height * 0.96) - 2 - self.pattern.has_class("shown")
+        self.log_view.styles.height = min(len(self.log_view.lines), max(room, 1))
+        self.log_view.scroll_to(y=place, animate=False)
+
+    def _wanted(self) -> re.Pattern[str] | None:
+        pattern = self.pattern.value.strip()
+        if not pattern:
+            return None
+        try:
+            return re.compile(pattern, re.IGNORECASE)
+        except re.error:
+            return re.compile(re.escape(pattern), re.IGNORECASE)
+
+    @on(Input.Changed)
+    def _typed(self) -> None:
+        self._write()
+        here = self.log_view.scroll_y
+        self.at = next((i for i, row in enumerate(self.found) if row >= here), 0) - 1
+        self._say()
+
+    @on(Input.Submitted)
+    def _kept(self) -> None:
+        self.log_view.focus()
+        self.action_find(1)
+
+    def _say(self) -> None:
+        count = len(self.found)
+        where = f"{self.at + 1} of {count}" if count and self.at >= 0 else f"{count} lines"
+        self.query_one(Vertical).border_subtitle = (
+            f"{where}   n N next, before   Esc close" if self.pattern.value else ""
+        )
+
+    def action_search(self) -> None:
+        self.pattern.add_class("shown")
+        self._write()
+        self.pattern.focus()
+
+    def action_find(self, by: int) -> None:
+        if not self.found:
+            self.notify("not found" if self.pattern.value else "press / and type what to search for")
+            return
+        self.at = (self.at + by) % len(self.found)
+        self.log_view.scroll_to(y=max(0, self.found[self.at] - 2), animate=False)
+        self._say()
+
+    def action_top(self) -> None:
+        self.log_view.scroll_home(animate=False)
+
+    def action_bottom(self) -> None:
+        self.log_view.scroll_end(animate=False)
+
+    def action_scroll(self, rows: int) -> None:
+        self.log_view.scroll_relative(y=rows, animate=False)
+
+    def action_back(self) -> None:
+        if self.pattern.has_class("shown"):
+            self.pattern.value = ""
+            self.pattern.remove_class("shown")
+            self.log_view.focus()
+        else:
+            self.dismiss(None)
 
     def action_close(self) -> None:
         self.dismiss(None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from rich.text import Text
 
 from eegwatch.diagnosis.checklist import FAIL, PASS, WAIT, WARN, checklist, table
@@ -107,28 +109,49 @@ class Figures(Lines):
 
 
 class System(Lines):
-    """Load of the trainer's machine, newest record."""
+    """Load of the trainer's machine: the newest figure, and the course of the last minutes as a sparkline."""
 
     DEFAULT_CSS = "System { height: auto; border: round $panel; border-title-color: $text; padding: 0 1; }"
     BORDER_TITLE = "system"
 
     def show(self, session: Session) -> None:
-        self.put([Text(system_line(session))])
+        records = session.history.system
+        if not records:
+            self.put([Text("no figures yet")])
+            return
+        newest = records[-1]
+        figures: list[tuple[str, Sequence[float | None], Callable[[float], str]]] = [
+            ("cpu", [r.cpu_percent for r in records], percent),
+            ("rss", [r.rss_bytes for r in records], size),
+        ]
+        for i in range(len(newest.gpu)):
+            each = [r.gpu[i] if i < len(r.gpu) else {} for r in records]
+            figures.append((f"gpu{i}", [g.get("util_percent") for g in each], percent))
+            figures.append((f"gpu{i} mem", [g.get("memory_bytes") for g in each], size))
+            figures.append((f"gpu{i} °C", [g.get("temperature_c") for g in each], "{:.0f}".format))
+        lines = []
+        for name, values, say in figures:
+            known = [float(v) for v in values if v is not None]
+            if known:
+                head = f"{name} {say(known[-1])}  ".ljust(16)
+                room = max(0, self.content_size.width - len(head))
+                lines.append(Text.assemble(head, (sparkline(known, room), "cyan"), no_wrap=True))
+        self.put(lines)
 
 
-def system_line(session: Session) -> str:
-    if not session.history.system:
-        return "no figures yet"
-    newest = session.history.system[-1]
-    parts = []
-    if newest.cpu_percent is not None:
-        parts.append(f"cpu {newest.cpu_percent:.0f} %")
-    if newest.rss_bytes is not None:
-        parts.append(f"rss {size(newest.rss_bytes)}")
-    for i, gpu in enumerate(newest.gpu):
-        used = size(gpu.get("memory_bytes", 0))
-        parts.append(f"gpu{i} {gpu.get('util_percent', 0):.0f} % {used} {gpu.get('temperature_c', 0):.0f} °C")
-    return "  ".join(parts)
+BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+def percent(value: float) -> str:
+    return f"{value:.0f} %"
+
+
+def sparkline(values: list[float], width: int) -> str:
+    """The last `width` values as blocks from 0 (or the least, if negative) to the most."""
+    shown = values[-width:] if width else []
+    low, high = min([0.0, *shown]), max([0.0, *shown])
+    scale = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(BLOCKS[round((v - low) * scale)] for v in shown)
 
 
 class Events(Lines):

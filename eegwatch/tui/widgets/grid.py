@@ -1,0 +1,142 @@
+"""The charts in a grid: as many as fit, or those that match a pattern, or one alone; rows can be resized."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from textual.containers import Grid
+from textual.message import Message
+
+from eegwatch.run.history import History
+from eegwatch.tui.pictures import KINDS, Kind, Look, kinds, legend
+from eegwatch.tui.widgets.chart import Chart
+
+ROWS_EACH, COLUMNS_EACH = 15, 70  # cells: a chart gets at least about this much where there is a choice
+BOTH_FROM = 13  # rows of the grid from which LR and loss both stay on the screen
+WEIGHT_STEP = 1.25  # a key makes a row so much taller
+
+ORDER = {kind.name: i for i, kind in enumerate(KINDS)}
+
+
+class ChartGrid(Grid):
+    """Shows the charts of a history. `alone`: the name of the only one; `pattern`: of those to show."""
+
+    DEFAULT_CSS = "ChartGrid { grid-size: 1; width: 1fr; height: 1fr; }"
+
+    def __init__(self) -> None:
+        super().__init__(id="charts")
+        self.charts: dict[str, Chart] = {}
+        self.alone: str | None = None
+        self.pattern = ""
+        self.columns: int | None = None  # None: as many as fit
+        self.logarithmic: frozenset[str] = frozenset({"lr"})
+        self.weights: dict[int, float] = {}
+        self._laid: object = None
+
+    class Resized(Message):
+        """The grid has another size: other charts may fit."""
+
+    def on_resize(self) -> None:
+        self.post_message(self.Resized())
+
+    # ---- which ----
+
+    def chosen(self, history: History) -> list[Kind]:
+        """The charts that are shown now, in order."""
+        there = kinds(history)
+        if self.alone is not None:
+            return [kind for kind in there if kind.name == self.alone] or there[:1]
+        width, height = self.size
+        if self.pattern:
+            found = [kind for kind in there if matches(self.pattern, f"{kind.name} {kind.title}")]
+            return found or there[:1]
+        if height < BOTH_FROM:
+            return there[:1]
+        columns = self.columns or max(1, width // COLUMNS_EACH)
+        return there[: max(2, columns * (height // ROWS_EACH))]
+
+    def _columns(self, shown: int) -> int:
+        fit = self.columns or max(1, self.size.width // COLUMNS_EACH)
+        return min(fit, shown) if self.columns or shown > 2 else 1
+
+    def draw(self, history: History, look: Look, *, charts_of: History | None = None) -> None:
+        """Draw every chart that is shown. `charts_of`: what decides which there are (default: the history)."""
+        shown = self.chosen(charts_of or history)
+        columns = self._columns(len(shown))
+        rows = -(-len(shown) // columns)
+        laid = tuple(kind.name for kind in shown), columns, tuple(self.weights.get(i, 1.0) for i in range(rows))
+        if laid != self._laid:
+            self._laid = laid
+            self._lay(shown, columns, rows)
+        look = replace(look, log=self.logarithmic)
+        for kind in shown:
+            chart = self.charts[kind.name]
+            chart.border_title = legend(kind, look)
+            cursor = look.view.cursor
+            value = kind.at(history, cursor) if cursor is not None else ""
+            chart.border_subtitle = f"step {cursor:,}: {value}" if value else ""
+            chart.show(kind.draw(history, look))
+
+    def _lay(self, shown: list[Kind], columns: int, rows: int) -> None:
+        names = {kind.name for kind in shown}
+        for name in names - self.charts.keys():
+            chart = self.charts[name] = Chart(id=name)
+            behind = [c for n, c in self.charts.items() if ORDER[n] > ORDER[name]]
+            first = min(behind, key=lambda c: ORDER[c.id or ""], default=None)
+            self.mount(chart, before=first)
+        for name, chart in self.charts.items():
+            chart.display = name in names
+        self.styles.grid_size_columns, self.styles.grid_size_rows = columns, rows
+        self.styles.grid_rows = " ".join(f"{self.weights.get(i, 1.0):.3f}fr" for i in range(rows))
+
+    # ---- what keys and the mouse change ----
+
+    @property
+    def focused(self) -> str | None:
+        """The chart with the focus."""
+        return next((name for name, chart in self.charts.items() if chart.has_focus), None)
+
+    def toggle_log(self, name: str) -> None:
+        self.logarithmic = self.logarithmic ^ {name}
+
+    def toggle_alone(self, history: History) -> None:
+        """The focused chart alone (the first, without a focus), or all again."""
+        self.alone = None if self.alone is not None else self.focused or self.chosen(history)[0].name
+
+    def next_alone(self, history: History, by: int) -> None:
+        """The next chart in the place of the only one."""
+        names = [kind.name for kind in kinds(history)]
+        now = self.alone if self.alone in names else self.chosen(history)[0].name
+        self.alone = names[(names.index(now) + by) % len(names)]
+
+    def next_columns(self) -> None:
+        self.columns = {None: 1, 1: 2, 2: 3, 3: None}[self.columns]
+
+    def taller(self, name: str | None, factor: float) -> None:
+        """The row of a chart taller or shorter than the others."""
+        row = self._row_of(name)
+        self.weights[row] = min(max(self.weights.get(row, 1.0) * factor, 0.2), 5.0)
+
+    def pulled(self, chart: Chart, rows: int) -> None:
+        """A chart's title line was dragged by so many cells: the boundary to the row above moves along."""
+        row = self._row_of(chart.id)
+        if row == 0:
+            return
+        unit = sum(self.weights.get(i, 1.0) for i in range(self.styles.grid_size_rows)) / max(1, self.size.height)
+        above, below = (
+            max(0.2, self.weights.get(r, 1.0) + sign * rows * unit) for r, sign in ((row - 1, 1), (row, -1))
+        )
+        self.weights |= {row - 1: above, row: below}
+
+    def _row_of(self, name: str | None) -> int:
+        shown = [chart.id for chart in self.children if chart.display]
+        return shown.index(name) // max(1, self.styles.grid_size_columns) if name in shown else 0
+
+
+def matches(pattern: str, text: str) -> bool:
+    """A regular expression, or plain text where it is none; case does not matter."""
+    try:
+        return re.search(pattern, text, re.IGNORECASE) is not None
+    except re.error:
+        return pattern.lower() in text.lower()

@@ -1,0 +1,336 @@
+"""What the charts draw: the residual, gaps, attempts, the noise band, other runs; which are shown, and how large."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from eegwatch.diagnosis.noise import batch_loss_band
+from eegwatch.run.follow import history_of
+from eegwatch.run.history import History
+from eegwatch.run.records import System
+from eegwatch.tui.ascii import to_ascii
+from eegwatch.tui.pictures import KINDS, Deviation, Look, kinds
+from eegwatch.tui.widgets.chart import Chart
+from eegwatch.tui.widgets.panels import sparkline
+from tests.conftest import LogWriter
+from tests.tui.test_run_screen import screen
+
+BY_NAME = {kind.name: kind for kind in KINDS}
+
+
+def drawn(name: str, history: History, look: Look | None = None) -> Any:
+    return BY_NAME[name].draw(history, look or Look())
+
+
+def shown(pilot: Any) -> list[str]:
+    """Names of the charts on the screen, in order."""
+    return [chart.id for chart in pilot.app.run_screen.charts.children if chart.display]
+
+
+def test_the_residual_is_exact_step_by_step_and_across_attempts(log_writer: LogWriter) -> None:
+    log_writer.run()
+    log_writer.healthy(1, 300)
+    deviation, history = Deviation(), history_of(log_writer.folder)
+    assert np.abs(deviation.of(history)).max() < 1e-10
+    log_writer.run(attempt=2, step=200)
+    expected = history.lr[200:300]
+    log_writer.steps(expected * np.linspace(1, 2, 100), first=201)
+    history = history_of(log_writer.folder)
+    values = Deviation().of(history)
+    assert np.allclose(values[200:], (np.linspace(1, 2, 100) - 1) * 100, atol=1e-4)
+    assert len(deviation.of(history)) == 300 and np.array_equal(deviation.of(history), values)
+
+
+def test_a_residual_below_the_last_bits_of_a_float_is_zero(log_writer: LogWriter) -> None:
+    log_writer.run()
+    log_writer.healthy(1, 300)
+    assert not drawn("residual", history_of(log_writer.folder)).series[-1].y.any()
+
+
+def test_the_noise_band_is_that_of_batch_size_and_auroc(log_writer: LogWriter) -> None:
+    log_writer.run()
+    log_writer.healthy(1, 200)
+    log_writer.eval(200, 0.79)
+    picture = drawn("loss", history_of(log_writer.folder))
+    dotted = [series.y[0] for series in picture.series if series.kind == "dotted"]
+    assert dotted == list(batch_loss_band(0.79, 16))
+
+
+def test_only_what_the_log_holds_has_a_chart(log_writer: LogWriter) -> None:
+    log_writer.run()
+    assert [kind.name for kind in kinds(history_of(log_writer.folder))] == ["lr", "loss", "residual"]
+    log_writer.healthy(1, 50)
+    log_writer.eval(50, 0.7)
+    for i in range(3):
+        gpu = [{"util_percent": 50.0 + i, "memory_bytes": 2e9, "temperature_c": 60.0}]
+        log_writer.add(System(time=log_writer.time + i, step=10 + i, cpu_percent=100.0, rss_bytes=1 << 30, gpu=gpu))
+    history = history_of(log_writer.folder)
+    names = [kind.name for kind in kinds(history)]
+    assert names == [kind.name for kind in KINDS]
+    assert drawn("gpu", history).series[0].y.tolist() == [50, 51, 52]
+    assert BY_NAME["gpu"].at(history, 11) == "51 %"
+    assert BY_NAME["auroc"].at(history, 50) == "0.700 at step 50"
+    assert BY_NAME["loss"].at(history, 50) == f"{history.loss[-1]:.4f}"
+
+
+async def test_missing_records_are_a_gap_and_not_a_line(writer: LogWriter) -> None:
+    writer.run()
+    writer.healthy(1, 600)
+    writer.healthy(1201, 2000)
+    async with screen(writer.folder.parent, writer.folder, (100, 30)) as pilot:
+        chart = pilot.app.run_screen.charts.charts["loss"]
+        lines = [strip.text for strip in chart._strips]
+        assert "╳╳╳" in lines[-1]
+        middle = slice(8 + 92 * 35 // 100, 8 + 92 * 55 // 100)
+        assert {line[middle].strip() for line in lines[:-1]} == {""}
+
+
+async def test_attempts_are_marked_where_they_began(writer: LogWriter) -> None:
+    writer.run()
+    writer.healthy(1, 600)
+    writer.run(attempt=2, step=400)
+    writer.healthy(401, 900)
+    async with screen(writer.folder.parent, writer.folder, (100, 40)) as pilot:
+        assert "┊2" in pilot.app.run_screen.charts.charts["loss"]._strips[0].text
+
+
+async def test_as_many_charts_as_fit(writer: LogWriter) -> None:
+    writer.run()
+    writer.healthy(1, 400)
+    writer.eval(400, 0.8)
+    async with screen(writer.folder.parent, writer.folder, (200, 60)) as pilot:
+        await pilot.pause()
+        assert shown(pilot) == ["lr", "loss", "residual", "auroc"]
+        assert pilot.app.run_screen.output.display
+        await pilot.resize_terminal(80, 24)
+        await pilot.pause(0.2)
+        assert shown(pilot) == ["lr", "loss"] and not pilot.app.run_screen.output.display
+        await pilot.resize_terminal(60, 16)
+        await pilot.pause(0.2)
+        assert shown(pilot) == ["lr"]
+        await pilot.press("tab")
+        await pilot.pause()
+        assert shown(pilot) == ["loss"]
+        await pilot.press("shift+tab", "shift+tab")
+        await pilot.pause()
+        assert shown(pilot) == ["samples_per_s"]
+
+
+async def test_a_pattern_chooses_charts_and_escape_shows_all(writer: LogWriter) -> None:
+    writer.run()
+    writer.healthy(1, 400)
+    async with screen(writer.folder.parent, writer.folder, (120, 40)) as pilot:
+        await pilot.press("slash", *"gra|samp")
+        await pilot.pause()
+        assert shown(pilot) == ["grad_norm", "samples_per_s"]
+        await pilot.press("enter", "y")  # kept; keys are the screen's again: the LR's axis
+        await pilot.pause()
+        assert shown(pilot) == ["grad_norm", "samples_per_s"]
+        assert pilot.app.run_screen.charts.logarithmic == frozenset()
+        await pilot.press("slash", "backspace", *"(")  # no regular expression: plain text, which nothing holds
+        await pilot.pause()
+        assert shown(pilot) == ["lr"]
+        await pilot.press("escape")
+        await pilot.pause()
+        assert shown(pilot) == ["lr", "loss"]
+
+
+async def test_a_chart_alone_columns_heights_and_widths_by_key(writer: LogWriter) -> None:
+    writer.run()
+    writer.healthy(1, 400)
+    async with screen(writer.folder.parent, writer.folder, (160, 48)) as pilot:
+        run, charts = pilot.app.run_screen, pilot.app.run_screen.charts
+        await pilot.press("tab", "tab")
+        assert charts.focused == "loss"
+        await pilot.press("y")
+        assert charts.logarithmic == {"lr", "loss"}
+        await pilot.press("z")
+        await pilot.pause()
+        assert shown(pilot) == ["loss"]
+        await pilot.press("z")
+        await pilot.pause()
+        assert shown(pilot) == ["lr", "loss"]
+        before = charts.charts["loss"].size.height
+        await pilot.press("J", "J")
+        await pilot.pause()
+        assert charts.charts["loss"].size.height > before + 2
+        await pilot.press("K", "K")
+        await pilot.pause()
+        assert abs(charts.charts["loss"].size.height - before) <= 1
+        await pilot.press("vertical_line", "vertical_line")
+        await pilot.pause()
+        assert charts.styles.grid_size_columns == 2
+        width = run.side.size.width
+        await pilot.press("less_than_sign")
+        await pilot.pause()
+        assert run.side.size.width == width + 4
+        await pilot.press("greater_than_sign", "greater_than_sign", "T")
+        await pilot.pause()
+        assert run.side.size.width == width - 4 and run.output.display
+        await pilot.press("T", "Y", "g", "G", "home", "end")
+        await pilot.pause()
+        assert not run.output.display
+
+
+async def test_panes_are_resized_with_the_mouse(writer: LogWriter) -> None:
+    writer.run()
+    writer.healthy(1, 400)
+    async with screen(writer.folder.parent, writer.folder, (160, 48)) as pilot:
+        run = pilot.app.run_screen
+        loss, side = run.charts.charts["loss"], run.side
+        height, width = loss.size.height, side.size.width
+        top, left = loss.region.y, side.region.x
+        await pilot.mouse_down(offset=(40, top))
+        await pilot.hover(offset=(40, top - 5))
+        await pilot.mouse_up(offset=(40, top - 5))
+        await pilot.pause(0.2)
+        assert loss.size.height == pytest.approx(height + 5, abs=1)
+        await pilot.mouse_down(offset=(left, 40))
+        await pilot.hover(offset=(left - 6, 40))
+        await pilot.mouse_up(offset=(left - 6, 40))
+        await pilot.pause(0.2)
+        assert side.size.width == width + 6
+
+
+async def test_the_cursor_reads_out_every_chart_at_the_same_step(writer: LogWriter) -> None:
+    writer.run()
+    writer.healthy(1, 400)
+    async with screen(writer.folder.parent, writer.folder, (200, 60)) as pilot:
+        await pilot.press("left")
+        await pilot.pause()
+        charts = pilot.app.run_screen.charts.charts
+        assert "step 400" in str(charts["lr"].border_title)
+        for name in ("loss", "residual", "grad_norm"):
+            assert str(charts[name].border_subtitle).startswith("step 400: ")
+            assert charts[name].picture.cursor == 400
+
+
+async def test_evidence_draws_each_causes_curve_and_goes_to_its_place(frozen: Path) -> None:
+    from eegwatch.tui.screens.evidence import EvidenceScreen
+
+    async with screen(frozen.parent, frozen, (120, 40)) as pilot:
+        await pilot.press("enter")
+        await pilot.pause(0.2)
+        assert isinstance(pilot.app.screen, EvidenceScreen)
+        text = pilot.text()
+        assert "a  scheduler_stepped_per_epoch" in text and "b  or scheduler_never_stepped" in text
+        assert "step 201 will decide" in text and "refuted by the record" in text
+        series = {s.label: s for s in pilot.app.screen.query_one(Chart).picture.series if s.label}
+        a, b = series["a"], series["b"]
+        assert a.x[-1] > 201 and a.y[0] == b.y[0] == pytest.approx(1.2e-4)
+        assert a.y[a.x == 205] != b.y[b.x == 205]  # after the epoch's end they part
+        await pilot.press("n", "N", "y", "plus", "minus", "g")
+        await pilot.pause()
+        assert pilot.app.screen is pilot.app.run_screen
+        assert pilot.app.run_screen.view.cursor == 1
+
+
+async def test_n_jumps_from_finding_to_finding(healthy: Path, frozen: Path) -> None:
+    async with screen(frozen.parent, frozen, (120, 40)) as pilot:
+        await pilot.press("n")
+        await pilot.pause()
+        assert pilot.app.run_screen.view.cursor == 1 and pilot.app.run_screen.view.width is not None
+        await pilot.press("N", "0", "escape")
+
+
+async def test_without_a_finding_there_is_no_evidence(healthy: Path) -> None:
+    async with screen(healthy.parent, healthy, (120, 40)) as pilot:
+        for key in ("enter", "n"):
+            await pilot.press(key)
+            await pilot.pause()
+            assert pilot.app.screen is pilot.app.run_screen
+            assert any("nothing is wrong" in n.message for n in pilot.app._notifications)
+
+
+def test_ascii_stands_in_cell_for_cell() -> None:
+    text = "│  3e-3 ┤⢀⡤⠖⠒⣿ ✖ LR … ● ━ ┄ ░ ◆ ▲ ╭─╮ ▁▃█ é"
+    plain = to_ascii(text)
+    assert plain.isascii() and len(plain) == len(text)
+    assert to_ascii("⣿⠁⢀⣀") == "#'.." and to_ascii("✔✖") == "vX"
+
+
+async def test_without_unicode_nothing_but_ascii_reaches_the_terminal(frozen: Path) -> None:
+    from eegwatch.tui.app import WatchApp
+
+    app = WatchApp(frozen.parent, frozen, ascii=True)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await app.loaded()
+        app.run_screen.redraw()
+        await pilot.pause()
+        picture = app.export_screenshot()
+        lines = app.screen._compositor.render_strips()
+        text = "\n".join("".join(segment.text for segment in strip.apply_filter(app._filters[-1], app.screen.styles.background)) for strip in lines)  # fmt: skip
+    assert text.isascii() and "X LR FROZEN" in text and "learning rate" in text
+    assert picture
+
+
+def test_a_sparkline_ends_with_the_newest() -> None:
+    assert sparkline([0.0, 50.0, 100.0], 2) == "▅█"
+    assert sparkline([], 10) == "" and sparkline([0.0, 0.0], 5) == "▁▁"
+
+
+async def test_settings_are_kept_and_a_damaged_file_is_as_none(healthy: Path, tmp_path: Path) -> None:
+    from eegwatch.tui import settings
+    from eegwatch.tui.app import WatchApp
+
+    async with screen(healthy.parent, healthy, (160, 48)) as pilot:
+        pilot.app.theme = "textual-light"
+        await pilot.press("less_than_sign")
+        await pilot.pause()
+    kept = settings.load()
+    assert kept.theme == "textual-light" and kept.side_width == 48
+    assert WatchApp(healthy.parent, healthy).theme == "textual-light"
+    settings.place().write_text("{")
+    assert settings.load() == settings.Settings()
+    assert settings.place().stat().st_mode & 0o777 == 0o600
+
+
+async def test_an_unknown_theme_names_those_there_are(healthy: Path) -> None:
+    from eegwatch.tui.app import ThemeError, WatchApp
+
+    with pytest.raises(ThemeError, match="textual-light"):
+        WatchApp(healthy.parent, healthy, theme="beige")
+
+
+async def test_a_screen_opened_to_watch_only_commands_nothing(frozen: Path) -> None:
+    from eegwatch.tui.app import WatchApp
+
+    app = WatchApp(frozen.parent, frozen, read_only=True)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await app.loaded()
+        await pilot.press("m", "r", "s")
+        await pilot.pause()
+        assert app.screen is app.run_screen and not (frozen.parent / "control.jsonl").exists()
+
+
+async def test_texts_are_searched(frozen: Path) -> None:
+    (frozen / "trainer.log").write_text("".join(f"line {i}\n" for i in range(500)))
+    async with screen(frozen.parent, frozen, (100, 30)) as pilot:
+        await pilot.press("t", "slash", *"line 4.7$", "enter")
+        await pilot.pause(0.2)
+        text = pilot.app.screen
+        assert [text.lines[row].plain for row in text.found] == [f"line 4{i}7" for i in range(10)]
+        assert "line 4" in pilot.text() and "of 10" in pilot.text()
+        await pilot.press("n", "N", "g")
+        await pilot.pause()
+        assert "line 1\n" in pilot.text().replace("│", "\n").replace(" \n", "\n") or "line 1 " in pilot.text()
+        await pilot.press("j", "j", "k", "G")
+        await pilot.pause(0.2)
+        assert "line 499" in pilot.text()
+        await pilot.press("escape", "escape")
+        await pilot.pause()
+        assert pilot.app.screen is pilot.app.run_screen
+
+
+async def test_the_charts_are_saved_as_curves(frozen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with screen(frozen.parent, frozen, (100, 30)) as pilot:
+        await pilot.press("P")
+        await pilot.app.workers.wait_for_complete()
+        await pilot.pause()
+    (picture,) = tmp_path.glob("eegwatch-*-charts.svg")
+    assert picture.read_text().startswith("<?xml") and "learning rate (log)" in picture.read_text()
