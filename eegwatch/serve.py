@@ -6,15 +6,22 @@ made anew at each start, printed once, and changed for a cookie that no other si
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import secrets
 import shlex
 import socket
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+if TYPE_CHECKING:
+    from aiohttp import web
 
 COOKIE = "eegwatch"
+ENDS_IN_S = 5.0
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -25,7 +32,6 @@ class ServeError(ValueError):
 def run_server(words: list[str], host: str, port: int, *, read_only: bool) -> None:
     """Serve `eegwatch WORDS…` until Ctrl-C. Raises ServeError: an extra that is missing, a port that is taken."""
     try:
-        from aiohttp import web
         from textual_serve.server import Server
     except ImportError:
         raise ServeError("a browser is served by textual-serve: pip install 'eegwatch[serve]'") from None
@@ -38,6 +44,7 @@ def run_server(words: list[str], host: str, port: int, *, read_only: bool) -> No
         async def _make_app(self) -> web.Application:
             app = await super()._make_app()
             app.middlewares.append(guard(token))
+            app.on_cleanup.append(_screens_ended)
             return app
 
         def initialize_logging(self) -> None:
@@ -71,6 +78,20 @@ def guard(token: str) -> Any:
         return await handler(request)
 
     return check
+
+
+async def _screens_ended(_: web.Application) -> None:
+    """Wait for the screens' processes, which have been told to end; those that do not are killed."""
+    children = psutil.Process().children()
+    for waited in range(int(ENDS_IN_S / 0.1)):
+        left = [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+        if not left:
+            break
+        if waited == int(ENDS_IN_S / 0.2):
+            for child in left:
+                child.kill()
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(0.1)  # their transports are closed by the loop, which must still turn
 
 
 def _same(given: str, token: str) -> bool:

@@ -25,6 +25,7 @@ from eegwatch.run.sidefile import WORTH_IT_BYTES, SideFile
 
 QUIET_AFTER_S = 10.0  # without news the log is polled once a second, unless an event comes
 QUIET_EVERY_S = 1.0
+KEPT_AFTER = ("deleted", "rotated")  # what was read before is still true
 FRAME_RECORDS, FRAMES_A_POLL = 2000, 16  # of the side file
 
 
@@ -132,8 +133,9 @@ class RunFollower:
             self._news_at = now
             self.records += len(records)
         if self.reset:
-            self.reader = Reader()
             self._forget_side()
+            if self.reset not in KEPT_AFTER:
+                self.reader = Reader()
         declaring = self.declaration is not None and self.declaration.config is not None
         items = list(self.reader.items(self.declaration.apply(records) if self.declaration and declaring else records))
         self._remember(items)

@@ -67,7 +67,8 @@ class Chunk(msgspec.Struct, frozen=True):
 class Tail:
     """Follow a growing file by reading at its end: no event is needed, so NFS and WSL mounts work too.
 
-    Truncation, replacement (another inode under the name) and deletion are noticed at the next `read`.
+    Truncation, replacement (another inode under the name), rotation (the old one lives on under another name beside
+    it) and deletion are noticed at the next `read`. A rotated file is read to its end before the new one is begun.
     """
 
     def __init__(self, path: Path, offset: int = 0) -> None:
@@ -110,7 +111,9 @@ class Tail:
         if self._fd is not None:
             mine = os.fstat(self._fd)
             if (mine.st_ino, mine.st_dev) != (named.st_ino, named.st_dev):
-                reset = "replaced"
+                reset = "rotated" if self._lives_on(mine) else "replaced"
+                if reset == "rotated" and b"\n" in os.pread(self._fd, LONGEST_LINE, self.offset):
+                    return None  # what it still holds comes first
             elif named.st_size < self.offset:
                 reset = "truncated"
         if reset:
@@ -121,6 +124,13 @@ class Tail:
             if os.fstat(self._fd).st_size < self.offset:
                 self.offset, reset = 0, "truncated"
         return reset
+
+    def _lives_on(self, old: os.stat_result) -> bool:
+        """Is the file that was read until now beside the new one, under a longer name (run.jsonl.1)?"""
+        for entry in os.scandir(self.path.parent):
+            if entry.name.startswith(self.path.name) and entry.inode() == old.st_ino:
+                return os.path.samestat(entry.stat(follow_symlinks=False), old)
+        return False
 
     def close(self) -> None:
         if self._fd is not None:

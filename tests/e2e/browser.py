@@ -9,7 +9,6 @@ import re
 import shutil
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

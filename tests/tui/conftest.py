@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from eegwatch.run.control import LOCK
 from eegwatch.run.records import Checkpoint, End, System
 from tests.conftest import ONE_CYCLE, LogWriter
 
@@ -66,3 +70,22 @@ def frozen(writer: LogWriter) -> Path:
 def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No theme, pin or pane size of whoever runs the tests."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
+
+
+HOLD = """
+import fcntl, sys
+file = open(sys.argv[1], "w")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def lock_held(logs: Path) -> Iterator[None]:
+    """A process that holds the daemon's lock: somebody to command, who never answers."""
+    command = [sys.executable, "-c", HOLD, str(logs / LOCK)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"held\n"
+        yield
+        process.kill()

@@ -107,7 +107,7 @@ async def test_the_bell_rings_once_when_a_fault_is_proved(writer: LogWriter) -> 
     assert 1 <= len(rings) <= 2  # off its schedule at the first record, frozen at the second
 
 
-@pytest.mark.parametrize("harm", ["truncated", "replaced", "deleted", "garbage"])
+@pytest.mark.parametrize("harm", ["truncated", "replaced", "rotated", "deleted", "unreadable", "garbage"])
 async def test_whatever_happens_to_the_log_the_screen_lives_and_says_so(writer: LogWriter, harm: str) -> None:
     writer.run()
     writer.healthy(1, 100)
@@ -126,6 +126,21 @@ async def test_whatever_happens_to_the_log_the_screen_lives_and_says_so(writer: 
             other.healthy(1, 30)
             os.replace(other.folder / RUN_LOG, path)
             await until(pilot, lambda: "the log was replaced" in pilot.text() and "step 30" in pilot.text(), 5)
+        elif harm == "rotated":
+            writer.healthy(101, 110)  # perhaps not yet read: it is not lost
+            path.rename(path.with_name(RUN_LOG + ".1"))
+            second = LogWriter(writer.folder)
+            second.healthy(111, 130)
+            await until(pilot, lambda: "the log was rotated" in pilot.text() and "step 130" in pilot.text(), 5)
+            assert pilot.app.session.history.step.tolist() == list(range(1, 131))
+        elif harm == "unreadable":
+            kept = path.rename(path.with_name("kept"))
+            path.symlink_to(path)  # what even root cannot open
+            await until(pilot, lambda: "the log cannot be read: Too many levels" in pilot.text(), 5)
+            assert "step 100" in pilot.text()
+            kept.replace(path)
+            writer.healthy(101, 110)
+            await until(pilot, lambda: "step 110" in pilot.text(), 5)
         elif harm == "deleted":
             path.unlink()
             await until(pilot, lambda: "the log was deleted" in pilot.text(), 5)

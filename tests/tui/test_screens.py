@@ -10,6 +10,7 @@ import pytest
 
 from eegwatch.tui.app import WatchApp
 from tests.conftest import LogWriter
+from tests.tui.conftest import lock_held
 
 SIZES = [(80, 24), (160, 48), (200, 60)]
 THEMES = ["textual-dark", "textual-light"]
@@ -90,12 +91,12 @@ def test_a_question_before_a_command(
 
     async def ask(pilot: Any) -> None:
         await pilot.app.loaded()
-        pilot.app._no_daemon = lambda shell: False  # there is none: only what the question looks like is compared
-        getattr(pilot.app, f"action_{question}")()
+        await pilot.press({"stop": "s", "restart": "r"}[question])
         await pilot.pause(0.2)
 
-    app = WatchApp(Path("logs"), Path("logs") / frozen.name)
-    assert snap_compare(app, terminal_size=(100, 30), run_before=ask)
+    with lock_held(frozen.parent):
+        app = WatchApp(Path("logs"), Path("logs") / frozen.name)
+        assert snap_compare(app, terminal_size=(100, 30), run_before=ask)
 
 
 def test_an_overlay_and_attempts(writer: LogWriter, snap_compare: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,52 @@ def test_nothing_is_overwritten(run: Path, tmp_path: Path, capsys: pytest.Captur
     assert main(["export", str(run), "-o", str(target)]) == 2
     assert target.read_text() == "mine" and "is there already" in capsys.readouterr().err
     assert main(["export", str(run), "-o", str(tmp_path), "--format", "tensorboard"]) == 2
+    picture = tmp_path / "charts.svg"
+    picture.write_text("mine")
+    assert main(["export", str(run), "-o", str(picture)]) == 2
+    assert picture.read_text() == "mine" and "is there already" in capsys.readouterr().err
+
+
+def test_charts_are_drawn_with_every_point_of_their_window(run: Path, tmp_path: Path) -> None:
+    import xml.etree.ElementTree as ElementTree
+
+    target = tmp_path / "charts.svg"
+    assert main(["export", str(run), "-o", str(target), "--steps", "100:300", "--size", "640x480"]) == 0
+    svg = ElementTree.parse(target).getroot()
+    assert svg.tag.endswith("svg") and float(svg.attrib["width"].removesuffix("pt")) == 460.8  # 640 pixels
+    text = target.read_text()
+    assert "learning rate (log)" in text and "loss" in text
+    again = tmp_path / "again.svg"
+    assert main(["export", str(run), "-o", str(again), "--steps", "100:300", "--size", "640x480"]) == 0
+    assert again.read_text() == text  # the same run gives the same file
+
+
+@pytest.mark.parametrize("axis", ["step", "epoch", "time"])
+def test_a_png_of_chosen_charts(run: Path, tmp_path: Path, axis: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from matplotlib.image import imread
+
+    target = tmp_path / "charts.png"
+    words = ["export", str(run), "-o", str(target), "--chart", "auroc|resid", "--x", axis, "--size", "800x600"]
+    assert main(words) == 0
+    assert imread(target).shape[:2] == (600, 800)
+    assert "LR against expected, %, validation AUROC" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--chart", "gpu_memory"], "no such chart in this run; there are lr, loss"),
+        (["--steps", "300:100"], "write it as A:B"),
+        (["--size", "5x5"], "write it as WxH"),
+    ],
+)
+def test_a_chart_that_cannot_be_drawn_is_one_line(
+    run: Path, tmp_path: Path, words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "charts.svg"
+    assert main(["export", str(run), "-o", str(target), *words]) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1 and not target.exists()
 
 
 def test_tensorboard_reads_back_what_was_exported(run: Path, tmp_path: Path) -> None:
