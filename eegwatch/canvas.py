@@ -230,7 +230,7 @@ def ticks(axis: Axis, most: int) -> list[float]:
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
     first = np.ceil(axis.low / step - 1e-9)
     last = np.floor(axis.high / step + 1e-9)
-    return [float(n * step) for n in np.arange(first, last + 1)]
+    return [float(n * step) + 0.0 for n in np.arange(first, last + 1)]  # never -0
 
 
 def sketch(x: NDArray[np.generic], y: NDArray[np.generic], width: int, height: int, *, log: bool) -> list[str]:

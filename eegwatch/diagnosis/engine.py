@@ -161,26 +161,26 @@ class Diagnosis:
         elif self._undeclared is not None:
             changes += self._undeclared.feed(block)
         changes += self._evidence.steps(block)
-        broken = ~np.isfinite(block.loss) & logged(block.loss)
-        if broken.any() and "loss_nonfinite" not in self._present:
-            step = int(block.step[int(np.argmax(broken))])
-            value = float(block.loss[int(np.argmax(broken))])
-            message = f"the loss is {value} since step {step:,}"
-            changes += self._raise(
-                Finding(
-                    "loss_nonfinite",
-                    ERROR,
-                    step,
-                    step,
-                    message,
-                    headline=message,
-                    remedy="resume from the last checkpoint before it with a lower LR",
-                )
-            )
-        elif "loss_nonfinite" in self._present and not broken[-1]:
-            old = self._present.pop("loss_nonfinite")
-            back = int(block.step[int(np.flatnonzero(broken)[-1]) + 1]) if broken.any() else int(block.step[0])
-            changes.append(old.resolved(back, f"the loss is finite again since step {back:,}"))
+        return changes + self._nonfinite(block)
+
+    def _nonfinite(self, block: StepBlock) -> list[Finding]:
+        """Where losses cease to be finite, and where they are again."""
+        changes: list[Finding] = []
+        broken = ~np.isfinite(block.loss)
+        if not broken.any() and "loss_nonfinite" not in self._present:
+            return changes
+        there = np.flatnonzero(logged(block.loss))
+        turns = np.flatnonzero(np.diff(broken[there], prepend="loss_nonfinite" in self._present))
+        for i in there[turns]:
+            step = int(block.step[i])
+            if broken[i]:
+                message = f"the loss is {float(block.loss[i])} since step {step:,}"
+                remedy = "resume from the last checkpoint before it with a lower LR"
+                finding = Finding("loss_nonfinite", ERROR, step, step, message, headline=message, remedy=remedy)
+                changes += self._raise(finding)
+            else:
+                old = self._present.pop("loss_nonfinite")
+                changes.append(old.resolved(step, f"the loss is finite again since step {step:,}"))
         return changes
 
     def _raise(self, finding: Finding) -> list[Finding]:

@@ -1,7 +1,9 @@
 """Loss, gradient, throughput and metric rules: evidence, not proof, and therefore quiet.
 
-Each looks at blocks of steps, not at single batches, and says when it is over. `tests/bench/false_alarms.py` measures
-how often each fires on healthy noisy runs. A person silences a rule, or scales its threshold, under `detectors:`.
+Each looks at blocks of steps, not at single batches, and says when it is over. What is usual is learnt from whole
+blocks alone, so that the findings are the same whether a log is read at once or as it grows (tested).
+`tests/bench/false_alarms.py` measures how often each fires on healthy noisy runs. A person silences a rule, or scales
+its threshold, under `detectors:`.
 Sources: detection_control.md 2.6 (LS2-LS4, GN1, TH1, TH2); OLMo-core's SkipStepOptimizer for the single spike.
 """
 
@@ -82,13 +84,17 @@ class Blocks:
         self.size = size
         self._rest: StepBlock | None = None
 
-    def feed(self, block: StepBlock) -> Iterator[StepBlock]:
-        if self._rest is not None and len(self._rest):
-            block = _joined(self._rest, block)
-        whole = len(block) // self.size * self.size
-        for begin in range(0, whole, self.size):
-            yield block[slice(begin, begin + self.size)]
-        self._rest = block[slice(whole, None)]
+    def feed(self, block: StepBlock) -> Iterator[tuple[StepBlock, StepBlock | None]]:
+        """(part, the whole block that it completes): parts never reach across a boundary."""
+        begin = 0
+        while begin < len(block):
+            waiting = len(self._rest) if self._rest is not None else 0
+            part = block[slice(begin, begin + self.size - waiting)]
+            begin += len(part)
+            joined = _joined(self._rest, part) if self._rest is not None and waiting else part
+            whole = len(joined) == self.size
+            self._rest = None if whole else joined
+            yield part, joined if whole else None
 
 
 def _joined(a: StepBlock, b: StepBlock) -> StepBlock:
@@ -112,10 +118,13 @@ class EvidenceWatch:
         self._cusum = 0.0
         self._spike_steps: list[int] = []
         self._recent = np.empty(0, np.float32)
+        self._ceiling = self._limit = math.inf
         self._scattered = np.empty(0, np.float32)
         self._quiet_since = 0
         self._norms: deque[float] = deque(maxlen=10)
+        self._usual_norm = math.inf
         self._zeros = self._huge = 0
+        self._calm = True  # no huge gradient in this block
         self._speeds: list[float] = []
         self._slow = 0
         self._evals: list[Eval] = []
@@ -134,9 +143,12 @@ class EvidenceWatch:
     # ---- steps ----
 
     def steps(self, block: StepBlock) -> list[Finding]:
-        changes = [*self._spikes(block), *self._gradients(block)]
-        for whole in self._blocks.feed(block):
-            changes += [*self._level(whole), *self._speed(whole)]
+        changes: list[Finding] = []
+        for part, whole in self._blocks.feed(block):
+            changes += [*self._spikes(part), *self._gradients(part)]
+            if whole is not None:
+                changes += [*self._level(whole), *self._speed(whole)]
+                changes += [*self._learn_losses(whole), *self._learn_gradients(whole)]
         changes += self._latch["stalled"].over(int(block.step[-1]), f"steps come again since {int(block.step[0]):,}")
         losses = block.loss[-SCATTER_OF:]
         self._scattered = np.concatenate([self._scattered, losses[np.isfinite(losses)]])[-SCATTER_OF:]
@@ -148,15 +160,10 @@ class EvidenceWatch:
     def _spikes(self, block: StepBlock) -> list[Finding]:
         """Several losses above everything before, or a single one far outside."""
         latch, losses = self._latch["loss_spike"], block.loss
-        if not self.on("loss_spike"):
+        ceiling, limit = self._ceiling, self._limit
+        if not self.on("loss_spike") or ceiling == limit == math.inf:
             return []
         changes: list[Finding] = []
-        ceiling = max(self._peaks) if len(self._peaks) == self._peaks.maxlen else math.inf
-        window, limit = self._recent.astype(np.float64), math.inf
-        if len(window) == SPIKE_WINDOW:
-            limit = float(np.median(window)) + SINGLE_SPIKE_SIGMA * self.factor("loss_spike") * float(
-                window.std() + 1e-12
-            )
         suspicious = np.flatnonzero(losses > min(ceiling, limit))
         for i in suspicious:
             step, loss = int(block.step[i]), float(losses[i])
@@ -169,13 +176,28 @@ class EvidenceWatch:
                     continue
             if loss > limit:
                 changes += latch.say(INFO, step, step, f"the loss of step {step:,} alone was {loss:.3g}")
-        ordinary = losses[-SPIKE_WINDOW:]
-        ordinary = ordinary[np.isfinite(ordinary) & (ordinary <= limit)]
-        self._recent = np.concatenate([self._recent, ordinary])[-SPIKE_WINDOW:]
-        last = int(block.step[-1])
-        if latch.up and last - self._quiet_since > 10 * self.size:
-            changes += latch.over(last, f"no loss spike since step {self._quiet_since:,}")
         return changes
+
+    def _learn_losses(self, whole: StepBlock) -> list[Finding]:
+        """What a spike would have to rise above from now on."""
+        latch = self._latch["loss_spike"]
+        if not self.on("loss_spike"):
+            return []
+        ordinary = whole.loss[-SPIKE_WINDOW:]
+        ordinary = ordinary[np.isfinite(ordinary) & (ordinary <= self._limit)]
+        self._recent = np.concatenate([self._recent, ordinary])[-SPIKE_WINDOW:]
+        if len(self._peaks) == self._peaks.maxlen:
+            self._ceiling = max(self._peaks)
+        if len(self._recent) == SPIKE_WINDOW:
+            ordered = np.sort(self._recent.astype(np.float64))
+            mean = float(ordered.sum()) / SPIKE_WINDOW
+            spread = math.sqrt(max(0.0, float((ordered * ordered).sum()) / SPIKE_WINDOW - mean * mean))
+            sigmas = SINGLE_SPIKE_SIGMA * self.factor("loss_spike")
+            self._limit = _quantile(ordered, 0.5) + sigmas * (spread + 1e-12)
+        last = int(whole.step[-1])
+        if latch.up and last - self._quiet_since > 10 * self.size:
+            return latch.over(last, f"no loss spike since step {self._quiet_since:,}")
+        return []
 
     def _level(self, block: StepBlock) -> list[Finding]:
         """Divergence by CUSUM over block means, a creeping rise, and a loss that has not left chance."""
@@ -252,22 +274,33 @@ class EvidenceWatch:
                 changes += latch.say(
                     WARNING, step, step - ZERO_FOR + 1, said, "something detached the loss from the model"
                 )
-            elif latch.up and self._zeros == 0:
-                changes += latch.over(int(block.step[-1]), "gradients are no longer zero")
         if self.on("grad_exploding"):
-            latch, usual = self._latch["grad_exploding"], float(np.median(self._norms)) if self._norms else math.inf
+            latch, usual = self._latch["grad_exploding"], self._usual_norm
             limit = EXPLODING * self.factor("grad_exploding") * usual
             run = self._run_of((norms > limit) | np.isinf(norms), self._huge)
             self._huge = int(run[-1])
             if run.max() >= EXPLODING_FOR:
                 step = int(block.step[int(np.argmax(run >= EXPLODING_FOR))])
-                said = f"gradient norms of {np.nanmax(norms):.3g} for {int(run.max())} steps, usual is {usual:.3g}"
+                norm = norms[int(np.argmax(run >= EXPLODING_FOR))]
+                said = f"the gradient norm is {norm:.3g}, the {EXPLODING_FOR}rd so large in a row; usual is {usual:.3g}"
                 changes += latch.say(WARNING, step, step - EXPLODING_FOR + 1, said, "lower the LR or clip gradients")
-            elif latch.up and self._huge == 0:
-                changes += latch.over(int(block.step[-1]), "gradient norms are usual again")
-            finite = norms[np.isfinite(norms) & (norms > 0)]
-            if len(finite) and not run.any():
-                self._norms.append(float(np.median(finite)))
+            self._calm &= not run.any()
+        return changes
+
+    def _learn_gradients(self, whole: StepBlock) -> list[Finding]:
+        """What is a usual norm from now on; and that it is one again."""
+        changes: list[Finding] = []
+        step = int(whole.step[-1])
+        if self._latch["grad_zero"].up and self._zeros == 0:
+            changes += self._latch["grad_zero"].over(step, "gradients are no longer zero")
+        if self._latch["grad_exploding"].up and self._huge == 0:
+            changes += self._latch["grad_exploding"].over(step, "gradient norms are usual again")
+        norms = whole.grad_norm
+        finite = norms[np.isfinite(norms) & (norms > 0)] if self._calm else norms[:0]
+        if len(finite):
+            self._norms.append(_quantile(np.sort(finite.astype(np.float64)), 0.5))
+            self._usual_norm = float(np.median(self._norms))
+        self._calm = True
         return changes
 
     @staticmethod

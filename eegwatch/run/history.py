@@ -150,7 +150,10 @@ class Reader:
 
 
 def items(records: Iterable[RunRecord]) -> Iterator[Item]:
-    """Records regrouped for vectorised work: the steps of one attempt become one block, ahead of its other records."""
+    """Records regrouped for vectorised work: steps become one block, ahead of the records among them.
+
+    But not past an evaluation, which is judged by the steps before it, nor past a new attempt.
+    """
     steps: list[Step] = []
     others: list[Item] = []
 
@@ -162,7 +165,7 @@ def items(records: Iterable[RunRecord]) -> Iterator[Item]:
     for record in records:
         if type(record) is Step:
             steps.append(record)
-        elif isinstance(record, Run):
+        elif isinstance(record, Run | Eval):
             yield from flush()
             steps, others = [], []
             yield record

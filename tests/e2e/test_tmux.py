@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,8 +13,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from tests.conftest import LogWriter
 from tests.e2e.processes import Daemon
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
@@ -114,6 +118,55 @@ def test_watch_stop_resume_restart_from_the_keyboard(
     terminal.wait("no daemon is alive", "eegpt-daemon start")
     terminal.press("q")
     terminal.wait("exit code 0", patience=10)
+
+
+def curves(screen: str) -> list[str]:
+    """The lines of a screen that hold dots of a chart."""
+    return [line.rstrip() for line in screen.splitlines() if any("\u2800" < letter <= "\u28ff" for letter in line)]
+
+
+def test_a_recorded_run_replayed_at_speed_through_a_storm_of_resizes(
+    daemon: Daemon, terminal: Terminal, config_file: ConfigFile, tmp_path: Path
+) -> None:
+    daemon.cli("start", "--config", str(config_file(max_epochs=200)))
+    daemon.wait(lambda: daemon.records("end"))
+    recorded = daemon.run
+    last = daemon.records("step")[-1]["step"]
+    daemon.cli("stop")
+
+    logs = tmp_path / "replayed"
+    target = logs / recorded.name
+    replay = [sys.executable, "-m", "tests.e2e.replay", str(recorded), str(target), "--rate", "400"]
+    with subprocess.Popen(replay, stdout=subprocess.PIPE) as process:
+        while not (target / "run.jsonl").exists():
+            time.sleep(0.02)
+        terminal.open(eegwatch(logs), 80, 24)
+        sizes = [(60, 15), (200, 60), (80, 24), (120, 40), (30, 8), (160, 48)]
+        for count in itertools.count():
+            width, height = sizes[count % len(sizes)]
+            terminal.tmux("resize-window", "-t", "t", "-x", str(width), "-y", str(height))
+            time.sleep(0.03)
+            if process.poll() is not None:
+                break
+    assert process.returncode == 0 and count > 20
+    terminal.tmux("resize-window", "-t", "t", "-x", "120", "-y", "40")
+    terminal.wait(f"step {last:,} / {last:,}", "completed")
+    time.sleep(0.5)
+    once = [sys.executable, "-m", "eegwatch.cli", str(logs), "--once", "--size", "120x40"]
+    fresh = subprocess.run(once, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert len(curves(fresh)) > 12
+    assert curves(terminal.text()) == curves(fresh)  # not one cell is left over from another size
+
+
+def test_without_colour_what_matters_is_in_the_words(log_writer: LogWriter, terminal: Terminal) -> None:
+    log_writer.run()
+    log_writer.steps(np.full(150, 1.2e-4), positions=np.zeros(150))
+    terminal.open(f"env NO_COLOR=1 {eegwatch(log_writer.folder.parent)}", 80, 24)
+    terminal.wait("✖ LR FROZEN at 1.20e-04", "✖ LR moves", patience=20)
+    coloured = terminal.tmux("capture-pane", "-p", "-e", "-t", "t")
+    shades = {tuple(rgb) for rgb in re.findall(r"[34]8;2;(\d+);(\d+);(\d+)", coloured)}
+    assert all(red == green == blue for red, green, blue in shades)
+    assert not re.search(r"\x1b\[(?:\d+;)*(?:3[1-6]|9[1-6])m", coloured)
 
 
 def test_it_works_in_256_colours_without_a_run(terminal: Terminal, tmp_path: Path) -> None:

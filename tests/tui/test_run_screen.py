@@ -95,6 +95,23 @@ async def test_a_growing_log_is_followed(writer: LogWriter) -> None:
         await until(pilot, lambda: "LR FROZEN at 2.00e-03" in pilot.text(), 5)
 
 
+async def test_where_the_file_system_tells_nothing_it_is_followed_by_polling(
+    writer: LogWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from watchdog.observers import Observer
+
+    def no_inotify(self: Any) -> None:
+        raise OSError(24, "inotify instance limit reached")
+
+    monkeypatch.setattr(Observer, "start", no_inotify)
+    writer.run()
+    writer.healthy(1, 50)
+    async with screen(writer.folder.parent, None) as pilot:
+        assert pilot.app._waker._observer is None
+        writer.healthy(51, 120)
+        await until(pilot, lambda: "step 120 / 2,000" in pilot.text(), 5)
+
+
 async def test_the_bell_rings_once_when_a_fault_is_proved(writer: LogWriter) -> None:
     writer.run()
     writer.healthy(1, 50)

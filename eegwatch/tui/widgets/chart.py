@@ -161,7 +161,7 @@ class Chart(Widget):
     def _draw(self) -> None:
         width, height = self.content_size
         if width < GUTTER + 4 or height < 3:
-            fresh = [Strip.blank(max(width, 0)) for _ in range(height)]
+            fresh = [Strip.blank(max(width, 0), self.rich_style) for _ in range(height)]
         else:
             ground = self.rich_style
             fresh = [strip.apply_style(ground) for strip in self._plot(width, height)]
@@ -240,7 +240,7 @@ class Chart(Widget):
         self._grabbed = self._pulled = None
 
     def render_line(self, y: int) -> Strip:
-        return self._strips[y] if y < len(self._strips) else Strip.blank(self.size.width)
+        return self._strips[y] if y < len(self._strips) else Strip.blank(self.size.width, self.rich_style)
 
     # ---- composition ----
 

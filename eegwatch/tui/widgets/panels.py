@@ -90,13 +90,30 @@ class Ticks(Lines):
         self.put([line])
 
 
-class Figures(Lines):
+class Panel(Lines):
+    """Lines that fill the width at hand: made anew when that changes, by a scrollbar for instance."""
+
+    session: Session | None = None
+
+    def show(self, session: Session) -> None:
+        self.session = session
+        self.put(self.lines_of(session))
+
+    def on_resize(self) -> None:
+        if self.session is not None:
+            self.show(self.session)
+
+    def lines_of(self, session: Session) -> list[Text]:
+        raise NotImplementedError
+
+
+class Figures(Panel):
     """Expected against observed."""
 
     DEFAULT_CSS = "Figures { height: auto; border: round $panel; border-title-color: $text; padding: 0 1; }"
     BORDER_TITLE = "expected / observed"
 
-    def show(self, session: Session) -> None:
+    def lines_of(self, session: Session) -> list[Text]:
         rows = table(session.history, session.diagnosis)
         widths = [max(len(getattr(row, name)) for row in rows) for name in ("metric", "expected", "observed")]
         room = max(0, self.content_size.width - sum(widths) - 4)
@@ -105,20 +122,19 @@ class Figures(Lines):
             head = f"{row.metric:<{widths[0] + room // 2}} {row.expected:>{widths[1]}}"
             line = Text(f"{head} {row.observed:>{widths[2] + room - room // 2}} ", no_wrap=True)
             lines.append(line.append(row.mark, MARK_STYLE[row.mark]))
-        self.put(lines)
+        return lines
 
 
-class System(Lines):
+class System(Panel):
     """Load of the trainer's machine: the newest figure, and the course of the last minutes as a sparkline."""
 
     DEFAULT_CSS = "System { height: auto; border: round $panel; border-title-color: $text; padding: 0 1; }"
     BORDER_TITLE = "system"
 
-    def show(self, session: Session) -> None:
+    def lines_of(self, session: Session) -> list[Text]:
         records = session.history.system
         if not records:
-            self.put([Text("no figures yet")])
-            return
+            return [Text("no figures yet")]
         newest = records[-1]
         figures: list[tuple[str, Sequence[float | None], Callable[[float], str]]] = [
             ("cpu", [r.cpu_percent for r in records], percent),
@@ -136,7 +152,7 @@ class System(Lines):
                 head = f"{name} {say(known[-1])}  ".ljust(16)
                 room = max(0, self.content_size.width - len(head))
                 lines.append(Text.assemble(head, (sparkline(known, room), "cyan"), no_wrap=True))
-        self.put(lines)
+        return lines
 
 
 BLOCKS = "▁▂▃▄▅▆▇█"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from eegwatch.diagnosis.engine import Diagnosis
 from eegwatch.diagnosis.findings import INFO, RESOLVED, WARNING, Finding
@@ -88,15 +91,50 @@ def plain_run() -> Diagnosis:
 
 @pytest.mark.parametrize("size", [1, 3, 50])
 def test_gradients_of_exactly_zero_are_said_at_the_fifth_and_resolve(size: int) -> None:
-    diagnosis, norms, changes = plain_run(), np.ones(50), []
+    diagnosis, norms, changes = plain_run(), np.ones(200), []
     norms[20:30] = 0
-    for i in range(0, 50, size):
+    for i in range(0, 200, size):
         changes += diagnosis.feed(block(1 + i, len(norms[i : i + size]), grad_norm=norms[i : i + size]))
-    if size == 50:
-        assert changes[0].step == 25 and changes[0].since_step == 21
-    else:
-        assert [(f.rule, f.severity) for f in changes] == [("grad_zero", WARNING), ("grad_zero", RESOLVED)]
-        assert changes[0].step == 25 and changes[0].since_step == 21
+        if i + size in (25, 26, 27):
+            assert changes, "said before its block is over"
+    assert [(f.rule, f.severity) for f in changes] == [("grad_zero", WARNING), ("grad_zero", RESOLVED)]
+    assert changes[0].step == 25 and changes[0].since_step == 21
+
+
+@given(
+    seed=st.integers(0, 50),
+    spikes=st.lists(st.tuples(st.integers(1, 3000), st.sampled_from([3.0, 50.0, math.nan, math.inf])), max_size=12),
+    rise=st.floats(0.5, 3.0),
+    zero=st.integers(1, 3000),
+    huge=st.integers(1, 3000),
+    cuts=st.lists(st.integers(1, 2999), min_size=1, max_size=40),
+)
+def test_findings_are_the_same_read_at_once_and_as_the_log_grows(
+    seed: int, spikes: list[tuple[int, float]], rise: float, zero: int, huge: int, cuts: list[int]
+) -> None:
+    rng, n = np.random.default_rng(seed), np.arange(1, 3001)
+    losses = 0.3 + 0.4 * np.exp(-n / 300) + rng.normal(0, 0.05, 3000)
+    losses[2000:] *= rise
+    for step, loss in spikes:
+        losses[step - 1] = loss
+    norms = rng.lognormal(0, 0.3, 3000)
+    norms[zero - 1 : zero + 7] = 0
+    norms[huge - 1 : huge + 4] = 1e5
+    evals = {step: Eval(step=step, split="val", auroc=0.7, loss=0.5 + step / 5000) for step in range(250, 3001, 250)}
+
+    def told(boundaries: set[int]) -> list[Finding]:
+        diagnosis, changes, first = plain_run(), [], 1
+        for last in sorted(boundaries | evals.keys()):
+            part = slice(first - 1, last)
+            changes += diagnosis.feed(block(first, last - first + 1, loss=losses[part], grad_norm=norms[part]))
+            changes += diagnosis.feed(evals[last]) if last in evals else []
+            first = last + 1
+        return changes
+
+    def by_rule(changes: list[Finding]) -> list[Finding]:
+        return sorted(changes, key=lambda f: f.rule)
+
+    assert by_rule(told(set(cuts))) == by_rule(told(set()))
 
 
 def test_exploding_gradients_are_said_when_they_last_and_not_for_one_step() -> None:

@@ -41,10 +41,10 @@ def test_a_new_attempt_supersedes_later_steps_but_forgets_nothing() -> None:
     assert [a.attempt for a in history.attempts] == [1, 2]
 
 
-def test_other_records_between_steps_do_not_break_a_block_apart() -> None:
+def test_only_an_evaluation_between_steps_breaks_a_block_apart() -> None:
     records = [Run(), *steps(1, 3), Checkpoint(step=3), *steps(4, 6), Eval(step=6), *steps(7, 9)]
     blocks = [item for item in items(records) if isinstance(item, StepBlock)]
-    assert [len(block) for block in blocks] == [9]
+    assert [len(block) for block in blocks] == [6, 3]
 
 
 def test_progress_is_over_when_done_or_when_steps_begin() -> None:
