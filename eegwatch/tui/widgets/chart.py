@@ -122,8 +122,10 @@ class Chart(Widget):
     Chart .chart--first { color: #009e73; }
     Chart .chart--second { color: #d55e00; }
     Chart .chart--third { color: #cc79a7; }
-    Chart .chart--axis { color: $text-muted; }
-    Chart .chart--phase { color: $text-muted; text-style: italic; }
+    Chart .chart--axis { color: #a0a0a0; }
+    Chart .chart--phase { color: #a0a0a0; text-style: italic; }
+    Chart:light .chart--axis { color: #606060; }
+    Chart:light .chart--phase { color: #606060; text-style: italic; }
     Chart:light .chart--observed { color: #0060a0; }
     Chart:light .chart--expected { color: #a06000; }
     Chart:light .chart--band { color: #9cc4e4; }
