@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # the other screens' widgets are a fifth of the start: they a
     from eegwatch.tui.screens.dialogs import ResumeChoice
     from eegwatch.tui.screens.runs import RunChoice
 
-TICK_S = 0.1  # ten frames a second: a record is on the screen within 150 ms
+TICK_S = 0.08  # a record is on the screen within 150 ms (p99, tests/bench/live.py)
 LOAD_BUDGET_S, LOAD_PAUSE_S = 0.05, 0.001  # a long log is read in slices, keys answered between them
 LOAD_REDRAW_S = 0.5
 SETTLE_S = 0.5

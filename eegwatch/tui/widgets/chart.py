@@ -165,8 +165,7 @@ class Chart(Widget):
         if width < GUTTER + 4 or height < 3:
             fresh = [Strip.blank(max(width, 0), self.rich_style) for _ in range(height)]
         else:
-            ground = self.rich_style
-            fresh = [strip.apply_style(ground) for strip in self._plot(width, height)]
+            fresh = self._plot(width, height)
         old, self._strips = self._strips, fresh
         if len(old) != len(fresh):
             self.refresh()
@@ -254,13 +253,13 @@ class Chart(Widget):
         reduced = [reduce(s.x, s.y, *span, columns) for s in p.series]
         axis = limits(p, reduced)
         if axis is None or plot_height < 2:
-            blank = [Strip([Segment(" " * width)]) for _ in range(height)]
+            blank = [Strip([Segment(" " * width, axis_style)]) for _ in range(height)]
             blank[height // 2] = Strip([Segment(p.empty.center(width)[:width], axis_style)])
             return blank
         canvas = Canvas(plot_width, plot_height)
         self._paint(canvas, axis, reduced)
         labels = self._labels(axis, plot_height)
-        styles = [self._style(name) for name in STYLES]
+        styles, ground = [self._style(name) for name in STYLES], self._style("ground")
         strips = []
         for row, (text, colours) in enumerate(canvas.rows()):
             label, line = labels.get(row, ""), "┤" if row in labels else "│"
@@ -268,7 +267,7 @@ class Chart(Widget):
             cuts = np.flatnonzero(np.diff(colours)) + 1
             for a, b in zip([0, *cuts], [*cuts, len(colours)], strict=True):
                 index = int(colours[a])
-                segments.append(Segment(text[a:b], None if index == BLANK else styles[index]))
+                segments.append(Segment(text[a:b], ground if index == BLANK else styles[index]))
             strips.append(Strip(segments, width))
         if p.bands:
             strips.append(
@@ -279,8 +278,10 @@ class Chart(Widget):
         return strips
 
     def _style(self, name: str) -> Style:
+        """On the chart's own ground, which a strip would lack."""
         if name not in self._styles:
-            self._styles[name] = self.get_component_rich_style(f"chart--{name}", partial=True)
+            style = self.get_component_rich_style(f"chart--{name}", partial=True) if name != "ground" else Style()
+            self._styles[name] = self.rich_style + style
         return self._styles[name]
 
     def _paint(self, canvas: Canvas, axis: Axis, reduced: list[Columns]) -> None:
