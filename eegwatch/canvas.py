@@ -15,7 +15,7 @@ from eegwatch.wording import short_rate
 Floats = NDArray[np.float64]
 BLANK = -1
 GAP_COLUMNS, GAP_TIMES = 3, 4  # so many empty dot columns, and so many times the usual distance, are a gap
-BRAILLE = np.array([chr(0x2800 + bits) for bits in range(256)])
+FIRST_BRAILLE = 0x2800
 # (row in the cell, column in the cell) -> dot bit, Unicode's numbering
 _DOTS = {
     (0, 0): 0x01, (1, 0): 0x02, (2, 0): 0x04, (3, 0): 0x40,
@@ -199,17 +199,25 @@ class Canvas:
             if 0 <= column // 2 < self.width and not cells[row, column // 2]:
                 self.marks.setdefault((row, column // 2), ("┊", colour))
 
-    def rows(self) -> list[tuple[str, NDArray[np.int16]]]:
-        """Each cell row as text and colours."""
+    def rows(self) -> list[list[tuple[str, int]]]:
+        """Each cell row as runs of one colour."""
         cells = self.dots.reshape(self.height, 4, self.width, 2)
-        bits = np.zeros((self.height, self.width), np.uint8)
+        bits = np.zeros((self.height, self.width), np.uint16)
         for (row, column), bit in _DOTS.items():
-            bits |= cells[:, row, :, column].astype(np.uint8) * bit
+            bits |= cells[:, row, :, column].astype(np.uint16) * bit
         colour = np.where(bits > 0, self.colour, BLANK).astype(np.int16)
-        glyphs = np.where(bits > 0, BRAILLE[bits], " ")
+        codes = np.where(bits > 0, FIRST_BRAILLE + bits, ord(" ")).astype("<u2")
         for (row, column), (glyph, index) in self.marks.items():
-            glyphs[row, column], colour[row, column] = glyph, index
-        return [("".join(glyphs[row]), colour[row]) for row in range(self.height)]
+            codes[row, column], colour[row, column] = ord(glyph), index
+        text = codes.tobytes().decode("utf-16-le")
+        begins = np.ones(colour.shape, bool)
+        begins[:, 1:] = colour[:, 1:] != colour[:, :-1]
+        starts = np.flatnonzero(begins)
+        rows: list[list[tuple[str, int]]] = [[] for _ in range(self.height)]
+        colours = colour.ravel()[starts].tolist()
+        for a, b, index in zip(starts.tolist(), [*starts[1:].tolist(), len(text)], colours, strict=True):
+            rows[a // self.width].append((text[a:b], index))
+        return rows
 
 
 def ticks(axis: Axis, most: int) -> list[float]:
@@ -251,6 +259,6 @@ def sketch(x: NDArray[np.generic], y: NDArray[np.generic], width: int, height: i
         row = round((1 - float(axis.unit(np.array([value]))[0])) * (height - 1))
         labels.setdefault(row, short_rate(value))
     return [
-        f"{labels.get(row, ''):>8} {'┤' if row in labels else '│'}{text}".rstrip()
-        for row, (text, _) in enumerate(canvas.rows())
+        f"{labels.get(row, ''):>8} {'┤' if row in labels else '│'}{''.join(text for text, _ in runs)}".rstrip()
+        for row, runs in enumerate(canvas.rows())
     ]

@@ -261,13 +261,10 @@ class Chart(Widget):
         labels = self._labels(axis, plot_height)
         styles, ground = [self._style(name) for name in STYLES], self._style("ground")
         strips = []
-        for row, (text, colours) in enumerate(canvas.rows()):
+        for row, runs in enumerate(canvas.rows()):
             label, line = labels.get(row, ""), "┤" if row in labels else "│"
             segments = [Segment(f"{label:>{GUTTER - 2}} {line}"[:GUTTER], axis_style)]
-            cuts = np.flatnonzero(np.diff(colours)) + 1
-            for a, b in zip([0, *cuts], [*cuts, len(colours)], strict=True):
-                index = int(colours[a])
-                segments.append(Segment(text[a:b], ground if index == BLANK else styles[index]))
+            segments += [Segment(text, ground if index == BLANK else styles[index]) for text, index in runs]
             strips.append(Strip(segments, width))
         if p.bands:
             strips.append(
