@@ -25,6 +25,8 @@ from eegwatch.run.history import StepBlock
 from eegwatch.run.records import Eval, Run, number
 from eegwatch.wording import duration
 
+NONE_TRUE = np.empty(0, np.int64)
+
 Settings = Mapping[str, Any]  # rule -> False (silenced) or a factor on its threshold (2.0: half as sensitive)
 
 CHANCE = math.log(2)  # cross-entropy (nats) of a model that knows nothing of two balanced classes
@@ -255,8 +257,11 @@ class EvidenceWatch:
         if done < min(2000, (total or 20_000) // 4) or self._seen < 10:
             return []
         recent = list(self._means)[-10:]
-        error = 2.6 * float(bulk.std()) / math.sqrt(len(bulk) * len(recent)) * self.factor("loss_plateau")
-        stuck = abs(_mean(recent) - CHANCE) < max(error, 0.002)
+        off = abs(_mean(recent) - CHANCE)
+        allowed = 2.6 / math.sqrt(len(bulk) * len(recent)) * self.factor("loss_plateau")
+        # half the range is the most that a standard deviation can be: mostly that is enough to know
+        stuck = off < max(allowed * float(bulk.max() - bulk.min()) / 2, 0.002)
+        stuck = stuck and off < max(allowed * float(bulk.std()), 0.002)
         if stuck:
             said = f"the mean loss is {_mean(recent):.3f}, chance for two classes is {CHANCE:.3f}"
             return latch.say(WARNING, step, max(1, step - 10 * self.size), f"not learning: {said}")
@@ -267,8 +272,8 @@ class EvidenceWatch:
         if self.on("grad_zero"):
             latch = self._latch["grad_zero"]
             run = self._run_of(norms == 0, self._zeros)
-            self._zeros = int(run[-1])
-            if run.max() >= ZERO_FOR * self.factor("grad_zero"):
+            self._zeros = int(run[-1]) if len(run) else 0
+            if len(run) and run.max() >= ZERO_FOR * self.factor("grad_zero"):
                 step = int(block.step[int(np.argmax(run >= ZERO_FOR))])
                 said = f"the gradient norm is exactly zero since step {step - ZERO_FOR + 1:,}"
                 changes += latch.say(
@@ -278,13 +283,13 @@ class EvidenceWatch:
             latch, usual = self._latch["grad_exploding"], self._usual_norm
             limit = EXPLODING * self.factor("grad_exploding") * usual
             run = self._run_of((norms > limit) | np.isinf(norms), self._huge)
-            self._huge = int(run[-1])
-            if run.max() >= EXPLODING_FOR:
+            self._huge = int(run[-1]) if len(run) else 0
+            if len(run) and run.max() >= EXPLODING_FOR:
                 step = int(block.step[int(np.argmax(run >= EXPLODING_FOR))])
                 norm = norms[int(np.argmax(run >= EXPLODING_FOR))]
                 said = f"the gradient norm is {norm:.3g}, the {EXPLODING_FOR}rd so large in a row; usual is {usual:.3g}"
                 changes += latch.say(WARNING, step, step - EXPLODING_FOR + 1, said, "lower the LR or clip gradients")
-            self._calm &= not run.any()
+            self._calm &= not len(run)
         return changes
 
     def _learn_gradients(self, whole: StepBlock) -> list[Finding]:
@@ -299,13 +304,15 @@ class EvidenceWatch:
         finite = norms[np.isfinite(norms) & (norms > 0)] if self._calm else norms[:0]
         if len(finite):
             self._norms.append(_quantile(np.sort(finite.astype(np.float64)), 0.5))
-            self._usual_norm = float(np.median(self._norms))
+            self._usual_norm = _quantile(np.sort(np.array(self._norms)), 0.5)
         self._calm = True
         return changes
 
     @staticmethod
     def _run_of(true: NDArray[np.bool_], before: int) -> NDArray[np.int64]:
-        """Length of the current run of True at each place, continuing a run of `before`."""
+        """Length of the current run of True at each place, continuing a run of `before`; empty if none is True."""
+        if not true.any():
+            return NONE_TRUE
         index = np.arange(1, len(true) + 1)
         last_false = np.maximum.accumulate(np.where(true, -before, index))
         length: NDArray[np.int64] = index - last_false
