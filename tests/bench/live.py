@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        run = make_log(Path(scratch), given.records)
+        run = make_log(Path(scratch), given.records, 2 * given.records)
         record, keys = waits(run, given.records + 1, given.pace, given.seconds)
         for what, ms in (
             (f"a record, {given.pace:g} a second, on the screen after", record),
