@@ -68,6 +68,7 @@ def config_file(tiny_corpus: Path, feature_cache: Path, tmp_path: Path) -> Calla
                 "val_fraction": 0.25,
                 **(data or {}),
             },
+            "supervision": {"restarts": {"max": 0}},  # dead stays dead, where a test does not say otherwise
             "model": {"backbone": {"preset": "small"}, "probe": {"type": "linear", "dropout": 0.1}},
             "training": {
                 "max_epochs": 4,

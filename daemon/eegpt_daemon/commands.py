@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from eegpt_daemon.watched_run import BadCheckpoint, WatchedRun
+from eegpt_daemon.watched_run import BadCheckpoint, WatchedRun, numbers
 from eegwatch.run import config as configuration
 from eegwatch.run.config import Config, ConfigError
 from eegwatch.run.control import Command, Unreadable, parse_line, unsafe_control
-from eegwatch.run.folder import CONFIG
-from eegwatch.run.log import Tail
+from eegwatch.run.folder import CONFIG, RUN_LOG
+from eegwatch.run.log import Tail, read_all, run_decoder
+from eegwatch.run.records import Checkpoint, Run, Step
 from eegwatch.schedule import ScheduleError, resumed
 
 
@@ -88,6 +90,28 @@ def _resume_refusal(command: Command, run: WatchedRun) -> str | None:
     except ScheduleError as error:
         return str(error)
     return None
+
+
+def what_became_of(command: Command, run: WatchedRun | None) -> tuple[str, str, dict[str, Any] | None]:
+    """(status, reason, effect) of what an earlier daemon accepted and did not finish, by what it left in the files."""
+    step = run.step if run else 0
+    if command.command == "stop":
+        return "done", "the trainer ended with the daemon before", {"step": step}
+    records = read_all(run.folder / RUN_LOG, run_decoder()) if run else []
+    if command.command == "checkpoint":
+        saved = [r for r in records if isinstance(r, Checkpoint) and r.command == command.id]
+        if saved and run is not None:
+            try:
+                run.verify(saved[-1].path)
+            except BadCheckpoint as error:
+                return "failed", str(error), None
+            effect: dict[str, Any] = {"checkpoint": saved[-1].path, "step": saved[-1].step}
+            return "done", "written before the daemon died", effect
+    begun = [i for i, r in enumerate(records) if isinstance(r, Run) and r.command == command.id]
+    steps = [r for r in records[begun[-1] :] if isinstance(r, Step)] if begun else []
+    if run is not None and steps:
+        return "done", "finished before the daemon died", numbers(steps[0]) | {"run_id": run.run_id}
+    return "failed", f"the daemon died while carrying it out; the run stands at step {step:,}", None
 
 
 def config_for(command: Command, run: WatchedRun) -> Config:

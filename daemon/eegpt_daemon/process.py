@@ -22,9 +22,13 @@ from eegwatch.run.config import Distributed
 from eegwatch.run.control import daemon_pid, lock_holder
 from eegwatch.run.folder import CONFIG, TRAINER_LOG, newest_run
 
-STOP_GRACE_S = 30.0  # for the step, an evaluation and a checkpoint; then SIGTERM, which asks the same
 RENDEZVOUS = "attempt.json"
-TERM_GRACE_S = 15.0  # then SIGKILL: the last checkpoint is what is left
+# A stop that hangs: seconds after the order, and the signal. The first SIGTERM asks for what the order asked, the
+# second to leave at once without a checkpoint; after SIGKILL the last checkpoint is what is left.
+Escalation = tuple[tuple[float, signal.Signals], ...]
+CALM: Escalation = ((30.0, signal.SIGTERM), (45.0, signal.SIGTERM), (52.0, signal.SIGKILL))
+HURRY: Escalation = ((12.0, signal.SIGTERM), (18.0, signal.SIGTERM), (24.0, signal.SIGKILL))  # 30 s to live, by custom
+HUNG: Escalation = ((5.0, signal.SIGTERM), (11.0, signal.SIGTERM), (13.0, signal.SIGKILL))
 
 
 def launcher(distributed: Distributed, rendezvous: str, node_rank: int = 0) -> list[str]:
@@ -79,7 +83,7 @@ class TrainerProcess:
         self.phase = Phase(state="starting", progress=0)
         self.stopping: str | None = None
         self._stop_asked: float | None = None
-        self._signals: list[signal.Signals] = []
+        self._escalation: list[tuple[float, signal.Signals]] = []
         self._left_alone: float | None = None
         self._pipe = Path(tempfile.mkdtemp(prefix="eegpt-daemon-")) / "status"
         os.mkfifo(self._pipe, 0o600)
@@ -129,22 +133,34 @@ class TrainerProcess:
             return False
         return True
 
-    def stop(self, reason: str) -> None:
-        """Ask for a checkpoint at the next step boundary and an `end` record with this reason."""
+    def stop(self, reason: str, escalation: Escalation = CALM) -> None:
+        """Ask for a checkpoint at the next step boundary and an `end` record with this reason; later, insist."""
         if self.stopping is None:
             self.stopping = reason
             self._stop_asked = time.monotonic()
+            self._escalation = list(escalation)
             self.order(Order(order="stop", reason=reason))
+        elif self._stop_asked is not None and self._escalation:  # asked again, by somebody with less time
+            waited = time.monotonic() - self._stop_asked
+            sooner = [(waited + after, what) for after, what in escalation][-len(self._escalation) :]
+            self._escalation = [min(pair) for pair in zip(self._escalation, sooner, strict=True)]
+
+    def dump_stack(self) -> None:
+        """Have the leading process write the stack of each of its threads to trainer.log (faulthandler, SIGUSR1)."""
+        leader = lock_holder(self.folder / RUN_LOCK)
+        if leader is not None and leader != os.getpid():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(leader, signal.SIGUSR1)  # by the kernel's word it holds this run's lock now
 
     def escalate(self) -> signal.Signals | None:
-        """If a stop hangs, send the next signal and return it: SIGTERM after 30 s, SIGKILL 15 s later."""
+        """If a stop hangs, send the next signal that is due and return it."""
         if self._stop_asked is None or self._process.poll() is not None:
             return None
         waited = time.monotonic() - self._stop_asked
-        due = [(STOP_GRACE_S, signal.SIGTERM), (STOP_GRACE_S + TERM_GRACE_S, signal.SIGKILL)]
-        for after, what in due:
-            if waited > after and what not in self._signals:
-                self._signals.append(what)
+        if self._escalation:
+            after, what = self._escalation[0]
+            if waited > after:
+                self._escalation.pop(0)
                 workers = psutil.Process(self.pid).children(recursive=True) if what == signal.SIGKILL else []
                 self._process.send_signal(what)  # our own unreaped child: its pid cannot have been reused
                 for worker in workers:  # readers, or the processes of torch's launcher, which would outlive it
@@ -192,13 +208,3 @@ class TrainerProcess:
         except OSError:
             return ""
         return " | ".join(line.strip() for line in text.splitlines()[-lines:] if line.strip())
-
-
-def how_it_ended(code: int) -> str:
-    """An exit code in words."""
-    if code < 0:
-        name = signal.Signals(-code).name
-        hint = " (the kernel's out-of-memory killer sends it too)" if name == "SIGKILL" else ""
-        return f"killed by {name}{hint}"
-    meaning = {75: "try again", 78: "wrong configuration"}.get(code)
-    return f"exit code {code}" + (f" ({meaning})" if meaning else "")

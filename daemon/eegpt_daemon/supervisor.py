@@ -7,7 +7,6 @@ A command is answered accepted and then done or failed, or rejected, or expired;
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -16,24 +15,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eegpt_daemon.commands import ControlReader, config_for, refusal
-from eegpt_daemon.process import TrainerProcess, how_it_ended
+from eegpt_daemon import crash
+from eegpt_daemon.commands import ControlReader, config_for, refusal, what_became_of
+from eegpt_daemon.daemon_log import DaemonLog
+from eegpt_daemon.process import HUNG, HURRY, TrainerProcess
+from eegpt_daemon.restarts import HangWatch, Restarts, Revival, cause_of, oom_kills
 from eegpt_daemon.trainer.attempt import ORPHAN_PATIENCE_S, RUN_LOCK, Attempt, Order
 from eegpt_daemon.watched_run import BadCheckpoint, WatchedRun, numbers
 from eegwatch.run import config as configuration
 from eegwatch.run.config import Config, ConfigError
 from eegwatch.run.control import (
     CONTROL,
-    DAEMON_LOG,
     HEARTBEAT_S,
     LOCK,
     Command,
     lock_holder,
     take_lock,
 )
-from eegwatch.run.folder import CONFIG, RUN_LOG, make_run_folder, newest_run
-from eegwatch.run.log import AppendLog, daemon_decoder, read_all, run_decoder
-from eegwatch.run.records import TERMINAL, Answer, DaemonState, End, Run, Step
+from eegwatch.run.folder import CONFIG, RUN_LOG, make_run_folder, newest_run, write_whole
+from eegwatch.run.log import AppendLog
+from eegwatch.run.records import TERMINAL, End
 
 TICK_S = 0.1
 DONE, FAILED, REJECTED, EXPIRED, ACCEPTED = "done", "failed", "rejected", "expired", "accepted"
@@ -66,9 +67,11 @@ class Supervisor:
         self.state = ""
         self.exiting: str | None = None
         self._alive = 0
-        self._beat_at = 0.0
-        self.answered = self._history()
-        self.log = AppendLog(logs / DAEMON_LOG)
+        self.restarts: Restarts | None = None  # of the current run
+        self.revival: Revival | None = None  # a start that is due by itself
+        self._hung: str | None = None
+        self._unaccepted: list[Command] = []  # a full disk has not let them be accepted yet
+        self.log = DaemonLog(logs, say)
         self.control = ControlReader(logs / CONTROL)
         self._enter("starting")
         newest = newest_run(logs)
@@ -79,13 +82,6 @@ class Supervisor:
         self._settle_the_past()
 
     # ---- recovery ----
-
-    def _history(self) -> dict[str, str]:
-        """The last status of every command ever answered here."""
-        path = self.logs / DAEMON_LOG
-        if not path.exists():
-            return {}
-        return {r.id: r.status for r in read_all(path, daemon_decoder()) if isinstance(r, Answer)}
 
     def _await_orphan(self, folder: Path) -> None:
         """A trainer whose daemon was killed hears so, checkpoints and leaves: its last words are worth the wait."""
@@ -108,33 +104,17 @@ class Supervisor:
         expired = 0
         for command in self._new_commands():
             command_id = str(command.id)
-            status = self.answered.get(command_id)
+            status = self.log.answered.get(command_id)
             if status in TERMINAL:
                 continue
             if status == ACCEPTED:
-                self._finish_accepted(command)
+                self._answer(command, *what_became_of(command, self.run_now))
             else:
                 expired += 1
                 reason = "it was there before this daemon started; send it again if it is still meant"
                 self._answer(command, EXPIRED, reason)
         if expired:
             self.say(f"{expired} command(s) from before this daemon expired")
-
-    def _finish_accepted(self, command: Command) -> None:
-        """Decide a command that an earlier daemon accepted and did not finish, by what it left."""
-        command_id = str(command.id)
-        if command.command == "stop":
-            self._answer(command, DONE, "the trainer ended with the daemon before", {"step": self._step()})
-            return
-        run = self.run_now
-        records = read_all(run.folder / RUN_LOG, run_decoder()) if run else []
-        begun = [i for i, r in enumerate(records) if isinstance(r, Run) and r.command == command_id]
-        steps = [r for r in records[begun[-1] :] if isinstance(r, Step)] if begun else []
-        if run is not None and steps:
-            effect = numbers(steps[0]) | {"run_id": run.run_id}
-            self._answer(command, DONE, "finished before the daemon died", effect)
-            return
-        self._answer(command, FAILED, f"the daemon died while carrying it out; the run stands at step {self._step():,}")
 
     # ---- life ----
 
@@ -152,6 +132,7 @@ class Supervisor:
             self._watch_trainer()
             self._read_commands()
             self._act()
+            self._revive()
             self._heartbeat()
             if self.exiting is not None and self.trainer is None and self.action is None:
                 self._enter("exited", self.exiting)
@@ -164,7 +145,7 @@ class Supervisor:
             return  # a closed terminal does not end a detached daemon
         self.exiting = f"{name} received"
         if self.trainer is not None:
-            self.trainer.stop("stopped")
+            self.trainer.stop("stopped", HURRY)
 
     def _enter(self, state: str, reason: str | None = None) -> None:
         if state == self.state and reason is None:
@@ -175,24 +156,21 @@ class Supervisor:
 
     def _write_state(self, state: str, reason: str | None) -> None:
         run = self.run_now
-        self.log.append(
-            DaemonState(
-                time=time.time(),
-                state=state,
-                pid=os.getpid(),
-                run_id=run.run_id if run else None,
-                step=self._step() if run else None,
-                reason=reason,
-                alive=self._alive,
-                progress=self.trainer.phase.progress if self.trainer else 0,
-            )
+        self.log.state(
+            state,
+            keep=reason is not None,
+            run_id=run.run_id if run else None,
+            step=self._step() if run else None,
+            reason=reason,
+            alive=self._alive,
+            progress=self.trainer.phase.progress if self.trainer else 0,
         )
-        self._beat_at = time.monotonic()
 
     def _heartbeat(self) -> None:
         self._alive += 1
-        if time.monotonic() - self._beat_at > HEARTBEAT_S:
-            self._write_state(self.state, self.trainer.phase.reason if self.trainer else None)
+        if time.monotonic() - self.log.wrote_at > HEARTBEAT_S:
+            reason = self._hung or (self.trainer.phase.reason if self.trainer else None)
+            self._write_state(self.state, reason or (self.revival.note if self.revival else None))
 
     def _step(self) -> int:
         return self.run_now.step if self.run_now else 0
@@ -202,13 +180,15 @@ class Supervisor:
     def _watch(self, folder: Path) -> None:
         if self.run_now is not None:
             self.run_now.close()
-        self.run_now = WatchedRun(folder)
+        self.run_now = WatchedRun(folder, say=self.say)
         self.run_now.catch_up()
 
     def _new_run(self, config: Config, parent: str | None, command: str | None, notes: list[str]) -> None:
         folder = make_run_folder(self.logs, config.experiment.name)
-        (folder / CONFIG).write_text(configuration.dump(config), encoding="utf-8")
-        (folder / CONFIG).chmod(0o600)
+        crash.point("run.after_folder")
+        write_whole(folder / CONFIG, configuration.dump(config).encode())
+        crash.point("run.after_config")
+        self.restarts = None
         AppendLog(folder / RUN_LOG).close()  # empty as yet: with it the folder is a run, and can be watched
         self._watch(folder)
         self._spawn(Attempt(attempt=1, parent=parent, command=command, notes=notes))
@@ -216,9 +196,14 @@ class Supervisor:
     def _spawn(self, attempt: Attempt) -> None:
         assert self.run_now is not None
         folder = self.run_now.folder
-        distributed = configuration.load(folder / CONFIG, expand=False).distributed
+        config = configuration.load(folder / CONFIG, expand=False)
         attempt.argv = sys.orig_argv
-        self.trainer = TrainerProcess(folder, attempt, distributed)
+        self.revival, self._hung = None, None
+        self.restarts = self.restarts or Restarts(config.supervision)
+        self.restarts.began(self.run_now.checkpoint_step(attempt.checkpoint))
+        self.hang, self._oom_kills = HangWatch(config.supervision), oom_kills()
+        self.trainer = TrainerProcess(folder, attempt, config.distributed)
+        crash.point("attempt.after_spawn")
         self._enter("preparing", f"attempt {attempt.attempt} of {self.run_now.run_id}, pid {self.trainer.pid}")
 
     def _watch_trainer(self) -> None:
@@ -236,19 +221,63 @@ class Supervisor:
         if (sent := trainer.escalate()) is not None:
             self._write_state(self.state, f"the trainer does not stop: {sent.name} sent to pid {trainer.pid}")
         if code is None:
+            self._look_for_a_hang(trainer)
             return
-        reason = how_it_ended(code)
+        words = trainer.last_words()
+        cause = f"hung: {self._hung}" if self._hung else cause_of(code, words, oom_kills() - self._oom_kills)
         if run.end is None:
-            words = trainer.last_words()
-            error = f"the trainer ended with {reason}" + (f": {words}" if words else "")
+            error = f"the trainer ended with {cause}" + (f": {words}" if words else "")
             run.append(End(time=time.time(), step=run.step, reason="failed", error=error))
             run.poll()
         trainer.close()
         self.trainer = None
-        assert run.end is not None
-        said = run.end.reason + (f": {run.end.error}" if run.end.error else f" at step {run.end.step:,}")
         if self.action is None or self.action.waits_for != "exit":
+            self._after_the_end(run, signal.SIGKILL if self._hung else code, cause)
+
+    def _look_for_a_hang(self, trainer: TrainerProcess) -> None:
+        """A trainer that lives and does nothing: its stack into trainer.log, then what `supervision.hung` says."""
+        hung = self.hang.look(trainer.phase.state, trainer.phase.progress)
+        if hung is None or self._hung is not None or trainer.stopping is not None:
+            return
+        trainer.dump_stack()
+        action = self.hang.settings.hung.action
+        self._write_state(self.state, f"hung: {hung}; its stack is in trainer.log ({action})")
+        self.say(f"hung: {hung} ({action})")
+        if action != "warn":
+            self._hung = hung
+            trainer.stop("stopped", HUNG)
+
+    def _after_the_end(self, run: WatchedRun, code: int, cause: str) -> None:
+        """Idle, or restarting by itself where the trainer died and `supervision.restarts` allows it."""
+        end = run.end
+        said = f"ended: {cause}" if end is None else end.reason + (f": {end.error}" if end.error else "")
+        if end is not None and not end.error:
+            said += f" at step {end.step:,}"
+        died = self._hung is not None or end is None or end.reason == "failed"
+        left = self._hung is not None and self.hang.settings.hung.action == "stop"
+        if not died or left or self.exiting is not None or self.restarts is None:
             self._enter("idle", said)
+            return
+        newest, _ = run.newest_good()
+        outcome = self.restarts.after(code, cause, run.checkpoint_step(newest))
+        if isinstance(outcome, str):
+            self._enter("idle", f"{said}; not restarted: {outcome}")
+            return
+        self.revival = outcome
+        self._enter("restarting", f"in {outcome.due - time.monotonic():.0f} s: {outcome.note}")
+
+    def _revive(self) -> None:
+        """Start a trainer again that died, once its pause is over; a command or the daemon's exit comes first."""
+        revival, run = self.revival, self.run_now
+        if revival is None or run is None or time.monotonic() < revival.due:
+            return
+        self.revival = None
+        if self.exiting is not None or self.action is not None or self.trainer is not None:
+            return
+        try:
+            self._go_on(run, None, None, [revival.note])
+        except (BadCheckpoint, ConfigError, OSError) as error:
+            self._enter("idle", f"not restarted: {error}")
 
     def _guard(self, rule: str, run: WatchedRun) -> None:
         """`guard.on_error`: what an unwatched run does about a fault (severity error)."""
@@ -274,31 +303,33 @@ class Supervisor:
         for line in found:
             if isinstance(line, Command):
                 commands.append(line)
-            elif line.id not in self.answered:
+            elif line.id not in self.log.answered:
                 self._record(line.id, line.command, REJECTED, line.reason)
         return commands
 
     def _read_commands(self) -> None:
-        for command in self._new_commands():
-            if str(command.id) in self.answered:
+        found, self._unaccepted = [*self._unaccepted, *self._new_commands()], []
+        for command in found:
+            if str(command.id) in self.log.answered:
                 continue  # each id is carried out at most once, and a second line with it gets no second answer
+            crash.point("command.after_read")
             if command.deadline is not None and command.deadline < time.time():
                 self._answer(command, EXPIRED, "it came too late: its time had run out before the daemon read it")
                 continue
-            reason = refusal(command, self.run_now, training=self.trainer is not None)
+            busy = self.trainer is not None or self.revival is not None
+            reason = refusal(command, self.run_now, training=busy)
             if reason is not None:
                 self._answer(command, REJECTED, reason)
                 continue
-            self._answer(command, ACCEPTED)
+            if not self._answer(command, ACCEPTED):
+                self._unaccepted.append(command)  # a full disk: what is not durably accepted is not begun
+                continue
+            crash.point("command.after_accept")
             if command.command == "stop":
-                self._cut_short(command)
+                self._give_up(f"cut short by stop {command.id}")  # it does not wait for their first step
                 self.queue.insert(0, command)
             else:
                 self.queue.append(command)
-
-    def _cut_short(self, stop: Command) -> None:
-        """A stop does not wait for the first step of a resume or restart that is on its way."""
-        self._give_up(f"cut short by stop {stop.id}")
 
     def _give_up(self, reason: str) -> None:
         """Fail everything that would go on training; stops are carried out."""
@@ -326,11 +357,12 @@ class Supervisor:
             if self.trainer is None or not self.trainer.order(Order(order="checkpoint", command=command.id)):
                 self._finish(FAILED, "the trainer ended before it could write one")
             return
-        self.action = Action(command, "exit")
+        self.action, self.revival = Action(command, "exit"), None
         if name == "stop" and command.exit:
             self.exiting = "stopped on request"
         if self.trainer is not None:
             self.trainer.stop("restarted" if name == "restart" else "stopped")
+        crash.point("command.after_act")
         if name in ("restart", "resume"):
             self._enter("restarting", f"{name} {command.id}")
 
@@ -386,67 +418,74 @@ class Supervisor:
         self._resume(action, run)
 
     def _resume(self, action: Action, run: WatchedRun) -> None:
-        command = action.command
         try:
-            name, problems = (command.checkpoint, []) if command.checkpoint else run.newest_good()
-            step = run.verify(name) if name else 0
-        except BadCheckpoint as error:
+            action.notes += self._go_on(run, action.command, action.command.checkpoint, [])
+        except (BadCheckpoint, ConfigError, OSError) as error:
             self._enter("idle", str(error))
             self._finish(FAILED, str(error))
             return
-        action.notes += problems
+        action.attempt = run.attempt + 1
+
+    def _go_on(self, run: WatchedRun, command: Command | None, name: str | None, notes: list[str]) -> list[str]:
+        """Begin the next attempt from a checkpoint (default: the newest good one); returns what was wrong with others.
+
+        `command`: the resume that asks for it; None for a trainer that died, which goes on along the same rates. Raises
+        BadCheckpoint, ConfigError, OSError.
+        """
+        name, problems = (name, []) if name else run.newest_good()
+        step = run.verify(name) if name else 0
         overrides = run.overrides_until(step)
-        change: dict[str, Any] = {"command": command.id, "from_step": step, "time": time.time()}
-        if command.lr is not None:
-            change |= {"lr": command.lr, "then": command.then, "force": command.force}
-            overrides = [*overrides, change]
-        elif overrides:
-            overrides = [*overrides, change]
+        if command is not None:
+            change: dict[str, Any] = {"command": command.id, "from_step": step, "time": time.time()}
+            if command.lr is not None:
+                change |= {"lr": command.lr, "then": command.then, "force": command.force}
+                overrides = [*overrides, change]
+            elif overrides:
+                overrides = [*overrides, change]
         config = configuration.load(run.folder / CONFIG, expand=False)
-        notes = [f"resumed from {name}" if name else "no checkpoint yet: begins at step 0", *problems]
+        notes = [*notes, f"resumed from {name}" if name else "no checkpoint yet: begins at step 0", *problems]
         if config.inject:
             notes.append(f"the injected fault ({config.inject}) is off from this attempt on")
             config.inject = None
-            (run.folder / CONFIG).write_text(configuration.dump(config), encoding="utf-8")
-        action.attempt = run.attempt + 1
+            write_whole(run.folder / CONFIG, configuration.dump(config).encode())
         self._spawn(
             Attempt(
-                attempt=action.attempt,
+                attempt=run.attempt + 1,
                 parent=run.run.parent if run.run else None,
                 checkpoint=name,
                 overrides=overrides,
-                command=command.id,
+                command=command.id if command else None,
                 notes=notes,
             )
         )
+        return problems
 
     def _finish(self, status: str, reason: str | None, effect: dict[str, Any] | None = None) -> None:
         assert self.action is not None
         command, self.action = self.action.command, None
+        crash.point("command.before_answer")
         self._answer(command, status, reason, effect)
+        crash.point("command.after_answer")
 
     def _answer(
         self, command: Command, status: str, reason: str | None = None, effect: dict[str, Any] | None = None
-    ) -> None:
-        self._record(str(command.id), command.command, status, reason, effect)
+    ) -> bool:
+        return self._record(str(command.id), command.command, status, reason, effect)
 
     def _record(
         self, command_id: str, name: str | None, status: str, reason: str | None, effect: dict[str, Any] | None = None
-    ) -> None:
-        self.answered[command_id] = status
+    ) -> bool:
+        """True once the answer is durable."""
         run = self.run_now
-        self.log.append(
-            Answer(
-                time=time.time(),
-                id=command_id,
-                command=name,
-                status=status,
-                reason=reason,
-                run_id=run.run_id if run else None,
-                attempt=run.attempt if run else None,
-                step=self._step() if run else None,
-                effect=effect,
-            )
+        written = self.log.answer(
+            command_id,
+            name,
+            status,
+            reason=reason,
+            run_id=run.run_id if run else None,
+            attempt=run.attempt if run else None,
+            step=self._step() if run else None,
+            effect=effect,
         )
-        self.log.sync()
         self.say(f"{name or 'line'} {command_id[:8]}: {status}" + (f": {reason}" if reason else ""))
+        return written

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eegpt_daemon.daemon_log import PatientLog
 from eegwatch.diagnosis.engine import Diagnosis
 from eegwatch.diagnosis.findings import ERROR, Finding
 from eegwatch.run.folder import CHECKPOINTS, RUN_LOG
 from eegwatch.run.history import Reader
-from eegwatch.run.log import AppendLog, Tail, run_decoder
+from eegwatch.run.log import Tail, run_decoder
 from eegwatch.run.records import Checkpoint, End, Run, Step, number
 from eegwatch.schedule import Schedule, declared_base, parse
 
@@ -26,6 +28,7 @@ class WatchedRun:
     """Follow `folder`/run.jsonl; detectors run on it as it grows, and write their findings into it."""
 
     folder: Path
+    say: Callable[[str], None]
     run: Run | None = None
     step: int = 0
     total: int | None = None
@@ -38,7 +41,7 @@ class WatchedRun:
         self._decoder = run_decoder()
         self._diagnosis = Diagnosis()
         self._reader = Reader()
-        self._log: AppendLog | None = None
+        self._log: PatientLog | None = None
         self._quiet = False
 
     @property
@@ -95,7 +98,11 @@ class WatchedRun:
 
     def append(self, record: Any) -> None:
         """Add a record of the supervisor's own to the run log (a finding, the `end` of a trainer that died)."""
-        self._log = self._log or AppendLog(self.folder / RUN_LOG)
+        try:
+            self._log = self._log or PatientLog(self.folder / RUN_LOG, self.say)
+        except OSError as error:  # the folder was deleted, or is read-only now
+            self.say(f"{self.folder / RUN_LOG} cannot be written: {error.strerror}")
+            return
         self._log.append(record)
 
     def close(self) -> None:
@@ -138,6 +145,10 @@ class WatchedRun:
         if known[-1].sha256 is not None and digest != known[-1].sha256:
             raise BadCheckpoint(f"{name} is damaged: its hash is not the logged one")
         return known[-1].step
+
+    def checkpoint_step(self, name: str | None) -> int | None:
+        """The step of a logged checkpoint."""
+        return next((c.step for c in reversed(self.checkpoints) if c.path == name), None)
 
     def overrides_until(self, step: int) -> list[dict[str, Any]]:
         """Manual changes that hold at a checkpoint of this step."""

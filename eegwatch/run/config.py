@@ -197,6 +197,35 @@ class Guard(Part):
     on_error: Literal["warn", "stop", "checkpoint"] = "warn"
 
 
+class Restarts(Part):
+    """How often a trainer that died is started again by itself; `max: 0` leaves it to you."""
+
+    max: int = 5
+    window_minutes: float = 60.0
+    backoff_seconds: float = 2.0  # before the first; twice as long before each further one
+
+
+class Hung(Part):
+    """What is done about a trainer that lives and does nothing. Its stack is written to trainer.log first."""
+
+    after_minutes: float | None = None  # without progress; null: five, or 100 times the longest step, if that is more
+    action: Literal["restart", "stop", "warn"] = "restart"
+
+
+class Supervision(Part):
+    restarts: Restarts = msgspec.field(default_factory=Restarts)
+    hung: Hung = msgspec.field(default_factory=Hung)
+
+
+class Notify(Part):
+    """Where findings, ends and deaths are told beside the screen; each once, `most_per_hour` in all."""
+
+    command: str | list[str] | None = None  # called with one JSON object on standard input
+    urls: list[str] = []  # apprise's: mailto://, slack://, ntfy://, …
+    severity: Literal["warning", "error"] = "warning"  # the least that a finding must have
+    most_per_hour: int = 20
+
+
 class Config(Part):
     experiment: Experiment = msgspec.field(default_factory=Experiment)
     data: Data = msgspec.field(default_factory=Data)
@@ -206,6 +235,8 @@ class Config(Part):
     target_metrics: TargetMetrics = msgspec.field(default_factory=TargetMetrics)
     expected: Expected = msgspec.field(default_factory=Expected)
     guard: Guard = msgspec.field(default_factory=Guard)
+    supervision: Supervision = msgspec.field(default_factory=Supervision)
+    notify: Notify = msgspec.field(default_factory=Notify)
     distributed: Distributed = msgspec.field(default_factory=Distributed)
     detectors: dict[str, bool | float] = {}  # rule -> false to silence it, or a factor on its threshold
     inject: Literal["scheduler_stepped_per_epoch"] | None = None
@@ -323,6 +354,12 @@ def expected_rates(config: Config) -> dict[str, float]:
     return {key: value for key, value in rates.items() if value is not None and key.endswith("_lr")}
 
 
+TRAINS_THE_SAME = (
+    "logging", "guard", "supervision", "notify", "detectors", "expected", "target_metrics", "inject", "experiment",
+    "distributed",
+)  # fmt: skip
+
+
 def training_hash(config: Config) -> str:
     """Hash of what training depends on: not of workers, paces, log intervals or the guard."""
     tree = msgspec.to_builtins(config)
@@ -331,7 +368,7 @@ def training_hash(config: Config) -> str:
     for name in ("checkpoint_minutes", "pace_steps_per_s"):
         del tree["training"][name]
     del tree["model"]["backbone"]["compile"]
-    for name in ("logging", "guard", "detectors", "expected", "target_metrics", "inject", "experiment", "distributed"):
+    for name in TRAINS_THE_SAME:
         del tree[name]
     tree["seed"] = config.experiment.seed
     return hashlib.sha256(msgspec.json.encode(tree, order="sorted")).hexdigest()[:16]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 RUN_LOG, CONFIG, TRAINER_LOG, CHECKPOINTS = "run.jsonl", "config.yaml", "trainer.log", "checkpoints"
@@ -34,24 +35,29 @@ def make_run_folder(logs: Path, name: str) -> Path:
     raise OSError(f"{logs}: a thousand runs named {run_id}")
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, reached: Callable[[str], None] = lambda _: None) -> None:
     """A file that survives a power cut, whole or as it was: aside, fsynced, renamed, the folder fsynced; mode 0600.
 
-    Raises OSError, and leaves nothing half-written under the name.
+    `reached` hears of each boundary that was passed. Raises OSError, and leaves nothing half-written under the name.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    aside.unlink(missing_ok=True)  # a process of this pid that was killed
+    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         view = memoryview(content)
         while view:
             view = view[os.write(fd, view) :]
+        reached("after_write")
         os.fsync(fd)
+        reached("after_fsync")
     finally:
         os.close(fd)
     os.replace(aside, path)
+    reached("after_rename")
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
+        reached("after_folder_fsync")
     finally:
         os.close(folder)
 

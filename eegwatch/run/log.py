@@ -24,9 +24,10 @@ class AppendLog:
     """
 
     def __init__(self, path: Path) -> None:
-        """Open `path` for appending. Raises OSError (directory missing, read-only, disk full)."""
+        """Open `path` for appending; never through a symbolic link. Raises OSError (missing, read-only, full)."""
         self.path = path
-        self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._torn = False
         size = os.fstat(self._fd).st_size
         if size and os.pread(self._fd, 1, size - 1) != b"\n":
             self.write(b"\n")
@@ -36,10 +37,15 @@ class AppendLog:
         self.write(encode(record))
 
     def write(self, line: bytes) -> None:
-        """Write `line` (newline included). A short write (full disk) is ended so that later lines stay whole."""
+        """Write `line` (newline included). What a full disk tore is ended first, so that later lines stay whole."""
+        if self._torn:
+            line = b"\n" + line
         written = os.write(self._fd, line)
+        self._torn = self._torn and not written
         if written != len(line):
+            self._torn = True
             os.write(self._fd, line[written:])
+            self._torn = False
 
     def sync(self) -> None:
         """Make everything written so far durable."""

@@ -35,6 +35,7 @@ LOAD_BUDGET_S, LOAD_PAUSE_S = 0.05, 0.001  # a long log is read in slices, keys 
 LOAD_REDRAW_S = 0.5
 SETTLE_S = 0.5
 SHOWN_BYTES = 1 << 17  # of a file that is shown as text: its end
+SHARE = 0.1  # of a core, that drawing may take: on a slow machine the charts follow at fewer frames than the figures
 CLOCK_S = 1.0  # ages ("2 min ago") are redrawn this often
 
 
@@ -80,6 +81,7 @@ class WatchApp(App[None]):
         self.session = Session(logs, folder, self._alarm, foreign, declared)
         self._waker: Waker | None = None
         self._drawn_at, self._drawn = 0.0, -1
+        self._figures, self._spent_at = -1, 0.0
         self._loading = False
         self._finding_at = -1
 
@@ -131,9 +133,14 @@ class WatchApp(App[None]):
         if not self.run_screen.is_attached:
             return
         changed = self.session.version != self._drawn
-        if changed and (self.session.loaded or now - self._drawn_at > LOAD_REDRAW_S):
-            self._drawn_at, self._drawn = now, self.session.version
+        spent = time.thread_time() - self._spent_at  # by all of this program since the last frame
+        due = min(spent / SHARE, LOAD_REDRAW_S) if self.session.loaded else LOAD_REDRAW_S
+        if changed and now - self._drawn_at > due:
+            self._drawn_at, self._drawn, self._spent_at = now, self.session.version, time.thread_time()
             self.run_screen.redraw()
+        elif changed and self.session.loaded and self.session.version != self._figures:
+            self._figures = self.session.version
+            self.run_screen.show_ages()
         elif now - self._drawn_at > CLOCK_S:
             self._drawn_at = now
             self.run_screen.show_ages()

@@ -36,7 +36,9 @@ def make_log(folder: Path, n: int, total: int | None = None) -> Path:
     schedule = {"name": "one_cycle", "total_steps": total, "max_lr": 3e-3, "pct_start": 0.1}
     lr = parse(schedule).rate(np.arange(n)).tolist()
     loss = (0.4 + np.random.default_rng(0).normal(0, 0.05, n)).tolist()
-    head = Run(time=1.7e9, run_id=run.name, total_steps=total, steps_per_epoch=1000, epochs=total // 1000, schedule=schedule)
+    head = Run(
+        time=1.7e9, run_id=run.name, total_steps=total, steps_per_epoch=1000, epochs=total // 1000, schedule=schedule
+    )
     with (run / "run.jsonl").open("wb") as file:
         file.write(encode(head))
         for begin in range(0, n, 50_000):

@@ -1,7 +1,7 @@
 """The README's pictures of the screen, from real runs: `python -m tests.bench.pictures docs/pictures`.
 
 Trains configs/incident.yaml with a real daemon, faster than it is shown, and takes the screen while it trains: the verdict,
-then the resume dialog; and the same run after `m`, 3e-4.
+the evidence, the resume dialog; and the same run after `m`, 3e-4, once more on a large screen.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import yaml
 from eegwatch.tui.app import WatchApp
 from tests.e2e.processes import Daemon
 
-SIZE = (110, 34)
+SIZE, LARGE = (110, 34), (200, 60)
 
 
 async def shoot(app: WatchApp, folder: Path, daemon: Daemon) -> None:
@@ -34,7 +34,10 @@ async def shoot(app: WatchApp, folder: Path, daemon: Daemon) -> None:
 
         await until(500)
         save("frozen")
-        await pilot.press("m")
+        await pilot.press("enter")
+        await pilot.pause(0.5)
+        save("evidence")
+        await pilot.press("escape", "m")
         await pilot.pause(0.3)
         await pilot.press("tab", *"3e-4") if app.focused is None else await pilot.press(*"3e-4")
         await pilot.pause(0.3)
@@ -44,6 +47,10 @@ async def shoot(app: WatchApp, folder: Path, daemon: Daemon) -> None:
             await asyncio.sleep(0.1)
         await until(1000)
         save("resumed")
+        await pilot.resize_terminal(*LARGE)
+        await pilot.pause(0.5)
+        await until(1100)
+        save("large")
 
 
 def main() -> None:

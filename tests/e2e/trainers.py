@@ -61,7 +61,7 @@ def next_attempt(folder: Path) -> Attempt:
     """As the supervisor resumes: the newest checkpoint that verifies, one attempt further."""
     if not (folder / RUN_LOG).exists():
         return Attempt()
-    run = WatchedRun(folder)
+    run = WatchedRun(folder, say=print)
     run.catch_up()
     name, _ = run.newest_good()
     run.close()

@@ -5,7 +5,9 @@ Under torch's launcher every process of the run starts here; the one of rank 0 h
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -19,6 +21,8 @@ from eegwatch.run.control import Locked, take_lock
 def main() -> int:
     folder, attempt_json, status = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     attempt = msgspec.json.decode(attempt_json, type=Attempt)
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, all_threads=True)  # the supervisor asks a trainer that hangs for its stack
     leads = os.environ.get("RANK", "0") == "0"
     link = Link(status) if leads else Silence()
     link.phase("starting")

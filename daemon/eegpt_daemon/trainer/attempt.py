@@ -18,6 +18,7 @@ import msgspec
 
 SUPERVISOR_GONE = "the supervisor is gone"
 RUN_LOCK = "trainer.lock"  # held by the one trainer that may write a run
+AT_ONCE_AFTER_S = 3.0  # a scheduler and a launcher may both send the first SIGTERM, a moment apart
 ORPHAN_PATIENCE_S = 30.0  # a trainer whose supervisor died needs that long at most to checkpoint and leave
 
 
@@ -83,9 +84,19 @@ class Link:
             self._fd = os.open(status, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             self._orders.put(Order(order="stop", reason=SUPERVISOR_GONE))
-        signal.signal(signal.SIGTERM, lambda *_: self._orders.put(Order(order="stop")))
+        self._told_at: float | None = None  # SIGTERM
+        signal.signal(signal.SIGTERM, self._terminated)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in --foreground is the supervisor's to handle
         threading.Thread(target=self._listen, name="orders", daemon=True).start()
+
+    def _terminated(self, number: int, frame: object) -> None:
+        """The first SIGTERM asks for a checkpoint and the end; one some seconds later, to leave at once without."""
+        now = time.monotonic()
+        if self._told_at is None:
+            self._told_at = now
+            self._orders.put(Order(order="stop"))
+        elif now - self._told_at > AT_ONCE_AFTER_S:
+            os._exit(75)
 
     def _listen(self) -> None:
         decoder, buffer = msgspec.json.Decoder(Order), b""

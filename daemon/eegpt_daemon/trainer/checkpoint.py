@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from eegpt_daemon import crash
 from eegwatch.run.folder import CHECKPOINTS, write_whole
 
 VERSION = 2
@@ -54,7 +55,7 @@ def save(run_folder: Path, step: int, state: dict[str, Any]) -> tuple[str, str]:
     free = shutil.disk_usage(target.parent).free
     if free < 2 * len(content):
         raise OSError(f"{target.parent}: {free / 1e6:.0f} MB free, a checkpoint needs {2 * len(content) / 1e6:.0f} MB")
-    write_whole(target, content)
+    write_whole(target, content, lambda boundary: crash.point(f"checkpoint.{boundary}"))
     return name_of(step), hashlib.sha256(content).hexdigest()
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from eegpt_daemon import crash
 from eegpt_daemon.eeg.corpus import CorpusError
 from eegpt_daemon.eeg.features import Windows, WindowStore
 from eegpt_daemon.model.encoder import EncoderError
@@ -81,6 +82,7 @@ class Trainer:
     def _end(self, reason: str, error: str | None) -> None:
         self._write(End(time=time.time(), step=self.step, reason=reason, error=error))
         self._sync()
+        crash.point("end.after_record")
 
     def _write(self, record: Record) -> None:
         if self._log is not None:
@@ -201,6 +203,7 @@ class Trainer:
             )
         )
         self._sync()
+        crash.point("attempt.after_run_record")
 
     def _silent_progress(self, what: str, done: int, total: int) -> None:
         """Progress before the `run` record, which must be the attempt's first line: told to the supervisor alone."""
@@ -447,6 +450,7 @@ class Trainer:
         )
         self._write(saved)
         self._sync()
+        crash.point("checkpoint.after_record")
         checkpoints.prune(self.folder, {name for _, name in self.ranking})
 
 

@@ -1,0 +1,126 @@
+"""A trainer that died, or hangs: why, and whether and when it is started again by itself.
+
+Never after a deliberate end (exit code 0) or a wrong configuration (78), and never without a checkpoint newer than the
+one that the last start began from: what dies at the same place every time is for a person to look at.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from eegwatch.run.config import Supervision
+from eegwatch.wording import duration
+
+LONGEST_PAUSE_S = 300.0
+HUNG_LEAST_S, HUNG_TIMES = 300.0, 100.0  # without progress, and times the longest step so far
+WORKING = ("training", "evaluating", "checkpointing")  # the phases in which a loop counts its progress
+FINAL = {0: "it ended on purpose", 78: "the configuration is wrong, which no restart mends"}
+# what the last words of a trainer tell of its death
+TELLING = (
+    (re.compile(r"CUDA out of memory|OutOfMemoryError"), "out of GPU memory"),
+    (re.compile(r"CUDA error|CUDA driver error|cuDNN error|NCCL error", re.IGNORECASE), "CUDA error"),
+    (re.compile(r"MemoryError|Cannot allocate memory|can't allocate memory", re.IGNORECASE), "out of memory"),
+    (re.compile(r"No space left on device"), "disk full"),
+)
+
+
+def cause_of(code: int, words: str, oom_kills: int = 0) -> str:
+    """How a trainer ended, in words: exit code or signal, and what its last words or the kernel say of it."""
+    if code < 0:
+        said = f"killed by {signal.Signals(-code).name}"
+        if oom_kills and code == -signal.SIGKILL:
+            return f"{said}: out of memory, by the kernel's count of this control group"
+        if code == -signal.SIGKILL:
+            said += " (the kernel's out-of-memory killer sends it too)"
+    else:
+        meaning = {75: "try again", 78: "wrong configuration"}.get(code)
+        said = f"exit code {code}" + (f" ({meaning})" if meaning else "")
+    for pattern, name in TELLING:
+        if pattern.search(words):
+            return f"{said}: {name}"
+    return said
+
+
+def oom_kills() -> int:
+    """How many processes of this control group (v2) the kernel has killed for memory; 0 where it does not say."""
+    try:
+        group = Path("/proc/self/cgroup").read_text().strip().rpartition("::")[2]
+        events = (Path("/sys/fs/cgroup") / group.lstrip("/") / "memory.events").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"^oom_kill (\d+)$", events, re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+@dataclass
+class Revival:
+    """A start that is due: when (monotonic seconds), and what the log says of it."""
+
+    due: float
+    note: str
+
+
+@dataclass
+class Restarts:
+    """Counts the starts of one run after a death, by `supervision.restarts`."""
+
+    settings: Supervision
+    started_from: int = -1  # checkpoint step that the newest start began from; -1: none
+    _times: list[float] = field(default_factory=list)
+
+    def began(self, checkpoint_step: int | None) -> None:
+        """An attempt was started from this checkpoint."""
+        self.started_from = -1 if checkpoint_step is None else checkpoint_step
+
+    def after(self, code: int, cause: str, checkpoint_step: int | None) -> Revival | str:
+        """When to start again, or why not. `checkpoint_step`: of the newest good checkpoint, None if there is none."""
+        limit = self.settings.restarts
+        if code in FINAL:
+            return FINAL[code]
+        if limit.max <= 0:
+            return "supervision.restarts.max is 0"
+        if checkpoint_step is None or checkpoint_step <= self.started_from:
+            return "no checkpoint was written since the last start, it would die at the same place"
+        now = time.monotonic()
+        self._times = [at for at in self._times if now - at < limit.window_minutes * 60]
+        if len(self._times) >= limit.max:
+            return f"it has died {limit.max + 1} times within {limit.window_minutes:g} min (supervision.restarts)"
+        pause = min(limit.backoff_seconds * 2 ** len(self._times), LONGEST_PAUSE_S)
+        self._times.append(now)
+        note = f"restarted by the daemon ({len(self._times)} of {limit.max} within {limit.window_minutes:g} min)"
+        return Revival(now + pause, f"{note}: the trainer was {cause}" if code < 0 else f"{note}: {cause}")
+
+
+@dataclass
+class HangWatch:
+    """Sees that a loop has stopped counting. `longest`: seconds between two counts so far."""
+
+    settings: Supervision
+    longest: float = 0.0
+    _seen: tuple[str, int] = ("", -1)
+    _moved_at: float = math.inf
+
+    def look(self, state: str, progress: int) -> str | None:
+        """Why the trainer counts as hung, or None. Call it often: it measures by its own clock."""
+        now = time.monotonic()
+        if (state, progress) != self._seen or state not in WORKING:
+            if state in WORKING and self._seen[0] == state:
+                self.longest = max(self.longest, now - self._moved_at)
+            self._seen, self._moved_at = (state, progress), now
+            return None
+        stood = now - self._moved_at
+        if stood < self.limit():
+            return None
+        return f"no progress while {state} for {duration(stood)}; the longest before was {self.longest:.1f} s"
+
+    def limit(self) -> float:
+        """Seconds without progress that are too many."""
+        minutes = self.settings.hung.after_minutes
+        if minutes is not None:
+            return minutes * 60
+        return max(HUNG_LEAST_S, HUNG_TIMES * self.longest)

@@ -1,0 +1,132 @@
+"""A trainer that dies or hangs under a real supervisor: started again, or not, each time with the reason."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.e2e.processes import Daemon
+
+ConfigFile = Callable[..., Path]
+SOON = {"max": 3, "window_minutes": 60, "backoff_seconds": 0.2}
+
+
+def supervised(**hung: Any) -> dict[str, Any]:
+    return {"supervision": {"restarts": SOON, **({"hung": hung} if hung else {})}}
+
+
+def reasons(daemon: Daemon) -> str:
+    """Everything that the daemon gave as a reason."""
+    lines = [json.loads(line) for line in (daemon.logs / "daemon.jsonl").read_text().splitlines()]
+    return "\n".join(str(r.get("reason")) for r in lines if r["type"] == "daemon")
+
+
+def wait_for_checkpoint(daemon: Daemon, beyond: int) -> int:
+    """The step of the first checkpoint after one."""
+    found = daemon.wait(lambda: [c["step"] for c in daemon.records("checkpoint") if c["step"] > beyond])
+    return int(found[0])
+
+
+def attempts(daemon: Daemon) -> list[dict[str, Any]]:
+    return daemon.records("run")
+
+
+def test_a_trainer_that_is_killed_goes_on_by_itself_until_the_limit(daemon: Daemon, config_file: ConfigFile) -> None:
+    path = config_file(top=supervised(), max_epochs=500, pace_steps_per_s=100, checkpoint_minutes=0.001)
+    daemon.cli("start", "--config", str(path))
+    saved = 0
+    for n in range(4):
+        daemon.wait(lambda n=n: len(attempts(daemon)) == n + 1)
+        begun = attempts(daemon)[-1]["step"]
+        saved = wait_for_checkpoint(daemon, max(saved, begun))
+        daemon.wait(lambda: daemon.records("step") and daemon.states()[-1] == "training")
+        daemon.trainer().send_signal(signal.SIGKILL)
+        ends = daemon.wait(lambda n=n: len(daemon.records("end")) == n + 1 and daemon.records("end"))
+        assert ends[-1]["reason"] == "failed" and "killed by SIGKILL" in ends[-1]["error"]
+    daemon.wait(lambda: daemon.states()[-1] == "idle")
+    assert "not restarted: it has died 4 times within 60 min" in reasons(daemon)
+    runs = attempts(daemon)
+    assert [run["attempt"] for run in runs] == [1, 2, 3, 4]
+    for n, run in enumerate(runs[1:], 1):
+        assert any(f"restarted by the daemon ({n} of 3 within 60 min)" in note for note in run["notes"])
+        assert run["command"] is None and run["checkpoint"] and run["restored"]["step"] == run["step"]
+
+
+def test_without_a_new_checkpoint_it_is_not_started_again(daemon: Daemon, config_file: ConfigFile) -> None:
+    daemon.cli("start", "--config", str(config_file(top=supervised(), max_epochs=500, pace_steps_per_s=20)))
+    daemon.wait_for_step(3)
+    daemon.trainer().send_signal(signal.SIGKILL)
+    daemon.wait(lambda: daemon.states()[-1] == "idle")
+    assert "not restarted: no checkpoint was written since the last start" in reasons(daemon)
+    assert len(attempts(daemon)) == 1
+
+
+def test_a_stop_while_a_restart_is_due_wins(daemon: Daemon, config_file: ConfigFile) -> None:
+    top = {"supervision": {"restarts": {"max": 3, "backoff_seconds": 60.0}}}
+    path = config_file(top=top, max_epochs=500, pace_steps_per_s=50, checkpoint_minutes=0.001)
+    daemon.cli("start", "--config", str(path))
+    wait_for_checkpoint(daemon, 0)
+    daemon.trainer().send_signal(signal.SIGKILL)
+    daemon.wait(lambda: daemon.states()[-1] == "restarting")
+    assert "restarted by the daemon (1 of 3 within 60 min)" in daemon.cli("status").stdout
+    daemon.cli("stop")
+    assert len(attempts(daemon)) == 1 and daemon.pid is None
+
+
+def test_a_hung_trainer_shows_its_stack_and_is_started_again(daemon: Daemon, config_file: ConfigFile) -> None:
+    path = config_file(
+        top=supervised(after_minutes=0.03), max_epochs=500, pace_steps_per_s=100, checkpoint_minutes=0.001
+    )
+    daemon.cli("start", "--config", str(path))
+    wait_for_checkpoint(daemon, 0)
+    trainer = daemon.trainer()
+    trainer.suspend()  # alive, and no step is taken
+    daemon.wait(lambda: "hung: no progress while training" in reasons(daemon), 20)
+    daemon.wait(lambda: len(attempts(daemon)) == 2)
+    daemon.wait(lambda: daemon.states()[-1] == "training")
+    said = reasons(daemon)
+    assert "SIGTERM sent" in said and "SIGKILL sent" in said
+    assert any("hung: no progress" in note for note in attempts(daemon)[-1]["notes"])
+
+
+def test_the_stack_of_a_trainer_is_written_when_asked_for(daemon: Daemon, config_file: ConfigFile) -> None:
+    path = config_file(
+        top=supervised(after_minutes=0.01, action="warn"), max_epochs=500, pace_steps_per_s=0.5
+    )  # two seconds a step: longer than that is called hung
+    daemon.cli("start", "--config", str(path))
+    daemon.wait(lambda: "its stack is in trainer.log (warn)" in reasons(daemon))
+    daemon.wait(lambda: "_train" in (daemon.run / "trainer.log").read_text())
+    assert len(attempts(daemon)) == 1 and daemon.trainer().is_running()
+
+
+def test_a_scheduler_that_gives_thirty_seconds_gets_a_checkpoint_and_an_end(
+    daemon: Daemon, config_file: ConfigFile
+) -> None:
+    daemon.cli("start", "--config", str(config_file(top=supervised(), max_epochs=500, pace_steps_per_s=50)))
+    daemon.wait_for_step(5)
+    group = [psutil.Process(daemon.pid), daemon.trainer()]
+    began = time.monotonic()
+    for process in group:
+        process.terminate()  # a batch system tells them all at once
+    daemon.wait(lambda: daemon.pid is None, 30)
+    assert time.monotonic() - began < 30
+    assert daemon.records()[-1]["type"] == "end" and daemon.records()[-1]["reason"] == "stopped"
+    assert daemon.records("checkpoint")[-1]["step"] == daemon.records("end")[-1]["step"]
+
+
+def test_a_second_sigterm_leaves_at_once_without_a_checkpoint(daemon: Daemon, config_file: ConfigFile) -> None:
+    daemon.cli("start", "--config", str(config_file(top=supervised(), max_epochs=500, pace_steps_per_s=0.05)))
+    daemon.wait_for_step(1)  # and now it sleeps for twenty seconds
+    trainer = daemon.trainer()
+    trainer.terminate()
+    time.sleep(3.5)
+    assert trainer.is_running()
+    trainer.terminate()
+    end = daemon.wait(lambda: daemon.records("end"), 10)[0]
+    assert "exit code 75" in end["error"] and daemon.records("checkpoint") == []
