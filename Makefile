@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOGS ?= logs
 
-.PHONY: demo demo-real incident test lint types pytest format snapshots bench clean
+.PHONY: demo demo-real incident test test-full lint types pytest format snapshots bench clean
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("eegwatch needs Python >= 3.11, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -37,8 +37,12 @@ lint: $(READY)
 types: $(READY)
 	@$(BIN)/mypy
 
+# two at a time, a file's tests in one process: most of the end-to-end tests wait for a daemon
 pytest: $(READY)
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadfile
+
+test-full: lint types  ## every crash point under every command too: half an hour more
+	@EEGWATCH_FULL=1 $(BIN)/pytest -n 2 --dist worksteal
 
 format: $(READY)  ## let ruff put the code in order
 	@$(BIN)/ruff check --fix .
