@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return check(_check_parser().parse_args(words[1:]))
         if words[:1] == ["export"]:
             return export(_export_parser().parse_args(words[1:]))
+        if words[:1] == ["tmux"]:
+            return in_tmux(_tmux_parser().parse_args(words[1:]))
         if words[:1] == ["serve"]:
             return serve(_serve_parser().parse_args(words[1:]))
         if words[:1] == ["report"]:
@@ -57,7 +59,8 @@ def _watch_parser() -> argparse.ArgumentParser:
         prog="eegwatch",
         description="Watch a training run: its learning rate against the declared schedule, its loss, what is wrong.",
         epilog="eegwatch check PATH prints the findings without a screen; eegwatch report PATH -o FILE writes a page; "
-        "eegwatch export PATH -o FILE writes the metrics or the charts; eegwatch serve PATH shows it in a browser.",
+        "eegwatch export PATH -o FILE writes the metrics or the charts; eegwatch serve PATH shows it in a browser; "
+        "eegwatch tmux PATH keeps it in a tmux session.",
     )
     parser.add_argument(
         "path",
@@ -129,6 +132,33 @@ def _export_parser() -> argparse.ArgumentParser:
     charts.add_argument("--size", metavar="WxH", help="in pixels")
     _declaring(parser)
     return parser
+
+
+def _tmux_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="eegwatch tmux",
+        description="The monitor and the trainer's output in a tmux session, opened once and re-attached after.",
+    )
+    parser.add_argument("path", nargs="?", help="log root (default: $EEGWATCH_LOGS, else ./logs)")
+    parser.add_argument("--detach", action="store_true", help="make the session, print its name, do not show it")
+    parser.add_argument("--read-only", action="store_true", help="watch only: no key commands the run")
+    return parser
+
+
+def in_tmux(arguments: argparse.Namespace) -> int:
+    """Open or find the session, and show it."""
+    from eegwatch.tmux import TmuxError, attach, open_session
+
+    try:
+        name = open_session(log_root(arguments.path), ["--read-only"] if arguments.read_only else [])
+        if arguments.detach:
+            print(f"tmux attach -t {name}")
+        else:
+            attach(name)
+    except TmuxError as error:
+        print(f"eegwatch: {error}", file=sys.stderr)
+        return UNREADABLE
+    return 0
 
 
 def _serve_parser() -> argparse.ArgumentParser:

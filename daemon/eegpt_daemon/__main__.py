@@ -15,9 +15,11 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("logs", type=Path)
     parser.add_argument("--config", type=Path)
+    parser.add_argument("--continue", dest="go_on", action="store_true")
     arguments = parser.parse_args()
     try:
-        return live(arguments.logs, configuration.load(arguments.config) if arguments.config else None)
+        config = configuration.load(arguments.config) if arguments.config else None
+        return live(arguments.logs, config, go_on=arguments.go_on)
     except (Refused, ConfigError, OSError) as error:
         print(f"eegpt-daemon: {error}", file=sys.stderr)
         return 1

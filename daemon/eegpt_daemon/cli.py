@@ -85,6 +85,12 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--config", type=Path, metavar="PATH", help="configuration (default: the demo)")
     sub.add_argument("--foreground", action="store_true", help="stay in this terminal; Ctrl-C checkpoints and ends")
     sub.add_argument("--no-check", action="store_true", help="start in spite of errors that the preflight finds")
+    sub.add_argument(
+        "--continue",
+        dest="go_on",
+        action="store_true",
+        help="go on with the run that a crash, a reboot or a signal cut off; without one begin --config, or wait",
+    )
     sub.set_defaults(action=start)
     sub = command("status", "say what the daemon is doing, and since when")
     sub.add_argument("--json", action="store_true")
@@ -140,18 +146,18 @@ def shipped_config(name: str) -> Path:
 
 def start(arguments: argparse.Namespace, logs: Path) -> int:
     require_heavy()
-    path = arguments.config or shipped_config("demo.yaml")
-    config = configuration.load(path)
+    path = arguments.config or (None if arguments.go_on else shipped_config("demo.yaml"))
+    config = configuration.load(path) if path else None
     pid = daemon_pid(logs)
     if pid is not None:
         raise Refused(_already_running(logs, pid))
-    if not arguments.no_check:
+    if not arguments.no_check and path is not None:
         from eegpt_daemon.preflight import refuse_if_wrong
 
         refuse_if_wrong(path)
     if arguments.foreground:
-        return live(logs, config)
-    launch(logs, ["--config", str(path.resolve())])
+        return live(logs, config, go_on=arguments.go_on)
+    launch(logs, [*(["--config", str(path.resolve())] if path else []), *(["--continue"] if arguments.go_on else [])])
     watched = newest_run(logs)
     print(f"started: daemon pid {daemon_pid(logs)}, run {_current_run(logs) or (watched.name if watched else '?')}")
     print(f"watch it:  eegwatch {logs}      stop it:  eegpt-daemon stop --logs {logs}")
@@ -164,15 +170,15 @@ def _already_running(logs: Path, pid: int) -> str:
     return f"already running: daemon pid {pid} on {logs} ({what}); a new run: eegpt-daemon restart --config PATH"
 
 
-def live(logs: Path, config: Config | None) -> int:
-    """Be the daemon, in this process."""
+def live(logs: Path, config: Config | None, *, go_on: bool = False) -> int:
+    """Be the daemon, in this process. `go_on`: with the run that was cut off, if one was, instead of a new one."""
     from eegpt_daemon.supervisor import Supervisor
 
     try:
         supervisor = Supervisor(logs.resolve(), lambda text: print(f"{clock(time.time())} {plain(text)}", flush=True))
     except Locked as held:
         raise Refused(_already_running(logs, held.args[0] or 0)) from None
-    if config is not None:
+    if not (go_on and supervisor.go_on()) and config is not None:
         supervisor.start(config)
     return supervisor.run()
 
@@ -349,11 +355,15 @@ def join(arguments: argparse.Namespace, logs: Path) -> int:
 
 def show_logs(arguments: argparse.Namespace, logs: Path) -> int:
     run = newest_run(logs)
-    if run is None:
+    if run is None and not arguments.follow:
         raise Refused(f"no run in {logs}", NOT_RUNNING)
-    tail = Tail(run / TRAINER_LOG)
+    tail = Tail((run or logs) / TRAINER_LOG)
     try:
         while True:
+            newest = newest_run(logs)
+            if newest is not None and newest != run:
+                run, tail = newest, Tail(newest / TRAINER_LOG)
+                print(f"—— {run.name}", flush=True)
             while data := tail.read().data:
                 sys.stdout.write("".join(plain(line) + "\n" for line in data.decode("utf-8", "replace").splitlines()))
                 sys.stdout.flush()

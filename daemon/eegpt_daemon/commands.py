@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from eegpt_daemon.trainer.attempt import BOTH_DIED, SUPERVISOR_GONE
 from eegpt_daemon.watched_run import BadCheckpoint, WatchedRun, numbers
 from eegwatch.run import config as configuration
 from eegwatch.run.config import Config, ConfigError
 from eegwatch.run.control import Command, Unreadable, parse_line, unsafe_control
 from eegwatch.run.folder import CONFIG, RUN_LOG
 from eegwatch.run.log import Tail, read_all, run_decoder
-from eegwatch.run.records import Checkpoint, Run, Step
+from eegwatch.run.records import Checkpoint, DaemonState, Run, Step
 from eegwatch.schedule import ScheduleError, resumed
+
+
+@dataclass
+class Action:
+    """An accepted command on its way to done or failed. `waits_for`: exit of the trainer, first_step, checkpoint."""
+
+    command: Command
+    waits_for: str
+    attempt: int = 0
+    notes: list[str] = field(default_factory=list)
 
 
 class ControlReader:
@@ -90,6 +102,16 @@ def _resume_refusal(command: Command, run: WatchedRun) -> str | None:
     except ScheduleError as error:
         return str(error)
     return None
+
+
+def interrupted(run: WatchedRun, last: DaemonState | None) -> bool:
+    """Was this run cut off by a crash, a reboot or a signal, and not ended by itself or by a person?"""
+    if run.complete or run.end is None:
+        return not run.complete
+    if run.end.error in (BOTH_DIED, SUPERVISOR_GONE):
+        return True
+    told = last is not None and last.state == "exited" and (last.reason or "").startswith(("SIGTERM", "SIGHUP"))
+    return told and run.end.reason == "stopped"
 
 
 def what_became_of(command: Command, run: WatchedRun | None) -> tuple[str, str, dict[str, Any] | None]:

@@ -82,6 +82,7 @@ class TrainerProcess:
         self.folder, self.attempt = folder, attempt
         self.phase = Phase(state="starting", progress=0)
         self.stopping: str | None = None
+        self.insisted: str | None = None
         self._stop_asked: float | None = None
         self._escalation: list[tuple[float, signal.Signals]] = []
         self._left_alone: float | None = None
@@ -152,10 +153,10 @@ class TrainerProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(leader, signal.SIGUSR1)  # by the kernel's word it holds this run's lock now
 
-    def escalate(self) -> signal.Signals | None:
-        """If a stop hangs, send the next signal that is due and return it."""
+    def escalate(self) -> bool:
+        """If a stop hangs, send the next signal that is due; `insisted` says which."""
         if self._stop_asked is None or self._process.poll() is not None:
-            return None
+            return False
         waited = time.monotonic() - self._stop_asked
         if self._escalation:
             after, what = self._escalation[0]
@@ -166,8 +167,9 @@ class TrainerProcess:
                 for worker in workers:  # readers, or the processes of torch's launcher, which would outlive it
                     with contextlib.suppress(psutil.NoSuchProcess):
                         worker.kill()
-                return what
-        return None
+                self.insisted = f"the trainer does not stop: {what.name} sent to pid {self.pid}"
+                return True
+        return False
 
     def ended(self) -> int | None:
         """The exit code that the trainer means, or None while it runs; negative for a signal.

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from eegwatch.run.config import Supervision
+from eegwatch.run.records import End
 from eegwatch.wording import duration
 
 LONGEST_PAUSE_S = 300.0
@@ -44,6 +45,13 @@ def cause_of(code: int, words: str, oom_kills: int = 0) -> str:
         if pattern.search(words):
             return f"{said}: {name}"
     return said
+
+
+def in_words(end: End | None, cause: str) -> str:
+    """How an attempt ended; without an `end` record (it could not be written) by what the process left."""
+    if end is None:
+        return f"ended: {cause}"
+    return f"{end.reason}: {end.error}" if end.error else f"{end.reason} at step {end.step:,}"
 
 
 def oom_kills() -> int:

@@ -11,16 +11,16 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eegpt_daemon import crash
-from eegpt_daemon.commands import ControlReader, config_for, refusal, what_became_of
+from eegpt_daemon import crash, notify
+from eegpt_daemon.commands import Action, ControlReader, config_for, interrupted, refusal, what_became_of
 from eegpt_daemon.daemon_log import DaemonLog
 from eegpt_daemon.process import HUNG, HURRY, TrainerProcess
-from eegpt_daemon.restarts import HangWatch, Restarts, Revival, cause_of, oom_kills
-from eegpt_daemon.trainer.attempt import ORPHAN_PATIENCE_S, RUN_LOCK, Attempt, Order
+from eegpt_daemon.restarts import HangWatch, Restarts, Revival, cause_of, in_words, oom_kills
+from eegpt_daemon.systemd import notify_state
+from eegpt_daemon.trainer.attempt import BOTH_DIED, ORPHAN_PATIENCE_S, RUN_LOCK, Attempt, Order
 from eegpt_daemon.watched_run import BadCheckpoint, WatchedRun, numbers
 from eegwatch.run import config as configuration
 from eegwatch.run.config import Config, ConfigError
@@ -39,16 +39,6 @@ from eegwatch.run.records import TERMINAL, End
 TICK_S = 0.1
 DONE, FAILED, REJECTED, EXPIRED, ACCEPTED = "done", "failed", "rejected", "expired", "accepted"
 INTERRUPTS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-
-@dataclass
-class Action:
-    """An accepted command on its way to done or failed. `waits_for`: exit of the trainer, first_step, checkpoint."""
-
-    command: Command
-    waits_for: str
-    attempt: int = 0
-    notes: list[str] = field(default_factory=list)
 
 
 class Supervisor:
@@ -72,6 +62,7 @@ class Supervisor:
         self._hung: str | None = None
         self._unaccepted: list[Command] = []  # a full disk has not let them be accepted yet
         self.log = DaemonLog(logs, say)
+        self.notifier = notify.Notifier(logs, say)
         self.control = ControlReader(logs / CONTROL)
         self._enter("starting")
         newest = newest_run(logs)
@@ -95,8 +86,7 @@ class Supervisor:
         """A run whose trainer died with its daemon gets the `end` it could not write."""
         run = self.run_now
         if run is not None and run.run is not None and run.end is None:
-            error = "the daemon and its trainer died"
-            run.append(End(time=time.time(), step=run.step, reason="failed", error=error))
+            run.append(End(time=time.time(), step=run.step, reason="failed", error=BOTH_DIED))
             run.poll()
 
     def _settle_the_past(self) -> None:
@@ -122,11 +112,22 @@ class Supervisor:
         """Begin a new run with this configuration."""
         self._new_run(config, parent=None, command=None, notes=[])
 
+    def go_on(self) -> bool:
+        """Resume the newest run where a crash, a reboot or a signal cut it off; False where nothing was cut off."""
+        run = self.run_now
+        if run is None or not interrupted(run, self.log.last_before):
+            return False
+        try:
+            self._go_on(run, None, None, ["continued by eegpt-daemon start --continue"])
+        except (BadCheckpoint, ConfigError, OSError) as error:
+            self._enter("idle", f"not continued: {error}")
+        return True
+
     def run(self) -> int:
         """Live until told to exit; returns 0."""
         for number in INTERRUPTS:
             signal.signal(number, self._interrupted)
-        if self.trainer is None:
+        if self.trainer is None and self.state == "starting":
             self._enter("idle")
         while True:
             self._watch_trainer()
@@ -136,6 +137,7 @@ class Supervisor:
             self._heartbeat()
             if self.exiting is not None and self.trainer is None and self.action is None:
                 self._enter("exited", self.exiting)
+                self.notifier.close()
                 return 0
             time.sleep(TICK_S)
 
@@ -156,6 +158,7 @@ class Supervisor:
 
     def _write_state(self, state: str, reason: str | None) -> None:
         run = self.run_now
+        notify_state(state, reason)
         self.log.state(
             state,
             keep=reason is not None,
@@ -169,8 +172,8 @@ class Supervisor:
     def _heartbeat(self) -> None:
         self._alive += 1
         if time.monotonic() - self.log.wrote_at > HEARTBEAT_S:
-            reason = self._hung or (self.trainer.phase.reason if self.trainer else None)
-            self._write_state(self.state, reason or (self.revival.note if self.revival else None))
+            at_work = (self.trainer.insisted or self.trainer.phase.reason) if self.trainer else None
+            self._write_state(self.state, self._hung or at_work or (self.revival.note if self.revival else None))
 
     def _step(self) -> int:
         return self.run_now.step if self.run_now else 0
@@ -199,6 +202,7 @@ class Supervisor:
         config = configuration.load(folder / CONFIG, expand=False)
         attempt.argv = sys.orig_argv
         self.revival, self._hung = None, None
+        self.notifier.settings = config.notify
         self.restarts = self.restarts or Restarts(config.supervision)
         self.restarts.began(self.run_now.checkpoint_step(attempt.checkpoint))
         self.hang, self._oom_kills = HangWatch(config.supervision), oom_kills()
@@ -218,8 +222,11 @@ class Supervisor:
             self.say(finding.message)
             self._guard(finding.rule, run)
         run.clock(time.time(), training=trainer.phase.state == "training")
-        if (sent := trainer.escalate()) is not None:
-            self._write_state(self.state, f"the trainer does not stop: {sent.name} sent to pid {trainer.pid}")
+        for news in run.news:
+            self.notifier.tell(notify.of_finding(run.run_id, news))
+        run.news.clear()
+        if trainer.escalate():
+            self._write_state(self.state, trainer.insisted)
         if code is None:
             self._look_for_a_hang(trainer)
             return
@@ -250,21 +257,23 @@ class Supervisor:
     def _after_the_end(self, run: WatchedRun, code: int, cause: str) -> None:
         """Idle, or restarting by itself where the trainer died and `supervision.restarts` allows it."""
         end = run.end
-        said = f"ended: {cause}" if end is None else end.reason + (f": {end.error}" if end.error else "")
-        if end is not None and not end.error:
-            said += f" at step {end.step:,}"
+        said = in_words(end, cause)
         died = self._hung is not None or end is None or end.reason == "failed"
         left = self._hung is not None and self.hang.settings.hung.action == "stop"
         if not died or left or self.exiting is not None or self.restarts is None:
             self._enter("idle", said)
+            self.notifier.tell(notify.of_end(run.run_id, end, said))
             return
         newest, _ = run.newest_good()
         outcome = self.restarts.after(code, cause, run.checkpoint_step(newest))
         if isinstance(outcome, str):
-            self._enter("idle", f"{said}; not restarted: {outcome}")
-            return
-        self.revival = outcome
-        self._enter("restarting", f"in {outcome.due - time.monotonic():.0f} s: {outcome.note}")
+            said = f"{said}; not restarted: {outcome}"
+            self._enter("idle", said)
+        else:
+            self.revival = outcome
+            self._enter("restarting", f"in {outcome.due - time.monotonic():.0f} s: {outcome.note}")
+            said = f"{said}; {outcome.note}"
+        self.notifier.tell(notify.of_end(run.run_id, end, said))
 
     def _revive(self) -> None:
         """Start a trainer again that died, once its pause is over; a command or the daemon's exit comes first."""

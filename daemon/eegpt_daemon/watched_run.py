@@ -43,6 +43,7 @@ class WatchedRun:
         self._reader = Reader()
         self._log: PatientLog | None = None
         self._quiet = False
+        self.news: list[Finding] = []  # said since somebody last took them
 
     @property
     def run_id(self) -> str:
@@ -94,6 +95,7 @@ class WatchedRun:
         ):  # `end` is the last line of an attempt: what is found later, readers find
             return []
         self.append(finding.record(time.time()))
+        self.news.append(finding)
         return [finding] if finding.severity == ERROR else []
 
     def append(self, record: Any) -> None:

@@ -24,6 +24,7 @@ from eegwatch.tui.pictures import Kind, Look
 from eegwatch.tui.screens.run import RunScreen
 from eegwatch.tui.session import Session
 from eegwatch.tui.view import View
+from eegwatch.tui.widgets.status import title_of
 from eegwatch.wording import plain
 
 if TYPE_CHECKING:  # the other screens' widgets are a fifth of the start: they are imported when first opened
@@ -81,7 +82,7 @@ class WatchApp(App[None]):
         self.session = Session(logs, folder, self._alarm, foreign, declared)
         self._waker: Waker | None = None
         self._drawn_at, self._drawn = 0.0, -1
-        self._figures, self._spent_at = -1, 0.0
+        self._figures, self._spent_at, self._title = -1, 0.0, ""
         self._loading = False
         self._finding_at = -1
 
@@ -138,13 +139,23 @@ class WatchApp(App[None]):
         if changed and now - self._drawn_at > due:
             self._drawn_at, self._drawn, self._spent_at = now, self.session.version, time.thread_time()
             self.run_screen.redraw()
+            self._say_title()
         elif changed and self.session.loaded and self.session.version != self._figures:
             self._figures = self.session.version
             self.run_screen.show_ages()
         elif now - self._drawn_at > CLOCK_S:
             self._drawn_at = now
+            self._say_title()
             self.run_screen.show_ages()
             self.run_screen.show_output()
+
+    def _say_title(self) -> None:
+        """State and verdict as the terminal's title: tmux shows it, of panes out of sight too."""
+        title = title_of(self.session)
+        if title != self._title and self._driver is not None and not self.is_headless and not self.is_web:
+            self._title = title
+            self._driver.write(f"\x1b]2;{title}\x1b\\")
+            self._driver.flush()
 
     def _load(self) -> None:
         """Read on in slices until the end of the log, as fast as the keyboard allows."""

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import msgspec
 
 SUPERVISOR_GONE = "the supervisor is gone"
+BOTH_DIED = "the daemon and its trainer died"
 RUN_LOCK = "trainer.lock"  # held by the one trainer that may write a run
 AT_ONCE_AFTER_S = 3.0  # a scheduler and a launcher may both send the first SIGTERM, a moment apart
 ORPHAN_PATIENCE_S = 30.0  # a trainer whose supervisor died needs that long at most to checkpoint and leave

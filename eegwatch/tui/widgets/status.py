@@ -47,7 +47,7 @@ def state_of(session: Session) -> tuple[str, str]:
         silent = time.time() - history.last_time
         if life.word == "training" and history.length and silent > STALE_S:
             return life.word, f"no record for {duration(silent)}"
-        return life.word, life.detail if life.word == "preparing" else ""
+        return life.word, life.detail
     if history.end is not None:
         end = history.end
         ago = f"{duration(time.time() - end.time)} ago"
@@ -67,6 +67,17 @@ def state_of(session: Session) -> tuple[str, str]:
             return "dead", f"its process {run.pid} is gone, last record {duration(silent)} ago"
         return ("training", "") if silent < STALE_S else ("training", f"no record for {duration(silent)}")
     return "silent", f"no daemon trains it; last record {duration(time.time() - history.last_time)} ago"
+
+
+def title_of(session: Session) -> str:
+    """State, progress and verdict in a few words: the terminal's title, which tmux shows."""
+    state, _ = state_of(session)
+    history, run = session.history, session.history.run
+    share = f" {history.step_done / run.total_steps:.0%}" if run is not None and run.total_steps else ""
+    bad = [f for f in session.diagnosis.findings if f.bad]
+    verdict = f" {bad[0].headline or bad[0].message}"[:60] if bad else ""
+    name = session.name_of(session.folder) if session.folder else "no run"
+    return plain(f"{STATE_SIGN.get(state, '○')} {state}{share}{verdict} · {name}")
 
 
 class StatusLine(Lines):
