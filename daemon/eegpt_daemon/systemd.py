@@ -23,7 +23,8 @@ def notify(**fields: str) -> None:
         return
     text = "\n".join(f"{key}={value}".replace("\n", " ") for key, value in fields.items())
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        channel.setblocking(False)  # one that does not read must not hold up a run
         try:
             channel.sendto(text.encode(), address.replace("@", "\0", 1))
         except OSError:
-            return  # a service manager that does not listen must not end a run
+            return  # nor end it

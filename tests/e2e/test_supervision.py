@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from tests.e2e.processes import Daemon
 
@@ -130,3 +134,64 @@ def test_a_second_sigterm_leaves_at_once_without_a_checkpoint(daemon: Daemon, co
     trainer.terminate()
     end = daemon.wait(lambda: daemon.records("end"), 10)[0]
     assert "exit code 75" in end["error"] and daemon.records("checkpoint") == []
+
+
+@pytest.mark.parametrize("how", ["killed", "SIGTERM", "stopped by a person", "completed"])
+def test_after_a_crash_or_a_reboot_what_was_cut_off_goes_on_and_nothing_else(
+    daemon: Daemon, config_file: ConfigFile, how: str
+) -> None:
+    epochs = 2 if how == "completed" else 500
+    path = config_file(max_epochs=epochs, pace_steps_per_s=50, checkpoint_minutes=0.001)
+    daemon.cli("start", "--no-check", "--config", str(path))
+    daemon.wait(lambda: daemon.records("checkpoint"))
+    if how == "killed":  # as a power cut does it: both at once
+        trainer = daemon.trainer()
+        os.kill(daemon.pid, signal.SIGKILL)
+        trainer.kill()
+    elif how == "SIGTERM":
+        os.kill(daemon.pid, signal.SIGTERM)
+    elif how == "stopped by a person":
+        daemon.cli("stop")
+    else:
+        daemon.wait(lambda: daemon.records("end"))
+        daemon.cli("stop")
+    daemon.wait(lambda: daemon.pid is None)
+    saved = daemon.records("checkpoint")[-1]["step"]
+    daemon.cli("start", "--continue")
+    if how in ("killed", "SIGTERM"):
+        daemon.wait(lambda: len(attempts(daemon)) == 2)
+        begun = attempts(daemon)[-1]
+        assert begun["step"] == saved and "continued by eegpt-daemon start --continue" in begun["notes"]
+    else:
+        daemon.wait(lambda: daemon.states()[-1] == "idle")
+        assert len(attempts(daemon)) == 1
+
+
+def test_without_a_run_continue_begins_the_configuration_it_is_given(daemon: Daemon, config_file: ConfigFile) -> None:
+    daemon.cli("start", "--continue", "--no-check", "--config", str(config_file(max_epochs=1)))
+    daemon.wait(lambda: daemon.records("end"))
+
+
+def test_systemd_hears_that_the_daemon_is_ready_alive_and_stopping(
+    daemon: Daemon, config_file: ConfigFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, said = tmp_path / "notify", list[str]()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(address))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(address))
+        daemon.cli("start", "--no-check", "--config", str(config_file(max_epochs=500, pace_steps_per_s=50)))
+        daemon.wait_for_step(150)  # nobody reads, the socket's queue is full: the run is not held up
+
+        def hear() -> None:
+            while not any("STOPPING=1" in text for text in said):
+                said.append(manager.recv(4096).decode())
+
+        manager.settimeout(60)
+        listener = threading.Thread(target=hear)
+        listener.start()
+        daemon.cli("stop")
+        listener.join()
+    assert any("STOPPING=1" in text for text in said)
+    ready = next(text for text in said if "READY=1" in text)
+    assert "WATCHDOG=1" in ready and "STATUS=preparing" in ready
+    assert any("STATUS=training" in text for text in said)

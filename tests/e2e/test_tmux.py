@@ -176,3 +176,38 @@ def test_it_works_in_256_colours_without_a_run(terminal: Terminal, tmp_path: Pat
     terminal.wait("no run in", "eegpt-daemon start", patience=20)
     terminal.press("q")
     terminal.wait("exit code 0", patience=10)
+
+
+def test_a_session_of_its_own_is_made_once_and_says_state_and_verdict(
+    log_writer: LogWriter, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from eegwatch.tmux import open_session
+
+    for name in ("COLUMNS", "LINES"):
+        monkeypatch.delenv(name, raising=False)
+    log_writer.run()
+    log_writer.steps(np.full(150, 1.2e-4), positions=np.zeros(150))
+    (log_writer.folder / "trainer.log").write_text("what the trainer printed\n")
+    logs = log_writer.folder.parent
+    name = open_session(logs, [], socket=str(terminal.socket))
+    assert open_session(logs, [], socket=str(terminal.socket)) == name  # not a second one
+
+    def pane(number: int) -> str:
+        return terminal.tmux("capture-pane", "-p", "-t", f"{name}:.{number}")
+
+    def until(what: Callable[[], bool]) -> None:
+        end = time.monotonic() + 30
+        while not what():
+            assert time.monotonic() < end, pane(0) + pane(1)
+            time.sleep(0.1)
+
+    until(lambda: "LR FROZEN at 1.20e-04" in pane(0))
+    until(lambda: "what the trainer printed" in pane(1))
+    title = terminal.tmux("display-message", "-p", "-t", f"{name}:.0", "#{pane_title}")
+    assert "LR frozen at 1.20e-04" in title and log_writer.folder.name in title
+    done = subprocess.run(
+        [sys.executable, "-m", "eegwatch.cli", "tmux", str(logs)],
+        capture_output=True, text=True, timeout=30, env=os.environ | {"TMUX_TMPDIR": str(terminal.folder)},
+    )  # fmt: skip
+    subprocess.run(["tmux", "kill-server"], env=os.environ | {"TMUX_TMPDIR": str(terminal.folder)}, check=False)
+    assert done.returncode == 2 and "tmux attach -t eegwatch-" in done.stderr
