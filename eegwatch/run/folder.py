@@ -35,6 +35,15 @@ def make_run_folder(logs: Path, name: str) -> Path:
     raise OSError(f"{logs}: a thousand runs named {run_id}")
 
 
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable: of files created or renamed."""
+    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def write_whole(path: Path, content: bytes, reached: Callable[[str], None] = lambda _: None) -> None:
     """A file that survives a power cut, whole or as it was: aside, fsynced, renamed, the folder fsynced; mode 0600.
 
@@ -54,12 +63,8 @@ def write_whole(path: Path, content: bytes, reached: Callable[[str], None] = lam
         os.close(fd)
     os.replace(aside, path)
     reached("after_rename")
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-        reached("after_folder_fsync")
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
+    reached("after_folder_fsync")
 
 
 def runs(logs: Path) -> list[Path]:

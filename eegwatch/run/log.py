@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
+from eegwatch.run.folder import sync_folder
 from eegwatch.run.records import DaemonRecord, Record, RunRecord, encode
 
 CHUNK_BYTES = 1 << 18  # 256 kB: the fastest chunk for msgspec's decode_lines (measured: 1.7 M records/s)
@@ -29,6 +30,8 @@ class AppendLog:
         self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         self._torn = False
         size = os.fstat(self._fd).st_size
+        if not size:
+            sync_folder(path.parent)  # a file whose name is lost with the power is no log
         if size and os.pread(self._fd, 1, size - 1) != b"\n":
             self.write(b"\n")
 
