@@ -20,6 +20,12 @@ from eegwatch.run.folder import newest_run
 PATIENCE = 60.0
 
 
+def whole_lines(path: Path) -> list[dict[str, Any]]:
+    """The records of a log that is being written: a last line without its newline is not there yet."""
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
 class Daemon:
     """`eegpt-daemon` on a log root of its own."""
 
@@ -45,17 +51,15 @@ class Daemon:
         return found
 
     def records(self, kind: str | None = None, run: Path | None = None) -> list[dict[str, Any]]:
-        path = (run or self.run) / "run.jsonl"
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        lines = whole_lines((run or self.run) / "run.jsonl")
         return [r for r in lines if kind is None or r["type"] == kind]
 
     def answers(self, command_id: str | None = None) -> list[dict[str, Any]]:
-        path = self.logs / "daemon.jsonl"
-        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        lines = whole_lines(self.logs / "daemon.jsonl")
         return [r for r in lines if r["type"] == "command" and command_id in (None, r["id"])]
 
     def states(self) -> list[str]:
-        lines = [json.loads(line) for line in (self.logs / "daemon.jsonl").read_text().splitlines()]
+        lines = whole_lines(self.logs / "daemon.jsonl")
         seen = [r["state"] for r in lines if r["type"] == "daemon"]
         return [state for i, state in enumerate(seen) if i == 0 or seen[i - 1] != state]
 

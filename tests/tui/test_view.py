@@ -88,7 +88,8 @@ async def test_every_key_moves_the_view(log_writer: LogWriter) -> None:
         await pilot.press("f")
         assert screen.view.follow and screen.charts.charts["lr"].picture.right == 1000
         log_writer.healthy(1001, 1010)
-        app._tick()
+        while screen.charts.charts["lr"].picture.right == 1000:
+            await pilot.pause(0.05)
         assert screen.charts.charts["lr"].picture.right == 1010
         await pilot.press("left")
         assert screen.view.cursor == 1010 and "step 1,010" in str(screen.charts.charts["lr"].border_title)
