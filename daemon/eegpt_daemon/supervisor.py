@@ -453,7 +453,7 @@ class Supervisor:
                 overrides = [*overrides, change]
         config = configuration.load(run.folder / CONFIG, expand=False)
         notes = [*notes, f"resumed from {name}" if name else "no checkpoint yet: begins at step 0", *problems]
-        if config.inject:
+        if config.inject and command is not None:
             notes.append(f"the injected fault ({config.inject}) is off from this attempt on")
             config.inject = None
             write_whole(run.folder / CONFIG, configuration.dump(config).encode())

@@ -194,3 +194,18 @@ def test_systemd_hears_that_the_daemon_is_ready_alive_and_stopping(
     ready = next(text for text in said if "READY=1" in text)
     assert "WATCHDOG=1" in ready and "STATUS=preparing" in ready
     assert any("STATUS=training" in text for text in said)
+
+
+def test_a_death_does_not_repair_a_fault_that_nobody_has_asked_to_repair(
+    daemon: Daemon, config_file: ConfigFile
+) -> None:
+    top = supervised() | {"inject": "scheduler_stepped_per_epoch"}
+    path = config_file(top=top, max_epochs=500, pace_steps_per_s=100, val_check_interval=7)
+    daemon.cli("start", "--no-check", "--config", str(path))
+    wait_for_checkpoint(daemon, 40)
+    daemon.trainer().send_signal(signal.SIGKILL)
+    daemon.wait(lambda: len(attempts(daemon)) == 2)
+    begun = attempts(daemon)[1]["step"]
+    daemon.wait(lambda: [r["step"] for r in daemon.records("step")].count(begun + 1) == 2)
+    before, after = [r["lr"] for r in daemon.records("step") if r["step"] == begun + 1]
+    assert attempts(daemon)[1]["inject"] == "scheduler_stepped_per_epoch" and before == after

@@ -247,6 +247,9 @@ class Trainer:
             self.best, self.waited = state["best"], state["waited"]
             self.ranking = [(float(value), str(path)) for value, path in state["ranking"]]
         self.injected = torch_scheduler(self.declared, learner.optimizer) if config.inject else None
+        if self.injected is not None and self.state is not None:  # a trainer that died goes on with its fault
+            for _ in range(int(self.state["position"])):
+                self.injected.step()
 
     def _say_cost(self) -> None:
         """What training through the backbone costs here: measured on one batch, before the first step."""

@@ -15,7 +15,7 @@ from eegwatch.wording import clock, size
 MARK_STYLE = {PASS: "green", FAIL: "bold red", WAIT: "dim", WARN: "yellow", "": ""}
 SIGN = {ERROR: ("✖", "bold white on #a01020"), WARNING: ("!", "bold black on #e0a000"), INFO: ("i", "")}
 KEYS = "m resume: rejoin the schedule, or an LR of your choice · r fresh restart · s stop · or let it finish"
-KEYS_SHORT = "m resume (rejoin or your LR) · r restart · s stop · e evidence"
+KEYS_SHORT = "m resume (rejoin or your LR) · r restart · s stop · ⏎ evidence"
 
 
 class Verdict(Lines):
