@@ -16,7 +16,7 @@ from eegwatch.diagnosis.findings import Finding
 from eegwatch.formats import foreign_log
 from eegwatch.run.declare import Declaration
 from eegwatch.run.folder import RUN_LOG, NotARun, newest_run, resolve
-from eegwatch.run.follow import KEPT_AFTER, Foreign, OwnLog, RunFollower
+from eegwatch.run.follow import Foreign, OwnLog, RunFollower
 from eegwatch.run.history import History
 from eegwatch.run.records import End, Run
 
@@ -79,7 +79,7 @@ class CheckedRun:
         changes: list[Finding] = []
         while True:
             items = self._follower.poll(1 << 20)
-            if self._follower.reset and self._follower.reset not in KEPT_AFTER:  # another log under the same name
+            if self._follower.began_anew:
                 self.history.clear()
                 self.diagnosis = Diagnosis.of_foreign() if self.foreign else Diagnosis()
             for item in items:

@@ -18,10 +18,10 @@ import numpy as np
 from eegwatch.run.history import History
 from eegwatch.run.records import number
 from eegwatch.schedule import ScheduleError, parse, rate_at
+from eegwatch.wording import pattern_of
 
 STEP_METRICS = ("lr", "expected_lr", "loss", "grad_norm", "samples_per_s")
 EVAL_METRICS = ("loss", "auroc", "balanced_accuracy", "recording_auroc")
-FORMATS = ("csv", "chart", "tensorboard", "wandb")
 
 
 class ExportError(ValueError):
@@ -76,10 +76,9 @@ def _charts(history: History, output: Path, charts: Charts) -> str:
     from eegwatch.tui import figure  # textual and matplotlib, only when asked for
     from eegwatch.tui.pictures import Look, kinds
     from eegwatch.tui.view import View
-    from eegwatch.tui.widgets.grid import matches
 
-    there = kinds(history)
-    chosen = [kind for kind in there if matches(charts.pattern, kind.name) or matches(charts.pattern, kind.title)]
+    there, pattern = kinds(history), pattern_of(charts.pattern)
+    chosen = [kind for kind in there if pattern.search(kind.name) or pattern.search(kind.title)]
     if not chosen:
         names = ", ".join(kind.name for kind in there)
         raise ExportError(f"--chart {charts.pattern}: no such chart in this run; there are {names}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 
 
@@ -78,3 +79,11 @@ def size(count: float) -> str:
 def plain(text: str) -> str:
     """Text from a log made harmless for a terminal: control characters become the replacement character."""
     return "".join(c if c.isprintable() else " " if c in "\t\n\r" else "�" for c in text)
+
+
+def pattern_of(typed: str) -> re.Pattern[str]:
+    """What a person typed to search for: a regular expression, or plain text where it is none; case does not matter."""
+    try:
+        return re.compile(typed, re.IGNORECASE)
+    except re.error:
+        return re.compile(re.escape(typed), re.IGNORECASE)

@@ -41,6 +41,7 @@ OK, FAILED, USAGE, NOT_RUNNING, TRY_AGAIN, WRONG_CONFIG = 0, 1, 2, 3, 75, 78
 HEAVY = ("torch", "mne", "edfio", "torchmetrics")
 DAEMON_OUT = "daemon.out"  # what a crash of the supervisor itself printed
 START_TIMEOUT_S = 60.0  # it may wait for the trainer of a killed daemon first
+NEWER_RUN_S = 1.0  # `logs -f` looks for one this often: a log root may hold a thousand
 ANSWER_TIMEOUT_S = 600.0  # a resume answers with its first step, and preparation may come before it
 
 
@@ -357,13 +358,15 @@ def show_logs(arguments: argparse.Namespace, logs: Path) -> int:
     run = newest_run(logs)
     if run is None and not arguments.follow:
         raise Refused(f"no run in {logs}", NOT_RUNNING)
-    tail = Tail((run or logs) / TRAINER_LOG)
+    tail, looked_at = Tail((run or logs) / TRAINER_LOG), time.monotonic()
     try:
         while True:
-            newest = newest_run(logs)
-            if newest is not None and newest != run:
-                run, tail = newest, Tail(newest / TRAINER_LOG)
-                print(f"—— {run.name}", flush=True)
+            if time.monotonic() - looked_at > NEWER_RUN_S:
+                newest, looked_at = newest_run(logs), time.monotonic()
+                if newest is not None and newest != run:
+                    tail.close()
+                    run, tail = newest, Tail(newest / TRAINER_LOG)
+                    print(f"—— {run.name}", flush=True)
             while data := tail.read().data:
                 sys.stdout.write("".join(plain(line) + "\n" for line in data.decode("utf-8", "replace").splitlines()))
                 sys.stdout.flush()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ class PatientLog:
         """Raises OSError if the file cannot be opened at all."""
         self.path, self._say = path, say
         self._log = AppendLog(path)
-        self._kept: list[Record] = []
+        self._kept: deque[Record] = deque()
         self.trouble: str | None = None
 
     def append(self, record: Record, *, durable: bool = False, keep: bool = True) -> bool:
@@ -33,7 +34,7 @@ class PatientLog:
         try:
             while self._kept:
                 self._log.append(self._kept[0])
-                self._kept.pop(0)
+                self._kept.popleft()
             self._log.append(record)
             if durable:
                 self._log.sync()
@@ -66,11 +67,6 @@ class DaemonLog:
         self.last_before: DaemonState | None = states[-1] if states else None  # of the daemon before this one
         self._log = PatientLog(path, say)
         self.wrote_at = 0.0
-
-    @property
-    def trouble(self) -> str | None:
-        """Why it cannot be written at present."""
-        return self._log.trouble
 
     def state(self, state: str, *, keep: bool = True, **fields: Any) -> None:
         """A change of state, or (not kept for a full disk) a heartbeat."""

@@ -31,7 +31,7 @@ RANK = {"info": 0, "warning": 1, "error": 2}
 
 
 class Message(msgspec.Struct, kw_only=True):
-    """One thing to tell. `event`: finding, resolved, completed, stopped, failed, restarting, hung."""
+    """One thing to tell. `event`: finding, resolved, or the reason of an `end` record."""
 
     event: str
     severity: str

@@ -18,8 +18,8 @@ from eegwatch.formats.text import PatternError, TextDecoder, compile_patterns
 from eegwatch.formats.whole import EventFiles, TrainerState
 from eegwatch.run.control import DAEMON_LOG
 from eegwatch.run.folder import RUN_LOG, newest_run
-from eegwatch.run.follow import KEPT_AFTER, Foreign, FormatError
-from eegwatch.run.log import Tail
+from eegwatch.run.follow import Foreign, FormatError
+from eegwatch.run.log import Tail, begins_anew
 from eegwatch.run.records import RunRecord
 
 HEAD_BYTES = 1 << 16
@@ -53,7 +53,7 @@ class Lines:
             self._tail, self._decoder, reset = Tail(self.path), self._make(), "rewritten with another header"
             self._head = self._first_line()
         chunk = self._tail.read(most)
-        if chunk.reset and chunk.reset not in KEPT_AFTER:
+        if begins_anew(chunk.reset):
             self._decoder = self._make()
         records = self._decoder.decode(chunk.data) if chunk.data else []
         if isinstance(self._decoder, CsvDecoder) and not chunk.data:

@@ -19,13 +19,12 @@ from watchdog.observers import Observer
 from eegwatch.run.declare import Declaration
 from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.history import History, Item, Reader
-from eegwatch.run.log import Tail, run_decoder
+from eegwatch.run.log import Tail, begins_anew, run_decoder
 from eegwatch.run.records import RunRecord
 from eegwatch.run.sidefile import WORTH_IT_BYTES, SideFile
 
 QUIET_AFTER_S = 10.0  # without news the log is polled once a second, unless an event comes
 QUIET_EVERY_S = 1.0
-KEPT_AFTER = ("deleted", "rotated")  # what was read before is still true
 FRAME_RECORDS, FRAMES_A_POLL = 2000, 16  # of the side file
 
 
@@ -110,6 +109,11 @@ class RunFollower:
         return self.log.bad
 
     @property
+    def began_anew(self) -> bool:
+        """Is what was read before the last poll void: another log under the same name?"""
+        return begins_anew(self.reset)
+
+    @property
     def lively(self) -> bool:
         """Has anything come lately? Then it is read at every poll, woken or not."""
         return time.monotonic() - self._news_at <= QUIET_AFTER_S
@@ -134,8 +138,8 @@ class RunFollower:
             self.records += len(records)
         if self.reset:
             self._forget_side()
-            if self.reset not in KEPT_AFTER:
-                self.reader = Reader()
+        if begins_anew(self.reset):
+            self.reader = Reader()
         declaring = self.declaration is not None and self.declaration.config is not None
         items = list(self.reader.items(self.declaration.apply(records) if self.declaration and declaring else records))
         self._remember(items)

@@ -73,6 +73,11 @@ class Chunk(msgspec.Struct, frozen=True):
             offset += len(line) + 1
 
 
+def begins_anew(reset: str | None) -> bool:
+    """Does what happened to a file make void what was read of it? A deletion and a rotation do not."""
+    return reset is not None and reset not in ("deleted", "rotated")
+
+
 class Tail:
     """Follow a growing file by reading at its end: no event is needed, so NFS and WSL mounts work too.
 
@@ -121,8 +126,8 @@ class Tail:
             mine = os.fstat(self._fd)
             if (mine.st_ino, mine.st_dev) != (named.st_ino, named.st_dev):
                 reset = "rotated" if self._lives_on(mine) else "replaced"
-                if reset == "rotated" and b"\n" in os.pread(self._fd, LONGEST_LINE, self.offset):
-                    return None  # what it still holds comes first
+                if reset == "rotated" and self._holds_a_line(self._fd):
+                    return None  # which comes first
             elif named.st_size < self.offset:
                 reset = "truncated"
         if reset:
@@ -133,6 +138,15 @@ class Tail:
             if os.fstat(self._fd).st_size < self.offset:
                 self.offset, reset = 0, "truncated"
         return reset
+
+    def _holds_a_line(self, fd: int) -> bool:
+        """Is there a whole line that has not been read?"""
+        at = self.offset
+        while data := os.pread(fd, CHUNK_BYTES, at):
+            if b"\n" in data:
+                return True
+            at += len(data)
+        return False
 
     def _lives_on(self, old: os.stat_result) -> bool:
         """Is the file that was read until now beside the new one, under a longer name (run.jsonl.1)?"""

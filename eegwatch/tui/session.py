@@ -15,7 +15,7 @@ from eegwatch.run.config import ConfigError
 from eegwatch.run.control import AnswerWatch, send
 from eegwatch.run.declare import Declaration
 from eegwatch.run.folder import RUN_LOG, newest_run
-from eegwatch.run.follow import KEPT_AFTER, Followed, Foreign, FormatError, OwnLog, RunFollower, side_of
+from eegwatch.run.follow import Followed, Foreign, FormatError, OwnLog, RunFollower, side_of
 from eegwatch.run.history import History, Item, StepBlock
 from eegwatch.run.liveness import Liveness, Pulse
 from eegwatch.run.records import Answer, Checkpoint, End, Eval, Run, number
@@ -144,7 +144,7 @@ class Session:
             except OSError as error:
                 items = []
                 self._trouble(f"{laid.folder.name}: {error}")
-            if laid.follower.reset and laid.follower.reset not in KEPT_AFTER:
+            if laid.follower.began_anew:
                 laid.history.clear()
             for item in items:
                 laid.history.append(item)
@@ -216,16 +216,15 @@ class Session:
             why = f"the log cannot be read: {error.strerror or error}" if isinstance(error, OSError) else str(error)
             self._trouble(why)
         if polled and self.follower.reset:
-            what = self.follower.reset
-            if what not in KEPT_AFTER:
+            what = f"the log was {self.follower.reset}"
+            if self.follower.began_anew:
+                what += ", read anew"
                 self.history.clear()
                 self.deviation = Deviation()
                 self.diagnosis = Diagnosis.of_foreign() if self.foreign else Diagnosis()
                 self.events = []
                 self._undiagnosed, self._diagnosed = iter(()), True
-            self.events.append(
-                Event(time.time(), f"the log was {what}" + ("" if what in KEPT_AFTER else ", read anew"))
-            )
+            self.events.append(Event(time.time(), what))
             self.version += 1
         for item in items:
             self.history.append(item)

@@ -31,7 +31,7 @@ class Settings(msgspec.Struct):
         self.pinned = [p for p in self.pinned if p != name] if name in self.pinned else [*self.pinned, name]
 
     def pins(self, folder: Path) -> bool:
-        return str(folder.resolve()) in self.pinned
+        return bool(self.pinned) and str(folder.resolve()) in self.pinned  # mostly none is: no system call a run
 
 
 def place() -> Path:

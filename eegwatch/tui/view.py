@@ -71,11 +71,11 @@ class View:
         left = max(0.0, min(history.step_done, whole_of(history)) - self.width) if end else 0.0
         return replace(self, left=left, follow=False)
 
-    def around(self, first: float, last: float, cursor: int | None = None) -> View:
-        """Steps first … last, with a margin; the cursor on one of them."""
+    def around(self, first: float, last: float) -> View:
+        """Steps first … last, with a margin, without a cursor."""
         margin = max((last - first) * 0.1, NARROWEST / 2)
         left = max(0.0, first - margin)
-        return replace(self, left=left, width=last + margin - left, follow=False, cursor=cursor)
+        return replace(self, left=left, width=last + margin - left, follow=False, cursor=None)
 
     def following(self, history: History) -> View:
         """The newest steps, as many as are in sight now; a tenth of the run where all of it was."""

@@ -18,13 +18,10 @@ import pytest
 from eegpt_daemon.notify import Message, Notifier
 from eegwatch.run.config import Notify
 from tests.e2e.processes import Daemon
+from tests.e2e.processes import whole_lines as told
 from tests.e2e.test_supervision import ConfigFile
 
 KEEP = "import sys, json; open(sys.argv[1], 'a').write(json.dumps(json.load(sys.stdin)) + '\\n')"
-
-
-def told(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 @pytest.fixture

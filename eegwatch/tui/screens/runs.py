@@ -23,8 +23,7 @@ from eegwatch.run.folder import CONFIG, runs
 from eegwatch.run.summary import Summary, summarise
 from eegwatch.tui.screens.text import TextScreen
 from eegwatch.tui.settings import Settings
-from eegwatch.tui.widgets.grid import matches
-from eegwatch.wording import plain, rate
+from eegwatch.wording import pattern_of, plain, rate
 
 TICK_S, A_TICK = 0.05, 16  # runs whose log's end is read a tick: some ten milliseconds
 COLUMNS = ("run", "state", "step", "LR", "AUROC", "verdict")
@@ -96,7 +95,8 @@ class RunsScreen(ModalScreen[RunChoice | None]):
     def _list(self) -> None:
         """Rows of the runs that match the filter, with what is known of them."""
         wanted = self.filter.value.strip()
-        found = [folder for folder in self.folders if matches(wanted, self._words(folder))]
+        pattern = pattern_of(wanted)
+        found = [folder for folder in self.folders if pattern.search(self._words(folder))]
         self.shown = sorted(found, key=lambda folder: not self.settings.pins(folder))  # stable: the newest first
         self.table.clear()
         for folder in self.shown:

@@ -13,7 +13,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, RichLog
 
 from eegwatch.tui.session import Session
-from eegwatch.wording import clock, plain
+from eegwatch.wording import clock, pattern_of, plain
 
 EXPLAINED = {
     "app.resume": "resume: rejoin the declared schedule, or go on with an LR of your choice (asks, draws the curve)",
@@ -58,8 +58,6 @@ class TextScreen(ModalScreen[None]):
         self.pattern = Input(placeholder="search: text, or a regular expression", compact=True)
         self.found: list[int] = []  # rows
         self.at = -1
-        self._rows: list[int] = []  # of each line, its first row
-        self._width = 0
 
     def compose(self) -> ComposeResult:
         with Vertical() as box:
@@ -87,11 +85,10 @@ class TextScreen(ModalScreen[None]):
         if not width:
             return
         self.log_view.clear()
-        self.found, self._rows = [], []
+        self.found = []
         wanted = self._wanted()
         for line in self.lines:
             shown = line
-            self._rows.append(len(self.log_view.lines))
             if wanted is not None and wanted.search(line.plain):
                 self.found.append(len(self.log_view.lines))
                 shown = line.copy()
@@ -102,13 +99,8 @@ class TextScreen(ModalScreen[None]):
         self.log_view.scroll_to(y=place, animate=False)
 
     def _wanted(self) -> re.Pattern[str] | None:
-        pattern = self.pattern.value.strip()
-        if not pattern:
-            return None
-        try:
-            return re.compile(pattern, re.IGNORECASE)
-        except re.error:
-            return re.compile(re.escape(pattern), re.IGNORECASE)
+        typed = self.pattern.value.strip()
+        return pattern_of(typed) if typed else None
 
     @on(Input.Changed)
     def _typed(self) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
-
 from textual.containers import Grid
 from textual.message import Message
 
 from eegwatch.run.history import History
 from eegwatch.tui.pictures import KINDS, Kind, Look, kinds, legend
 from eegwatch.tui.widgets.chart import Chart
+from eegwatch.wording import pattern_of
 
 ROWS_EACH, COLUMNS_EACH = 15, 70  # cells: a chart gets at least about this much where there is a choice
 BOTH_FROM = 13  # rows of the grid from which LR and loss both stay on the screen
@@ -49,7 +47,8 @@ class ChartGrid(Grid):
             return [kind for kind in there if kind.name == self.alone] or there[:1]
         width, height = self.size
         if self.pattern:
-            found = [kind for kind in there if matches(self.pattern, f"{kind.name} {kind.title}")]
+            pattern = pattern_of(self.pattern)
+            found = [kind for kind in there if pattern.search(f"{kind.name} {kind.title}")]
             return found or there[:1]
         if height < BOTH_FROM:
             return there[:1]
@@ -60,16 +59,15 @@ class ChartGrid(Grid):
         fit = self.columns or max(1, self.size.width // COLUMNS_EACH)
         return min(fit, shown) if self.columns or shown > 2 else 1
 
-    def draw(self, history: History, look: Look, *, charts_of: History | None = None) -> None:
-        """Draw every chart that is shown. `charts_of`: what decides which there are (default: the history)."""
-        shown = self.chosen(charts_of or history)
+    def draw(self, history: History, look: Look) -> None:
+        """Draw every chart that is shown."""
+        shown = self.chosen(history)
         columns = self._columns(len(shown))
         rows = -(-len(shown) // columns)
         laid = tuple(kind.name for kind in shown), columns, tuple(self.weights.get(i, 1.0) for i in range(rows))
         if laid != self._laid:
             self._laid = laid
             self._lay(shown, columns, rows)
-        look = replace(look, log=self.logarithmic)
         for kind in shown:
             chart = self.charts[kind.name]
             chart.border_title = legend(kind, look)
@@ -132,11 +130,3 @@ class ChartGrid(Grid):
     def _row_of(self, name: str | None) -> int:
         shown = [chart.id for chart in self.children if chart.display]
         return shown.index(name) // max(1, self.styles.grid_size_columns) if name in shown else 0
-
-
-def matches(pattern: str, text: str) -> bool:
-    """A regular expression, or plain text where it is none; case does not matter."""
-    try:
-        return re.search(pattern, text, re.IGNORECASE) is not None
-    except re.error:
-        return pattern.lower() in text.lower()
