@@ -17,7 +17,7 @@ import psutil
 from eegwatch.run.control import daemon_pid
 from eegwatch.run.folder import newest_run
 
-PATIENCE = 60.0
+PATIENCE = 180.0  # what is waited for comes within seconds; a machine that is shared may take its time
 
 
 def whole_lines(path: Path) -> list[dict[str, Any]]:
@@ -32,7 +32,7 @@ class Daemon:
     def __init__(self, logs: Path) -> None:
         self.logs = logs
 
-    def cli(self, *words: str, code: int | None = 0, timeout: float = 90.0) -> subprocess.CompletedProcess[str]:
+    def cli(self, *words: str, code: int | None = 0, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "eegpt_daemon.cli", words[0], "--logs", str(self.logs), *words[1:]]
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
         if code is not None:

@@ -20,8 +20,8 @@ from pathlib import Path
 import edfio
 import mne
 import numpy as np
+import scipy  # scipy.signal is loaded (a second) when it is first used: not where all features lie in the cache
 from numpy.typing import NDArray
-from scipy.signal import firwin, resample_poly
 
 from eegpt_daemon.model.encoder import TUAB_CHANNELS as TWENTY
 from eegwatch.run.config import Data
@@ -86,7 +86,9 @@ class Recording:
             microvolt = _read(self.raw, self.present, low, high)
             signal = ((self.montage @ microvolt - self.offset[:, None]) * self.factor[:, None]).astype(np.float32)
             if up != down:
-                signal = resample_poly(signal, up, down, axis=1, window=_low_pass(up, down), padtype="reflect")
+                signal = scipy.signal.resample_poly(
+                    signal, up, down, axis=1, window=_low_pass(up, down), padtype="reflect"
+                )
                 skip = (begin - low) * up // down
                 signal = signal[:, skip : skip + -(-(end - begin) * up // down)]
             yield np.ascontiguousarray(signal, np.float32)
@@ -225,7 +227,7 @@ def _ratio(source: float, target: float) -> tuple[int, int]:
 def _low_pass(up: int, down: int) -> NDArray[np.float32]:
     """The filter of scipy's resample_poly and of mne's polyphase method: made once a pair of rates."""
     most = max(up, down)
-    return np.asarray(firwin(20 * most + 1, 1.0 / most, window=("kaiser", 5.0)), np.float32)
+    return np.asarray(scipy.signal.firwin(20 * most + 1, 1.0 / most, window=("kaiser", 5.0)), np.float32)
 
 
 @lru_cache(maxsize=1)

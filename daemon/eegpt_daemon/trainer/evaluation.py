@@ -7,7 +7,6 @@ import time
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics.functional.classification import binary_auroc, multiclass_accuracy
 
 from eegpt_daemon.eeg.features import Windows
 from eegwatch.run.records import Eval, finite
@@ -15,6 +14,9 @@ from eegwatch.run.records import Eval, finite
 
 def score(logits: Tensor, windows: Windows, split: str, step: int, epoch: int) -> Eval:
     """The `eval` record. A recording's score is the mean margin of its windows."""
+    # loads in one to three seconds (with transformers installed, that too): the first step does not wait for it
+    from torchmetrics.functional.classification import binary_auroc, multiclass_accuracy
+
     y = torch.from_numpy(windows.y)
     margin = logits[:, 1] - logits[:, 0]
     recordings = torch.from_numpy(windows.recording).long()
