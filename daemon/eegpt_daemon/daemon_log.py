@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from eegwatch.run.control import DAEMON_LOG
+from eegpt_daemon.systemd import notify_state
+from eegwatch.run.control import DAEMON_LOG, HEARTBEAT_S
 from eegwatch.run.log import AppendLog, daemon_decoder, read_all
 from eegwatch.run.records import Answer, DaemonState, Record
 
@@ -29,18 +30,28 @@ class PatientLog:
         self._kept: deque[Record] = deque()
         self.trouble: str | None = None
 
-    def append(self, record: Record, *, durable: bool = False, keep: bool = True) -> bool:
-        """Write what was kept, then this record; True once it is in the file (on disk, if `durable`)."""
+    def append(self, record: Record, *, keep: bool = True) -> bool:
+        """Write what was kept, then this record; True once it is in the file."""
+        if self._patiently(lambda: self._write(record)):
+            return True
+        if keep and len(self._kept) < MOST_KEPT:
+            self._kept.append(record)
+        return False
+
+    def sync(self) -> bool:
+        """True once what was written is on the disk. What is in the file and was not synced is not written again."""
+        return self._patiently(self._log.sync)
+
+    def _write(self, record: Record) -> None:
+        while self._kept:
+            self._log.append(self._kept[0])
+            self._kept.popleft()
+        self._log.append(record)
+
+    def _patiently(self, what: Callable[[], None]) -> bool:
         try:
-            while self._kept:
-                self._log.append(self._kept[0])
-                self._kept.popleft()
-            self._log.append(record)
-            if durable:
-                self._log.sync()
+            what()
         except OSError as error:
-            if keep and len(self._kept) < MOST_KEPT:
-                self._kept.append(record)
             if self.trouble is None:
                 self._say(
                     f"{self.path} cannot be written: {error.strerror}; what it would hold is kept until it can be"
@@ -66,20 +77,60 @@ class DaemonLog:
         states = [r for r in before if isinstance(r, DaemonState)]
         self.last_before: DaemonState | None = states[-1] if states else None  # of the daemon before this one
         self._log = PatientLog(path, say)
-        self.wrote_at = 0.0
+        self._say = say
+        self.state, self.since = "", time.time()
+        self.figures: Callable[[], dict[str, Any]] = dict  # what every state carries beside its name
+        self._unconfirmed: set[str] = set()  # accepted, in the file, and the disk has not confirmed it
+        self._alive = 0
+        self._wrote_at = 0.0
 
-    def state(self, state: str, *, keep: bool = True, **fields: Any) -> None:
-        """A change of state, or (not kept for a full disk) a heartbeat."""
-        self._log.append(DaemonState(time=time.time(), state=state, pid=os.getpid(), **fields), keep=keep)
-        self.wrote_at = time.monotonic()
+    def enter(self, state: str, reason: str | None = None) -> None:
+        """A change of state, or the same one for another reason."""
+        if state == self.state and reason is None:
+            return
+        if state != self.state:
+            self.state, self.since = state, time.time()
+        self.note(reason)
+        self._say(state + (f": {reason}" if reason else ""))
+
+    def note(self, reason: str | None) -> None:
+        """A line in the state that is. Without a reason it is a sign of life, not kept for a full disk."""
+        notify_state(self.state, reason)
+        self._log.append(
+            DaemonState(
+                time=time.time(),
+                state=self.state,
+                since=self.since,
+                pid=os.getpid(),
+                reason=reason,
+                alive=self._alive,
+                **self.figures(),
+            ),
+            keep=reason is not None,
+        )
+        self._wrote_at = time.monotonic()
+
+    def heartbeat(self, reason: str | None) -> None:
+        """Count, and say so every few seconds."""
+        self._alive += 1
+        if time.monotonic() - self._wrote_at > HEARTBEAT_S:
+            self.note(reason)
 
     def answer(self, command_id: str, name: str | None, status: str, **fields: Any) -> bool:
         """One answer, durable when this returns True. What is accepted only after that may be acted on."""
-        written = self._log.append(
-            Answer(time=time.time(), id=command_id, command=name, status=status, **fields),
-            durable=True,
-            keep=status != "accepted",
-        )
-        if written or status != "accepted":
-            self.answered[command_id] = status
-        return written
+        again = command_id in self._unconfirmed
+        if again and status in ("rejected", "expired"):
+            status = "failed"  # its acceptance is in the file
+        if not (again and status == "accepted"):
+            answer = Answer(time=time.time(), id=command_id, command=name, status=status, **fields)
+            if not self._log.append(answer, keep=status != "accepted"):
+                if status != "accepted":
+                    self.answered[command_id] = status
+                return False
+        durable = self._log.sync()
+        if status == "accepted" and not durable:
+            self._unconfirmed.add(command_id)  # asked again, it is not written again
+            return False
+        self._unconfirmed.discard(command_id)
+        self.answered[command_id] = status
+        return durable

@@ -106,10 +106,14 @@ class Restarts:
 
 @dataclass
 class HangWatch:
-    """Sees that a loop has stopped counting. `longest`: seconds between two counts so far."""
+    """Sees that a loop has stopped counting.
+
+    `longest`: seconds between two counts so far; `moved`: when it last counted, seconds since the epoch.
+    """
 
     settings: Supervision
     longest: float = 0.0
+    moved: float | None = None
     _seen: tuple[str, int] = ("", -1)
     _moved_at: float = math.inf
 
@@ -119,7 +123,7 @@ class HangWatch:
         if (state, progress) != self._seen or state not in WORKING:
             if state in WORKING and self._seen[0] == state:
                 self.longest = max(self.longest, now - self._moved_at)
-            self._seen, self._moved_at = (state, progress), now
+            self._seen, self._moved_at, self.moved = (state, progress), now, time.time()
             return None
         stood = now - self._moved_at
         if stood < self.limit():

@@ -135,10 +135,13 @@ class End(Record, frozen=True, kw_only=True, tag="end"):
 class DaemonState(Record, frozen=True, kw_only=True, tag="daemon"):
     """A change of the daemon's state, or a heartbeat.
 
-    `alive` is counted by the supervisor, `progress` by the training loop: one counter alone hides a hung loop.
+    `alive` is counted by the supervisor, `progress` by the training loop: one counter alone hides a hung loop. `since`:
+    when this state was entered; `moved`: when `progress` last moved (seconds since the epoch, both).
     """
 
     state: str
+    since: float | None = None
+    moved: float | None = None
     pid: int = 0
     run_id: str | None = None
     step: int | None = None

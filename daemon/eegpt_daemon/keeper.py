@@ -1,0 +1,260 @@
+"""The keeper of the newest run: begins its trainers, watches them, says how each ended, starts one again that died."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from eegpt_daemon import crash, notify
+from eegpt_daemon.daemon_log import DaemonLog
+from eegpt_daemon.process import CALM, HUNG, Escalation, TrainerProcess
+from eegpt_daemon.restarts import HangWatch, Restarts, Revival, cause_of, in_words, oom_kills
+from eegpt_daemon.trainer.attempt import BOTH_DIED, ORPHAN_PATIENCE_S, RUN_LOCK, Attempt, Order
+from eegpt_daemon.watched_run import BadCheckpoint, WatchedRun
+from eegwatch.run import config as configuration
+from eegwatch.run.config import Config, ConfigError
+from eegwatch.run.control import Command, lock_holder
+from eegwatch.run.folder import CONFIG, RUN_LOG, make_run_folder, newest_run, write_whole
+from eegwatch.run.log import AppendLog
+from eegwatch.run.records import End
+
+TICK_S = 0.1
+CANNOT_BEGIN = (BadCheckpoint, ConfigError, OSError)  # why an attempt may not be begun: words for a person
+
+
+class Ending(NamedTuple):
+    """How a trainer ended: its exit code (negative: a signal; a hung one counts as killed), and that in words."""
+
+    code: int
+    cause: str
+
+
+class Keeper:
+    """One per daemon. `run`: the newest run of the log root; `trainer`: its process, while one lives."""
+
+    def __init__(self, logs: Path, log: DaemonLog, notifier: notify.Notifier, say: Callable[[str], None]) -> None:
+        self.logs, self.log, self.notifier, self.say = logs, log, notifier, say
+        self.run: WatchedRun | None = None
+        self.trainer: TrainerProcess | None = None
+        self.revival: Revival | None = None  # a start that is due by itself
+        self.restarts: Restarts | None = None  # of the current run
+        self._hung: str | None = None
+
+    @property
+    def step(self) -> int:
+        return self.run.step if self.run else 0
+
+    @property
+    def busy(self) -> bool:
+        """Is something training, or about to by itself?"""
+        return self.trainer is not None or self.revival is not None
+
+    def figures(self) -> dict[str, Any]:
+        """What each word of the daemon about itself carries beside its state."""
+        return {
+            "run_id": self.run.run_id if self.run else None,
+            "step": self.step if self.run else None,
+            "progress": self.trainer.phase.progress if self.trainer else 0,
+            "moved": self.hang.moved if self.trainer else None,
+        }
+
+    def remark(self) -> str | None:
+        """What a heartbeat says of the trainer."""
+        if self._hung is not None:
+            return self._hung
+        if self.trainer is not None:
+            return self.trainer.insisted or self.trainer.phase.reason
+        return self.revival.note if self.revival else None
+
+    # ---- what an earlier daemon left ----
+
+    def take_over(self) -> None:
+        """Wait for the trainer of a daemon that was killed, and close the attempt of one that died with it."""
+        newest = newest_run(self.logs)
+        if newest is None:
+            return
+        self._await_orphan(newest)
+        run = self._watch(newest)
+        if run.run is not None and run.end is None:
+            run.append(End(time=time.time(), step=run.step, reason="failed", error=BOTH_DIED))
+            run.poll()
+
+    def _await_orphan(self, folder: Path) -> None:
+        """A trainer whose daemon was killed hears so, checkpoints and leaves: its last words are worth the wait."""
+        pid, end = lock_holder(folder / RUN_LOCK), time.monotonic() + ORPHAN_PATIENCE_S
+        if pid is not None:
+            reason = f"waiting for the trainer of the daemon before (pid {pid}) to checkpoint and leave"
+            self.log.enter("starting", reason)
+        while lock_holder(folder / RUN_LOCK) is not None and time.monotonic() < end:
+            time.sleep(TICK_S)
+
+    # ---- beginning ----
+
+    def _watch(self, folder: Path) -> WatchedRun:
+        if self.run is not None:
+            self.run.close()
+        self.run = WatchedRun(folder, say=self.say)
+        self.run.catch_up()
+        return self.run
+
+    def begin(self, config: Config, parent: str | None, command: str | None, notes: list[str]) -> None:
+        """A new run and its first trainer. Raises ConfigError, OSError."""
+        folder = make_run_folder(self.logs, config.experiment.name)
+        crash.point("run.after_folder")
+        write_whole(folder / CONFIG, configuration.dump(config).encode())
+        crash.point("run.after_config")
+        self.restarts = None
+        AppendLog(folder / RUN_LOG).close()  # empty as yet: with it the folder is a run, and can be watched
+        self._watch(folder)
+        self._spawn(Attempt(attempt=1, parent=parent, command=command, notes=notes))
+
+    def go_on(self, run: WatchedRun, command: Command | None, name: str | None, notes: list[str]) -> list[str]:
+        """Begin the next attempt from a checkpoint (default: the newest good one); returns what was wrong with others.
+
+        `command`: the resume that asks for it; None for a trainer that died, which goes on along the same rates. Raises
+        what CANNOT_BEGIN names.
+        """
+        name, problems = (name, []) if name else run.newest_good()
+        step = run.verify(name) if name else 0
+        overrides = run.overrides_until(step)
+        if command is not None:
+            change: dict[str, Any] = {"command": command.id, "from_step": step, "time": time.time()}
+            if command.lr is not None:
+                change |= {"lr": command.lr, "then": command.then, "force": command.force}
+                overrides = [*overrides, change]
+            elif overrides:
+                overrides = [*overrides, change]
+        config = configuration.load(run.folder / CONFIG, expand=False)
+        notes = [*notes, f"resumed from {name}" if name else "no checkpoint yet: begins at step 0", *problems]
+        if config.inject and command is not None:
+            notes.append(f"the injected fault ({config.inject}) is off from this attempt on")
+            config.inject = None
+            write_whole(run.folder / CONFIG, configuration.dump(config).encode())
+        self._spawn(
+            Attempt(
+                attempt=run.attempt + 1,
+                parent=run.run.parent if run.run else None,
+                checkpoint=name,
+                overrides=overrides,
+                command=command.id if command else None,
+                notes=notes,
+            )
+        )
+        return problems
+
+    def _spawn(self, attempt: Attempt) -> None:
+        assert self.run is not None
+        folder = self.run.folder
+        config = configuration.load(folder / CONFIG, expand=False)
+        attempt.argv = sys.orig_argv
+        self.revival, self._hung = None, None
+        self.notifier.settings = config.notify
+        self.restarts = self.restarts or Restarts(config.supervision)
+        self.restarts.began(self.run.checkpoint_step(attempt.checkpoint))
+        self.hang, self._oom_kills = HangWatch(config.supervision), oom_kills()
+        self.trainer = TrainerProcess(folder, attempt, config.distributed)
+        crash.point("attempt.after_spawn")
+        self.log.enter("preparing", f"attempt {attempt.attempt} of {self.run.run_id}, pid {self.trainer.pid}")
+
+    def stop(self, reason: str, escalation: Escalation = CALM) -> None:
+        """Have the trainer checkpoint, write an `end` with this reason, and leave."""
+        if self.trainer is not None:
+            self.trainer.stop(reason, escalation)
+
+    def order_checkpoint(self, command: str | None = None) -> bool:
+        """False if no trainer is there to write one."""
+        return self.trainer is not None and self.trainer.order(Order(order="checkpoint", command=command))
+
+    # ---- watching ----
+
+    def look(self) -> Ending | None:
+        """Read what the trainer says and writes, and see to it; its ending, once."""
+        trainer, run = self.trainer, self.run
+        if trainer is None or run is None:
+            return None
+        code = trainer.ended()  # asked first: what it wrote before it ended is then read to the end below
+        for phase in trainer.phases():
+            if phase.state not in ("starting", "ended", self.log.state):
+                self.log.enter(phase.state)
+        for finding in run.poll():
+            self.say(finding.message)
+            self._guard(finding.rule, run)
+        run.clock(time.time(), training=trainer.phase.state == "training")
+        for news in run.news:
+            self.notifier.tell(notify.of_finding(run.run_id, news))
+        run.news.clear()
+        if trainer.escalate():
+            self.log.note(trainer.insisted)
+        if code is None:
+            self._look_for_a_hang(trainer)
+            return None
+        words = trainer.last_words()
+        cause = f"hung: {self._hung}" if self._hung else cause_of(code, words, oom_kills() - self._oom_kills)
+        if run.end is None:
+            error = f"the trainer ended with {cause}" + (f": {words}" if words else "")
+            run.append(End(time=time.time(), step=run.step, reason="failed", error=error))
+            run.poll()
+        trainer.close()
+        self.trainer = None
+        return Ending(-signal.SIGKILL if self._hung else code, cause)
+
+    def _look_for_a_hang(self, trainer: TrainerProcess) -> None:
+        """A trainer that lives and does nothing: its stack into trainer.log, then what `supervision.hung` says."""
+        hung = self.hang.look(trainer.phase.state, trainer.phase.progress)
+        if hung is None or self._hung is not None or trainer.stopping is not None:
+            return
+        trainer.dump_stack()
+        action = self.hang.settings.hung.action
+        self.log.note(f"hung: {hung}; its stack is in trainer.log ({action})")
+        self.say(f"hung: {hung} ({action})")
+        if action != "warn":
+            self._hung = hung
+            trainer.stop("stopped", HUNG)
+
+    def _guard(self, rule: str, run: WatchedRun) -> None:
+        """`guard.on_error`: what an unwatched run does about a fault (severity error)."""
+        policy = configuration.load(run.folder / CONFIG, expand=False).guard.on_error
+        if policy == "warn" or self.trainer is None:
+            return
+        self.log.note(f"guard: {rule}: {policy}")
+        if policy == "stop":
+            self.trainer.stop("stopped")
+        else:
+            self.order_checkpoint()
+
+    # ---- after the end ----
+
+    def conclude(self, ending: Ending, *, exiting: bool) -> None:
+        """Idle, or restarting by itself where the trainer died and `supervision.restarts` allows it."""
+        run = self.run
+        assert run is not None
+        end, said = run.end, in_words(run.end, ending.cause)
+        died = self._hung is not None or end is None or end.reason == "failed"
+        left = self._hung is not None and self.hang.settings.hung.action == "stop"
+        if not died or left or exiting or self.restarts is None:
+            self.log.enter("idle", said)
+        else:
+            newest, _ = run.newest_good()
+            outcome = self.restarts.after(ending.code, ending.cause, run.checkpoint_step(newest))
+            if isinstance(outcome, str):
+                said = f"{said}; not restarted: {outcome}"
+                self.log.enter("idle", said)
+            else:
+                self.revival = outcome
+                self.log.enter("restarting", f"in {outcome.due - time.monotonic():.0f} s: {outcome.note}")
+                said = f"{said}; {outcome.note}"
+        self.notifier.tell(notify.of_end(run.run_id, end, said))
+
+    def revive(self) -> None:
+        """Start a trainer again that died, once its pause is over."""
+        if self.revival is None or self.run is None or time.monotonic() < self.revival.due:
+            return
+        revival, self.revival = self.revival, None
+        try:
+            self.go_on(self.run, None, None, [revival.note])
+        except CANNOT_BEGIN as error:
+            self.log.enter("idle", f"not restarted: {error}")
