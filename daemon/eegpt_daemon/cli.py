@@ -9,6 +9,7 @@ Exit codes: 0 done · 1 refused, failed, died, or already running · 2 wrong usa
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
@@ -22,7 +23,6 @@ from eegwatch.run import config as configuration
 from eegwatch.run.config import Config, ConfigError
 from eegwatch.run.control import (
     CONTROL,
-    HEARTBEAT_S,
     AnswerWatch,
     Locked,
     daemon_pid,
@@ -32,6 +32,7 @@ from eegwatch.run.control import (
     unsafe_control,
 )
 from eegwatch.run.folder import TRAINER_LOG, newest_run
+from eegwatch.run.liveness import Pulse
 from eegwatch.run.log import Tail
 from eegwatch.run.records import DaemonState
 from eegwatch.run.summary import summarise
@@ -176,7 +177,7 @@ def live(logs: Path, config: Config | None, *, go_on: bool = False) -> int:
     from eegpt_daemon.supervisor import Supervisor
 
     try:
-        supervisor = Supervisor(logs.resolve(), lambda text: print(f"{clock(time.time())} {plain(text)}", flush=True))
+        supervisor = Supervisor(logs.resolve(), say)
     except Locked as held:
         raise Refused(_already_running(logs, held.args[0] or 0)) from None
     if not (go_on and supervisor.go_on()) and config is not None:
@@ -184,11 +185,18 @@ def live(logs: Path, config: Config | None, *, go_on: bool = False) -> int:
     return supervisor.run()
 
 
+def say(text: str) -> None:
+    """A line for whoever reads the daemon's output. A disk that is full or a terminal that is gone does not end it."""
+    with contextlib.suppress(OSError):  # daemon.jsonl has it too
+        os.write(sys.stdout.fileno(), f"{clock(time.time())} {plain(text)}\n".encode())
+
+
 def launch(logs: Path, arguments: list[str]) -> None:
     """Start a detached daemon and wait until it says that it trains or idles. Raises Refused if it dies."""
     logs.mkdir(mode=0o700, parents=True, exist_ok=True)
     watch = AnswerWatch(logs)
-    out = os.open(logs / DAEMON_OUT, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    out = os.open(logs / DAEMON_OUT, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    said_before = os.fstat(out).st_size
     try:
         process = subprocess.Popen(
             [sys.executable, "-m", "eegpt_daemon", str(logs.resolve()), *arguments],
@@ -205,7 +213,10 @@ def launch(logs: Path, arguments: list[str]) -> None:
             if isinstance(record, DaemonState) and record.pid == process.pid and record.state in ("preparing", "idle"):
                 return
         if process.poll() is not None:
-            words = (logs / DAEMON_OUT).read_text(errors="replace").strip().splitlines()
+            other = daemon_pid(logs)
+            if other is not None:
+                raise Refused(_already_running(logs, other))
+            words = (logs / DAEMON_OUT).read_bytes()[said_before:].decode(errors="replace").strip().splitlines()
             raise Refused(f"the daemon died while starting: {words[-1] if words else process.returncode}")
         time.sleep(0.05)
     raise Refused(f"the daemon (pid {process.pid}) did not report within {START_TIMEOUT_S:.0f} s", TRY_AGAIN)
@@ -286,37 +297,34 @@ def resume(arguments: argparse.Namespace, logs: Path) -> int:
 
 
 def status(arguments: argparse.Namespace, logs: Path) -> int:
-    """0 a daemon lives, 1 it died without saying so, 3 none is running."""
-    pid, state = daemon_pid(logs), latest_state(logs)
+    """0 a daemon lives, 1 it is dead (it ended without saying so), 3 none is running."""
+    life, state = Pulse(logs).take(), latest_state(logs)
     newest = newest_run(logs)
     summary = summarise(newest) if newest else None
-    died = pid is None and state is not None and state.state != "exited"
-    word = state.state if pid is not None and state else "died" if died else "not running"
-    age = time.time() - state.time if state else None
-    if pid is not None and age is not None and age > 5 * HEARTBEAT_S:
-        word = "hung"
+    word = {"none": "not running"}.get(life.word, life.word)
     if arguments.json:
         tree = {
             "daemon": word,
-            "pid": pid,
-            "since": state.time if state else None,
-            "reason": state.reason if state else None,
+            "pid": life.pid,
+            "since": life.since,
+            "last_sign": state.time if state else None,
+            "reason": life.detail or None,
             "logs": str(logs),
             "run": summary.as_dict() if summary else None,
         }
         print(json.dumps(tree))
     else:
-        since = f" (last sign of life {duration(age)} ago)" if age is not None else ""
-        print(f"daemon   {word}" + (f", pid {pid}" if pid else "") + since)
-        if state is not None and state.reason:
-            print(f"         {plain(state.reason)}")
+        since = f" since {clock(life.since)} ({duration(time.time() - life.since)})" if life.since is not None else ""
+        print(f"daemon   {word}{since}" + (f", pid {life.pid}" if life.pid else ""))
+        if life.detail:
+            print(f"         {plain(life.detail)}")
         if summary is not None:
             print(summary.text())
         else:
             print(f"run      none in {logs}")
-    if pid is not None:
+    if life.alive:
         return OK
-    return FAILED if died else NOT_RUNNING
+    return FAILED if life.word == "dead" else NOT_RUNNING
 
 
 def check(arguments: argparse.Namespace, logs: Path) -> int:

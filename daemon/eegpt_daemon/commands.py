@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from eegwatch.run.log import Tail, read_all, run_decoder
 from eegwatch.run.records import Checkpoint, DaemonState, Run, Step
 from eegwatch.schedule import ScheduleError, resumed
 
+TAINTED = "it stood in the file while others could write there; send it again if it is yours"
+
 
 @dataclass
 class Action:
@@ -30,31 +34,47 @@ class Action:
 
 
 class ControlReader:
-    """New lines of the control file, `stop` first. A file that others can write is not read: `unsafe` says why."""
+    """New lines of the control file. A file that others can write is not read: `unsafe` says why.
 
-    def __init__(self, path: Path) -> None:
+    `answered`: ids that had an answer before; by them a line without an id of its own gets one that never was, also
+    where the file was deleted and begun anew meanwhile.
+    """
+
+    def __init__(self, path: Path, answered: Iterable[str] = ()) -> None:
         self.path = path
         self.unsafe: str | None = None
+        self.more = False  # is there more to read at once?
         self._tail = Tail(path)
-        self._files = 1  # control files seen: a replaced one numbers its lines anew, and ids must not repeat
+        self._tainted = False  # it was unsafe: what is in it now may be anybody's
+        size = path.stat().st_size if path.exists() else 0
+        newest = max((found for found in map(_place, answered) if found is not None), default=(1, -1))
+        self._file = newest[0] + (size <= newest[1])  # which control file this is, counted from 1
 
     def read(self) -> list[Command | Unreadable]:
-        self.unsafe = unsafe_control(self.path)
+        """At most about a megabyte of lines, `stop` first."""
+        self.unsafe, self.more = unsafe_control(self.path), False
         if self.unsafe is not None:
+            self._tainted = True
             return []
-        found: list[Command | Unreadable] = []
-        while True:
-            chunk = self._tail.read(1 << 20)
-            self._files += chunk.reset is not None
-            for offset, line in chunk.lines():
-                parsed = parse_line(line, offset)
-                if parsed is None:
-                    continue
-                if parsed.id == f"line-{offset}" and self._files > 1:
-                    parsed = msgspec.structs.replace(parsed, id=f"line-{offset}.{self._files}")
-                found.append(parsed)
-            if not chunk.data:
-                return sorted(found, key=lambda c: c.command != "stop")
+        chunk = self._tail.read(1 << 20)
+        self._file += chunk.reset is not None
+        self.more = bool(chunk.data)
+        found = [self._named(parsed, at) for at, line in chunk.lines() if (parsed := parse_line(line, at)) is not None]
+        if self._tainted:
+            found = [Unreadable(str(c.id), c.command, TAINTED) for c in found]
+            self._tainted = self.more
+        return sorted(found, key=lambda c: c.command != "stop")
+
+    def _named(self, line: Command | Unreadable, offset: int) -> Command | Unreadable:
+        if self._file == 1 or line.id != f"line-{offset}":
+            return line
+        return msgspec.structs.replace(line, id=f"line-{offset}.{self._file}")
+
+
+def _place(command_id: str) -> tuple[int, int] | None:
+    """(which file, byte offset) of an id that a line got from its place: `line-<offset>`, `line-<offset>.<file>`."""
+    found = re.fullmatch(r"line-(\d{1,18})(?:\.(\d{1,9}))?", command_id)
+    return (int(found[2] or 1), int(found[1])) if found else None
 
 
 def refusal(command: Command, run: WatchedRun | None, *, training: bool) -> str | None:
@@ -114,14 +134,14 @@ def interrupted(run: WatchedRun, last: DaemonState | None) -> bool:
     return told and run.end.reason == "stopped"
 
 
-def what_became_of(command: Command, run: WatchedRun | None) -> tuple[str, str, dict[str, Any] | None]:
+def what_became_of(name: str | None, command_id: str, run: WatchedRun | None) -> tuple[str, str, dict[str, Any] | None]:
     """(status, reason, effect) of what an earlier daemon accepted and did not finish, by what it left in the files."""
     step = run.step if run else 0
-    if command.command == "stop":
+    if name == "stop":
         return "done", "the trainer ended with the daemon before", {"step": step}
     records = read_all(run.folder / RUN_LOG, run_decoder()) if run else []
-    if command.command == "checkpoint":
-        saved = [r for r in records if isinstance(r, Checkpoint) and r.command == command.id]
+    if name == "checkpoint":
+        saved = [r for r in records if isinstance(r, Checkpoint) and r.command == command_id]
         if saved and run is not None:
             try:
                 run.verify(saved[-1].path)
@@ -129,7 +149,7 @@ def what_became_of(command: Command, run: WatchedRun | None) -> tuple[str, str, 
                 return "failed", str(error), None
             effect: dict[str, Any] = {"checkpoint": saved[-1].path, "step": saved[-1].step}
             return "done", "written before the daemon died", effect
-    begun = [i for i, r in enumerate(records) if isinstance(r, Run) and r.command == command.id]
+    begun = [i for i, r in enumerate(records) if isinstance(r, Run) and r.command == command_id]
     steps = [r for r in records[begun[-1] :] if isinstance(r, Step)] if begun else []
     if run is not None and steps:
         return "done", "finished before the daemon died", numbers(steps[0]) | {"run_id": run.run_id}

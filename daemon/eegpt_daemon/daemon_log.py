@@ -14,7 +14,7 @@ from typing import Any
 
 from eegpt_daemon.systemd import notify_state
 from eegwatch.run.control import DAEMON_LOG, HEARTBEAT_S
-from eegwatch.run.log import AppendLog, daemon_decoder, read_all
+from eegwatch.run.log import AppendLog, daemon_decoder, each_record
 from eegwatch.run.records import Answer, DaemonState, Record
 
 MOST_KEPT = 10_000  # records, oldest first, while the disk is full
@@ -72,15 +72,24 @@ class DaemonLog:
 
     def __init__(self, logs: Path, say: Callable[[str], None]) -> None:
         path = logs / DAEMON_LOG
-        before = read_all(path, daemon_decoder()) if path.exists() else []
-        self.answered = {r.id: r.status for r in before if isinstance(r, Answer)}
-        states = [r for r in before if isinstance(r, DaemonState)]
-        self.last_before: DaemonState | None = states[-1] if states else None  # of the daemon before this one
+        self.answered: dict[str, str] = {}  # by id, the newest status
+        self.unfinished: dict[str, str | None] = {}  # id and command of what the daemon before accepted and left
+        self.last_before: DaemonState | None = None  # of the daemon before this one
+        for record in each_record(path, daemon_decoder()) if path.exists() else ():
+            if isinstance(record, DaemonState):
+                self.last_before = record
+                continue
+            self.answered[record.id] = record.status
+            if record.status == "accepted":
+                self.unfinished[record.id] = record.command
+            else:
+                self.unfinished.pop(record.id, None)
         self._log = PatientLog(path, say)
         self._say = say
         self.state, self.since = "", time.time()
         self.figures: Callable[[], dict[str, Any]] = dict  # what every state carries beside its name
         self._unconfirmed: set[str] = set()  # accepted, in the file, and the disk has not confirmed it
+        self._unsynced = False
         self._alive = 0
         self._wrote_at = 0.0
 
@@ -117,7 +126,10 @@ class DaemonLog:
             self.note(reason)
 
     def answer(self, command_id: str, name: str | None, status: str, **fields: Any) -> bool:
-        """One answer, durable when this returns True. What is accepted only after that may be acted on."""
+        """One answer. True once it is on the disk; one that begins nothing (rejected, expired) waits for `sync`.
+
+        What is accepted only after that may be acted on.
+        """
         again = command_id in self._unconfirmed
         if again and status in ("rejected", "expired"):
             status = "failed"  # its acceptance is in the file
@@ -127,10 +139,16 @@ class DaemonLog:
                 if status != "accepted":
                     self.answered[command_id] = status
                 return False
-        durable = self._log.sync()
-        if status == "accepted" and not durable:
+        if status in ("rejected", "expired"):
+            self._unsynced = True
+        elif not self._log.sync() and status == "accepted":
             self._unconfirmed.add(command_id)  # asked again, it is not written again
             return False
         self._unconfirmed.discard(command_id)
         self.answered[command_id] = status
-        return durable
+        return True
+
+    def sync(self) -> None:
+        """Make durable what `answer` left to it."""
+        if self._unsynced and self._log.sync():
+            self._unsynced = False

@@ -156,6 +156,7 @@ class Keeper:
         self.restarts = self.restarts or Restarts(config.supervision)
         self.restarts.began(self.run.checkpoint_step(attempt.checkpoint))
         self.hang, self._oom_kills = HangWatch(config.supervision), oom_kills()
+        self.guard = config.guard
         self.trainer = TrainerProcess(folder, attempt, config.distributed)
         crash.point("attempt.after_spawn")
         self.log.enter("preparing", f"attempt {attempt.attempt} of {self.run.run_id}, pid {self.trainer.pid}")
@@ -182,7 +183,7 @@ class Keeper:
                 self.log.enter(phase.state)
         for finding in run.poll():
             self.say(finding.message)
-            self._guard(finding.rule, run)
+            self._guard(finding.rule)
         run.clock(time.time(), training=trainer.phase.state == "training")
         for news in run.news:
             self.notifier.tell(notify.of_finding(run.run_id, news))
@@ -215,9 +216,9 @@ class Keeper:
             self._hung = hung
             trainer.stop("stopped", HUNG)
 
-    def _guard(self, rule: str, run: WatchedRun) -> None:
+    def _guard(self, rule: str) -> None:
         """`guard.on_error`: what an unwatched run does about a fault (severity error)."""
-        policy = configuration.load(run.folder / CONFIG, expand=False).guard.on_error
+        policy = self.guard.on_error
         if policy == "warn" or self.trainer is None:
             return
         self.log.note(f"guard: {rule}: {policy}")

@@ -86,6 +86,9 @@ class TrainerProcess:
         self._stop_asked: float | None = None
         self._escalation: list[tuple[float, signal.Signals]] = []
         self._left_alone: float | None = None
+        log = os.open(
+            folder / TRAINER_LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
         self._pipe = Path(tempfile.mkdtemp(prefix="eegpt-daemon-")) / "status"
         os.mkfifo(self._pipe, 0o600)
         self._status, self._buffer = os.open(self._pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), b""
@@ -94,7 +97,6 @@ class TrainerProcess:
         command += [str(folder), said, str(self._pipe)]
         if distributed.nnodes > 1:
             (folder / RENDEZVOUS).write_text(said, encoding="utf-8")  # for `eegpt-daemon join` on the other nodes
-        log = os.open(folder / TRAINER_LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             self._process = subprocess.Popen(
                 command,

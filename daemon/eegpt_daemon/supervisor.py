@@ -21,15 +21,13 @@ from eegpt_daemon.keeper import CANNOT_BEGIN, TICK_S, Keeper
 from eegpt_daemon.process import HURRY
 from eegpt_daemon.watched_run import BadCheckpoint, WatchedRun, numbers
 from eegwatch.run.config import Config, ConfigError
-from eegwatch.run.control import CONTROL, LOCK, Command, take_lock
-from eegwatch.run.records import TERMINAL
+from eegwatch.run.control import CONTROL, LOCK, Command, exposed, same_file, take_lock
 
 DONE, FAILED, REJECTED, EXPIRED, ACCEPTED = "done", "failed", "rejected", "expired", "accepted"
-INTERRUPTS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Supervisor:
-    """One per log root. `run()` returns the daemon's exit code."""
+    """One per log root. `run()` returns the daemon's exit code: 0, or 1 where its log root was taken away."""
 
     def __init__(self, logs: Path, say: Callable[[str], None]) -> None:
         """Take the lock and recover what an earlier daemon left. Raises control.Locked, OSError."""
@@ -39,30 +37,32 @@ class Supervisor:
         self.action: Action | None = None
         self.queue: list[Command] = []
         self.exiting: str | None = None
+        self.homeless = False
+        self._signals: list[int] = []
         self._unaccepted: list[Command] = []  # a full disk has not let them be accepted yet
         self.log = DaemonLog(logs, say)
         self.notifier = notify.Notifier(logs, say)
         self.keeper = Keeper(logs, self.log, self.notifier, say)
         self.log.figures = self.keeper.figures
-        self.control = ControlReader(logs / CONTROL)
-        self.log.enter("starting")
+        self.control = ControlReader(logs / CONTROL, self.log.answered)
+        self.log.enter("starting", exposed(logs))
         self.keeper.take_over()
         self._settle_the_past()
 
     def _settle_the_past(self) -> None:
         """Lines from before this daemon never fire; what an earlier one had accepted is finished or reported failed."""
+        for command_id, name in self.log.unfinished.items():
+            self._record(command_id, name, *what_became_of(name, command_id, self.keeper.run))
         expired = 0
-        for command in self._new_commands():
-            command_id = str(command.id)
-            status = self.log.answered.get(command_id)
-            if status in TERMINAL:
-                continue
-            if status == ACCEPTED:
-                self._answer(command, *what_became_of(command, self.keeper.run))
-            else:
-                expired += 1
-                reason = "it was there before this daemon started; send it again if it is still meant"
-                self._answer(command, EXPIRED, reason)
+        while True:
+            for command in self._new_commands():
+                if command.id not in self.log.answered:
+                    expired += 1
+                    reason = "it was there before this daemon started; send it again if it is still meant"
+                    self._answer(command, EXPIRED, reason)
+            if not self.control.more:
+                break
+        self.log.sync()
         if expired:
             self.say(f"{expired} command(s) from before this daemon expired")
 
@@ -84,30 +84,44 @@ class Supervisor:
         return True
 
     def run(self) -> int:
-        """Live until told to exit; returns 0."""
-        for number in INTERRUPTS:
+        """Live until told to exit."""
+        detached = not (sys.stdin.isatty() or sys.stdout.isatty()) or signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if detached else self._interrupted)  # a terminal that closes
+        for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._interrupted)
         if self.log.state == "starting":
             self.log.enter("idle")
         while True:
+            self._obey_signals()
             self._watch_trainer()
             self._read_commands()
             self._act()
             if self.exiting is None and self.action is None:
                 self.keeper.revive()
             self.log.heartbeat(self.keeper.remark())
+            self._look_for_the_log_root()
             if self.exiting is not None and self.keeper.trainer is None and self.action is None:
                 self.log.enter("exited", self.exiting)
                 self.notifier.close()
-                return 0
+                return int(self.homeless)
             time.sleep(TICK_S)
 
+    def _look_for_the_log_root(self) -> None:
+        """Without its lock file a daemon is one that nobody can find, beside which another would be started."""
+        if not self.homeless and not same_file(self._lock, self.logs / LOCK):
+            self.homeless = True
+            self.exiting = f"{self.logs / LOCK} was deleted or replaced: the log root is not this daemon's any more"
+            self.log.note(self.exiting)
+            self.say(self.exiting)
+            self.keeper.stop("stopped", HURRY)
+
     def _interrupted(self, number: int, frame: object) -> None:
-        name = signal.Signals(number).name
-        if number == signal.SIGHUP and self.keeper.trainer is not None and not sys.stdout.isatty():
-            return  # a closed terminal does not end a detached daemon
-        self.exiting = f"{name} received"
-        self.keeper.stop("stopped", HURRY)
+        self._signals.append(number)  # acted on between two looks: a write that it interrupts is finished first
+
+    def _obey_signals(self) -> None:
+        while self._signals:
+            self.exiting = f"{signal.Signals(self._signals.pop(0)).name} received"
+            self.keeper.stop("stopped", HURRY)
 
     def _watch_trainer(self) -> None:
         ending = self.keeper.look()
@@ -153,6 +167,7 @@ class Supervisor:
                 self.queue.insert(0, command)
             else:
                 self.queue.append(command)
+        self.log.sync()
 
     def _give_up(self, reason: str) -> None:
         """Fail everything that would go on training; stops are carried out."""

@@ -212,8 +212,24 @@ def daemon_pid(logs: Path) -> int | None:
     return lock_holder(logs / LOCK)
 
 
+def same_file(fd: int, path: Path) -> bool:
+    """Is the open file still the one of this name?"""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def exposed(logs: Path) -> str | None:
+    """What others than its owner may do in this log root, in words, or None: worth a warning."""
+    status = os.stat(logs)
+    if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
+        return f"others can rename and replace files in {logs} (mode {status.st_mode & 0o777:03o}); chmod 700 {logs}"
+    return None
+
+
 def unsafe_control(path: Path) -> str | None:
-    """Why this control file must not be obeyed (others can write it), or None."""
+    """Why this control file must not be obeyed (others can write it, or put another in its place), or None."""
     try:
         status = os.stat(path)
     except FileNotFoundError:
@@ -224,6 +240,9 @@ def unsafe_control(path: Path) -> str | None:
         return f"{path} belongs to uid {status.st_uid}, not to you; move it away"
     if status.st_mode & 0o022:
         return f"{path} can be written by others (mode {status.st_mode & 0o777:03o}); chmod 600 {path}"
+    folder = os.stat(path.parent)
+    if folder.st_mode & 0o002 and not folder.st_mode & stat.S_ISVTX:  # the group is only warned of: `exposed`
+        return f"{path.parent} can be written by everybody (mode {folder.st_mode & 0o777:03o}); chmod 700 {path.parent}"
     return None
 
 

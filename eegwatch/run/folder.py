@@ -22,8 +22,14 @@ def new_run_id(name: str, when: float | None = None) -> str:
 
 
 def make_run_folder(logs: Path, name: str) -> Path:
-    """Create the folder of a new run. Two runs begun in one second get different names."""
-    run_id = new_run_id(name)
+    """Create the folder of a new run, whose name sorts after every other, also where the clock was set back.
+
+    Two runs begun in one second get different names.
+    """
+    when, newest = time.time(), newest_run(logs)
+    if newest is not None and _begun(newest) >= when:
+        when = _begun(newest) + 1
+    run_id = new_run_id(name, when)
     for suffix in ("", *(f".{n}" for n in range(2, 1000))):
         folder = logs / f"{run_id}{suffix}"
         try:
@@ -75,6 +81,14 @@ def runs(logs: Path) -> list[Path]:
         return []
     found = [folder for folder in entries if (folder / RUN_LOG).exists()]
     return sorted(found, key=lambda folder: (folder.name[:15], _mtime(folder / RUN_LOG), folder.name))
+
+
+def _begun(folder: Path) -> float:
+    """The time in a run's name, seconds since the epoch; 0 where it holds none."""
+    try:
+        return time.mktime(time.strptime(folder.name[:15], "%Y%m%d-%H%M%S"))
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def _mtime(path: Path) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,45 +17,72 @@ HUNG_S = 60.0  # a training loop that has not counted for so long, in a phase th
 
 @dataclass(frozen=True)
 class Liveness:
-    """`word`: training, preparing, …, idle, hung, dead, none. `alive`: is there a daemon to obey a command?"""
+    """`word`: training, preparing, …, idle, hung, dead, none. `alive`: is there a daemon to obey a command?
+
+    `since`: when it became so, seconds since the epoch; None where nobody says.
+    """
 
     word: str
     detail: str
     alive: bool
     pid: int | None = None
     run_id: str | None = None
+    since: float | None = None
 
 
 class Pulse:
-    """Watches one log root's daemon; `take` is cheap enough for once a second."""
+    """Watches one log root's daemon; `take` is cheap enough for once a second.
 
-    def __init__(self, logs: Path) -> None:
+    The first look believes the wall clock; from then on what moves is timed by `clock` (monotonic seconds), so that a
+    clock that is set, forward or back, neither hangs a daemon nor revives one.
+    """
+
+    def __init__(self, logs: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self.logs = logs
-        self._progress: tuple[str, int | None] | None = None
-        self._moved_at = time.time()
+        self._clock = clock
+        self._sign = _Seen(clock)  # of life, from the supervisor
+        self._progress = _Seen(clock)  # of the training loop
 
-    def take(self, now: float | None = None) -> Liveness:
-        now = time.time() if now is None else now
+    def take(self) -> Liveness:
         pid, state = daemon_pid(self.logs), latest_state(self.logs)
         run_id = state.run_id if state else None
         if pid is None:
-            return self._without_daemon(state, now, run_id)
+            return self._without_daemon(state, run_id)
         if state is None:
             return Liveness("starting", "the daemon has just started", True, pid, run_id)
-        if (state.state, state.progress) != self._progress:
-            self._progress, self._moved_at = (state.state, state.progress), now
-        age = now - state.time
+        age = self._sign.age((state.time, state.alive, state.pid), time.time() - state.time)
+        moved = state.time if state.moved is None else state.moved
+        stood = self._progress.age((state.state, state.progress, state.pid), time.time() - moved)
         if age > SILENT_S:
-            return Liveness("hung", f"the daemon (pid {pid}) has not counted for {duration(age)}", True, pid, run_id)
-        if state.state in ("training", "evaluating") and now - self._moved_at > HUNG_S:
-            stood = duration(now - self._moved_at)
-            return Liveness("hung", f"the daemon lives, the training loop has not moved for {stood}", True, pid, run_id)
-        return Liveness(state.state, state.reason or "", True, pid, run_id)
+            detail = f"the daemon (pid {pid}) has not counted for {duration(age)}"
+            return Liveness("hung", detail, True, pid, run_id, time.time() - age)
+        if state.state in ("training", "evaluating") and stood > HUNG_S:
+            detail = f"the daemon lives, the training loop has not moved for {duration(stood)}"
+            return Liveness("hung", detail, True, pid, run_id, time.time() - stood)
+        return Liveness(state.state, state.reason or "", True, pid, run_id, state.since)
 
-    def _without_daemon(self, state: DaemonState | None, now: float, run_id: str | None) -> Liveness:
+    def _without_daemon(self, state: DaemonState | None, run_id: str | None) -> Liveness:
         if state is None:
             return Liveness("none", "no daemon has run here", False)
-        ago = duration(now - state.time)
+        ago = duration(time.time() - state.time)
         if state.state == "exited":
-            return Liveness("none", f"no daemon; the last one ended {ago} ago ({state.reason})", False, None, run_id)
-        return Liveness("dead", f"the daemon died; its last sign of life was {ago} ago", False, None, run_id)
+            detail = f"no daemon; the last one ended {ago} ago ({state.reason})"
+            return Liveness("none", detail, False, None, run_id, state.time)
+        detail = f"the daemon died while {state.state}; its last sign of life was {ago} ago"
+        return Liveness("dead", detail, False, None, run_id, state.time)
+
+
+class _Seen:
+    """How long something has not changed: by what it says of itself at the first look, then by a clock of ours."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._last: object = None
+        self._at = 0.0
+
+    def age(self, value: object, said: float) -> float:
+        """Seconds that `value` has stood; `said`: by its own account."""
+        if value != self._last:
+            self._at = self._clock() - (max(0.0, said) if self._last is None else 0.0)
+            self._last = value
+        return self._clock() - self._at

@@ -198,13 +198,16 @@ def daemon_decoder() -> Decoder[DaemonRecord]:
 
 def read_all(path: Path, decoder: Decoder[T]) -> list[T]:
     """Every whole record of the file. Raises OSError if it cannot be read."""
+    return list(each_record(path, decoder))
+
+
+def each_record(path: Path, decoder: Decoder[T]) -> Iterator[T]:
+    """Every whole record of the file, a megabyte of them in memory at a time. Raises OSError if it cannot be read."""
     tail = Tail(path)
-    records: list[T] = []
     try:
         while chunk := tail.read(1 << 20).data:
-            records += decoder.decode(chunk)
+            yield from decoder.decode(chunk)
     finally:
         tail.close()
     if tail.missing:
         raise FileNotFoundError(f"{path}: no such file")
-    return records

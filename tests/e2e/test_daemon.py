@@ -293,7 +293,7 @@ def test_a_daemon_killed_leaves_no_orphan_and_the_run_goes_on_under_the_next(
     end = daemon.records()[-1]
     assert (end["type"], end["error"]) == ("end", "the supervisor is gone")
     assert daemon.records("checkpoint")[-1]["step"] == end["step"]
-    assert "died" in daemon.cli("status", code=1).stdout
+    assert "dead since" in daemon.cli("status", code=1).stdout
     assert "it died" in daemon.cli("stop", code=3).stderr
     done = daemon.cli("resume")
     assert "no daemon was running: started one" in done.stdout

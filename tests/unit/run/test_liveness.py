@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -31,9 +32,10 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process.wait()
 
 
-def state(logs: Path, word: str, age: float = 0.0, progress: int = 1) -> None:
+def state(logs: Path, word: str, age: float = 0.0, progress: int = 1, **fields: float) -> None:
     log = AppendLog(logs / "daemon.jsonl")
-    log.append(DaemonState(time=time.time() - age, state=word, run_id="r", alive=1, progress=progress, reason="why"))
+    said = {"time": time.time() - age, "state": word, "run_id": "r", "alive": 1, "progress": progress, "reason": "why"}
+    log.append(DaemonState(**(said | fields)))
     log.close()
 
 
@@ -61,13 +63,51 @@ def test_a_supervisor_that_does_not_count_is_hung(tmp_path: Path, holder: subpro
 def test_a_loop_that_does_not_move_is_hung_although_the_supervisor_counts(
     tmp_path: Path, holder: subprocess.Popen[str]
 ) -> None:
-    pulse = Pulse(tmp_path)
+    now = [1000.0]
+    pulse = Pulse(tmp_path, clock=lambda: now[0])
     state(tmp_path, "training", progress=7)
     assert pulse.take().word == "training"
-    state(tmp_path, "training", progress=7, age=-120)
-    assert pulse.take(time.time() + 120).word == "hung"
-    state(tmp_path, "training", progress=8, age=-120)
-    assert pulse.take(time.time() + 120).word == "training"
+    now[0] += 120
+    state(tmp_path, "training", progress=7, age=-1)
+    hung = pulse.take()
+    assert hung.word == "hung" and "has not moved for 2 min" in hung.detail
+    assert hung.since == pytest.approx(time.time() - 120, abs=5)
+    state(tmp_path, "training", progress=8, age=-2)
+    assert pulse.take().word == "training"
+
+
+def test_one_look_tells_a_loop_that_stood_before_it(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    state(tmp_path, "training", moved=time.time() - 90)
+    assert Pulse(tmp_path).take().word == "hung"
+    state(tmp_path, "training", moved=time.time() - 9, since=time.time() - 50)
+    life = Pulse(tmp_path).take()
+    assert life.word == "training" and life.since == pytest.approx(time.time() - 50, abs=5)
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_a_clock_that_is_set_neither_hangs_a_daemon_nor_hides_that_it_hangs(
+    tmp_path: Path, holder: subprocess.Popen[str], hours: float
+) -> None:
+    now = [1000.0]
+    pulse = Pulse(tmp_path, clock=lambda: now[0])
+    state(tmp_path, "idle")
+    assert pulse.take().word == "idle"
+    now[0] += 2
+    state(tmp_path, "idle", age=hours * 3600)  # the daemon's clock is not ours any more
+    assert pulse.take().word == "idle"
+    now[0] += 30  # and now it is silent
+    assert pulse.take().word == "hung"
+
+
+def test_a_run_begun_after_the_clock_was_set_back_is_still_the_newest(tmp_path: Path) -> None:
+    later = time.strftime("%Y%m%d-%H%M%S", time.localtime(time.time() + 7200))
+    first = tmp_path / f"{later}-a"
+    first.mkdir()
+    (first / "run.jsonl").touch()
+    second = make_run_folder(tmp_path, "b")
+    (second / "run.jsonl").touch()
+    os.utime(second / "run.jsonl", (1, 1))
+    assert newest_run(tmp_path) == second
 
 
 def test_runs_are_ordered_by_time_and_two_in_one_second_differ(tmp_path: Path) -> None:
