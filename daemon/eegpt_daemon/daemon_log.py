@@ -42,11 +42,20 @@ class PatientLog:
         """True once what was written is on the disk. What is in the file and was not synced is not written again."""
         return self._patiently(self._log.sync)
 
+    def settle(self) -> bool:
+        """Write what was kept; True if nothing is left."""
+        return not self._kept or self._patiently(self._write_kept)
+
     def _write(self, record: Record) -> None:
+        self._write_kept()
+        self._log.mend()
+        self._log.append(record)
+
+    def _write_kept(self) -> None:
         while self._kept:
+            self._log.mend()
             self._log.append(self._kept[0])
             self._kept.popleft()
-        self._log.append(record)
 
     def _patiently(self, what: Callable[[], None]) -> bool:
         try:
@@ -119,11 +128,13 @@ class DaemonLog:
         )
         self._wrote_at = time.monotonic()
 
-    def heartbeat(self, reason: str | None) -> None:
-        """Count, and say so every few seconds."""
+    def heartbeat(self, reason: str | None) -> bool:
+        """Count, and say so every few seconds: True then."""
         self._alive += 1
-        if time.monotonic() - self._wrote_at > HEARTBEAT_S:
+        due = time.monotonic() - self._wrote_at > HEARTBEAT_S
+        if due:
             self.note(reason)
+        return due
 
     def answer(self, command_id: str, name: str | None, status: str, **fields: Any) -> bool:
         """One answer. True once it is on the disk; one that begins nothing (rejected, expired) waits for `sync`.

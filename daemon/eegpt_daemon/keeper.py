@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 import time
@@ -150,6 +151,8 @@ class Keeper:
         assert self.run is not None
         folder = self.run.folder
         config = configuration.load(folder / CONFIG, expand=False)
+        if not self.run.settle():  # the `end` of the attempt before comes before the `run` of the next
+            raise OSError(errno.ENOSPC, "cannot be written (a full disk?); nothing was begun", str(folder / RUN_LOG))
         attempt.argv = sys.orig_argv
         self.revival, self._hung = None, None
         self.notifier.settings = config.notify

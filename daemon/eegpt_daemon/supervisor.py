@@ -98,7 +98,8 @@ class Supervisor:
             self._act()
             if self.exiting is None and self.action is None:
                 self.keeper.revive()
-            self.log.heartbeat(self.keeper.remark())
+            if self.log.heartbeat(self.keeper.remark()) and self.keeper.run is not None:
+                self.keeper.run.settle()
             self._look_for_the_log_root()
             if self.exiting is not None and self.keeper.trainer is None and self.action is None:
                 self.log.enter("exited", self.exiting)

@@ -107,6 +107,10 @@ class WatchedRun:
             return
         self._log.append(record)
 
+    def settle(self) -> bool:
+        """Write what a full disk has kept out of the log; True if nothing is left of it."""
+        return self._log is None or self._log.settle()
+
     def close(self) -> None:
         self._tail.close()
         if self._log is not None:

@@ -21,7 +21,7 @@ T = TypeVar("T")
 class AppendLog:
     """Append whole lines to a file, one `write` call a line, on an O_APPEND descriptor of mode 0600.
 
-    A torn last line (a writer that crashed) is first ended with a newline, so nothing of ours joins it.
+    A torn last line (a writer that crashed) is ended with a newline by the first write, so nothing of ours joins it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -29,11 +29,14 @@ class AppendLog:
         self.path = path
         self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         self._torn = False
-        size = os.fstat(self._fd).st_size
-        if not size:
+        if not os.fstat(self._fd).st_size:
             sync_folder(path.parent)  # a file whose name is lost with the power is no log
-        if size and os.pread(self._fd, 1, size - 1) != b"\n":
-            self.write(b"\n")
+        self.mend()
+
+    def mend(self) -> None:
+        """Look whether another writer has left a torn line (a crash, a full disk): the next write ends it first."""
+        size = os.fstat(self._fd).st_size
+        self._torn = size > 0 and os.pread(self._fd, 1, size - 1) != b"\n"
 
     def append(self, record: Record) -> None:
         """Write one record as one line. Raises OSError when the disk is full."""

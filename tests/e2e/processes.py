@@ -20,17 +20,28 @@ from eegwatch.run.folder import newest_run
 PATIENCE = 180.0  # what is waited for comes within seconds; a machine that is shared may take its time
 
 
-def whole_lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a log that is being written: a last line without its newline is not there yet."""
+def whole_lines(path: Path, torn: int = 0) -> list[dict[str, Any]]:
+    """The records of a log that is being written: a last line without its newline is not there yet.
+
+    `torn`: so many lines may be cut, by a disk that was full.
+    """
     text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    records = []
+    for line in text[: text.rfind("\n") + 1].splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            torn -= 1
+            if torn < 0:
+                raise
+    return records
 
 
 class Daemon:
     """`eegpt-daemon` on a log root of its own."""
 
-    def __init__(self, logs: Path) -> None:
-        self.logs = logs
+    def __init__(self, logs: Path, torn: int = 0) -> None:
+        self.logs, self.torn = logs, torn
 
     def cli(self, *words: str, code: int | None = 0, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "eegpt_daemon.cli", words[0], "--logs", str(self.logs), *words[1:]]
@@ -51,15 +62,15 @@ class Daemon:
         return found
 
     def records(self, kind: str | None = None, run: Path | None = None) -> list[dict[str, Any]]:
-        lines = whole_lines((run or self.run) / "run.jsonl")
+        lines = whole_lines((run or self.run) / "run.jsonl", self.torn)
         return [r for r in lines if kind is None or r["type"] == kind]
 
     def answers(self, command_id: str | None = None) -> list[dict[str, Any]]:
-        lines = whole_lines(self.logs / "daemon.jsonl")
+        lines = whole_lines(self.logs / "daemon.jsonl", self.torn)
         return [r for r in lines if r["type"] == "command" and command_id in (None, r["id"])]
 
     def states(self) -> list[str]:
-        lines = whole_lines(self.logs / "daemon.jsonl")
+        lines = whole_lines(self.logs / "daemon.jsonl", self.torn)
         seen = [r["state"] for r in lines if r["type"] == "daemon"]
         return [state for i, state in enumerate(seen) if i == 0 or seen[i - 1] != state]
 

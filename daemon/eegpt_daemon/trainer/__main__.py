@@ -23,6 +23,7 @@ def main() -> int:
     attempt = msgspec.json.decode(attempt_json, type=Attempt)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # the supervisor asks a trainer that hangs for its stack
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # whether a terminal that closes ends the run, the supervisor decides
     leads = os.environ.get("RANK", "0") == "0"
     link = Link(status) if leads else Silence()
     link.phase("starting")

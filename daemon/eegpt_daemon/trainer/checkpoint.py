@@ -6,8 +6,10 @@ scalars cannot be loaded back under torch >= 2.6).
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import os
 import pickle
 import re
 import shutil
@@ -18,6 +20,7 @@ import torch
 
 from eegpt_daemon import crash
 from eegwatch.run.folder import CHECKPOINTS, write_whole
+from eegwatch.wording import size
 
 VERSION = 2
 KEEP_NEWEST = 2  # whatever their scores: the newest, and one before it should that turn out damaged
@@ -54,7 +57,8 @@ def save(run_folder: Path, step: int, state: dict[str, Any]) -> tuple[str, str]:
     target.parent.mkdir(mode=0o700, exist_ok=True)
     free = shutil.disk_usage(target.parent).free
     if free < 2 * len(content):
-        raise OSError(f"{target.parent}: {free / 1e6:.0f} MB free, a checkpoint needs {2 * len(content) / 1e6:.0f} MB")
+        words = f"{os.strerror(errno.ENOSPC)}: {size(free)} free, a checkpoint needs {size(2 * len(content))}"
+        raise OSError(errno.ENOSPC, words, str(target.parent))
     write_whole(target, content, lambda boundary: crash.point(f"checkpoint.{boundary}"))
     return name_of(step), hashlib.sha256(content).hexdigest()
 
