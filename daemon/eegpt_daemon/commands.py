@@ -77,8 +77,11 @@ def _place(command_id: str) -> tuple[int, int] | None:
     return (int(found[2] or 1), int(found[1])) if found else None
 
 
-def refusal(command: Command, run: WatchedRun | None, *, training: bool) -> str | None:
-    """Why a command cannot be carried out, in words a person can act on; None if it can."""
+def refusal(command: Command, run: WatchedRun | None, *, training: bool, due: bool = False) -> str | None:
+    """Why a command cannot be carried out, in words a person can act on; None if it can.
+
+    `training`: a trainer lives; `due`: one is about to be started again by itself.
+    """
     if command.command == "stop" and command.exit and (run is None or command.run_id is None):
         return None
     if run is None:
@@ -87,7 +90,7 @@ def refusal(command: Command, run: WatchedRun | None, *, training: bool) -> str 
         return f"it is for run {command.run_id}, and the current run is {run.run_id}"
     if command.attempt is not None and command.attempt != run.attempt:
         return f"it is for attempt {command.attempt}, and attempt {run.attempt} runs by now"
-    if command.command == "stop" and not command.exit and not training:
+    if command.command == "stop" and not command.exit and not (training or due):
         ended = f"it ended ({run.end.reason}) at step {run.step:,}" if run.end else f"it stands at step {run.step:,}"
         return f"nothing is training: {ended}"
     if command.command == "checkpoint" and not training:

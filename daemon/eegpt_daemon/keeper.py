@@ -49,11 +49,6 @@ class Keeper:
     def step(self) -> int:
         return self.run.step if self.run else 0
 
-    @property
-    def busy(self) -> bool:
-        """Is something training, or about to by itself?"""
-        return self.trainer is not None or self.revival is not None
-
     def figures(self) -> dict[str, Any]:
         """What each word of the daemon about itself carries beside its state."""
         return {

@@ -155,7 +155,8 @@ class Supervisor:
             if command.deadline is not None and command.deadline < time.time():
                 self._answer(command, EXPIRED, "it came too late: its time had run out before the daemon read it")
                 continue
-            reason = refusal(command, self.keeper.run, training=self.keeper.busy)
+            trainer, due = self.keeper.trainer is not None, self.keeper.revival is not None
+            reason = refusal(command, self.keeper.run, training=trainer, due=due)
             if reason is not None:
                 self._answer(command, REJECTED, reason)
                 continue
