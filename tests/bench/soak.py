@@ -127,17 +127,21 @@ class Soak:
         self.kills: Counter[str] = Counter()
         self.undisturbed: dict[str, Any] = {}  # the last checkpoint of a run that nobody harassed
 
+    def calm(self) -> None:
+        """One run to its end that nobody disturbs: what the others are compared with."""
+        calm = Daemon(self.daemon.logs.parent / "calm")
+        try:
+            calm.cli("start", "--no-check", "--config", str(self.config))
+            calm.wait(lambda: calm.records("end"))
+            self.undisturbed = last_state(calm.run)
+            calm.cli("stop")
+        finally:
+            calm.kill()
+
     def begin(self) -> None:
         """A daemon, going on with whatever was cut off; a new run where there is none."""
-        command = [
-            sys.executable,
-            "-m",
-            "eegpt_daemon",
-            str(self.daemon.logs),
-            "--config",
-            str(self.config),
-            "--continue",
-        ]
+        command = [sys.executable, "-m", "eegpt_daemon", str(self.daemon.logs)]
+        command += ["--config", str(self.config), "--continue"]
         self.daemon.logs.mkdir(exist_ok=True)
         with (self.daemon.logs / "daemon.out").open("ab") as out:
             subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True)
@@ -234,12 +238,7 @@ def main() -> None:
 def run(scratch: Path, seconds: float, seed: int) -> None:
     """Soak for so long, print the figures. Raises AssertionError if anything was lost or done twice."""
     soak = Soak(scratch, seed)
-    calm = Daemon(scratch / "calm")
-    calm.cli("start", "--no-check", "--config", str(soak.config))
-    calm.wait(lambda: calm.records("end"))
-    soak.undisturbed = last_state(calm.run)
-    calm.cli("stop")
-
+    soak.calm()
     large = make_log(scratch / "large", 10_000, 10_000_000)
     over = threading.Event()
     grown: list[int] = []

@@ -1,7 +1,8 @@
-"""SIGKILL at any moment, a hundred times: losses, rates and final weights as if nothing had happened."""
+"""SIGKILL at any moment, hundreds of times: losses, rates and final weights as if nothing had happened."""
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
@@ -11,9 +12,13 @@ from pathlib import Path
 import pytest
 
 from eegpt_daemon.trainer.attempt import Attempt
+from tests.bench.soak import Soak, run
 from tests.e2e.trainers import Zygote, assert_same, last_state, new_run, next_attempt, steps_that_count
 
 KILLS = 100
+FULL = bool(os.environ.get("EEGWATCH_FULL"))
+KILLS_WITH_DAEMONS = 200 if FULL else 12
+SOAK_S = 600.0 if FULL else 25.0
 ConfigFile = Callable[..., Path]
 
 
@@ -49,3 +54,35 @@ def test_killed_a_hundred_times_nothing_is_lost(
         print(f"\nkilled with SIGKILL {kills} times over {runs} runs of {len(expected)} steps, resumed from "
               f"{len(resumed_at)} different steps, {mid_epoch} of them within an epoch: all bit for bit the same")  # fmt: skip
     assert mid_epoch > 10
+
+
+def test_trainer_supervisor_or_both_are_killed_under_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soak = Soak(tmp_path, seed=3)
+    soak.calm()
+    try:
+        while sum(soak.kills.values()) < KILLS_WITH_DAEMONS:
+            if soak.daemon.pid is None:
+                soak.begin()
+            time.sleep(soak.draw.uniform(0.1, 8.0))  # a trainer is there after two to six seconds
+            if soak.daemon.pid is not None and soak.idle():
+                soak.say(command=soak.draw.choice(("resume", "restart")))
+            elif soak.draw.random() < 0.5:
+                soak.say(command="checkpoint")
+            soak.kill()
+        soak.settle()
+        finished, steps = soak.account()
+    finally:
+        soak.daemon.kill()
+    assert finished >= 1
+    with capsys.disabled():
+        print(f"\n{dict(soak.kills)} killed, {len(soak.sent)} commands each with one last word, {finished} runs "
+              f"finished with the weights of an undisturbed one, {steps} steps")  # fmt: skip
+
+
+def test_a_long_life_compressed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The short form of tests/bench/soak.py; with EEGWATCH_FULL=1 its ten minutes."""
+    with capsys.disabled():
+        print()
+        run(tmp_path, SOAK_S, seed=2)
