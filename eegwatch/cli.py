@@ -76,6 +76,12 @@ def _watch_parser() -> argparse.ArgumentParser:
     parser.add_argument("--read-only", action="store_true", help="watch only: no key commands the run")
     parser.add_argument("--theme", help="a theme of Textual's, or the next of them with ctrl+p")
     parser.add_argument("--ascii", action="store_true", help="no Unicode (by itself where the terminal has none)")
+    parser.add_argument(
+        "--slow-link",
+        action=argparse.BooleanOptionalAction,
+        default="SSH_CONNECTION" in os.environ,
+        help="draw twice a second at most, charts every two seconds (by itself inside ssh)",
+    )
     parser.add_argument("--version", action="version", version=f"eegwatch {__version__}")
     return parser
 
@@ -261,6 +267,7 @@ def watch(arguments: argparse.Namespace) -> int:
             ascii=arguments.ascii or (not in_browser and ascii_needed()),
             read_only=arguments.read_only,
             theme=arguments.theme,
+            slow_link=arguments.slow_link,
         )
     except ThemeError as error:
         print(f"eegwatch: {error}", file=sys.stderr)

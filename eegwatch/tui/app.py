@@ -37,6 +37,7 @@ LOAD_REDRAW_S = 0.5
 SETTLE_S = 0.5
 SHOWN_BYTES = 1 << 17  # of a file that is shown as text: its end
 SHARE = 0.1  # of a core, that drawing may take: on a slow machine the charts follow at fewer frames than the figures
+SLOW_LINK_S = (0.5, 2.0)  # between two looks of the figures, and of the charts: a few kB a second (tests/bench/link.py)
 CLOCK_S = 1.0  # ages ("2 min ago") are redrawn this often
 
 
@@ -62,10 +63,12 @@ class WatchApp(App[None]):
         ascii: bool = False,
         read_only: bool = False,
         theme: str | None = None,
+        slow_link: bool = False,
     ) -> None:
         """`foreign`: someone else's log instead of a run of ours; `declared`: (configuration, steps an epoch).
 
         `ascii`: for terminals without Unicode. `read_only`: no key commands the run. `theme`: instead of the one set.
+        `slow_link`: draw less often.
         """
         super().__init__()
         self.read_only = read_only
@@ -81,8 +84,9 @@ class WatchApp(App[None]):
             self._filters.append(Ascii())
         self.session = Session(logs, folder, self._alarm, foreign, declared)
         self._waker: Waker | None = None
-        self._drawn_at, self._drawn = 0.0, -1
-        self._figures, self._spent_at, self._title = -1, 0.0, ""
+        self._between = SLOW_LINK_S if slow_link else (0.0, 0.0)
+        self._drawn_at, self._aged_at, self._drawn = 0.0, 0.0, -1
+        self._figures, self._figures_at, self._spent_at, self._title = -1, 0.0, 0.0, ""
         self._loading = False
         self._finding_at = -1
 
@@ -136,15 +140,17 @@ class WatchApp(App[None]):
         changed = self.session.version != self._drawn
         spent = time.thread_time() - self._spent_at  # by all of this program since the last frame
         due = min(spent / SHARE, LOAD_REDRAW_S) if self.session.loaded else LOAD_REDRAW_S
-        if changed and now - self._drawn_at > due:
+        if changed and now - self._drawn_at > max(due, self._between[1]):
             self._drawn_at, self._drawn, self._spent_at = now, self.session.version, time.thread_time()
             self.run_screen.redraw()
             self._say_title()
         elif changed and self.session.loaded and self.session.version != self._figures:
-            self._figures = self.session.version
+            if now - self._figures_at < self._between[0]:
+                return
+            self._figures, self._figures_at = self.session.version, now
             self.run_screen.show_ages()
-        elif now - self._drawn_at > CLOCK_S:
-            self._drawn_at = now
+        elif now - max(self._drawn_at, self._aged_at) > CLOCK_S:
+            self._aged_at = now
             self._say_title()
             self.run_screen.show_ages()
             self.run_screen.show_output()

@@ -168,6 +168,8 @@ class Soak:
                 trainer.kill()
         except (psutil.NoSuchProcess, ProcessLookupError):
             return  # it had just ended by itself
+        if what != "trainer":
+            self.daemon.wait(lambda: self.daemon.pid != pid)
         self.kills[what] += 1
 
     def harass(self, seconds: float, each: Callable[[], None]) -> None:
@@ -191,11 +193,11 @@ class Soak:
 
     def settle(self) -> None:
         """Let the last run come to its end, undisturbed, and the daemon to its."""
-        if self.daemon.pid is None:
-            self.begin()
         end = time.monotonic() + 240
         while time.monotonic() < end:
-            if self.idle():
+            if self.daemon.pid is None:
+                self.begin()
+            elif self.idle():
                 ends = self.daemon.records("end")
                 if ends and ends[-1]["reason"] == "completed":
                     break

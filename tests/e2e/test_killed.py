@@ -15,14 +15,14 @@ from eegpt_daemon.trainer.attempt import Attempt
 from tests.bench.soak import Soak, run
 from tests.e2e.trainers import Zygote, assert_same, last_state, new_run, next_attempt, steps_that_count
 
-KILLS = 100
 FULL = bool(os.environ.get("EEGWATCH_FULL"))
+KILLS = 100 if FULL else 40
 KILLS_WITH_DAEMONS = 200 if FULL else 12
 SOAK_S = 600.0 if FULL else 25.0
 ConfigFile = Callable[..., Path]
 
 
-def test_killed_a_hundred_times_nothing_is_lost(
+def test_a_trainer_killed_again_and_again_loses_nothing(
     zygote: Zygote, config_file: ConfigFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = config_file(data={"batch_size": 1}, max_epochs=6, checkpoint_minutes=0.0003, weighted_loss=True)
@@ -53,7 +53,7 @@ def test_killed_a_hundred_times_nothing_is_lost(
     with capsys.disabled():
         print(f"\nkilled with SIGKILL {kills} times over {runs} runs of {len(expected)} steps, resumed from "
               f"{len(resumed_at)} different steps, {mid_epoch} of them within an epoch: all bit for bit the same")  # fmt: skip
-    assert mid_epoch > 10
+    assert mid_epoch > 5
 
 
 def test_trainer_supervisor_or_both_are_killed_under_commands(

@@ -355,3 +355,29 @@ async def test_a_foreign_log_is_watched_and_cannot_be_commanded(tmp_path: Path) 
         app._tick()
         app._tick()
         assert app.session.history.length == 0 and "truncated" in app.session.events[-1].text
+
+
+async def test_over_a_slow_link_it_draws_seldom_and_still_ends_at_the_newest_step(
+    log_writer: LogWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_writer.run()
+    log_writer.healthy(1, 100)
+    drawn: dict[str, int] = {"charts": 0, "figures": 0}
+    app = WatchApp(log_writer.folder.parent, log_writer.folder, slow_link=True)
+    async with app.run_test(size=(100, 32)) as pilot:
+        await app.loaded()
+        for name, method in (("charts", app.run_screen.redraw), ("figures", app.run_screen.show_ages)):
+
+            def counted(name: str = name, method: Callable[[], None] = method) -> None:
+                drawn[name] += 1
+                method()
+
+            monkeypatch.setattr(app.run_screen, method.__name__, counted)
+        began = asyncio.get_running_loop().time()
+        for step in range(101, 161):
+            log_writer.healthy(step, step)
+            await pilot.pause(0.05)
+        spent = asyncio.get_running_loop().time() - began
+        assert 1 <= drawn["charts"] <= spent / 2 + 1 and 1 <= drawn["figures"] <= spent / 0.5 + 1
+        pilot.text = lambda: text_of(app, *app.size)  # type: ignore[attr-defined]
+        await until(pilot, lambda: "step 160 / 2,000" in pilot.text())  # type: ignore[attr-defined]
