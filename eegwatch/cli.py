@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads spin after import: twice the CPU for a 4 ms job
 
 from eegwatch import __version__
-from eegwatch.formats import FormatError, PatternError, compile_patterns, foreign_log
+from eegwatch.formats import compile_patterns, foreign_log
 from eegwatch.run import config as configuration
-from eegwatch.run.config import ConfigError
 from eegwatch.run.control import log_root
 from eegwatch.run.folder import NotARun, resolve
+from eegwatch.wording import UserError
 
 if TYPE_CHECKING:
     from eegwatch.check import CheckedRun
@@ -32,18 +32,19 @@ WRONG, UNREADABLE = 1, 2
 def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        if words[:1] == ["check"]:
-            return check(_check_parser().parse_args(words[1:]))
-        if words[:1] == ["export"]:
-            return export(_export_parser().parse_args(words[1:]))
-        if words[:1] == ["tmux"]:
-            return in_tmux(_tmux_parser().parse_args(words[1:]))
-        if words[:1] == ["serve"]:
-            return serve(_serve_parser().parse_args(words[1:]))
-        if words[:1] == ["report"]:
-            return report(_report_parser().parse_args(words[1:]))
+        match words[:1]:
+            case ["check"]:
+                return check(_check_parser().parse_args(words[1:]))
+            case ["export"]:
+                return export(_export_parser().parse_args(words[1:]))
+            case ["tmux"]:
+                return in_tmux(_tmux_parser().parse_args(words[1:]))
+            case ["serve"]:
+                return serve(_serve_parser().parse_args(words[1:]))
+            case ["report"]:
+                return report(_report_parser().parse_args(words[1:]))
         return watch(_watch_parser().parse_args(words))
-    except (NotARun, ConfigError, FormatError, PatternError) as error:
+    except UserError as error:
         print(f"eegwatch: {error}", file=sys.stderr)
         return UNREADABLE
     except BrokenPipeError:  # `eegwatch check … | head`: nobody reads on
@@ -153,17 +154,13 @@ def _tmux_parser() -> argparse.ArgumentParser:
 
 def in_tmux(arguments: argparse.Namespace) -> int:
     """Open or find the session, and show it."""
-    from eegwatch.tmux import TmuxError, attach, open_session
+    from eegwatch.tmux import attach, open_session
 
-    try:
-        name = open_session(log_root(arguments.path), ["--read-only"] if arguments.read_only else [])
-        if arguments.detach:
-            print(f"tmux attach -t {name}")
-        else:
-            attach(name)
-    except TmuxError as error:
-        print(f"eegwatch: {error}", file=sys.stderr)
-        return UNREADABLE
+    name = open_session(log_root(arguments.path), ["--read-only"] if arguments.read_only else [])
+    if arguments.detach:
+        print(f"tmux attach -t {name}")
+    else:
+        attach(name)
     return 0
 
 
@@ -182,7 +179,7 @@ def _serve_parser() -> argparse.ArgumentParser:
 
 def serve(arguments: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
-    from eegwatch.serve import ServeError, run_server
+    from eegwatch.serve import run_server
 
     path = log_root(arguments.path)
     if not path.exists():
@@ -193,17 +190,13 @@ def serve(arguments: argparse.Namespace) -> int:
             words += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
     words += [word for pattern in arguments.pattern for word in ("--pattern", pattern)]
     words += ["--read-only"] if arguments.read_only else []
-    try:
-        run_server(words, arguments.host, arguments.port, read_only=arguments.read_only)
-    except ServeError as error:
-        print(f"eegwatch: {error}", file=sys.stderr)
-        return UNREADABLE
+    run_server(words, arguments.host, arguments.port, read_only=arguments.read_only)
     return 0
 
 
 def export(arguments: argparse.Namespace) -> int:
-    """Write the metrics; 0, or 2 with the reason."""
-    from eegwatch.export import Charts, ExportError
+    """Write the metrics."""
+    from eegwatch.export import Charts
     from eegwatch.export import export as write
 
     form = arguments.format or ("chart" if arguments.output.suffix.lower() in (".svg", ".png") else "csv")
@@ -213,25 +206,17 @@ def export(arguments: argparse.Namespace) -> int:
     )
     run = _open(arguments, arguments.path)
     run.read_to_end()
-    try:
-        print(write(run.history, run.name, form, arguments.output, charts))
-    except ExportError as error:
-        print(f"eegwatch: {error}", file=sys.stderr)
-        return UNREADABLE
+    print(write(run.history, run.name, form, arguments.output, charts))
     return 0
 
 
 def report(arguments: argparse.Namespace) -> int:
     """Write the page; the exit code is that of `check`."""
-    from eegwatch.report import ReportError, write_report
+    from eegwatch.report import write_report
 
     run = _open(arguments, arguments.path)
     outcome = run.read_to_end()
-    try:
-        write_report(run, arguments.output)
-    except ReportError as error:
-        print(f"eegwatch: {error}", file=sys.stderr)
-        return UNREADABLE
+    write_report(run, arguments.output)
     print(f"{arguments.output}: {run.name}, " + (outcome.findings[0].message if outcome.wrong else "nothing wrong"))
     return WRONG if outcome.wrong else 0
 
@@ -255,23 +240,19 @@ def watch(arguments: argparse.Namespace) -> int:
     else:
         place = resolve(path) if path.exists() or arguments.path else (path, None)
     gc.disable()  # nothing of the start dies: the app turns it on again once the first frame stands
-    from eegwatch.tui.app import ThemeError, WatchApp  # textual: 0.2 s that `check` does not pay
+    from eegwatch.tui.app import WatchApp  # textual: 0.2 s that `check` does not pay
     from eegwatch.tui.ascii import needed as ascii_needed
 
     in_browser = "TEXTUAL_DRIVER" in os.environ  # set by textual-serve: a screen, though no terminal
-    try:
-        app = WatchApp(
-            *place,
-            foreign,
-            declared,
-            ascii=arguments.ascii or (not in_browser and ascii_needed()),
-            read_only=arguments.read_only,
-            theme=arguments.theme,
-            slow_link=arguments.slow_link,
-        )
-    except ThemeError as error:
-        print(f"eegwatch: {error}", file=sys.stderr)
-        return UNREADABLE
+    app = WatchApp(
+        *place,
+        foreign,
+        declared,
+        ascii=arguments.ascii or (not in_browser and ascii_needed()),
+        read_only=arguments.read_only,
+        theme=arguments.theme,
+        slow_link=arguments.slow_link,
+    )
     if arguments.once or not (sys.stdout.isatty() or in_browser):
         from eegwatch.tui.frame import render
 

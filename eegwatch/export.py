@@ -18,13 +18,13 @@ import numpy as np
 from eegwatch.run.history import History
 from eegwatch.run.records import number
 from eegwatch.schedule import ScheduleError, parse, rate_at
-from eegwatch.wording import pattern_of
+from eegwatch.wording import UserError, pattern_of
 
 STEP_METRICS = ("lr", "expected_lr", "loss", "grad_norm", "samples_per_s")
 EVAL_METRICS = ("loss", "auroc", "balanced_accuracy", "recording_auroc")
 
 
-class ExportError(ValueError):
+class ExportError(UserError):
     """What is missing or in the way, and what to do: one line."""
 
 

@@ -23,7 +23,7 @@ from eegwatch.run.history import History
 from eegwatch.tui import figure
 from eegwatch.tui.pictures import Look, kinds, lr_picture
 from eegwatch.tui.widgets.chart import Picture
-from eegwatch.wording import plain
+from eegwatch.wording import UserError, plain
 
 TITLES = {"lr": "learning rate", "loss": "loss", "residual": "learning rate against expected, %", "auroc": "AUROC"}
 CSS = """
@@ -42,7 +42,7 @@ dt { font-weight: 600; } dd { margin: 0 0 .4rem 1rem; }
 """
 
 
-class ReportError(ValueError):
+class ReportError(UserError):
     """The page cannot be made: what is missing, or what to write instead."""
 
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from eegwatch.wording import UserError
+
 if TYPE_CHECKING:
     from aiohttp import web
 
@@ -25,7 +27,7 @@ ENDS_IN_S = 5.0
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-class ServeError(ValueError):
+class ServeError(UserError):
     """Why it cannot be served, and what to do."""
 
 

@@ -14,10 +14,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from eegwatch.wording import UserError
+
 BELOW = "25%"  # of the height, for the trainer's output
 
 
-class TmuxError(RuntimeError):
+class TmuxError(UserError):
     """Why there is no session, and what to do: one line."""
 
 

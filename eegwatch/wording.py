@@ -1,10 +1,14 @@
-"""How numbers are said to people: rates, durations, counts, sizes. One way each, everywhere."""
+"""How numbers are said to people: rates, durations, counts, sizes. One way each, everywhere. And their mistakes."""
 
 from __future__ import annotations
 
 import math
 import re
 import time
+
+
+class UserError(ValueError):
+    """A mistake that a person can mend: the text says where and what to do, and a program ends with that one line."""
 
 
 def rate(value: float) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from eegwatch.formats.rows import RowReader, meaning
 from eegwatch.run.records import RunRecord
+from eegwatch.wording import UserError
 
 NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf(?:inity)?)"
 _EPOCH = re.compile(r"\bepochs?\b\s*[:=#\[]?\s*(\d+)\s*(?:(?:/|of)\s*(\d+))?", re.IGNORECASE)
@@ -40,7 +41,7 @@ GROUPS = (
 )
 
 
-class PatternError(ValueError):
+class PatternError(UserError):
     """A pattern of the user's that cannot be used: which, and why."""
 
 

@@ -20,6 +20,7 @@ import msgspec
 import yaml
 
 from eegwatch.schedule import Schedule, ScheduleError, parse
+from eegwatch.wording import UserError
 
 # rules of evidence, which a person may silence or scale; facts (learning rate, non-finite numbers) are not tuned
 TUNABLE = (
@@ -36,7 +37,7 @@ TUNABLE = (
 )
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """What is wrong in which file, under which key, and what to write instead: one line."""
 
 

@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from eegwatch.wording import UserError
+
 RUN_LOG, CONFIG, TRAINER_LOG, CHECKPOINTS = "run.jsonl", "config.yaml", "trainer.log", "checkpoints"
 
 
-class NotARun(ValueError):
+class NotARun(UserError):
     """A PATH that holds no run: where, and what would."""
 
 

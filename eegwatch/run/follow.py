@@ -22,6 +22,7 @@ from eegwatch.run.history import History, Item, Reader
 from eegwatch.run.log import Tail, begins_anew, run_decoder
 from eegwatch.run.records import RunRecord
 from eegwatch.run.sidefile import WORTH_IT_BYTES, SideFile
+from eegwatch.wording import UserError
 
 QUIET_AFTER_S = 10.0  # without news the log is polled once a second, unless an event comes
 QUIET_EVERY_S = 1.0
@@ -41,7 +42,7 @@ class Followed(Protocol):
     def close(self) -> None: ...
 
 
-class FormatError(ValueError):
+class FormatError(UserError):
     """A log that cannot be read: which, and what would help."""
 
 

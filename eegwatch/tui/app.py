@@ -25,7 +25,7 @@ from eegwatch.tui.screens.run import RunScreen
 from eegwatch.tui.session import Session
 from eegwatch.tui.view import View
 from eegwatch.tui.widgets.status import title_of
-from eegwatch.wording import plain
+from eegwatch.wording import UserError, plain
 
 if TYPE_CHECKING:  # the other screens' widgets are a fifth of the start: they are imported when first opened
     from eegwatch.tui.screens.dialogs import ResumeChoice
@@ -41,7 +41,7 @@ SLOW_LINK_S = (0.5, 2.0)  # between two looks of the figures, and of the charts:
 CLOCK_S = 1.0  # ages ("2 min ago") are redrawn this often
 
 
-class ThemeError(ValueError):
+class ThemeError(UserError):
     """A theme that there is none of; which there are."""
 
 

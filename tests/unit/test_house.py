@@ -15,7 +15,7 @@ ALLOWED = {
     "run": {"run", "schedule", "wording", ""},
     "schedule": {"schedule"},
     "diagnosis": {"diagnosis", "run", "schedule", "wording"},
-    "formats": {"formats", "run"},
+    "formats": {"formats", "run", "wording"},
     "tui": {"tui", "run", "diagnosis", "schedule", "canvas", "wording", ""},
 }
 
