@@ -26,6 +26,7 @@ from eegwatch.run.control import (
     AnswerWatch,
     Locked,
     daemon_pid,
+    exposed,
     latest_state,
     log_root,
     send,
@@ -160,7 +161,9 @@ def start(arguments: argparse.Namespace, logs: Path) -> int:
     if arguments.foreground:
         return live(logs, config, go_on=arguments.go_on)
     launch(logs, [*(["--config", str(path.resolve())] if path else []), *(["--continue"] if arguments.go_on else [])])
-    watched = newest_run(logs)
+    watched, warning = newest_run(logs), exposed(logs)
+    if warning is not None:
+        print(f"eegpt-daemon: warning: {warning}", file=sys.stderr)
     print(f"started: daemon pid {daemon_pid(logs)}, run {_current_run(logs) or (watched.name if watched else '?')}")
     print(f"watch it:  eegwatch {logs}      stop it:  eegpt-daemon stop --logs {logs}")
     return OK
