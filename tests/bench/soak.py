@@ -181,7 +181,7 @@ class Soak:
             elif self.draw.random() < 0.35:
                 self.kill()
             else:
-                for _ in range(self.draw.randint(1, 8)):
+                for _ in range(self.draw.randint(2, 12)):
                     self.say(command="checkpoint")
                 if self.idle():
                     self.say(command=self.draw.choice(("restart", "resume")))
