@@ -17,6 +17,7 @@ from eegwatch.run.control import DAEMON_LOG, HEARTBEAT_S
 from eegwatch.run.log import AppendLog, daemon_decoder, each_record
 from eegwatch.run.records import Answer, DaemonState, Record
 
+AT_WORK = {"training", "evaluating", "checkpointing"}  # one state to whoever asks since when
 MOST_KEPT = 10_000  # records, oldest first, while the disk is full
 
 
@@ -106,8 +107,9 @@ class DaemonLog:
         """A change of state, or the same one for another reason."""
         if state == self.state and reason is None:
             return
-        if state != self.state:
-            self.state, self.since = state, time.time()
+        if state != self.state and not {state, self.state} <= AT_WORK:
+            self.since = time.time()
+        self.state = state
         self.note(reason)
         self._say(state + (f": {reason}" if reason else ""))
 

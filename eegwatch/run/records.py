@@ -136,7 +136,8 @@ class DaemonState(Record, frozen=True, kw_only=True, tag="daemon"):
     """A change of the daemon's state, or a heartbeat.
 
     `alive` is counted by the supervisor, `progress` by the training loop: one counter alone hides a hung loop. `since`:
-    when this state was entered; `moved`: when `progress` last moved (seconds since the epoch, both).
+    when this state was entered (training, evaluating and checkpointing count as one); `moved`: when `progress` last
+    moved (seconds since the epoch, both).
     """
 
     state: str

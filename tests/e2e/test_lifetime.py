@@ -68,6 +68,9 @@ def test_status_tells_what_is_and_since_when(daemon: Daemon, config_file: Config
     training = daemon.wait(lambda: (now := status(0))["daemon"] == "training" and now)
     assert before < training["since"] < time.time() and training["pid"] == daemon.pid
     assert "training since" in daemon.cli("status").stdout
+    saved = len(daemon.records("checkpoint"))
+    daemon.wait(lambda: len(daemon.records("checkpoint")) > saved + 3)
+    assert status(0)["since"] == training["since"]  # a checkpoint is no other state to whoever asks
     offset = daemon.say(command="stop")
     daemon.wait(lambda: [a for a in daemon.answers(f"line-{offset}") if a["status"] == "done"])
     idle = status(0)
