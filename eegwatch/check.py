@@ -19,6 +19,7 @@ from eegwatch.run.folder import RUN_LOG, NotARun, newest_run, resolve
 from eegwatch.run.follow import Foreign, OwnLog, RunFollower
 from eegwatch.run.history import History
 from eegwatch.run.records import End, Run
+from eegwatch.wording import plain
 
 EVERY_S = 0.5
 
@@ -135,7 +136,7 @@ def follow(runs: list[CheckedRun], *, as_json: bool) -> int:
                     if as_json:
                         print(json.dumps({"run": run.name, "finding": finding.as_dict()}), flush=True)
                     else:
-                        print(f"{run.name}  {finding.severity}  {finding.rule}: {finding.message}", flush=True)
+                        print(plain(f"{run.name}  {finding.severity}  {finding.rule}: {finding.message}"), flush=True)
             if all(run.ended for run in runs):
                 break
             time.sleep(EVERY_S)

@@ -21,7 +21,7 @@ from eegwatch.formats import compile_patterns, foreign_log
 from eegwatch.run import config as configuration
 from eegwatch.run.control import log_root
 from eegwatch.run.folder import NotARun, resolve
-from eegwatch.wording import UserError
+from eegwatch.wording import UserError, plain, plain_lines
 
 if TYPE_CHECKING:
     from eegwatch.check import CheckedRun
@@ -45,13 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return report(_report_parser().parse_args(words[1:]))
         return watch(_watch_parser().parse_args(words))
     except UserError as error:
-        print(f"eegwatch: {error}", file=sys.stderr)
+        print(f"eegwatch: {plain(str(error))}", file=sys.stderr)
         return UNREADABLE
     except BrokenPipeError:  # `eegwatch check … | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return WRONG
     except OSError as error:
-        print(f"eegwatch: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        where = "" if error.filename is None else f"{error.filename}: "
+        print(f"eegwatch: {plain(where)}{plain(error.strerror or str(error))}", file=sys.stderr)
         return UNREADABLE
 
 
@@ -217,7 +218,8 @@ def report(arguments: argparse.Namespace) -> int:
     run = _open(arguments, arguments.path)
     outcome = run.read_to_end()
     write_report(run, arguments.output)
-    print(f"{arguments.output}: {run.name}, " + (outcome.findings[0].message if outcome.wrong else "nothing wrong"))
+    verdict = outcome.findings[0].message if outcome.wrong else "nothing wrong"
+    print(plain(f"{arguments.output}: {run.name}, {verdict}"))
     return WRONG if outcome.wrong else 0
 
 
@@ -288,9 +290,9 @@ def check(arguments: argparse.Namespace) -> int:
         return follow(runs, as_json=arguments.json)
     outcomes: list[Checked] = [run.read_to_end() for run in runs]
     for outcome in outcomes:
-        print(json.dumps(outcome.as_dict()) if arguments.json else outcome.text())
+        print(json.dumps(outcome.as_dict()) if arguments.json else plain_lines(outcome.text()))
         for remark in outcome.remarks() if not arguments.json else []:
-            print(f"{outcome.run}: {remark}", file=sys.stderr)
+            print(plain(f"{outcome.run}: {remark}"), file=sys.stderr)
     return WRONG if any(outcome.wrong or outcome.disorder for outcome in outcomes) else 0
 
 

@@ -85,6 +85,11 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else " " if c in "\t\n\r" else "�" for c in text)
 
 
+def plain_lines(text: str) -> str:
+    """Several lines made harmless, each for itself."""
+    return "\n".join(map(plain, text.splitlines()))
+
+
 def pattern_of(typed: str) -> re.Pattern[str]:
     """What a person typed to search for: a regular expression, or plain text where it is none; case does not matter."""
     try:

@@ -37,7 +37,7 @@ from eegwatch.run.liveness import Pulse
 from eegwatch.run.log import Tail
 from eegwatch.run.records import DaemonState
 from eegwatch.run.summary import summarise
-from eegwatch.wording import clock, duration, plain
+from eegwatch.wording import clock, duration, plain, plain_lines
 
 OK, FAILED, USAGE, NOT_RUNNING, TRY_AGAIN, WRONG_CONFIG = 0, 1, 2, 3, 75, 78
 HEAVY = ("torch", "mne", "edfio", "torchmetrics")
@@ -61,13 +61,14 @@ def main(argv: list[str] | None = None) -> int:
         code: int = arguments.action(arguments, log_root(arguments.logs))
         return code
     except ConfigError as error:
-        print(f"eegpt-daemon: {error}", file=sys.stderr)
+        print(f"eegpt-daemon: {plain(str(error))}", file=sys.stderr)
         return WRONG_CONFIG
     except Refused as error:
-        print(f"eegpt-daemon: {error}", file=sys.stderr)
+        print(f"eegpt-daemon: {plain(str(error))}", file=sys.stderr)
         return error.code
     except OSError as error:
-        print(f"eegpt-daemon: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        where = "" if error.filename is None else f"{error.filename}: "
+        print(f"eegpt-daemon: {plain(where)}{plain(error.strerror or str(error))}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print("eegpt-daemon: interrupted; a command already sent is still carried out", file=sys.stderr)
@@ -322,7 +323,7 @@ def status(arguments: argparse.Namespace, logs: Path) -> int:
         if life.detail:
             print(f"         {plain(life.detail)}")
         if summary is not None:
-            print(summary.text())
+            print(plain_lines(summary.text()))
         else:
             print(f"run      none in {logs}")
     if life.alive:
@@ -336,7 +337,7 @@ def check(arguments: argparse.Namespace, logs: Path) -> int:
     from eegpt_daemon.preflight import preflight
 
     outcome = preflight(arguments.config, arguments.steps_per_epoch)
-    print(json.dumps(outcome.as_dict()) if arguments.json else outcome.text())
+    print(json.dumps(outcome.as_dict()) if arguments.json else plain_lines(outcome.text()))
     return OK if outcome.ok else FAILED
 
 

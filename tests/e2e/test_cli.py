@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eegwatch.run.records import End
+from eegwatch.run.log import AppendLog
+from eegwatch.run.records import DaemonState, End
 from eegwatch.schedule import parse
 from tests.conftest import ONE_CYCLE, LogWriter
 
@@ -261,3 +262,35 @@ def test_a_clock_that_goes_back_is_remarked_and_changes_nothing(log_writer: LogW
     log_writer.healthy(51, 100)
     done = eegwatch("check", str(log_writer.folder))
     assert done.returncode == 0 and "the clock goes back by 3,600 s at step 51" in done.stderr
+
+
+def test_no_escape_sequence_reaches_the_terminal_by_any_command(log_writer: LogWriter, tmp_path: Path) -> None:
+    evil = "\x1b]0;owned\x07\x1b[2J"
+    logs = log_writer.folder.parent
+    log_writer.run(name=evil, notes=[evil], inject=evil)
+    log_writer.steps(np.full(50, 1.2e-4), positions=np.zeros(50))
+    log_writer.add(End(time=log_writer.time, step=50, reason="failed", error=evil))
+    (log_writer.folder / "trainer.log").write_text(evil + "\n")
+    (log_writer.folder / "config.yaml").write_text(json.dumps({evil: 1}))
+    daemon_log = AppendLog(logs / "daemon.jsonl")
+    daemon_log.append(DaemonState(time=1.0, state="training", run_id=evil, reason=evil))
+    (tmp_path / "evil.yaml").write_text(json.dumps({evil: 1}))
+    (tmp_path / "train.log").write_text(f"{evil} step 1 loss: 0.5 lr: 1e-3 {evil}\n" * 50)
+    commands = [
+        ("eegwatch.cli", "check", str(logs)),
+        ("eegwatch.cli", "check", str(tmp_path / "train.log"), "--config", str(tmp_path / "evil.yaml")),
+        ("eegwatch.cli", str(logs), "--once"),
+        ("eegwatch.cli", str(tmp_path / "train.log"), "--once"),
+        ("eegwatch.cli", str(tmp_path / evil), "--once"),
+        ("eegwatch.cli", "check", str(logs), "--pattern", evil + "("),
+        ("eegpt_daemon.cli", "status", "--logs", str(logs)),
+        ("eegpt_daemon.cli", "logs", "--logs", str(logs)),
+        ("eegpt_daemon.cli", "stop", "--logs", str(logs)),
+        ("eegpt_daemon.cli", "check", "--config", str(tmp_path / "evil.yaml")),
+        ("eegpt_daemon.cli", "start", "--config", str(tmp_path / "evil.yaml"), "--logs", str(tmp_path / "new")),
+    ]
+    for command in commands:
+        done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, timeout=120)
+        assert done.stdout + done.stderr, command
+        assert "\x1b" not in done.stdout + done.stderr and "\x07" not in done.stdout + done.stderr, (command, done)
+        assert "Traceback" not in done.stderr
