@@ -259,7 +259,7 @@ def watch(arguments: argparse.Namespace) -> int:
         from eegwatch.tui.frame import render
 
         width, height = _size(arguments.size or "100x30")
-        print(render(app, width, height, arguments.wait_steps))
+        print(plain_lines(render(app, width, height, arguments.wait_steps)))
         return 0
     app.run()
     return app.return_code or 0

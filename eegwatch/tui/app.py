@@ -20,6 +20,7 @@ from eegwatch.run.folder import CONFIG, TRAINER_LOG
 from eegwatch.run.follow import Foreign, Waker
 from eegwatch.run.history import History
 from eegwatch.tui import settings
+from eegwatch.tui.ascii import Ascii, Harmless
 from eegwatch.tui.pictures import Kind, Look
 from eegwatch.tui.screens.run import RunScreen
 from eegwatch.tui.session import Session
@@ -78,9 +79,8 @@ class WatchApp(App[None]):
             self.theme = wanted
         elif theme is not None:
             raise ThemeError(f"--theme {theme}: there are {', '.join(sorted(self.available_themes))}")
+        self._filters.append(Harmless())
         if ascii:
-            from eegwatch.tui.ascii import Ascii
-
             self._filters.append(Ascii())
         self.session = Session(logs, folder, self._alarm, foreign, declared)
         self._waker: Waker | None = None
@@ -234,7 +234,7 @@ class WatchApp(App[None]):
         ]
         run = self.session.history.run
         if run is not None and run.inject:
-            lines.append(f"The injected fault ({run.inject}) is left out: the new run follows its schedule.")
+            lines.append(f"The injected fault ({plain(run.inject)}) is left out: the new run follows its schedule.")
         self.push_screen(Confirm("fresh restart", lines, shell), self._restart)
 
     def _restart(self, yes: bool | None) -> None:

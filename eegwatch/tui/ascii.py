@@ -1,4 +1,4 @@
-"""The screen in ASCII, for terminals without Unicode: every glyph has a stand-in of the same width."""
+"""What may reach the terminal: no control character ever; ASCII alone, where it has no Unicode."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import sys
 from rich.segment import Segment
 from textual.color import Color
 from textual.filter import LineFilter
+
+from eegwatch.wording import plain
 
 _STAND_INS = {
     "✔": "v", "✖": "X", "…": ".", "●": "*", "◔": "o", "○": "o", "◆": "#", "▲": "^", "━": "-", "┄": ".", "░": ":",
@@ -37,6 +39,15 @@ class Ascii(LineFilter):
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
         return [Segment(to_ascii(text), style, control) for text, style, control in segments]
+
+
+class Harmless(LineFilter):
+    """The last gate before the terminal: whatever was not made plain at its source has no control character here."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        if all(text.isprintable() or control for text, _, control in segments):
+            return segments
+        return [segment if segment.control else Segment(plain(segment.text), segment.style) for segment in segments]
 
 
 def to_ascii(text: str) -> str:

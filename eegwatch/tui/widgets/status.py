@@ -102,7 +102,7 @@ class StatusLine(Lines):
         if detail:
             head.append(f": {detail}", "")
         if run is not None and run.inject:
-            head.append(f"  injected: {run.inject}", "magenta")
+            head.append(f"  injected: {plain(run.inject)}", "magenta")
         head.truncate(width, overflow="ellipsis")
         return [head, *self._figures(session, width)]
 
