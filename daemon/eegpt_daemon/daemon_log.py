@@ -12,12 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from eegpt_daemon.restarts import WORKING
 from eegpt_daemon.systemd import notify_state
 from eegwatch.run.control import DAEMON_LOG, HEARTBEAT_S
 from eegwatch.run.log import AppendLog, daemon_decoder, each_record
 from eegwatch.run.records import Answer, DaemonState, Record
 
-AT_WORK = {"training", "evaluating", "checkpointing"}  # one state to whoever asks since when
 MOST_KEPT = 10_000  # records, oldest first, while the disk is full
 
 
@@ -107,7 +107,7 @@ class DaemonLog:
         """A change of state, or the same one for another reason."""
         if state == self.state and reason is None:
             return
-        if state != self.state and not {state, self.state} <= AT_WORK:
+        if state != self.state and not {state, self.state} <= set(WORKING):  # one state to whoever asks since when
             self.since = time.time()
         self.state = state
         self.note(reason)

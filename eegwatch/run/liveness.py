@@ -39,7 +39,6 @@ class Pulse:
 
     def __init__(self, logs: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self.logs = logs
-        self._clock = clock
         self._sign = _Seen(clock)  # of life, from the supervisor
         self._progress = _Seen(clock)  # of the training loop
 
