@@ -37,9 +37,9 @@ lint: $(READY)
 types: $(READY)
 	@$(BIN)/mypy
 
-# two at a time, a file's tests in one process: most of the end-to-end tests wait for a daemon
+# two at a time: most of the end-to-end tests wait for a daemon
 pytest: $(READY)
-	@$(BIN)/pytest -n 2 --dist loadfile
+	@$(BIN)/pytest -n 2 --dist worksteal
 
 test-full: lint types  ## every crash point under every command too: half an hour more
 	@EEGWATCH_FULL=1 $(BIN)/pytest -n 2 --dist worksteal

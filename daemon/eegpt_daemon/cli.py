@@ -40,7 +40,7 @@ from eegwatch.run.summary import summarise
 from eegwatch.wording import clock, duration, plain, plain_lines
 
 OK, FAILED, USAGE, NOT_RUNNING, TRY_AGAIN, WRONG_CONFIG = 0, 1, 2, 3, 75, 78
-HEAVY = ("torch", "mne", "edfio", "torchmetrics")
+HEAVY = ("torch", "mne", "edfio")
 DAEMON_OUT = "daemon.out"  # what a crash of the supervisor itself printed
 START_TIMEOUT_S = 60.0  # it may wait for the trainer of a killed daemon first
 NEWER_RUN_S = 1.0  # `logs -f` looks for one this often: a log root may hold a thousand

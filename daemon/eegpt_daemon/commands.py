@@ -50,13 +50,15 @@ class ControlReader:
         newest = max((found for found in map(_place, answered) if found is not None), default=(1, -1))
         self._file = newest[0] + (size <= newest[1])  # which control file this is, counted from 1
 
-    def read(self) -> list[Command | Unreadable]:
-        """At most about a megabyte of lines, `stop` first."""
+    def read(self, before: int | None = None) -> list[Command | Unreadable]:
+        """At most about a megabyte of lines, `stop` first; of those only that begin `before` this byte, if given."""
+        most = 1 << 20 if before is None else min(1 << 20, before - self._tail.offset)
         self.unsafe, self.more = unsafe_control(self.path), False
         if self.unsafe is not None:
             self._tainted = True
+        if self.unsafe is not None or most <= 0:
             return []
-        chunk = self._tail.read(1 << 20)
+        chunk = self._tail.read(most)
         self._file += chunk.reset is not None
         self.more = bool(chunk.data)
         found = [self._named(parsed, at) for at, line in chunk.lines() if (parsed := parse_line(line, at)) is not None]

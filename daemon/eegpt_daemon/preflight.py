@@ -270,10 +270,11 @@ def _compare_with_torch(config: Config, schedule: Schedule) -> int:
     """Walk torch's own scheduler on a real AdamW; returns the number of positions that were equal."""
     import torch
 
+    from eegpt_daemon.trainer.optimizer import AdamW
     from eegpt_daemon.trainer.scheduler import torch_scheduler
 
     weight = torch.nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.AdamW([weight], lr=1.0, weight_decay=config.training.optimizer.weight_decay)
+    optimizer = AdamW([weight], lr=1.0, weight_decay=config.training.optimizer.weight_decay)
     try:
         scheduler = torch_scheduler(schedule, optimizer)
     except (ScheduleError, ZeroDivisionError):

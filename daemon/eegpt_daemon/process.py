@@ -22,6 +22,7 @@ from eegwatch.run.config import Distributed
 from eegwatch.run.control import daemon_pid, lock_holder
 from eegwatch.run.folder import CONFIG, TRAINER_LOG, newest_run
 
+APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 RENDEZVOUS = "attempt.json"
 # A stop that hangs: seconds after the order, and the signal. The first SIGTERM asks for what the order asked, the
 # second to leave at once without a checkpoint; after SIGKILL the last checkpoint is what is left.
@@ -86,27 +87,28 @@ class TrainerProcess:
         self._stop_asked: float | None = None
         self._escalation: list[tuple[float, signal.Signals]] = []
         self._left_alone: float | None = None
-        log = os.open(
-            folder / TRAINER_LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-        )
-        self._pipe = Path(tempfile.mkdtemp(prefix="eegpt-daemon-")) / "status"
-        os.mkfifo(self._pipe, 0o600)
-        self._status, self._buffer = os.open(self._pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), b""
+        self._buffer = b""
         command = [*launcher(distributed, f"{folder.name}-{attempt.attempt}"), "-m", "eegpt_daemon.trainer"]
         said = msgspec.json.encode(attempt).decode()
-        command += [str(folder), said, str(self._pipe)]
-        if distributed.nnodes > 1:
-            (folder / RENDEZVOUS).write_text(said, encoding="utf-8")  # for `eegpt-daemon join` on the other nodes
-        try:
+        with (
+            os.fdopen(os.open(folder / TRAINER_LOG, APPEND, 0o600), "ab") as log,
+            contextlib.ExitStack() as unless_it_starts,
+        ):
+            self._pipe = Path(tempfile.mkdtemp(prefix="eegpt-daemon-")) / "status"
+            unless_it_starts.callback(shutil.rmtree, self._pipe.parent, ignore_errors=True)
+            os.mkfifo(self._pipe, 0o600)
+            self._status = os.open(self._pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            unless_it_starts.callback(os.close, self._status)
+            if distributed.nnodes > 1:  # for `eegpt-daemon join` on the other nodes
+                (folder / RENDEZVOUS).write_text(said, encoding="utf-8")
             self._process = subprocess.Popen(
-                command,
+                [*command, str(folder), said, str(self._pipe)],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C and a closing terminal reach the supervisor alone
             )
-        finally:
-            os.close(log)
+            unless_it_starts.pop_all()
 
     @property
     def pid(self) -> int:

@@ -19,8 +19,8 @@ from eegpt_daemon.commands import Action, ControlReader, config_for, interrupted
 from eegpt_daemon.daemon_log import DaemonLog
 from eegpt_daemon.keeper import CANNOT_BEGIN, TICK_S, Keeper
 from eegpt_daemon.process import HURRY
-from eegpt_daemon.watched_run import BadCheckpoint, WatchedRun, numbers
-from eegwatch.run.config import Config, ConfigError
+from eegpt_daemon.watched_run import BadCheckpoint, numbers
+from eegwatch.run.config import Config
 from eegwatch.run.control import CONTROL, LOCK, Command, exposed, same_file, take_lock
 
 DONE, FAILED, REJECTED, EXPIRED, ACCEPTED = "done", "failed", "rejected", "expired", "accepted"
@@ -33,6 +33,8 @@ class Supervisor:
         """Take the lock and recover what an earlier daemon left. Raises control.Locked, OSError."""
         self.logs, self.say = logs, say
         logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        control = logs / CONTROL
+        past = control.stat().st_size if control.exists() else 0  # who sees the lock writes after this, and to us
         self._lock = take_lock(logs / LOCK)
         self.action: Action | None = None
         self.queue: list[Command] = []
@@ -44,18 +46,18 @@ class Supervisor:
         self.notifier = notify.Notifier(logs, say)
         self.keeper = Keeper(logs, self.log, self.notifier, say)
         self.log.figures = self.keeper.figures
-        self.control = ControlReader(logs / CONTROL, self.log.answered)
+        self.control = ControlReader(control, self.log.answered)
         self.log.enter("starting", exposed(logs))
         self.keeper.take_over()
-        self._settle_the_past()
+        self._settle_the_past(past)
 
-    def _settle_the_past(self) -> None:
+    def _settle_the_past(self, past: int) -> None:
         """Lines from before this daemon never fire; what an earlier one had accepted is finished or reported failed."""
         for command_id, name in self.log.unfinished.items():
             self._record(command_id, name, *what_became_of(name, command_id, self.keeper.run))
         expired = 0
         while True:
-            for command in self._new_commands():
+            for command in self._new_commands(past):
                 if command.id not in self.log.answered:
                     expired += 1
                     reason = "it was there before this daemon started; send it again if it is still meant"
@@ -131,10 +133,10 @@ class Supervisor:
 
     # ---- commands ----
 
-    def _new_commands(self) -> list[Command]:
+    def _new_commands(self, before: int | None = None) -> list[Command]:
         """Commands that came in and were never answered; lines that are none are rejected here."""
         known = self.control.unsafe
-        found = self.control.read()
+        found = self.control.read(before)
         if self.control.unsafe is not None and self.control.unsafe != known:
             self.log.note(f"the control file is not obeyed: {self.control.unsafe}")
             self.say(self.control.unsafe)
@@ -243,27 +245,17 @@ class Supervisor:
             return
         assert run is not None
         action.waits_for = "first_step"
-        if command.command == "restart":
-            try:
-                config = config_for(command, run)
-                notes = [f"a fresh restart of {run.run_id}"]
-                self.keeper.begin(config, parent=run.run_id, command=command.id, notes=notes)
-            except (ConfigError, OSError) as error:
-                self.log.enter("idle", str(error))
-                self._finish(FAILED, str(error))
-                return
-            action.attempt = 1
-            return
-        self._resume(action, run)
-
-    def _resume(self, action: Action, run: WatchedRun) -> None:
         try:
-            action.notes += self.keeper.go_on(run, action.command, action.command.checkpoint, [])
+            if command.command == "restart":
+                notes = [f"a fresh restart of {run.run_id}"]
+                self.keeper.begin(config_for(command, run), parent=run.run_id, command=command.id, notes=notes)
+                action.attempt = 1
+            else:
+                action.notes += self.keeper.go_on(run, command, command.checkpoint, [])
+                action.attempt = run.attempt + 1
         except CANNOT_BEGIN as error:
             self.log.enter("idle", str(error))
             self._finish(FAILED, str(error))
-            return
-        action.attempt = run.attempt + 1
 
     def _finish(self, status: str, reason: str | None, effect: dict[str, Any] | None = None) -> None:
         assert self.action is not None

@@ -30,7 +30,6 @@ import yaml
 
 from eegpt_daemon.eeg.synthetic import make_corpus
 from eegwatch.run.config import Synthetic
-from eegwatch.run.control import daemon_pid
 from tests.bench.open import make_log
 from tests.e2e.processes import Daemon, whole_lines
 from tests.e2e.trainers import assert_same, last_state, steps_that_count
@@ -85,6 +84,12 @@ class Monitor:
             self.tmux("resize-window", "-x", str(width), "-y", str(height))
             self.resizes += 1
 
+    def settle(self, width: int, height: int) -> None:
+        """The last size."""
+        self._over.set()
+        self._thread.join()
+        self.tmux("resize-window", "-x", str(width), "-y", str(height))
+
     def text(self) -> str:
         return self.tmux("capture-pane", "-p")
 
@@ -131,7 +136,7 @@ class Soak:
         """One run to its end that nobody disturbs: what the others are compared with."""
         calm = Daemon(self.daemon.logs.parent / "calm")
         try:
-            calm.cli("start", "--no-check", "--config", str(self.config))
+            calm.start(self.config)
             calm.wait(lambda: calm.records("end"))
             self.undisturbed = last_state(calm.run)
             calm.cli("stop")
@@ -140,12 +145,7 @@ class Soak:
 
     def begin(self) -> None:
         """A daemon, going on with whatever was cut off; a new run where there is none."""
-        command = [sys.executable, "-m", "eegpt_daemon", str(self.daemon.logs)]
-        command += ["--config", str(self.config), "--continue"]
-        self.daemon.logs.mkdir(exist_ok=True)
-        with (self.daemon.logs / "daemon.out").open("ab") as out:
-            subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True)
-        self.daemon.wait(lambda: daemon_pid(self.daemon.logs) is not None)
+        self.daemon.begin("--config", str(self.config), "--continue")
 
     def say(self, **fields: Any) -> None:
         """One command, its line written once, twice or three times."""
@@ -269,7 +269,6 @@ def run(scratch: Path, seconds: float, seed: int) -> None:
         soak.harass(seconds, sample)
         spent = time.monotonic() - began
         soak.settle()
-        time.sleep(2)
         print(f"{spent:.0f} s: {sum(soak.kills.values())} kills {dict(soak.kills)}, {len(soak.sent):,} commands")
         finished, steps = soak.account()
         print(
@@ -282,7 +281,9 @@ def run(scratch: Path, seconds: float, seed: int) -> None:
             share = cpu / (time.monotonic() - began)
             print(f"{name}: {then[0]:.0f} MB and {then[1]} descriptors at a third, {rss:.0f} MB and {fds} at the end, "
                   f"{share:.0%} of a core, {monitor.resizes:,} resizes")  # fmt: skip
-        assert "completed" in monitors["monitor, resized"].text()
+        resized = monitors["monitor, resized"]
+        resized.settle(120, 40)
+        soak.daemon.wait(lambda: "completed" in resized.text())
     finally:
         over.set()
         grower.join()

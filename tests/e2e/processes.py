@@ -51,6 +51,26 @@ class Daemon:
         assert "Traceback" not in done.stderr
         return done
 
+    def start(self, config: Path) -> None:
+        """`eegpt-daemon start` without the preflight, which takes seconds."""
+        self.cli("start", "--no-check", "--config", str(config))
+
+    def begin(self, *words: str) -> subprocess.Popen[bytes]:
+        """A daemon alone, as systemd starts it, as far as its lock: what is written from now on is said to it."""
+        self.logs.mkdir(mode=0o700, exist_ok=True)
+        command = [sys.executable, "-m", "eegpt_daemon", str(self.logs), *words]
+        with (self.logs / "out").open("ab") as out:
+            begun = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True)
+        self.wait(lambda: self.pid == begun.pid)
+        return begun
+
+    def begin_idle(self) -> subprocess.Popen[bytes]:
+        """The same, up to the word that it is idle: it has settled what an earlier one left."""
+        begun = self.begin()
+        log = self.logs / "daemon.jsonl"
+        self.wait(lambda: any(r.get("pid") == begun.pid and r["state"] == "idle" for r in whole_lines(log, self.torn)))
+        return begun
+
     @property
     def pid(self) -> int | None:
         return daemon_pid(self.logs)

@@ -6,8 +6,6 @@ All pairs take a quarter of an hour and are tried with `EEGWATCH_FULL=1` (`make 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import uuid
 from collections import Counter
 from collections.abc import Callable
@@ -57,12 +55,7 @@ def test_killed_at_a_boundary(
         pytest.skip("tried with EEGWATCH_FULL=1")
     armed = tmp_path / "crash-here"
     monkeypatch.setenv(crash.VARIABLE, str(armed))
-    daemon.cli(
-        "start",
-        "--no-check",
-        "--config",
-        str(config_file(max_epochs=10, pace_steps_per_s=40, val_check_interval=100_000)),
-    )
+    daemon.start(config_file(max_epochs=10, pace_steps_per_s=40, val_check_interval=100_000))
     daemon.wait_for_step(8)
     first = daemon.run
     armed.write_text(point)
@@ -72,7 +65,7 @@ def test_killed_at_a_boundary(
 
     if daemon.pid is None or point.startswith(("command", "run", "attempt.after_spawn")):
         daemon.wait(lambda: daemon.pid is None)
-        begin_again(daemon)
+        daemon.begin_idle()
     answers = daemon.wait(lambda: [a for a in daemon.answers(command_id) if a["status"] != "accepted"])
     # never repeated, never forgotten: accepted at most once, and one last word
     counts = Counter(answer["status"] for answer in daemon.answers(command_id))
@@ -98,14 +91,6 @@ def test_killed_at_a_boundary(
     assert list(steps) == list(range(1, daemon.records("run", whole)[-1]["total_steps"] + 1))
     daemon.cli("stop")
     assert daemon.pid is None
-
-
-def begin_again(daemon: Daemon) -> None:
-    """A daemon on the same log root, as `eegpt-daemon resume` starts one, without a command."""
-    subprocess.Popen(
-        [sys.executable, "-m", "eegpt_daemon", str(daemon.logs)], stdout=subprocess.DEVNULL, start_new_session=True
-    )
-    daemon.wait(lambda: daemon.pid is not None and daemon.states()[-1] == "idle")
 
 
 def runs(daemon: Daemon) -> list[Path]:

@@ -23,7 +23,7 @@ from eegwatch.schedule import parse, rate_at
 from tests.e2e.processes import Daemon
 
 ConfigFile = Callable[..., Path]
-SLOW = {"max_epochs": 60, "pace_steps_per_s": 40}  # some 840 steps, 21 s: long enough to be told things
+SLOW = {"max_epochs": 500, "pace_steps_per_s": 40}  # 6,500 steps, minutes: it does not end while it is told things
 
 
 def assert_follows_the_contract(records: list[dict[str, Any]]) -> None:
@@ -98,7 +98,7 @@ def test_other_schedules_and_accumulated_gradients_keep_the_counts_right(
     daemon: Daemon, config_file: ConfigFile, scheduler: dict[str, Any], accumulate: int
 ) -> None:
     path = config_file(scheduler=scheduler, gradient_accumulation_steps=accumulate, max_epochs=3)
-    daemon.cli("start", "--config", str(path))
+    daemon.start(path)
     assert daemon.wait_for_end()["reason"] == "completed"
     run = daemon.records()[0]
     windows = int(next(n for n in run["notes"] if n.startswith("train:")).split(", ")[-1].split()[0])
@@ -112,7 +112,7 @@ def test_other_schedules_and_accumulated_gradients_keep_the_counts_right(
 
 def test_early_stopping_ends_the_run_and_says_so(daemon: Daemon, config_file: ConfigFile) -> None:
     stopping = {"patience": 1, "min_delta": 1.0, "mode": "max", "monitor": "val_auroc"}
-    daemon.cli("start", "--config", str(config_file(early_stopping=stopping, max_epochs=20)))
+    daemon.start(config_file(early_stopping=stopping, max_epochs=20))
     end = daemon.wait_for_end()
     assert end["reason"] == "early_stopped" and end["step"] < daemon.records()[0]["total_steps"]
     assert daemon.records("eval")[-1]["split"] == "eval"
@@ -132,7 +132,7 @@ def test_a_wrong_configuration_starts_nothing_and_writes_nothing(daemon: Daemon,
 
 
 def test_a_corpus_that_is_not_there_fails_the_run_in_one_line(daemon: Daemon, config_file: ConfigFile) -> None:
-    daemon.cli("start", "--config", str(config_file(data={"root_dir": "/nowhere/at/all"})))
+    daemon.start(config_file(data={"root_dir": "/nowhere/at/all"}))
     daemon.wait(lambda: daemon.states()[-1] == "idle")
     end = daemon.records()[-1]
     assert end["type"] == "end" and end["reason"] == "failed" and "/nowhere/at/all is not a folder" in end["error"]
@@ -151,7 +151,7 @@ def test_without_a_daemon_every_command_says_so(daemon: Daemon) -> None:
 
 
 def test_stop_resume_and_restart_through_the_control_file(daemon: Daemon, config_file: ConfigFile) -> None:
-    daemon.cli("start", "--config", str(config_file(**SLOW)))
+    daemon.start(config_file(**SLOW))
     daemon.wait_for_step(20)
     assert "already running" in daemon.cli("start", "--config", str(config_file()), code=1).stderr
 
@@ -202,7 +202,7 @@ def test_stop_resume_and_restart_through_the_control_file(daemon: Daemon, config
 def test_commands_that_must_not_fire_do_not(daemon: Daemon, config_file: ConfigFile, tmp_path: Path) -> None:
     daemon.logs.mkdir(mode=0o700)
     stale = daemon.say(command="stop", id="from-before")
-    daemon.cli("start", "--config", str(config_file(**SLOW)))
+    daemon.start(config_file(**SLOW))
     assert stale == 0 and daemon.answers("from-before")[0]["status"] == "expired"
     daemon.wait_for_step(5)
     wrong = tmp_path / "wrong.yaml"
@@ -238,7 +238,7 @@ def test_commands_that_must_not_fire_do_not(daemon: Daemon, config_file: ConfigF
 
 
 def test_a_stop_comes_before_what_was_asked_together_with_it(daemon: Daemon, config_file: ConfigFile) -> None:
-    daemon.cli("start", "--config", str(config_file(**SLOW)))
+    daemon.start(config_file(**SLOW))
     daemon.wait_for_step(5)
     with (daemon.logs / "control.jsonl").open("a") as file:
         file.write('{"command": "resume", "id": "r"}\n{"command": "stop", "id": "s"}\n')
@@ -254,7 +254,7 @@ def test_a_trainer_killed_is_said_dead_and_a_resume_equals_an_undisturbed_run(
     daemon: Daemon, config_file: ConfigFile, tmp_path: Path
 ) -> None:
     training = {"max_epochs": 12, "pace_steps_per_s": 60, "checkpoint_minutes": 0.02}
-    daemon.cli("start", "--config", str(config_file(**training)))
+    daemon.start(config_file(**training))
     daemon.wait_for_step(60)
     daemon.trainer().send_signal(signal.SIGKILL)
     end = daemon.wait_for_end()
@@ -270,7 +270,7 @@ def test_a_trainer_killed_is_said_dead_and_a_resume_equals_an_undisturbed_run(
 
     other = Daemon(tmp_path / "other")
     try:
-        other.cli("start", "--config", str(config_file(**{**training, "pace_steps_per_s": None})))
+        other.start(config_file(**{**training, "pace_steps_per_s": None}))
         assert other.wait_for_end()["reason"] == "completed"
         undisturbed = {r["step"]: (r["loss"], r["lr"], r["grad_norm"]) for r in other.records("step")}
         assert stitched == undisturbed
@@ -283,7 +283,7 @@ def test_a_trainer_killed_is_said_dead_and_a_resume_equals_an_undisturbed_run(
 def test_a_daemon_killed_leaves_no_orphan_and_the_run_goes_on_under_the_next(
     daemon: Daemon, config_file: ConfigFile
 ) -> None:
-    daemon.cli("start", "--config", str(config_file(**SLOW)))
+    daemon.start(config_file(**SLOW))
     daemon.wait_for_step(10)
     trainer = daemon.trainer()
     assert daemon.pid is not None
@@ -305,7 +305,7 @@ def test_a_daemon_killed_leaves_no_orphan_and_the_run_goes_on_under_the_next(
 def test_an_accepted_command_is_finished_or_reported_after_a_crash_and_never_repeated(
     daemon: Daemon, config_file: ConfigFile
 ) -> None:
-    daemon.cli("start", "--config", str(config_file(**SLOW)))
+    daemon.start(config_file(**SLOW))
     daemon.wait_for_step(5)
     daemon.say(command="resume", id="cut", lr=1e-3)
     daemon.wait(lambda: daemon.answers("cut"))
@@ -320,7 +320,7 @@ def test_an_accepted_command_is_finished_or_reported_after_a_crash_and_never_rep
 
 
 def test_sigterm_checkpoints_ends_the_run_and_exits(daemon: Daemon, config_file: ConfigFile) -> None:
-    daemon.cli("start", "--config", str(config_file(**SLOW)))
+    daemon.start(config_file(**SLOW))
     daemon.wait_for_step(10)
     assert daemon.pid is not None
     os.kill(daemon.pid, signal.SIGTERM)
@@ -348,7 +348,7 @@ def test_in_the_foreground_ctrl_c_checkpoints_and_ends_with_exit_code_0(
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(daemon: Daemon, config_file: ConfigFile) -> None:
-    daemon.cli("start", "--config", str(config_file(**SLOW)))
+    daemon.start(config_file(**SLOW))
     daemon.wait_for_step(20)
     daemon.say(command="stop", id="s")
     daemon.wait(lambda: [a for a in daemon.answers("s") if a["status"] == "done"])
@@ -367,7 +367,7 @@ def test_the_incident_is_found_within_two_steps_and_a_resume_repairs_it(
     daemon: Daemon, config_file: ConfigFile
 ) -> None:
     path = config_file(top={"inject": "scheduler_stepped_per_epoch"}, **SLOW)
-    daemon.cli("start", "--config", str(path))
+    daemon.start(path)
     daemon.wait_for_step(20)
     run = daemon.records()[0]
     assert run["inject"] == "scheduler_stepped_per_epoch"
@@ -393,7 +393,7 @@ def test_the_incident_is_found_within_two_steps_and_a_resume_repairs_it(
 
 def test_a_guarded_run_stops_itself_with_a_checkpoint(daemon: Daemon, config_file: ConfigFile) -> None:
     top = {"inject": "scheduler_stepped_per_epoch", "guard": {"on_error": "stop"}}
-    daemon.cli("start", "--config", str(config_file(top=top, **SLOW)))
+    daemon.start(config_file(top=top, **SLOW))
     end = daemon.wait_for_end()
     assert end["reason"] == "stopped" and end["step"] < 200
     assert daemon.records("checkpoint")[-1]["step"] == end["step"]
@@ -412,7 +412,7 @@ def test_the_losses_are_those_of_a_plain_torch_loop_with_torchs_own_scheduler(
     from eegwatch.run.config import load
 
     path = config_file()
-    daemon.cli("start", "--config", str(path))
+    daemon.start(path)
     assert daemon.wait_for_end()["reason"] == "completed"
     logged = daemon.records("step")
 

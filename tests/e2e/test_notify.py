@@ -172,7 +172,7 @@ def test_a_real_run_tells_of_its_finding_and_its_end_and_a_dead_webhook_stops_no
     out = tmp_path / "told"
     notify = {"command": [sys.executable, "-c", KEEP, str(out)], "urls": ["json://127.0.0.1:1/"]}
     top = {"inject": "scheduler_stepped_per_epoch", "notify": notify}
-    daemon.cli("start", "--config", str(config_file(top=top, max_epochs=6)))
+    daemon.start(config_file(top=top, max_epochs=6))
     daemon.wait(lambda: daemon.records("end"))
     daemon.wait(lambda: any(m["event"] == "completed" for m in told(out)))
     messages = told(out)

@@ -34,7 +34,7 @@ def test_real_eeg_is_trained_on_and_its_auroc_is_far_from_chance(
     text = CONFIG.read_text().replace("pace_steps_per_s: 15", "pace_steps_per_s: null")
     config = tmp_path / "real.yaml"
     config.write_text(text.replace("max_epochs: 60", "max_epochs: 30"))
-    daemon.cli("start", "--config", str(config))
+    daemon.start(config)
     assert daemon.wait_for_end()["reason"] == "completed"
     final = daemon.records("eval")[-1]
     assert final["split"] == "eval" and final["n"] == 293

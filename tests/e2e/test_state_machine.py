@@ -8,8 +8,6 @@ import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 import uuid
@@ -105,11 +103,7 @@ class Control(RuleBasedStateMachine):
     # ---- beginning ----
 
     def begin(self) -> None:
-        self.daemon.logs.mkdir(mode=0o700, exist_ok=True)
-        command = [sys.executable, "-m", "eegpt_daemon", str(self.daemon.logs)]
-        with (self.folder / "out").open("ab") as out:
-            began = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
-        self.daemon.wait(lambda: self.daemon.pid == began.pid and self.word() == "idle")
+        self.daemon.begin_idle()
         self.state = self.what_the_files_say()
         for command_id in self.open:
             assert len(self.last_words(command_id)) == 1, "it was forgotten"
@@ -127,7 +121,7 @@ class Control(RuleBasedStateMachine):
         if not with_a_run:
             self.begin()
         else:
-            self.daemon.cli("start", "--no-check", "--config", str(configurations / LONG))
+            self.daemon.start(configurations / LONG)
             self.daemon.wait_for_step(1)
             self.state = "training"
 
@@ -330,9 +324,7 @@ def test_random_walks_through_states_and_deaths(capsys: pytest.CaptureFixture[st
 
 
 def test_a_daemon_without_a_run_can_be_told_to_exit(daemon: Daemon) -> None:
-    daemon.logs.mkdir(mode=0o700)
-    began = subprocess.Popen([sys.executable, "-m", "eegpt_daemon", str(daemon.logs)])
-    daemon.wait(lambda: daemon.states()[-1:] == ["idle"])
+    began = daemon.begin_idle()
     daemon.say(command="stop", exit=True, id="leave")
     assert began.wait(30) == 0
     assert [a["status"] for a in daemon.answers("leave")] == ["accepted", TABLE["stop and exit"]["no run"][0]]

@@ -42,7 +42,7 @@ def attempts(daemon: Daemon) -> list[dict[str, Any]]:
 
 def test_a_trainer_that_is_killed_goes_on_by_itself_until_the_limit(daemon: Daemon, config_file: ConfigFile) -> None:
     path = config_file(top=supervised(), max_epochs=500, pace_steps_per_s=100, checkpoint_minutes=0.001)
-    daemon.cli("start", "--config", str(path))
+    daemon.start(path)
     saved = 0
     for n in range(4):
         daemon.wait(lambda n=n: len(attempts(daemon)) == n + 1)
@@ -62,7 +62,7 @@ def test_a_trainer_that_is_killed_goes_on_by_itself_until_the_limit(daemon: Daem
 
 
 def test_without_a_new_checkpoint_it_is_not_started_again(daemon: Daemon, config_file: ConfigFile) -> None:
-    daemon.cli("start", "--config", str(config_file(top=supervised(), max_epochs=500, pace_steps_per_s=20)))
+    daemon.start(config_file(top=supervised(), max_epochs=500, pace_steps_per_s=20))
     daemon.wait_for_step(3)
     daemon.trainer().send_signal(signal.SIGKILL)
     daemon.wait(lambda: daemon.states()[-1] == "idle")
@@ -73,7 +73,7 @@ def test_without_a_new_checkpoint_it_is_not_started_again(daemon: Daemon, config
 def test_a_stop_while_a_restart_is_due_wins(daemon: Daemon, config_file: ConfigFile) -> None:
     top = {"supervision": {"restarts": {"max": 3, "backoff_seconds": 60.0}}}
     path = config_file(top=top, max_epochs=500, pace_steps_per_s=50, checkpoint_minutes=0.001)
-    daemon.cli("start", "--config", str(path))
+    daemon.start(path)
     wait_for_checkpoint(daemon, 0)
     daemon.trainer().send_signal(signal.SIGKILL)
     daemon.wait(lambda: daemon.states()[-1] == "restarting")
@@ -86,7 +86,7 @@ def test_a_hung_trainer_shows_its_stack_and_is_started_again(daemon: Daemon, con
     path = config_file(
         top=supervised(after_minutes=0.03), max_epochs=500, pace_steps_per_s=100, checkpoint_minutes=0.001
     )
-    daemon.cli("start", "--config", str(path))
+    daemon.start(path)
     wait_for_checkpoint(daemon, 0)
     trainer = daemon.trainer()
     trainer.suspend()  # alive, and no step is taken
@@ -102,7 +102,7 @@ def test_the_stack_of_a_trainer_is_written_when_asked_for(daemon: Daemon, config
     path = config_file(
         top=supervised(after_minutes=0.01, action="warn"), max_epochs=500, pace_steps_per_s=0.5
     )  # two seconds a step: longer than that is called hung
-    daemon.cli("start", "--config", str(path))
+    daemon.start(path)
     daemon.wait(lambda: "its stack is in trainer.log (warn)" in reasons(daemon))
     daemon.wait(lambda: "_train" in (daemon.run / "trainer.log").read_text())
     assert len(attempts(daemon)) == 1 and daemon.trainer().is_running()
@@ -111,7 +111,7 @@ def test_the_stack_of_a_trainer_is_written_when_asked_for(daemon: Daemon, config
 def test_a_scheduler_that_gives_thirty_seconds_gets_a_checkpoint_and_an_end(
     daemon: Daemon, config_file: ConfigFile
 ) -> None:
-    daemon.cli("start", "--config", str(config_file(top=supervised(), max_epochs=500, pace_steps_per_s=50)))
+    daemon.start(config_file(top=supervised(), max_epochs=500, pace_steps_per_s=50))
     daemon.wait_for_step(5)
     group = [psutil.Process(daemon.pid), daemon.trainer()]
     began = time.monotonic()
@@ -124,7 +124,7 @@ def test_a_scheduler_that_gives_thirty_seconds_gets_a_checkpoint_and_an_end(
 
 
 def test_a_second_sigterm_leaves_at_once_without_a_checkpoint(daemon: Daemon, config_file: ConfigFile) -> None:
-    daemon.cli("start", "--config", str(config_file(top=supervised(), max_epochs=500, pace_steps_per_s=0.05)))
+    daemon.start(config_file(top=supervised(), max_epochs=500, pace_steps_per_s=0.05))
     daemon.wait_for_step(1)  # and now it sleeps for twenty seconds
     trainer = daemon.trainer()
     trainer.terminate()
@@ -141,7 +141,7 @@ def test_after_a_crash_or_a_reboot_what_was_cut_off_goes_on_and_nothing_else(
 ) -> None:
     epochs = 2 if how == "completed" else 500
     path = config_file(max_epochs=epochs, pace_steps_per_s=50, checkpoint_minutes=0.001)
-    daemon.cli("start", "--no-check", "--config", str(path))
+    daemon.start(path)
     daemon.wait(lambda: daemon.records("checkpoint"))
     if how == "killed":  # as a power cut does it: both at once
         trainer = daemon.trainer()
@@ -178,7 +178,7 @@ def test_systemd_hears_that_the_daemon_is_ready_alive_and_stopping(
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(address))
         monkeypatch.setenv("NOTIFY_SOCKET", str(address))
-        daemon.cli("start", "--no-check", "--config", str(config_file(max_epochs=500, pace_steps_per_s=50)))
+        daemon.start(config_file(max_epochs=500, pace_steps_per_s=50))
         daemon.wait_for_step(150)  # nobody reads, the socket's queue is full: the run is not held up
 
         def hear() -> None:
@@ -201,7 +201,7 @@ def test_a_death_does_not_repair_a_fault_that_nobody_has_asked_to_repair(
 ) -> None:
     top = supervised() | {"inject": "scheduler_stepped_per_epoch"}
     path = config_file(top=top, max_epochs=500, pace_steps_per_s=100, val_check_interval=7)
-    daemon.cli("start", "--no-check", "--config", str(path))
+    daemon.start(path)
     wait_for_checkpoint(daemon, 40)
     daemon.trainer().send_signal(signal.SIGKILL)
     daemon.wait(lambda: len(attempts(daemon)) == 2)

@@ -128,7 +128,7 @@ def curves(screen: str) -> list[str]:
 def test_a_recorded_run_replayed_at_speed_through_a_storm_of_resizes(
     daemon: Daemon, terminal: Terminal, config_file: ConfigFile, tmp_path: Path
 ) -> None:
-    daemon.cli("start", "--no-check", "--config", str(config_file(max_epochs=100, val_check_interval=300)))
+    daemon.start(config_file(max_epochs=100, val_check_interval=300))
     daemon.wait(lambda: daemon.records("end"))
     recorded = daemon.run
     last = daemon.records("step")[-1]["step"]

@@ -90,7 +90,7 @@ def test_a_cold_cache_and_a_warm_one_give_the_same_run(zygote: Zygote, config_fi
 
 def test_a_run_record_says_where_it_came_from(daemon: Daemon, config_file: ConfigFile) -> None:
     path = config_file(max_epochs=1)
-    daemon.cli("start", "--config", str(path))
+    daemon.start(path)
     daemon.wait_for_end()
     run = daemon.records("run")[0]
     assert run["seed"] == 1 and {"eegwatch", "python", "torch", "mne", "numpy"} <= set(run["versions"])
@@ -136,7 +136,7 @@ def test_two_processes_take_the_steps_of_one_with_the_same_global_batch(
     alone = new_run(tmp_path, "alone", config_file(top=NO_DROPOUT, data={"batch_size": 10}, **fields))
     assert zygote.train(alone, Attempt(), None) == 0
     path = config_file(top=NO_DROPOUT | TWO, data={"batch_size": 5}, **fields)
-    daemon.cli("start", "--config", str(path))
+    daemon.start(path)
     assert daemon.wait_for_end()["reason"] == "completed"
     ours, theirs = daemon.records("step"), records(alone, "step")
     assert [(r["step"], r["lr"], r["position"]) for r in ours] == [(r["step"], r["lr"], r["position"]) for r in theirs]
@@ -153,7 +153,7 @@ def test_two_processes_take_the_steps_of_one_with_the_same_global_batch(
 
 def test_two_processes_stop_resume_and_survive_the_death_of_one(daemon: Daemon, config_file: ConfigFile) -> None:
     path = config_file(top=TWO, data={"batch_size": 4}, max_epochs=60, pace_steps_per_s=40, checkpoint_minutes=0.01)
-    daemon.cli("start", "--config", str(path))
+    daemon.start(path)
     daemon.wait_for_step(20)
     assert "resume: done: lr 0.001" in daemon.cli("resume", "--lr", "1e-3").stdout
     runs = daemon.records("run")
@@ -184,7 +184,7 @@ def test_another_node_joins_the_run_of_the_daemon(daemon: Daemon, config_file: C
     top = NO_DROPOUT | {"distributed": {"nproc_per_node": 1, "nnodes": 2, "rdzv_endpoint": "localhost:29531"}}
     path = config_file(top=top, data={"batch_size": 4}, max_epochs=2)
     command = [sys.executable, "-m", "eegpt_daemon.cli", "join", "--logs", str(daemon.logs), "--node-rank", "1"]
-    daemon.cli("start", "--config", str(path))
+    daemon.start(path)
     node = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert daemon.wait_for_end()["reason"] == "completed"
@@ -207,7 +207,7 @@ def test_prepare_fills_the_cache_and_start_begins_at_once(
     assert "features: 24 of 24" in done.stdout and "ready: " in done.stdout and "train: " in done.stdout
     made = {p: p.stat().st_mtime_ns for p in (tmp_path / "cache").rglob("*.npy")}
     assert len(made) == 25  # 24 shards and the pack
-    daemon.cli("start", "--config", str(path))
+    daemon.start(path)
     daemon.wait_for_end()
     assert made == {p: p.stat().st_mtime_ns for p in (tmp_path / "cache").rglob("*.npy")}
     wrong = config_file(data={"root_dir": "/nowhere"})

@@ -12,9 +12,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-import torch._dynamo  # noqa: F401  (the first optimizer would import it: a second)
+import scipy.stats  # noqa: F401  (the first evaluation would import it: a second)
 
-import eegpt_daemon.trainer.loop  # noqa: F401  (torch, mne, torchmetrics: what takes long)
+import eegpt_daemon.trainer.loop  # noqa: F401  (torch: what takes long)
 from eegpt_daemon.trainer import __main__ as entry
 
 

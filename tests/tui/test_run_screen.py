@@ -271,7 +271,7 @@ async def test_keys_command_a_real_daemon_and_show_its_answers(
     daemon: Daemon, config_file: Callable[..., Path]
 ) -> None:
     path = config_file(top={"inject": "scheduler_stepped_per_epoch"}, max_epochs=100, pace_steps_per_s=8)
-    await asyncio.to_thread(daemon.cli, "start", "--config", str(path))
+    await asyncio.to_thread(daemon.start, path)
     await asyncio.to_thread(daemon.wait_for_step, 10)
     async with screen(daemon.logs, None, (120, 36)) as pilot:
         await until(pilot, lambda: "LR FROZEN" in pilot.text(), 10)

@@ -23,6 +23,7 @@ from eegpt_daemon.model.encoder import PATCH, Encoder
 from eegpt_daemon.model.probe import Backbone, ChannelAdapter, Network, Probe
 from eegpt_daemon.trainer.batches import Gather, permutation
 from eegpt_daemon.trainer.checkpoint import CheckpointError
+from eegpt_daemon.trainer.optimizer import AdamW
 from eegpt_daemon.trainer.prepare import Data
 from eegpt_daemon.trainer.world import World
 from eegwatch.run.config import Config
@@ -57,7 +58,7 @@ class Learner:
         if data.mean is not None and data.std is not None:
             self.network.standardise(torch.from_numpy(data.mean), torch.from_numpy(data.std))
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer = AdamW(
             self.parameters,
             lr=1.0,  # every step sets its own
             weight_decay=config.training.optimizer.weight_decay,
