@@ -20,7 +20,8 @@ from eegwatch.run.records import Eval, Record, Run, Step
 from eegwatch.schedule import parse
 
 os.environ.setdefault("COLORTERM", "truecolor")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # trainers beside each other on two cores would wait for each other's threads
+# trainers beside each other on two cores would wait for each other's threads
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # CI tries the same examples every time, so that a red run is about the change; at home they are drawn anew
 settings.register_profile("ci", derandomize=True)
