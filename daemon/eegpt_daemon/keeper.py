@@ -138,6 +138,7 @@ class Keeper:
                 overrides=overrides,
                 command=command.id if command else None,
                 notes=notes,
+                keep=run.asked_for(),
             )
         )
         return problems

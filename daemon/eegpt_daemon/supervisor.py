@@ -64,6 +64,7 @@ class Supervisor:
                     self._answer(command, EXPIRED, reason)
             if not self.control.more:
                 break
+            self.log.heartbeat("answering what was there before")
         self.log.sync()
         if expired:
             self.say(f"{expired} command(s) from before this daemon expired")

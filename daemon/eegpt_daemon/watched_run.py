@@ -34,7 +34,8 @@ class WatchedRun:
     total: int | None = None
     end: End | None = None
     first_step: Step | None = None  # of the newest attempt: what `done` reads back
-    checkpoints: list[Checkpoint] = field(default_factory=list)
+    checkpoints: list[Checkpoint] = field(default_factory=list)  # of the steps that count
+    superseded: list[Checkpoint] = field(default_factory=list)  # beyond the step from which a later attempt went on
 
     def __post_init__(self) -> None:
         self._tail = Tail(self.folder / RUN_LOG)
@@ -75,6 +76,8 @@ class WatchedRun:
                 elif isinstance(record, Run):
                     self.run, self.step, self.end, self.first_step = record, record.step, None, None
                     self.total = record.total_steps
+                    self.superseded += [c for c in self.checkpoints if c.step > record.step]
+                    self.checkpoints = [c for c in self.checkpoints if c.step <= record.step]
                 elif isinstance(record, Checkpoint):
                     self.checkpoints.append(record)
                 elif isinstance(record, End):
@@ -123,11 +126,17 @@ class WatchedRun:
         return declared_base(parse(self.run.schedule)) if self.run and self.run.schedule else None
 
     def newest_good(self) -> tuple[str | None, list[str]]:
-        """(path of the newest checkpoint that verifies, what was wrong with newer ones)."""
+        """(path of the newest checkpoint that verifies, what was wrong with newer ones).
+
+        What a resume from an earlier one has superseded is not gone back to, unless it is asked for by name.
+        """
         problems: list[str] = []
+        given_up = {c.path for c in self.superseded} - {c.path for c in self.checkpoints}
         folder = self.folder / CHECKPOINTS
         for path in sorted(folder.glob("step-*.pt"), reverse=True):
             name = f"{CHECKPOINTS}/{path.name}"
+            if name in given_up:
+                continue
             try:
                 self.verify(name)
             except BadCheckpoint as error:
@@ -139,7 +148,7 @@ class WatchedRun:
     def verify(self, name: str) -> int:
         """The step of a checkpoint that is whole, by the hash in the run log. Raises BadCheckpoint."""
         path = self.folder / name
-        known = [c for c in self.checkpoints if c.path == name]
+        known = [c for c in (*self.superseded, *self.checkpoints) if c.path == name]
         if Path(name).parent.as_posix() != CHECKPOINTS or path.is_symlink():
             raise BadCheckpoint(f"{name} is not a checkpoint of this run; give {CHECKPOINTS}/step-….pt")
         if not known:
@@ -154,7 +163,11 @@ class WatchedRun:
 
     def checkpoint_step(self, name: str | None) -> int | None:
         """The step of a logged checkpoint."""
-        return next((c.step for c in reversed(self.checkpoints) if c.path == name), None)
+        return next((c.step for c in (*self.superseded, *self.checkpoints) if c.path == name), None)
+
+    def asked_for(self) -> list[str]:
+        """Checkpoints that a person ordered: they are kept."""
+        return sorted({c.path for c in (*self.superseded, *self.checkpoints) if c.command is not None})
 
     def overrides_until(self, step: int) -> list[dict[str, Any]]:
         """Manual changes that hold at a checkpoint of this step."""

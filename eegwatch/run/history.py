@@ -292,7 +292,8 @@ class History:
         self.length = need
 
     def _supersede(self, run: Run) -> None:
-        """Move live steps above the new attempt's start aside, with the evaluations made there."""
+        """Move live steps above the new attempt's start aside, with the evaluations and checkpoints made there."""
+        self.checkpoints = [c for c in self.checkpoints if c.step <= run.step]
         if not self.length:
             return
         keep = int(np.searchsorted(self.step, run.step, side="right"))

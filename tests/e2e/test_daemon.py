@@ -247,6 +247,36 @@ def test_a_stop_comes_before_what_was_asked_together_with_it(daemon: Daemon, con
     assert order.index(("s", "accepted")) < order.index(("r", "accepted"))
 
 
+def test_a_checkpoint_that_was_asked_for_is_kept_and_those_given_up_are_not_gone_back_to(
+    daemon: Daemon, config_file: ConfigFile
+) -> None:
+    daemon.start(config_file(max_epochs=500, pace_steps_per_s=20, val_check_interval=0.05))  # saves at every step
+    daemon.wait_for_step(2)
+    daemon.say(command="checkpoint", id="mine")
+    answer = daemon.wait(lambda: [a for a in daemon.answers("mine") if a["status"] != "accepted"])[0]
+    assert answer["status"] == "done"
+    mine = answer["effect"]["checkpoint"]
+    twice = [r for r in daemon.records("checkpoint") if r["path"] == mine]
+    assert [r["command"] for r in twice] == [None, "mine"] and len({r["sha256"] for r in twice}) == 1
+    daemon.wait_for_step(answer["step"] + 20)
+    kept = {path.name for path in (daemon.run / "checkpoints").glob("step-*.pt")}
+    assert Path(mine).name in kept and len(kept) < 10
+
+    assert "resume: done" in daemon.cli("resume", "--checkpoint", mine).stdout
+    given_up = daemon.records("run")[-1]["step"], max(r["step"] for r in daemon.records("checkpoint"))
+    assert given_up[0] == twice[0]["step"] and given_up[1] >= answer["step"] + 20
+    begun = len(daemon.records("checkpoint"))
+    daemon.wait(lambda: len(daemon.records("checkpoint")) > begun + 4)
+    daemon.trainer().kill()
+    daemon.wait(lambda: daemon.states()[-1] == "idle")
+    again = daemon.records("checkpoint")[-1]
+    assert again["step"] < given_up[1]
+    daemon.cli("resume")
+    assert daemon.records("run")[-1]["step"] == again["step"]
+    there = {path.name for path in (daemon.run / "checkpoints").glob("step-*.pt")}
+    assert {Path(mine).name, f"step-{given_up[1]:08d}.pt"} <= there
+
+
 # ---- deaths ----------------------------------------------------------------------------------------------------------
 
 

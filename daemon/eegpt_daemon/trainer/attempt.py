@@ -33,6 +33,7 @@ class Attempt(msgspec.Struct, kw_only=True):
     command: str | None = None
     notes: list[str] = []
     argv: list[str] = []
+    keep: list[str] = []  # checkpoints that a person ordered: not pruned
 
 
 class Order(msgspec.Struct, kw_only=True):

@@ -86,10 +86,13 @@ def ranked(ranking: list[tuple[float, str]], score: float, name: str, top_k: int
     return sorted([(score, name), *others], key=lambda entry: -entry[0])[:top_k]
 
 
-def prune(run_folder: Path, keep: set[str]) -> None:
-    """Delete all but the newest two checkpoints and those in `keep` (paths relative to the run)."""
+def prune(run_folder: Path, until: int, keep: set[str]) -> None:
+    """Delete all but the newest two checkpoints up to this step, and those in `keep` (paths relative to the run).
+
+    What lies beyond was superseded by a resume from an earlier step, and stays until training comes by again.
+    """
     folder = run_folder / CHECKPOINTS
-    found = sorted((step, path) for path in folder.iterdir() if (step := step_of(path)) is not None)
+    found = sorted((n, path) for path in folder.iterdir() if (n := step_of(path)) is not None and n <= until)
     for step, path in found[:-KEEP_NEWEST]:
         if name_of(step) not in keep:
             path.unlink(missing_ok=True)

@@ -280,6 +280,7 @@ class Trainer:
         pace = 1 / training.pace_steps_per_s if training.pace_steps_per_s else 0.0
         self._saved_at = self._synced_at = time.monotonic()
         self._saved_step = self.step  # resumed from there, or nothing to save yet
+        self._saved: Checkpoint | None = None
         began, rate, taken = time.perf_counter(), 0.0, 0
         due = time.monotonic()
         gc.collect()
@@ -384,6 +385,7 @@ class Trainer:
         monitor = stopping.monitor if stopping else "val_auroc"
         value = {"val_auroc": scores.auroc, "val_balanced_accuracy": scores.balanced_accuracy, "val_loss": scores.loss}
         signed = float(value[monitor] or 0.0) * (-1 if stopping and stopping.mode == "min" else 1)
+        signed = -np.inf if np.isnan(signed) else signed  # a loss that diverged, a validation set of one class
         improved = signed > self.best + (stopping.min_delta if stopping else 0.0)
         self.best, self.waited = (signed, 0) if improved else (self.best, self.waited + 1)
         name, top_k = checkpoints.name_of(self.step), self.config.logging.save_top_k
@@ -418,7 +420,10 @@ class Trainer:
 
     def _save(self, *, best: bool = False, command: str | None = None, ordered: bool = False) -> None:
         """A checkpoint: the log durable first, then the file, then its record. One that is there is not made again."""
-        if self._saved_step == self.step and not ordered:
+        if self._saved_step == self.step:
+            if ordered and self._saved is not None:
+                best = best or self._saved.best
+                self._record(msgspec.structs.replace(self._saved, time=time.time(), best=best, command=command))
             return
         self.link.phase("checkpointing", self.step)
         self._sync()
@@ -448,13 +453,19 @@ class Trainer:
             "data_hash": self.data.hash(),
         }
         path, sha256 = checkpoints.save(self.folder, self.step, state)
-        saved = Checkpoint(
-            time=time.time(), step=self.step, epoch=epoch, path=path, best=best, sha256=sha256, command=command
+        now = time.time()
+        self._record(
+            Checkpoint(time=now, step=self.step, epoch=epoch, path=path, best=best, sha256=sha256, command=command)
         )
+
+    def _record(self, saved: Checkpoint) -> None:
+        self._saved = saved
         self._write(saved)
         self._sync()
         crash.point("checkpoint.after_record")
-        checkpoints.prune(self.folder, {name for _, name in self.ranking})
+        if saved.command is not None:
+            self.attempt.keep.append(saved.path)
+        checkpoints.prune(self.folder, self.step, {name for _, name in self.ranking} | set(self.attempt.keep))
 
 
 class _Stopped(Exception):

@@ -85,9 +85,17 @@ def test_the_newest_two_and_the_best_are_kept(tmp_path: Path) -> None:
     for step in range(10, 80, 10):
         save(tmp_path, step, state(step))
     (tmp_path / "checkpoints" / ".step-00000099.pt.1.tmp").write_bytes(b"half")
-    prune(tmp_path, {name_of(20)})
+    prune(tmp_path, 10_000, {name_of(20)})
     kept = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
     assert kept == [Path(name_of(s)).name for s in (20, 60, 70)]
+
+
+def test_what_lies_beyond_the_step_gone_back_to_is_left_alone(tmp_path: Path) -> None:
+    for step in range(10, 80, 10):
+        save(tmp_path, step, state(step))
+    prune(tmp_path, 45, set())
+    kept = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+    assert kept == [Path(name_of(s)).name for s in (30, 40, 50, 60, 70)]
 
 
 def test_step_numbers_are_read_off_names_of_any_length() -> None:
