@@ -53,6 +53,10 @@ def run_server(words: list[str], host: str, port: int, *, read_only: bool) -> No
             """Errors alone, on standard error, by logging's own last resort."""
 
         async def on_startup(self, app: web.Application) -> None:
+            self._announced = asyncio.create_task(self._announce())  # aiohttp begins to listen after this
+
+        async def _announce(self) -> None:
+            await _listened_to(host, port)
             print(f"eegwatch: {self.public_url}/?token={token}", flush=True)
             if host not in LOOPBACK:
                 what = "see it" if read_only else "see it and command the run"
@@ -61,6 +65,18 @@ def run_server(words: list[str], host: str, port: int, *, read_only: bool) -> No
 
     command = shlex.join([sys.executable, "-m", "eegwatch.cli", *words])
     Guarded(command, host=host, port=port, title="eegwatch").serve()
+
+
+async def _listened_to(host: str, port: int) -> None:
+    """Until somebody answers there: who opens the link at once finds the door."""
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(host, port)
+        except OSError:
+            await asyncio.sleep(0.02)
+        else:
+            writer.close()
+            return
 
 
 def guard(token: str) -> Any:

@@ -1,4 +1,4 @@
-"""`eegpt-daemon`: start, status, stop, restart, resume, check, prepare, join, logs.
+"""`eegpt-daemon`: start, status, stop, restart, resume, checkpoint, check, prepare, join, logs.
 
 What changes a run goes through the control file.
 
@@ -110,6 +110,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--checkpoint", metavar="PATH", help="resume from this one (default: the newest good one)")
     sub.add_argument("--force", action="store_true", help="allow an LR above the declared peak")
     sub.set_defaults(action=resume)
+    sub = command("checkpoint", "write a checkpoint now, and keep it; the training goes on")
+    sub.set_defaults(action=checkpoint)
     sub = command("check", "check a configuration without starting anything: its schedule, drawn, and every trap in it")
     sub.add_argument("--config", type=Path, required=True, metavar="PATH")
     sub.add_argument("--json", action="store_true")
@@ -295,6 +297,11 @@ def resume(arguments: argparse.Namespace, logs: Path) -> int:
     then = arguments.then or ("anneal" if arguments.lr is not None else None)
     fields = {"lr": arguments.lr, "then": then, "checkpoint": arguments.checkpoint, "force": arguments.force or None}
     return ask(logs, "resume", **fields)
+
+
+def checkpoint(arguments: argparse.Namespace, logs: Path) -> int:
+    _require_daemon(logs, "there is nothing to save")
+    return ask(logs, "checkpoint")
 
 
 # ---- what is ----

@@ -222,6 +222,10 @@ class WatchApp(App[None]):
         if yes:
             self._send("stop", "stop")
 
+    def action_checkpoint(self) -> None:
+        if not self._no_daemon("eegpt-daemon status --logs " + str(self.session.logs)):
+            self._send("checkpoint", "checkpoint")
+
     def action_restart(self) -> None:
         from eegwatch.tui.screens.dialogs import Confirm
 
@@ -375,6 +379,7 @@ class WatchApp(App[None]):
     def get_system_commands(self, screen: Screen[object]):  # type: ignore[no-untyped-def]
         yield from super().get_system_commands(screen)
         yield SystemCommand("Stop the run", "checkpoint and stop; the daemon stays", self.action_stop)
+        yield SystemCommand("Checkpoint", "write one now, and keep it; the training goes on", self.action_checkpoint)
         yield SystemCommand("Fresh restart", "a new run from step 0", self.action_restart)
         yield SystemCommand("Resume", "rejoin the schedule, or with an LR of your choice", self.action_resume)
         yield SystemCommand("Evidence", "each cause's curve over the record", self.action_evidence)

@@ -184,9 +184,9 @@ def test_stop_resume_and_restart_through_the_control_file(daemon: Daemon, config
     assert_follows_the_contract(daemon.records())
 
     # a checkpoint on demand, verified
-    asked = daemon.say(command="checkpoint", id="save-now")
-    saved = daemon.wait(lambda: [a for a in daemon.answers("save-now") if a["status"] == "done"])[0]
-    assert asked and (daemon.run / saved["effect"]["checkpoint"]).exists()
+    assert "checkpoint: done: checkpoint checkpoints/step-" in daemon.cli("checkpoint").stdout
+    saved = next(r for r in daemon.records("checkpoint") if r["command"])
+    assert (daemon.run / saved["path"]).exists()
 
     # a fresh restart: a new run from step 0, the old one stays
     old = daemon.run

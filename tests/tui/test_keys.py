@@ -108,7 +108,7 @@ class Key(NamedTuple):
 
 KEYS: dict[type[Any], dict[str, Key]] = {
     RunScreen: {
-        "m": Key(said), "r": Key(said), "s": Key(said),  # without a daemon: what to type instead
+        "m": Key(said), "r": Key(said), "s": Key(said), "w": Key(said),  # without a daemon: what to type instead
         "y": Key(charts), "Y": Key(charts), "e": Key(top), "enter": Key(top), "n": Key(view), "N": Key(view),
         "plus": Key(view), "equals_sign": Key(view), "minus": Key(view, ("plus",)), "0": Key(view, ("plus",)),
         "f": Key(view), "h": Key(view, ("plus", "plus", "plus", "plus", "G")), "shift+left": Key(view, ("plus", "plus", "plus", "plus", "G")),

@@ -201,7 +201,12 @@ async def test_keys_open_and_close_what_they_should(frozen: Path) -> None:
 
 async def test_without_a_daemon_an_action_says_what_to_type_and_sends_nothing(frozen: Path) -> None:
     async with screen(frozen.parent, frozen) as pilot:
-        for key, words in (("s", "eegpt-daemon status"), ("m", "eegpt-daemon resume"), ("r", "eegpt-daemon start")):
+        for key, words in (
+            ("s", "eegpt-daemon status"),
+            ("w", "eegpt-daemon status"),
+            ("m", "eegpt-daemon resume"),
+            ("r", "eegpt-daemon start"),
+        ):
             await pilot.press(key)
 
             def toast() -> str:
@@ -294,6 +299,8 @@ async def test_keys_command_a_real_daemon_and_show_its_answers(
         await until(pilot, lambda: pilot.app.session.folder != first, 5)
         await until(pilot, lambda: "✔ LR moves" in pilot.text(), 10)
 
+        await pilot.press("w")
+        await until(pilot, lambda: "checkpoint: done: at step" in pilot.text())
         await pilot.press("s")
         await pilot.pause()
         await pilot.press("escape")

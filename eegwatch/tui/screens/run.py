@@ -65,6 +65,7 @@ class RunScreen(Screen[None]):
         Binding("m", "app.resume", "resume with LR"),
         Binding("r", "app.restart", "restart"),
         Binding("s", "app.stop", "stop"),
+        Binding("w", "app.checkpoint", "write a checkpoint", show=False),
         Binding("y", "toggle_log", "log/linear LR"),
         Binding("Y", "toggle_log('loss')", "log/linear loss", show=False),
         Binding("e", "app.events", "events"),

@@ -19,6 +19,7 @@ EXPLAINED = {
     "app.resume": "resume: rejoin the declared schedule, or go on with an LR of your choice (asks, draws the curve)",
     "app.restart": "fresh restart: stop this run and start a new one from step 0 (asks first; the old run stays)",
     "app.stop": "stop: checkpoint at the next step boundary, the daemon stays ready (asks first)",
+    "app.checkpoint": "write a checkpoint now, which is kept; the training goes on (does not ask)",
     "toggle_log": "logarithmic or linear y axis of the focused chart, without one of the learning rate",
     "toggle_log('loss')": "logarithmic or linear y axis of the loss",
     "app.events": "events and findings, the newest first",
