@@ -66,16 +66,18 @@ def summarise(folder: Path) -> Summary:
         tail = Tail(path, begin)
         data = tail.read(TAIL_BYTES).data
         records += decoder.decode(data[data.find(b"\n") + 1 :] if begin > len(head) else data)
-    run, step, evaluation, end, progress = None, None, None, None, None
+    run, step, end, progress = None, None, None, None
+    evaluations: list[Eval] = []
     open_findings: dict[str, Finding] = {}
     for record in records:
         if isinstance(record, Run):
             run, end, step = record, None, None
             open_findings.clear()
+            evaluations = [e for e in evaluations if e.step <= record.step]  # the rest is superseded
         elif isinstance(record, Step):
             step, progress = record, None
         elif isinstance(record, Eval) and record.split == "val":
-            evaluation = record
+            evaluations.append(record)
         elif isinstance(record, End):
             end = record
         elif isinstance(record, Finding):
@@ -96,7 +98,7 @@ def summarise(folder: Path) -> Summary:
         epochs=run.epochs if run else None,
         lr=number(step.lr) if step else None,
         loss=number(step.loss) if step else None,
-        auroc=number(evaluation.auroc) if evaluation else None,
+        auroc=number(evaluations[-1].auroc) if evaluations else None,
         end=end.reason if end else None,
         error=end.error if end else None,
         progress=f"{progress.what} {progress.done} of {progress.total}" if progress else None,

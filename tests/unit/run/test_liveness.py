@@ -138,3 +138,13 @@ def test_a_summary_reads_head_and_tail_alone_whatever_the_length(tmp_path: Path)
     summary = summarise(tmp_path)
     assert (summary.attempt, summary.step, summary.total_steps, summary.auroc) == (2, 5000, 9000, 0.81)
     assert "5,000 of 9,000" in summary.text()
+
+
+def test_a_summary_shows_no_evaluation_that_a_resume_has_superseded(tmp_path: Path) -> None:
+    log = AppendLog(tmp_path / "run.jsonl")
+    log.append(Run(run_id="x", name="demo", attempt=1, total_steps=900))
+    for step, auroc in ((100, 0.7), (200, 0.8)):
+        log.append(Step(time=1.0, step=step, epoch=0, lr=1e-3, loss=0.5))
+        log.append(Eval(step=step, auroc=auroc))
+    log.append(Run(run_id="x", name="demo", attempt=2, total_steps=900, step=150))
+    assert (summarise(tmp_path).step, summarise(tmp_path).auroc) == (150, 0.7)
