@@ -199,6 +199,7 @@ class Supervisor:
             self.action = Action(command, "checkpoint")
             if not self.keeper.order_checkpoint(command.id):
                 self._finish(FAILED, "the trainer ended before it could write one")
+            crash.point("command.after_act")
             return
         self.action, self.keeper.revival = Action(command, "exit"), None
         if name == "stop" and command.exit:
