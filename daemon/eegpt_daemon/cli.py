@@ -199,11 +199,12 @@ def say(text: str) -> None:
 
 def launch(logs: Path, arguments: list[str]) -> None:
     """Start a detached daemon and wait until it says that it trains or idles. Raises Refused if it dies."""
+    from eegpt_daemon.process import output_file
+
     logs.mkdir(mode=0o700, parents=True, exist_ok=True)
     watch = AnswerWatch(logs)
-    out = os.open(logs / DAEMON_OUT, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    said_before = os.fstat(out).st_size
-    try:
+    with output_file(logs / DAEMON_OUT) as out:
+        said_before = os.fstat(out.fileno()).st_size
         process = subprocess.Popen(
             [sys.executable, "-m", "eegpt_daemon", str(logs.resolve()), *arguments],
             stdin=subprocess.DEVNULL,
@@ -211,8 +212,6 @@ def launch(logs: Path, arguments: list[str]) -> None:
             stderr=out,
             start_new_session=True,
         )
-    finally:
-        os.close(out)
     end = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < end:
         for record in watch.poll():

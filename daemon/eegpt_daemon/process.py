@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from io import BufferedWriter
 from pathlib import Path
 
 import msgspec
@@ -22,7 +23,6 @@ from eegwatch.run.config import Distributed
 from eegwatch.run.control import daemon_pid, lock_holder
 from eegwatch.run.folder import CONFIG, TRAINER_LOG, newest_run
 
-APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 RENDEZVOUS = "attempt.json"
 # A stop that hangs: seconds after the order, and the signal. The first SIGTERM asks for what the order asked, the
 # second to leave at once without a checkpoint; after SIGKILL the last checkpoint is what is left.
@@ -30,6 +30,12 @@ Escalation = tuple[tuple[float, signal.Signals], ...]
 CALM: Escalation = ((30.0, signal.SIGTERM), (45.0, signal.SIGTERM), (52.0, signal.SIGKILL))
 HURRY: Escalation = ((12.0, signal.SIGTERM), (18.0, signal.SIGTERM), (24.0, signal.SIGKILL))  # 30 s to live, by custom
 HUNG: Escalation = ((5.0, signal.SIGTERM), (11.0, signal.SIGTERM), (13.0, signal.SIGKILL))
+
+
+def output_file(path: Path) -> BufferedWriter:
+    """What a child prints goes to its end: private to this user, and not through a link. Raises OSError."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    return os.fdopen(os.open(path, flags, 0o600), "ab")
 
 
 def launcher(distributed: Distributed, rendezvous: str, node_rank: int = 0) -> list[str]:
@@ -90,10 +96,7 @@ class TrainerProcess:
         self._buffer = b""
         command = [*launcher(distributed, f"{folder.name}-{attempt.attempt}"), "-m", "eegpt_daemon.trainer"]
         said = msgspec.json.encode(attempt).decode()
-        with (
-            os.fdopen(os.open(folder / TRAINER_LOG, APPEND, 0o600), "ab") as log,
-            contextlib.ExitStack() as unless_it_starts,
-        ):
+        with output_file(folder / TRAINER_LOG) as log, contextlib.ExitStack() as unless_it_starts:
             self._pipe = Path(tempfile.mkdtemp(prefix="eegpt-daemon-")) / "status"
             unless_it_starts.callback(shutil.rmtree, self._pipe.parent, ignore_errors=True)
             os.mkfifo(self._pipe, 0o600)

@@ -10,8 +10,8 @@ import torch
 class AdamW(torch.optim.AdamW):
     """The same step on the same numbers; `inspect.unwrap` takes off the decorators that import `torch._dynamo`.
 
-    That import is half of the CPU time of starting a trainer, so of every resume. The optimizer is never compiled here;
-    a compiled backbone imports it all the same. Where a torch has no such decorator, nothing is taken off.
+    That import is two fifths of the CPU time of starting a trainer, so of every resume. The optimizer is never compiled
+    here; a compiled backbone imports it all the same. Where a torch has no such decorator, nothing is taken off.
     """
 
     add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
