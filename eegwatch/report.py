@@ -17,7 +17,7 @@ import numpy as np
 from eegwatch import __version__
 from eegwatch.check import CheckedRun
 from eegwatch.diagnosis.checklist import checklist, loss_band, table, val_auroc
-from eegwatch.diagnosis.findings import Finding
+from eegwatch.diagnosis.findings import RATE, Finding
 from eegwatch.run.folder import CONFIG
 from eegwatch.run.history import History
 from eegwatch.tui import figure
@@ -81,7 +81,7 @@ def _pictures(history: History, findings: list[Finding]) -> dict[str, str]:
 def _with_onsets(findings: list[Finding], history: History, look: Look) -> Picture:
     """The learning rate, with a line where each of its faults began."""
     picture = lr_picture(history, look)
-    faults = [finding for finding in findings if finding.rule.startswith(("lr_", "no_"))]
+    faults = [finding for finding in findings if finding.family == RATE]
     picture.rules += [(float(finding.since_step), finding.rule) for finding in faults]
     return picture
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from eegwatch.diagnosis.causes import Situation
 from eegwatch.diagnosis.evidence import EvidenceWatch, Settings
-from eegwatch.diagnosis.findings import ERROR, INFO, SEVERITIES, WARNING, Cause, Finding
-from eegwatch.diagnosis.lr import LrWatch
-from eegwatch.diagnosis.precision import Precision
-from eegwatch.diagnosis.undeclared import UndeclaredWatch
+from eegwatch.diagnosis.findings import ERROR, INFO, RATE, SEVERITIES, WARNING, Cause, Finding
+from eegwatch.diagnosis.rate.causes import Situation
+from eegwatch.diagnosis.rate.precision import Precision
+from eegwatch.diagnosis.rate.undeclared import UndeclaredWatch
+from eegwatch.diagnosis.rate.watch import LrWatch
 from eegwatch.run.config import TUNABLE
 from eegwatch.run.history import Item, StepBlock, logged
 from eegwatch.run.records import Eval, Run
@@ -73,7 +73,7 @@ class Diagnosis:
         if self.lr is not None and self.lr.fault is not None:
             fault = self.lr.fault.finding()
             present[fault.rule] = fault
-        return sorted(present.values(), key=lambda f: (SEVERITIES.index(f.severity), not f.rule.startswith("lr")))
+        return sorted(present.values(), key=lambda f: (SEVERITIES.index(f.severity), f.family != RATE))
 
     def _begin(self, run: Run) -> list[Finding]:
         changes: list[Finding] = []

@@ -10,8 +10,16 @@ from eegwatch.run.records import Finding as FindingRecord
 INFO, WARNING, ERROR, RESOLVED = "info", "warning", "error", "resolved"
 SEVERITIES = (ERROR, WARNING, INFO, RESOLVED)
 
-# Facts are proved by the records (learning rate, counters, non-finite numbers); the rest is evidence.
-FACTS = frozenset({"lr_stuck", "lr_off_schedule", "lr_jump", "no_warmup", "loss_nonfinite", "config_mismatch"})
+# What a rule is about. Rates, numbers and the configuration are facts, proved by the records; the rest is evidence.
+RATE, NUMBER, CONFIG, EVIDENCE = "rate", "number", "config", "evidence"
+FAMILIES = {
+    "lr_stuck": RATE,
+    "lr_off_schedule": RATE,
+    "lr_jump": RATE,
+    "no_warmup": RATE,
+    "loss_nonfinite": NUMBER,
+    "config_mismatch": CONFIG,
+}  # every other rule is evidence
 
 
 @dataclass(frozen=True)
@@ -58,8 +66,13 @@ class Finding:
     remedy: str = ""
 
     @property
+    def family(self) -> str:
+        """What the rule is about: RATE, NUMBER, CONFIG or EVIDENCE."""
+        return FAMILIES.get(self.rule, EVIDENCE)
+
+    @property
     def is_fact(self) -> bool:
-        return self.rule in FACTS
+        return self.family != EVIDENCE
 
     @property
     def bad(self) -> bool:

@@ -12,8 +12,8 @@ from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from eegwatch.diagnosis.causes import Hypothesis
-from eegwatch.diagnosis.findings import Finding
+from eegwatch.diagnosis.findings import CONFIG, RATE, Finding
+from eegwatch.diagnosis.rate.causes import Hypothesis
 from eegwatch.tui.pictures import Look, loss_picture, lr_picture, sampled
 from eegwatch.tui.session import Session
 from eegwatch.tui.view import View
@@ -100,7 +100,7 @@ class EvidenceScreen(ModalScreen[View | None]):
     def _picture(self, finding: Finding) -> tuple[str, Picture]:
         history, view = self.session.history, self.window(finding)
         look = Look(view, frozenset({"lr", "loss"}) if self.logarithmic else frozenset())
-        if not finding.rule.startswith(("lr_", "no_", "config")):
+        if finding.family not in (RATE, CONFIG):
             return f"loss around step {finding.since_step:,}", loss_picture(history, replace(look, log=frozenset()))
         picture = lr_picture(history, look)
         steps = sampled(*view.window(history))

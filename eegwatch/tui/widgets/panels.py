@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from rich.text import Text
 
 from eegwatch.diagnosis.checklist import FAIL, PASS, WAIT, WARN, checklist, table
-from eegwatch.diagnosis.findings import ERROR, INFO, WARNING, Finding
+from eegwatch.diagnosis.findings import ERROR, INFO, RATE, WARNING, Finding
 from eegwatch.tui.session import Session
 from eegwatch.tui.widgets.lines import Lines
 from eegwatch.wording import clock, size
@@ -45,7 +45,7 @@ class Verdict(Lines):
     def _finding(self, session: Session, finding: Finding, compact: bool) -> list[Text]:
         sign, style = SIGN[finding.severity]
         headline = finding.headline or finding.message
-        if finding.rule.startswith("lr_"):  # LR FROZEN: the word that matters, readable without colour
+        if headline.startswith("LR "):  # LR FROZEN: the word that matters, readable without colour
             first, second, rest = headline.split(" ", 2)
             headline = f"{first} {second.upper()} {rest}"
         about = finding.cost.partition(", ")[2] if compact else ": ".join(t for t in (finding.here, finding.cost) if t)
@@ -53,9 +53,9 @@ class Verdict(Lines):
         label = "bold"
         if finding.why:
             lines.append(Text.assemble(("   why  ", label), finding.why))
-        if finding.rule.startswith(("lr_", "no_")) and session.foreign is not None:
+        if finding.family == RATE and session.foreign is not None:
             lines.append(Text.assemble(("   do   ", label), finding.remedy.split("; ")[0]))  # there are no keys for it
-        elif finding.rule.startswith(("lr_", "no_")):
+        elif finding.family == RATE:
             lines.append(Text.assemble(("   do   ", label), KEYS_SHORT if compact else KEYS))
             if finding.remedy and not compact:
                 lines.append(Text.assemble(("   code ", label), finding.remedy))

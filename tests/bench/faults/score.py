@@ -8,7 +8,7 @@ import numpy as np
 
 from eegwatch.diagnosis.engine import Diagnosis
 from eegwatch.diagnosis.findings import RESOLVED
-from eegwatch.diagnosis.precision import Precision
+from eegwatch.diagnosis.rate.precision import Precision
 from eegwatch.schedule import parse, rate_at
 from tests.bench.faults.loop import Case
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eegwatch.diagnosis.precision import Precision
+from eegwatch.diagnosis.rate.precision import Precision
 
 
 @given(

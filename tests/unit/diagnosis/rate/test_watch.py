@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eegwatch.diagnosis.causes import Situation
 from eegwatch.diagnosis.findings import ERROR, RESOLVED, Finding
-from eegwatch.diagnosis.lr import LrWatch
-from eegwatch.diagnosis.precision import Precision
+from eegwatch.diagnosis.rate.causes import Situation
+from eegwatch.diagnosis.rate.precision import Precision
+from eegwatch.diagnosis.rate.watch import LrWatch
 from eegwatch.run.history import StepBlock
 from eegwatch.schedule import Schedule, parse, resumed
 
