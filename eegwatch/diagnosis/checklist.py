@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eegwatch.diagnosis.engine import Diagnosis
-from eegwatch.diagnosis.noise import batch_loss_band
+from eegwatch.diagnosis.rules.noise import batch_loss_band
 from eegwatch.run.history import History, logged
 from eegwatch.schedule import Manual, declared_base, final_rate, initial_rate, peak_rate, position_at
 from eegwatch.wording import exact_rate, short_rate

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from eegwatch.diagnosis.evidence import EvidenceWatch, Settings
 from eegwatch.diagnosis.findings import ERROR, INFO, RATE, SEVERITIES, WARNING, Cause, Finding
 from eegwatch.diagnosis.rate.causes import Situation
 from eegwatch.diagnosis.rate.precision import Precision
 from eegwatch.diagnosis.rate.undeclared import UndeclaredWatch
 from eegwatch.diagnosis.rate.watch import LrWatch
+from eegwatch.diagnosis.rules import EvidenceWatch, Settings
 from eegwatch.run.config import TUNABLE
 from eegwatch.run.history import Item, StepBlock, logged
 from eegwatch.run.records import Eval, Run

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eegwatch.diagnosis.noise import batch_loss_band
+from eegwatch.diagnosis.rules.noise import batch_loss_band
 from eegwatch.run.follow import history_of
 from eegwatch.run.history import History
 from eegwatch.run.records import System

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from eegwatch.diagnosis.evidence import Latch
 from eegwatch.diagnosis.findings import INFO, WARNING, Finding
+from eegwatch.diagnosis.latch import Latch
 from eegwatch.run.history import StepBlock
 from eegwatch.wording import rate, short_rate
 

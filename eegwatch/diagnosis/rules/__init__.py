@@ -1,0 +1,82 @@
+"""The rules of evidence: loss, gradients, pace and metrics. Evidence, not proof, and therefore quiet.
+
+A new rule is one file and one row of `RULES`. Each looks at blocks of steps, not at single batches, and says when it is
+over. `tests/bench/false_alarms.py` measures how often each fires on healthy noisy runs. A person silences a rule, or
+scales its threshold, under `detectors:`.
+"""
+
+from __future__ import annotations
+
+from eegwatch.diagnosis.findings import Finding
+from eegwatch.diagnosis.latch import Latch
+from eegwatch.diagnosis.rules.blocks import Blocks
+from eegwatch.diagnosis.rules.gradients import GradExploding, GradZero
+from eegwatch.diagnosis.rules.level import LossDiverging, LossPlateau
+from eegwatch.diagnosis.rules.levels import Levels
+from eegwatch.diagnosis.rules.metric import MetricStuck, Overfitting
+from eegwatch.diagnosis.rules.pace import ThroughputDrop
+from eegwatch.diagnosis.rules.rule import Attempt, Rule, Settings
+from eegwatch.diagnosis.rules.spike import LossSpike
+from eegwatch.diagnosis.rules.stalled import Stalled
+from eegwatch.diagnosis.rules.unstable import LossUnstable
+from eegwatch.run.history import StepBlock
+from eegwatch.run.records import Eval, Run
+
+__all__ = ["RULES", "EvidenceWatch", "Settings"]
+
+RULES: tuple[type[Rule], ...] = (
+    LossSpike,
+    GradZero,
+    GradExploding,
+    LossDiverging,
+    LossPlateau,
+    ThroughputDrop,
+    MetricStuck,
+    Overfitting,
+    LossUnstable,
+    Stalled,
+)
+
+
+def block_size(run: Run | None) -> int:
+    """Records in a block: the loss falls within one of a short run, a long run's must average its noise away."""
+    total = (run.total_steps if run else None) or 100_000
+    return int(min(200, max(20, total // 100)))
+
+
+class EvidenceWatch:
+    """All rules over one attempt. `present` is the engine's table of findings that are up."""
+
+    def __init__(self, run: Run | None, present: dict[str, Finding], settings: Settings) -> None:
+        """`settings`: rule -> False (it is not asked) or a factor on its threshold."""
+        self._attempt = Attempt(run, block_size(run), Levels())
+        self._blocks = Blocks(self._attempt.size)
+        self.rules = [
+            rule(self._attempt, Latch(rule.name, present), _factor(settings.get(rule.name, 1.0)))
+            for rule in RULES
+            if settings.get(rule.name, 1.0) is not False
+        ]
+
+    def steps(self, block: StepBlock) -> list[Finding]:
+        changes: list[Finding] = []
+        for part, whole in self._blocks.feed(block):
+            for rule in self.rules:
+                changes += rule.look(part)
+            if whole is not None:
+                self._attempt.levels.learn(whole)
+                for rule in self.rules:
+                    changes += rule.learn(whole)
+        return changes
+
+    def evaluation(self, record: Eval) -> list[Finding]:
+        if record.split != "val":
+            return []
+        return [change for rule in self.rules for change in rule.evaluation(record)]
+
+    def clock(self, now: float, *, training: bool) -> list[Finding]:
+        """What the passing of time shows while no record comes."""
+        return [change for rule in self.rules for change in rule.clock(now, training=training)]
+
+
+def _factor(setting: object) -> float:
+    return float(setting) if isinstance(setting, int | float) and not isinstance(setting, bool) else 1.0

@@ -1,0 +1,31 @@
+"""A stream of step columns cut into blocks of a fixed number of records, whatever sizes it comes in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from eegwatch.run.history import StepBlock
+
+
+class Blocks:
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._rest: StepBlock | None = None
+
+    def feed(self, block: StepBlock) -> Iterator[tuple[StepBlock, StepBlock | None]]:
+        """(part, the whole block that it completes): parts never reach across a boundary."""
+        begin = 0
+        while begin < len(block):
+            waiting = len(self._rest) if self._rest is not None else 0
+            part = block[slice(begin, begin + self.size - waiting)]
+            begin += len(part)
+            joined = _joined(self._rest, part) if self._rest is not None and waiting else part
+            whole = len(joined) == self.size
+            self._rest = None if whole else joined
+            yield part, joined if whole else None
+
+
+def _joined(a: StepBlock, b: StepBlock) -> StepBlock:
+    return StepBlock(**{name: np.concatenate([getattr(a, name), getattr(b, name)]) for name in a.__dict__})

@@ -1,0 +1,51 @@
+"""What a rule of evidence is: what it is told of an attempt, and the methods by which it is shown the records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from eegwatch.diagnosis.findings import Finding
+from eegwatch.diagnosis.latch import Latch
+from eegwatch.diagnosis.rules.levels import Levels
+from eegwatch.run.history import StepBlock
+from eegwatch.run.records import Eval, Run
+
+Settings = Mapping[str, Any]  # rule -> False (silenced) or a factor on its threshold (2.0: half as sensitive)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What all rules of one attempt share: its `run` record, the steps in a block, the level of the loss."""
+
+    run: Run | None
+    size: int
+    levels: Levels
+
+
+class Rule:
+    """One rule over one attempt. Each method returns the findings that were raised, changed or resolved.
+
+    `look` is shown every step as it comes, in parts that never reach across the boundary of a block; `learn` every
+    block once it is whole; `evaluation` every evaluation; `clock` the time. What is usual is learnt in `learn` alone,
+    so that the findings are the same whether a log is read at once or as it grows.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, attempt: Attempt, latch: Latch, factor: float) -> None:
+        """`factor`: a person's factor on the rule's threshold; 2.0 is half as sensitive."""
+        self.attempt, self.latch, self.factor = attempt, latch, factor
+
+    def look(self, part: StepBlock) -> list[Finding]:
+        return []
+
+    def learn(self, whole: StepBlock) -> list[Finding]:
+        return []
+
+    def evaluation(self, record: Eval) -> list[Finding]:
+        return []
+
+    def clock(self, now: float, *, training: bool) -> list[Finding]:
+        return []
