@@ -197,7 +197,7 @@ class RunLog:
         """An evaluation at the last step written."""
         epoch = (self.step_done - 1) // self._per_epoch if self._per_epoch and self.step_done else None
         values = {"loss": loss, "auroc": auroc, "balanced_accuracy": balanced_accuracy}
-        known = {key: float(value) for key, value in values.items() if value is not None}
+        known: dict[str, Any] = {key: float(value) for key, value in values.items() if value is not None}
         self._log.append(Eval(time=time.time(), step=self.step_done, epoch=epoch, split=split, n=n, **known))
 
     def checkpoint(self, path: str | Path, *, best: bool = False) -> None:

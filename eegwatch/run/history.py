@@ -1,7 +1,7 @@
 """A run in memory: its steps as numpy columns (float64 rates and times, float32 the rest), its attempts and events.
 
 An attempt that starts at step k supersedes earlier records above k: `History` shows the newest attempt's line and
-keeps the rest in `superseded`.
+keeps the rest in `superseded`. Named metrics cost what is logged of them: each is a series of its own.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from eegwatch.run.records import (
     End,
     Eval,
     Finding,
+    Intent,
     Progress,
     Run,
     RunRecord,
+    ScheduleChange,
     Step,
     System,
+    Watch,
     number,
 )
 
@@ -40,6 +43,8 @@ COLUMNS: dict[str, type[np.generic]] = {
 PASSING = {"position", "skipped"}  # what only the diagnosis needs, as it comes by: not kept (12 of 48 bytes a step)
 KEPT = {name: kind for name, kind in COLUMNS.items() if name not in PASSING}
 KEPT_SYSTEM = 512
+KEPT_WATCH = 512  # records of the watcher: the diagnosis reads each as it comes by
+Metrics = dict[str, tuple[NDArray[np.int32], NDArray[np.float64]]]  # name -> (rows of the block, values)
 _Float = TypeVar("_Float", np.float32, np.float64)
 NOT_LOGGED = np.uint32(0x7FC00001)  # a NaN of its own: this step's loss was not logged, unlike one that is NaN
 CLOCK_SLACK_S = 1.0  # a clock set back by less is not worth a word
@@ -47,7 +52,11 @@ CLOCK_SLACK_S = 1.0  # a clock set back by less is not worth a word
 
 @dataclass
 class StepBlock:
-    """Consecutive step records as columns, all of one attempt and one length."""
+    """Consecutive step records as columns, all of one attempt and one length.
+
+    `lrs`: the rates of all parameter groups, (steps, groups); None where each record left them out, so that each group
+    has the rate `lr`. A group that a record did not name is NaN there.
+    """
 
     step: NDArray[np.int64]
     time: NDArray[np.float64]
@@ -57,16 +66,64 @@ class StepBlock:
     grad_norm: NDArray[np.float32]
     samples_per_s: NDArray[np.float32]
     skipped: NDArray[np.int32]
+    lrs: NDArray[np.float64] | None = None
+    metrics: Metrics = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.step)
 
-    def __getitem__(self, rows: slice) -> StepBlock:
-        return StepBlock(**{name: getattr(self, name)[rows] for name in COLUMNS})
+    def __getitem__(self, rows: slice | NDArray[np.bool_]) -> StepBlock:
+        columns = {name: getattr(self, name)[rows] for name in COLUMNS}
+        lrs = None if self.lrs is None else self.lrs[rows]
+        return StepBlock(**columns, lrs=lrs, metrics=self._metrics_of(rows) if self.metrics else {})
+
+    def _metrics_of(self, rows: slice | NDArray[np.bool_]) -> Metrics:
+        new = np.full(len(self), -1, np.int32)  # old row -> new row
+        new[rows] = np.arange(np.count_nonzero(rows) if isinstance(rows, np.ndarray) else len(new[rows]))
+        taken: Metrics = {}
+        for name, (at, values) in self.metrics.items():
+            kept = new[at] >= 0
+            if kept.any():
+                taken[name] = (new[at][kept], values[kept])
+        return taken
+
+    @staticmethod
+    def joined(first: StepBlock, second: StepBlock) -> StepBlock:
+        """Both, one after the other."""
+        columns = {n: np.concatenate([getattr(first, n), getattr(second, n)]) for n in COLUMNS}
+        lrs = None
+        if first.lrs is not None or second.lrs is not None:
+            groups = max(0 if b.lrs is None else b.lrs.shape[1] for b in (first, second))
+            lrs = np.concatenate([group_rates(first.lr, first.lrs, groups), group_rates(second.lr, second.lrs, groups)])
+        metrics: Metrics = {}
+        for name in first.metrics.keys() | second.metrics.keys():
+            at, values = first.metrics.get(name, _NO_METRIC)
+            later, more = second.metrics.get(name, _NO_METRIC)
+            rows = np.concatenate([at, later + np.int32(len(first))])
+            metrics[name] = (rows, np.concatenate([values, more]))
+        return StepBlock(**columns, lrs=lrs, metrics=metrics)
+
+
+_NO_METRIC = (np.empty(0, np.int32), np.empty(0, np.float64))
+
+
+def group_rates(
+    lr: NDArray[np.float64], lrs: NDArray[np.float64] | None, groups: int, known: int | None = None
+) -> NDArray[np.float64]:
+    """The rates of `groups` parameter groups, (steps, groups): those logged, else `lr` for each of the `known` groups.
+
+    NaN where a group's rate is not known: it was added later, or another writer's records name fewer.
+    """
+    rates = np.full((len(lr), groups), np.nan)
+    if lrs is None:
+        rates[:, : groups if known is None else known] = lr[:, None]
+    else:
+        rates[:, : lrs.shape[1]] = lrs
+    return rates
 
 
 def logged(loss: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which of these losses stand in the log at all."""
+    """Mask of the losses that were logged."""
     return np.asarray(loss.view(np.uint32) != NOT_LOGGED)
 
 
@@ -85,7 +142,35 @@ def block_of(steps: list[Step]) -> StepBlock:
         grad_norm=_column([r.grad_norm for r in steps], np.float32),
         samples_per_s=_column([r.samples_per_s for r in steps], np.float32),
         skipped=np.array([s if isinstance(s, int) else 0 for s in skipped], np.int32),
+        lrs=_lrs(steps),
+        metrics=_metrics(steps),
     )
+
+
+def _lrs(steps: list[Step]) -> NDArray[np.float64] | None:
+    named = [r.lrs for r in steps]
+    if all(lrs is msgspec.UNSET for lrs in named):
+        return None
+    groups = max(len(lrs) for lrs in named if not isinstance(lrs, msgspec.UnsetType))
+    rates = np.full((len(steps), groups), np.nan)
+    for row, lrs in enumerate(named):
+        if isinstance(lrs, msgspec.UnsetType):
+            rates[row] = number(steps[row].lr)
+        else:
+            rates[row, : len(lrs)] = [number(rate) for rate in lrs]
+    return rates
+
+
+def _metrics(steps: list[Step]) -> Metrics:
+    series: dict[str, tuple[list[int], list[float]]] = {}
+    for row, named in enumerate([r.metrics for r in steps]):
+        if isinstance(named, msgspec.UnsetType):
+            continue
+        for name, value in named.items():
+            rows, values = series.setdefault(name, ([], []))
+            rows.append(row)
+            values.append(number(value))
+    return {name: (np.array(rows, np.int32), np.array(values)) for name, (rows, values) in series.items()}
 
 
 def _column(values: list[Any], kind: type[_Float]) -> NDArray[_Float]:
@@ -96,7 +181,7 @@ def _column(values: list[Any], kind: type[_Float]) -> NDArray[_Float]:
         return np.array([number(value) for value in values], kind)
 
 
-Item = StepBlock | Run | Eval | Checkpoint | System | Finding | Progress | End
+Item = StepBlock | Run | Eval | ScheduleChange | Watch | Intent | Checkpoint | System | Finding | Progress | End
 
 
 class Reader:
@@ -138,7 +223,7 @@ class Reader:
             first = int(np.argmin(ordered))
             self.disorder += int((~ordered).sum())
             self.first_disorder = self.first_disorder or f"step {block.step[first]:,} follows step {before[first]:,}"
-            block = StepBlock(**{name: getattr(block, name)[ordered] for name in COLUMNS})
+            block = block[ordered]
         if len(block):
             self.last = int(block.step[-1])
             back = np.flatnonzero(np.diff(block.time) < -CLOCK_SLACK_S)
@@ -152,7 +237,7 @@ class Reader:
 def items(records: Iterable[RunRecord]) -> Iterator[Item]:
     """Records regrouped for vectorised work: steps become one block, ahead of the records among them.
 
-    But not past an evaluation, which is judged by the steps before it, nor past a new attempt.
+    But not past an evaluation, which is judged by the steps before it, nor past a new attempt or schedule.
     """
     steps: list[Step] = []
     others: list[Item] = []
@@ -165,7 +250,7 @@ def items(records: Iterable[RunRecord]) -> Iterator[Item]:
     for record in records:
         if type(record) is Step:
             steps.append(record)
-        elif isinstance(record, Run | Eval):
+        elif isinstance(record, Run | Eval | ScheduleChange | Watch):
             yield from flush()
             steps, others = [], []
             yield record
@@ -184,6 +269,42 @@ class Superseded:
     loss: NDArray[np.float32]
 
 
+class MetricSeries:
+    """One named metric of the training steps: its steps, times and values, in the order of the log."""
+
+    def __init__(self) -> None:
+        self._step, self._time = np.empty(64, np.int64), np.empty(64, np.float64)
+        self._value = np.empty(64, np.float64)
+        self.length = 0
+
+    def append(self, step: NDArray[np.int64], time: NDArray[np.float64], value: NDArray[np.float64]) -> None:
+        need = self.length + len(step)
+        for name, more in (("_step", step), ("_time", time), ("_value", value)):
+            column = getattr(self, name)
+            if len(column) < need:
+                grown = np.empty(max(need, 2 * len(column)), column.dtype)
+                grown[: self.length] = column[: self.length]
+                setattr(self, name, grown)
+            getattr(self, name)[self.length : need] = more
+        self.length = need
+
+    def cut(self, step: int) -> None:
+        """Forget what lies above `step`: a resume did it again."""
+        self.length = int(np.searchsorted(self.step, step, side="right"))
+
+    @property
+    def step(self) -> NDArray[np.int64]:
+        return self._step[: self.length]
+
+    @property
+    def time(self) -> NDArray[np.float64]:
+        return self._time[: self.length]
+
+    @property
+    def value(self) -> NDArray[np.float64]:
+        return self._value[: self.length]
+
+
 @dataclass
 class History:
     """All that is known of a run. `append` is the one place where it grows."""
@@ -197,9 +318,14 @@ class History:
     progress: Progress | None = None
     end: End | None = None
     superseded: list[Superseded] = field(default_factory=list)
+    schedules: list[ScheduleChange] = field(default_factory=list)
+    intents: list[Intent] = field(default_factory=list)
+    watched: list[Watch] = field(default_factory=list)
+    metrics: dict[str, MetricSeries] = field(default_factory=dict)
     last_time: float = 0.0
     length: int = 0
     _columns: dict[str, NDArray[np.generic]] = field(default_factory=dict)
+    _lrs: NDArray[np.float64] | None = None
 
     def append(self, item: Item) -> None:
         if isinstance(item, StepBlock):
@@ -225,6 +351,14 @@ class History:
             self.findings.append(item)
         elif isinstance(item, Progress):
             self.progress = item if item.done < item.total else None
+        elif isinstance(item, ScheduleChange):
+            self.schedules.append(item)
+        elif isinstance(item, Intent):
+            self.intents.append(item)
+        elif isinstance(item, Watch):
+            self.watched.append(item)
+            if len(self.watched) > 2 * KEPT_WATCH:
+                self.watched[:KEPT_WATCH] = []
         else:
             self.end = item
             self.ends.append(item)
@@ -275,6 +409,11 @@ class History:
     def grad_norm(self) -> NDArray[np.float32]:
         return self._column("grad_norm")  # type: ignore[return-value]
 
+    @property
+    def lrs(self) -> NDArray[np.float64] | None:
+        """The rates of all parameter groups, (steps, groups); None where no record names them apart from `lr`."""
+        return None if self._lrs is None else self._lrs[: self.length]
+
     def _column(self, name: str) -> NDArray[np.generic]:
         column = self._columns.get(name)
         return np.empty(0, KEPT[name]) if column is None else column[: self.length]
@@ -289,11 +428,30 @@ class History:
                     grown[: self.length] = column[: self.length]
                 self._columns[name] = column = grown
             column[self.length : need] = getattr(block, name)
+        if block.lrs is not None or self._lrs is not None:
+            self._append_lrs(block, need)
+        for name, (rows, values) in block.metrics.items():
+            self.metrics.setdefault(name, MetricSeries()).append(block.step[rows], block.time[rows], values)
         self.length = need
+
+    def _append_lrs(self, block: StepBlock, need: int) -> None:
+        """Grow the rates of the groups by `block`; before its first one, each declared group had the rate `lr`."""
+        old = self._lrs
+        groups = max(0 if old is None else old.shape[1], 0 if block.lrs is None else block.lrs.shape[1])
+        if old is None or len(old) < need or old.shape[1] < groups:
+            grown = np.empty((max(1024, need, 2 * (0 if old is None else len(old))), groups))
+            before = None if old is None else old[: self.length]
+            declared = len(self.run.groups) if self.run is not None and self.run.groups else 1
+            grown[: self.length] = group_rates(self.lr, before, groups, min(declared, groups))
+            self._lrs = old = grown
+        old[self.length : need] = group_rates(block.lr, block.lrs, groups)
 
     def _supersede(self, run: Run) -> None:
         """Move live steps above the new attempt's start aside, with the evaluations and checkpoints made there."""
         self.checkpoints = [c for c in self.checkpoints if c.step <= run.step]
+        self.schedules = []  # the new attempt's record says what holds
+        for series in self.metrics.values():
+            series.cut(run.step)
         if not self.length:
             return
         keep = int(np.searchsorted(self.step, run.step, side="right"))

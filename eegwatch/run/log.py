@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast, get_args
 
 import msgspec
 
@@ -164,14 +164,23 @@ class Tail:
             self._fd = None
 
 
+class _Typed(msgspec.Struct):
+    """What each line of a log has, whichever version wrote it."""
+
+    type: str
+
+
 class Decoder(Generic[T]):
     """Lines to records. A line that does not parse is counted in `bad`, never fatal.
 
-    `decode_lines` fails a whole chunk for one bad line, so only then is the chunk taken line by line.
+    A record of a type that a later version added is read past. `decode_lines` fails a whole chunk for one bad line,
+    so only then is the chunk taken line by line.
     """
 
     def __init__(self, union: Any) -> None:
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(union)
+        self._typed = msgspec.json.Decoder(_Typed)
+        self._types = {record.__struct_config__.tag for record in get_args(union)}
         self.bad = 0
 
     def decode(self, data: bytes) -> list[T]:
@@ -185,8 +194,15 @@ class Decoder(Generic[T]):
                 try:
                     records.append(self._decoder.decode(line))
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                    self.bad += 1
+                    self.bad += not self._of_later_version(line)
             return records
+
+    def _of_later_version(self, line: bytes) -> bool:
+        """Is this a record of a type that this version does not know?"""
+        try:
+            return self._typed.decode(line).type not in self._types
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return False
 
 
 def run_decoder() -> Decoder[RunRecord]:

@@ -2,16 +2,21 @@
 
 Numbers are written at full float64 precision. NaN and the infinities are not JSON: they are written as the
 strings "nan", "inf", "-inf" and read back with `number`. A field may be added; none changes its meaning.
+docs/files.md defines the format, version 2; version 1 differs only in what it lacks.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-RUN_LOG_VERSION = 1
+RUN_LOG_VERSION = 2  # written into each `run` record; a reader takes what it knows of any version
+
+# Columns hold int64 and int32: a record with a number beyond them is counted as one that does not parse.
+Int64 = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+Int32 = Annotated[int, msgspec.Meta(ge=-(1 << 31), le=(1 << 31) - 1)]
 
 NonFinite = Literal["nan", "inf", "-inf"]
 # None is read (msgspec and orjson write NaN as null), never written for a number that is known to be non-finite.
@@ -25,19 +30,24 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
 
 
 class Run(Record, frozen=True, kw_only=True, tag="run"):
-    """First line of every attempt. `step` is how many optimizer steps were already done when it began."""
+    """First line of every attempt. `step` is how many optimizer steps were already done when it began.
+
+    `lr_precision`: the floating-point type that the logged rates had, None where only the digits tell. `groups`: one
+    entry for each parameter group of the optimizer, {"name", "schedule"}, group 0 first; `schedule` is group 0's.
+    `metric_goals`: for a named metric, whether "min" or "max" is better.
+    """
 
     v: int = RUN_LOG_VERSION
     run_id: str = ""
-    attempt: int = 1
+    attempt: Int64 = 1
     name: str = ""
-    step: int = 0
-    total_steps: int | None = None
-    steps_per_epoch: int | None = None
-    epochs: int | None = None
-    batch_size: int | None = None
-    accumulate: int = 1
-    world_size: int = 1
+    step: Int64 = 0
+    total_steps: Int64 | None = None
+    steps_per_epoch: Int64 | None = None
+    epochs: Int64 | None = None
+    batch_size: Int64 | None = None
+    accumulate: Int64 = 1
+    world_size: Int64 = 1
     schedule: dict[str, Any] | None = None
     target: dict[str, float] | None = None
     expected: dict[str, float] | None = None
@@ -56,39 +66,91 @@ class Run(Record, frozen=True, kw_only=True, tag="run"):
     git: dict[str, Any] | None = None
     argv: list[str] = []
     config: dict[str, Any] | None = None
+    lr_precision: str | None = None  # "float64", "float32", "bfloat16"; a later version may know others
+    groups: list[dict[str, Any]] | None = None
+    metric_goals: dict[str, str] = {}
 
 
 class Step(Record, frozen=True, kw_only=True, tag="step", gc=False):
-    """One optimizer step. `lr` is the rate that this step used; step n uses schedule position n - 1."""
+    """One optimizer step. `lr` is the rate that this step used; step n uses schedule position n - 1.
 
-    step: int
-    epoch: int | None = None
-    batch: int | None = None
+    `lrs`: the rates of all parameter groups, group 0 first; left out where each group has the rate `lr`. `metrics`:
+    any other numbers of this step, by name.
+    """
+
+    step: Int64
+    epoch: Int64 | None = None
+    batch: Int64 | None = None
     lr: Number = None
     position: float | None = None
     loss: Number | msgspec.UnsetType = msgspec.UNSET  # left out where it is not known; null is another writer's NaN
     grad_norm: Number = None
     samples_per_s: Number = None
-    skipped: int | msgspec.UnsetType = msgspec.UNSET
+    skipped: Int32 | msgspec.UnsetType = msgspec.UNSET
+    lrs: list[Number] | msgspec.UnsetType = msgspec.UNSET
+    metrics: dict[str, Number] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Eval(Record, frozen=True, kw_only=True, tag="eval"):
-    """An evaluation: `split` is `val` (steers training) or `eval` (the official test set, reported once)."""
+    """An evaluation: `split` is `val` (steers training) or `eval` (the official test set, reported once).
 
-    step: int
-    epoch: int | None = None
+    `metrics`: further results by name; `ci95`: a metric's 95 % interval, [low, high].
+    """
+
+    step: Int64
+    epoch: Int64 | None = None
     split: str = "val"
     loss: Number = None
     auroc: Number = None
     balanced_accuracy: Number = None
     n: int = 0
     recording_auroc: Number = None
+    metrics: dict[str, Number] | msgspec.UnsetType = msgspec.UNSET
+    ci95: dict[str, list[Number]] | msgspec.UnsetType = msgspec.UNSET
+
+    def values(self) -> dict[str, float]:
+        """Each result that was logged, under its name: the fields first, then `metrics`."""
+        fields = {name: getattr(self, name) for name in EVAL_FIELDS}
+        named = {} if isinstance(self.metrics, msgspec.UnsetType) else self.metrics
+        return {name: number(value) for name, value in (fields | named).items() if value is not None}
+
+
+class ScheduleChange(Record, frozen=True, kw_only=True, tag="schedule"):
+    """From step `step` + 1 on another schedule holds, within the same attempt; `command` is the id that asked for it.
+
+    `schedule`: group 0's, or None where none is known from here on; `groups`: as in the `run` record.
+    """
+
+    step: Int64
+    schedule: dict[str, Any] | None = None
+    groups: list[dict[str, Any]] | None = None
+    command: str | None = None
+    by: str | None = None
+
+
+class Watch(Record, frozen=True, kw_only=True, tag="watch"):
+    """What the watcher of a training loop saw at a step: `look` names the quantity, `values` holds its numbers."""
+
+    step: Int64
+    look: str
+    group: int | None = None
+    values: dict[str, Any] = {}
+
+
+class Intent(Record, frozen=True, kw_only=True, tag="intent"):
+    """A person declared that a finding (its rule, and the step since which it holds) is intended."""
+
+    step: Int64
+    rule: str
+    since_step: Int64
+    by: str = ""
+    reason: str = ""
 
 
 class Checkpoint(Record, frozen=True, kw_only=True, tag="checkpoint"):
     """A checkpoint that is durable on disk. `path` is relative to the run; `sha256` lets a reader verify it."""
 
-    step: int
+    step: Int64
     epoch: int | None = None
     path: str = ""
     best: bool = False
@@ -99,7 +161,7 @@ class Checkpoint(Record, frozen=True, kw_only=True, tag="checkpoint"):
 class System(Record, frozen=True, kw_only=True, tag="system"):
     """Load of the machine, every few seconds. Percent of one core is 100; memory in bytes."""
 
-    step: int
+    step: Int64
     cpu_percent: float | None = None
     rss_bytes: int | None = None
     gpu: list[dict[str, float]] = []
@@ -110,8 +172,8 @@ class Finding(Record, frozen=True, kw_only=True, tag="finding"):
 
     rule: str
     severity: str
-    step: int
-    since_step: int
+    step: Int64
+    since_step: Int64
     message: str
     cause: dict[str, Any] | None = None
 
@@ -127,7 +189,7 @@ class Progress(Record, frozen=True, kw_only=True, tag="progress"):
 class End(Record, frozen=True, kw_only=True, tag="end"):
     """Last line of an attempt: completed, early_stopped, stopped, restarted or failed."""
 
-    step: int
+    step: Int64
     reason: str
     error: str | None = None
 
@@ -165,8 +227,11 @@ class Answer(Record, frozen=True, kw_only=True, tag="command"):
     effect: dict[str, Any] | None = None
 
 
-RunRecord = Run | Step | Eval | Checkpoint | System | Finding | Progress | End
+RunRecord = Run | Step | Eval | ScheduleChange | Watch | Intent | Checkpoint | System | Finding | Progress | End
 DaemonRecord = DaemonState | Answer
+
+# an evaluation's own fields, by the name of the metric
+EVAL_FIELDS = ("loss", "auroc", "balanced_accuracy", "recording_auroc")
 
 TERMINAL = frozenset({"done", "failed", "rejected", "expired"})
 
@@ -205,6 +270,8 @@ def encode(record: Record) -> bytes:
             value = getattr(record, name)
             if isinstance(value, float) and not math.isfinite(value):
                 record = msgspec.structs.replace(record, **{name: finite(value)})
+        if record.lrs is not msgspec.UNSET or record.metrics is not msgspec.UNSET:
+            record = msgspec.structs.replace(record, lrs=_json_safe(record.lrs), metrics=_json_safe(record.metrics))
         try:
             return _encoder.encode(record) + b"\n"
         except TypeError:

@@ -29,15 +29,19 @@ WORTH_IT_BYTES = 16 << 20  # a shorter log is parsed in a tenth of a second
 KEPT_BYTES = 2 << 30  # of all side files together: the longest unused go first
 CHECKED_BYTES = 4096
 HEAD = struct.Struct("<4sII")  # magic, length, CRC-32 of the frame that follows
-MAGIC = b"ews1"
+# another set of columns makes an old side file void, not wrong
+LAYOUT = [*((name, np.dtype(kind).str) for name, kind in COLUMNS.items()), "lrs", "metrics"]
+MAGIC = hashlib.sha256(repr(LAYOUT).encode()).digest()[:4]
 
 
 class _Steps(msgspec.Struct, array_like=True):
-    """A StepBlock: `count` steps; an empty column is the usual one (see `_usual`)."""
+    """A StepBlock: `count` steps; an empty column is the usual one (see `_usual`). `lrs`: empty for None."""
 
     count: int
     first: int
     columns: dict[str, bytes]
+    lrs: bytes
+    metrics: dict[str, tuple[bytes, bytes]]
 
 
 class _Frame(msgspec.Struct, array_like=True):
@@ -142,7 +146,8 @@ def _steps(block: StepBlock) -> _Steps:
     for name in COLUMNS:
         column, usual = getattr(block, name), _usual(name, first, len(block))
         columns[name] = b"" if usual is not None and np.array_equal(column, usual) else column.tobytes()
-    return _Steps(len(block), first, columns)
+    metrics = {name: (rows.tobytes(), values.tobytes()) for name, (rows, values) in block.metrics.items()}
+    return _Steps(len(block), first, columns, b"" if block.lrs is None else block.lrs.tobytes(), metrics)
 
 
 def _block(steps: _Steps) -> StepBlock:
@@ -150,7 +155,12 @@ def _block(steps: _Steps) -> StepBlock:
     for name, kind in COLUMNS.items():
         data = steps.columns[name]
         columns[name] = np.frombuffer(data, kind) if data else _usual(name, steps.first, steps.count)
-    return StepBlock(**columns)
+    lrs = np.frombuffer(steps.lrs, np.float64).reshape(steps.count, -1) if steps.lrs else None
+    metrics = {
+        name: (np.frombuffer(rows, np.int32), np.frombuffer(values, np.float64))
+        for name, (rows, values) in steps.metrics.items()
+    }
+    return StepBlock(**columns, lrs=lrs, metrics=metrics)
 
 
 def _line(item: Item) -> bytes:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from eegwatch.run.history import StepBlock
 
 
@@ -21,11 +19,7 @@ class Blocks:
             waiting = len(self._rest) if self._rest is not None else 0
             part = block[slice(begin, begin + self.size - waiting)]
             begin += len(part)
-            joined = _joined(self._rest, part) if self._rest is not None and waiting else part
+            joined = StepBlock.joined(self._rest, part) if self._rest is not None and waiting else part
             whole = len(joined) == self.size
             self._rest = None if whole else joined
             yield part, joined if whole else None
-
-
-def _joined(a: StepBlock, b: StepBlock) -> StepBlock:
-    return StepBlock(**{name: np.concatenate([getattr(a, name), getattr(b, name)]) for name in a.__dict__})

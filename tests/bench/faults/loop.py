@@ -34,7 +34,7 @@ class Attempt:
         zeros = np.zeros(len(n), np.float32)
         skipped = np.zeros(len(n), np.int32) if self.skipped is None else np.array(self.skipped, np.int32)
         whole = StepBlock(n, zeros.astype(float), lrs, np.full(len(n), np.nan), zeros, zeros, zeros, skipped)
-        return StepBlock(**{name: column[::every] for name, column in whole.__dict__.items()})
+        return whole[::every]
 
 
 @dataclass
