@@ -73,9 +73,10 @@ def export(history: History, name: str, format: str, output: Path, charts: Chart
 
 
 def _charts(history: History, output: Path, charts: Charts) -> str:
-    from eegwatch.tui import figure  # textual and matplotlib, only when asked for
-    from eegwatch.tui.pictures import Look, kinds
-    from eegwatch.tui.view import View
+    from eegwatch.charts import figure
+    from eegwatch.charts.kinds import kinds
+    from eegwatch.charts.model import ChartStyle
+    from eegwatch.charts.view import View
 
     there, pattern = kinds(history), pattern_of(charts.pattern)
     chosen = [kind for kind in there if pattern.search(kind.name) or pattern.search(kind.title)]
@@ -87,7 +88,7 @@ def _charts(history: History, output: Path, charts: Charts) -> str:
         first, last = charts.steps
         view = View(axis=charts.axis, left=float(first), width=float(last - first))
     try:
-        figure.write(output, history, chosen, Look(view, charts.log), charts.size)
+        figure.write(output, history, chosen, ChartStyle(view, charts.log), charts.size)
     except figure.FigureError as error:
         raise ExportError(str(error)) from None
     return f"{output}: {', '.join(kind.title for kind in chosen)}"

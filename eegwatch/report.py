@@ -15,14 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from eegwatch import __version__
+from eegwatch.charts import figure
+from eegwatch.charts.kinds import kinds
+from eegwatch.charts.kinds.learning_rate import lr_chart
+from eegwatch.charts.model import ChartData, ChartStyle
 from eegwatch.check import CheckedRun
 from eegwatch.diagnosis.checklist import checklist, loss_band, table, val_auroc
 from eegwatch.diagnosis.findings import RATE, Finding
 from eegwatch.run.folder import CONFIG
 from eegwatch.run.history import History
-from eegwatch.tui import figure
-from eegwatch.tui.pictures import Look, kinds, lr_picture
-from eegwatch.tui.widgets.chart import Picture
 from eegwatch.wording import UserError, plain
 
 TITLES = {"lr": "learning rate", "loss": "loss", "residual": "learning rate against expected, %", "auroc": "AUROC"}
@@ -63,7 +64,7 @@ def write_report(run: CheckedRun, target: Path) -> None:
 def _pictures(history: History, findings: list[Finding]) -> dict[str, str]:
     """SVG text by title; only what there is to see."""
     rates_positive = bool((history.lr[np.isfinite(history.lr)] > 0).all())
-    look = Look(log=frozenset({"lr"} if rates_positive else ()))
+    style = ChartStyle(log=frozenset({"lr"} if rates_positive else ()))
     pictures: dict[str, str] = {}
     for kind in kinds(history):
         if kind.name not in TITLES or not history.length:
@@ -71,16 +72,16 @@ def _pictures(history: History, findings: list[Finding]) -> dict[str, str]:
         if kind.name == "lr":
             kind = replace(kind, draw=partial(_with_onsets, findings))
         try:
-            text = figure.draw(history, [kind], look).decode()
+            text = figure.draw(history, [kind], style).decode()
         except figure.FigureError as error:
             raise ReportError(str(error)) from None
         pictures[TITLES[kind.name]] = text[text.index("<svg") :]
     return pictures
 
 
-def _with_onsets(findings: list[Finding], history: History, look: Look) -> Picture:
+def _with_onsets(findings: list[Finding], history: History, style: ChartStyle) -> ChartData:
     """The learning rate, with a line where each of its faults began."""
-    picture = lr_picture(history, look)
+    picture = lr_chart(history, style)
     faults = [finding for finding in findings if finding.family == RATE]
     picture.rules += [(float(finding.since_step), finding.rule) for finding in faults]
     return picture

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from eegwatch.canvas import sketch
+from eegwatch.charts.plot import sketch
 from eegwatch.run import config as configuration
 from eegwatch.run.config import Config, ConfigError
 from eegwatch.schedule import Schedule, ScheduleError, final_rate, initial_rate, length_in_steps, peak_rate, rate_at

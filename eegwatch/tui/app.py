@@ -15,16 +15,16 @@ from textual.app import App, SystemCommand
 from textual.binding import Binding
 from textual.screen import Screen
 
+from eegwatch.charts.model import ChartKind, ChartStyle
+from eegwatch.charts.view import View
 from eegwatch.diagnosis.findings import Finding
 from eegwatch.run.folder import CONFIG, TRAINER_LOG
 from eegwatch.run.follow import Foreign, Waker
 from eegwatch.run.history import History
 from eegwatch.tui import settings
 from eegwatch.tui.ascii import Ascii, Harmless
-from eegwatch.tui.pictures import Kind, Look
 from eegwatch.tui.screens.run import RunScreen
 from eegwatch.tui.session import Session
-from eegwatch.tui.view import View
 from eegwatch.tui.widgets.status import title_of
 from eegwatch.wording import UserError, plain
 
@@ -283,13 +283,13 @@ class WatchApp(App[None]):
         name = Path(f"eegwatch-{self._run_name()}-{time.strftime('%H%M%S')}-charts.svg")
         history = self.session.history
         chosen = self.run_screen.charts.chosen(history)
-        self.run_worker(partial(self._draw_charts, name, history, chosen, self.run_screen.look_of), thread=True)
+        self.run_worker(partial(self._draw_charts, name, history, chosen, self.run_screen.chart_style), thread=True)
 
-    def _draw_charts(self, path: Path, history: History, chosen: list[Kind], look: Look) -> None:
-        from eegwatch.tui import figure  # matplotlib: half a second, and an extra
+    def _draw_charts(self, path: Path, history: History, chosen: list[ChartKind], style: ChartStyle) -> None:
+        from eegwatch.charts import figure  # matplotlib: half a second, and an extra
 
         try:
-            figure.write(path, history, chosen, look)
+            figure.write(path, history, chosen, style)
         except (figure.FigureError, OSError) as error:
             self.call_from_thread(self.notify, str(error), severity="error", timeout=10)
             return
@@ -310,7 +310,7 @@ class WatchApp(App[None]):
         if choice is None:
             return
         if choice.action == "overlay":
-            if not self.session.lay_over(choice.folder):
+            if not self.session.toggle_overlay(choice.folder):
                 self.notify("three runs lie over this one already: o on one of them takes it away", severity="warning")
         else:
             self.session.follow_newest = False

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eegwatch.charts.deviation import Deviation
+from eegwatch.charts.model import Overlay
 from eegwatch.diagnosis.engine import Diagnosis
 from eegwatch.diagnosis.findings import ERROR, RESOLVED, Finding
 from eegwatch.run.config import ConfigError
@@ -20,10 +22,9 @@ from eegwatch.run.history import History, Item, StepBlock
 from eegwatch.run.liveness import Liveness, Pulse
 from eegwatch.run.records import Answer, Checkpoint, End, Eval, Run, number
 from eegwatch.run.skeleton import skeleton
-from eegwatch.tui.pictures import Deviation, Other
 from eegwatch.wording import plain, rate
 
-LABELS = "ABC"  # of the runs that are laid over
+LABELS = "ABC"  # of the runs that are drawn over
 PIECE = 1 << 19  # bytes read a tick: about 3,000 records, some milliseconds
 DIAGNOSE_S = 0.02  # a tick, of what was read faster than it can be judged (a side file)
 STEP_BYTES = 160  # of a step record, at least
@@ -64,7 +65,7 @@ class Sent:
 
 
 @dataclass
-class Laid:
+class OverlaidRun:
     """A run that is drawn behind the one on the screen."""
 
     folder: Path
@@ -87,7 +88,7 @@ class Session:
         """`foreign`: someone else's log, watched but not commanded. `declared`: configuration, steps an epoch."""
         self.logs, self.foreign, self.declared = logs, foreign, declared
         self.problem: str | None = None
-        self.laid: list[Laid] = []
+        self.overlaid: list[OverlaidRun] = []
         self.follow_newest = folder is None
         self.on_alarm = on_alarm
         self.pulse = Pulse(logs)
@@ -116,38 +117,38 @@ class Session:
         self.sketch = skeleton(folder / RUN_LOG) if folder is not None and self.foreign is None else None
         self.version += 1
 
-    def lay_over(self, folder: Path) -> bool:
+    def toggle_overlay(self, folder: Path) -> bool:
         """Another run of the log root behind the one on the screen, followed too; once more takes it away.
 
         False where there are three already.
         """
-        before = len(self.laid)
-        for laid in [one for one in self.laid if one.folder == folder]:
-            laid.follower.close()
-            self.laid.remove(laid)
-        if len(self.laid) == before:
+        before = len(self.overlaid)
+        for one in [run for run in self.overlaid if run.folder == folder]:
+            one.follower.close()
+            self.overlaid.remove(one)
+        if len(self.overlaid) == before:
             if before == len(LABELS):
                 return False
-            free = next(label for label in LABELS if label not in {one.label for one in self.laid})
-            self.laid.append(Laid(folder, free, RunFollower(OwnLog(folder), side=side_of(folder))))
+            free = next(label for label in LABELS if label not in {one.label for one in self.overlaid})
+            self.overlaid.append(OverlaidRun(folder, free, RunFollower(OwnLog(folder), side=side_of(folder))))
         self.version += 1
         return True
 
     @property
-    def others(self) -> tuple[Other, ...]:
-        return tuple(Other(laid.label, laid.folder.name, laid.history) for laid in self.laid)
+    def overlays(self) -> tuple[Overlay, ...]:
+        return tuple(Overlay(one.label, one.folder.name, one.history) for one in self.overlaid)
 
-    def _follow_laid(self, woken: bool) -> None:
-        for laid in self.laid:
+    def _follow_overlaid(self, woken: bool) -> None:
+        for one in self.overlaid:
             try:
-                items = laid.follower.poll(PIECE, woken)
+                items = one.follower.poll(PIECE, woken)
             except OSError as error:
                 items = []
-                self._trouble(f"{laid.folder.name}: {error}")
-            if laid.follower.began_anew:
-                laid.history.clear()
+                self._trouble(f"{one.folder.name}: {error}")
+            if one.follower.began_anew:
+                one.history.clear()
             for item in items:
-                laid.history.append(item)
+                one.history.append(item)
                 self.version += 1
 
     def switch(self, folder: Path) -> None:
@@ -160,7 +161,7 @@ class Session:
         return self.foreign.name if self.foreign else folder.name
 
     @property
-    def picture_of(self) -> History:
+    def drawn_history(self) -> History:
         """What the charts draw: the history; until it is read, its skeleton where that knows more."""
         return self.sketch if self.sketch is not None and self.sketch.length else self.history
 
@@ -172,7 +173,7 @@ class Session:
     @property
     def busy(self) -> bool:
         """Is there more to read or to judge than a tick's worth?"""
-        return not self.loaded or any(laid.follower.behind for laid in self.laid)
+        return not self.loaded or any(one.follower.behind for one in self.overlaid)
 
     @property
     def lively(self) -> bool:
@@ -182,7 +183,7 @@ class Session:
         """Take what is new; True if anything changed."""
         before = self.version
         self._read(woken)
-        self._follow_laid(woken)
+        self._follow_overlaid(woken)
         self._listen()
         now = time.monotonic()
         if now - self._pulse_at >= PULSE_EVERY_S:

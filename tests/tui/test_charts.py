@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from eegwatch.charts.deviation import Deviation
+from eegwatch.charts.kinds import KINDS, kinds
+from eegwatch.charts.model import ChartStyle
 from eegwatch.diagnosis.rules.noise import batch_loss_band
 from eegwatch.run.follow import history_of
 from eegwatch.run.history import History
 from eegwatch.run.records import System
 from eegwatch.tui.ascii import to_ascii
-from eegwatch.tui.pictures import KINDS, Deviation, Look, kinds
 from eegwatch.tui.widgets.chart import Chart
 from eegwatch.tui.widgets.panels import sparkline
 from tests.conftest import LogWriter
@@ -22,8 +24,8 @@ from tests.tui.test_run_screen import screen
 BY_NAME = {kind.name: kind for kind in KINDS}
 
 
-def drawn(name: str, history: History, look: Look | None = None) -> Any:
-    return BY_NAME[name].draw(history, look or Look())
+def drawn(name: str, history: History, look: ChartStyle | None = None) -> Any:
+    return BY_NAME[name].draw(history, look or ChartStyle())
 
 
 def shown(pilot: Any) -> list[str]:
@@ -72,9 +74,9 @@ def test_only_what_the_log_holds_has_a_chart(log_writer: LogWriter) -> None:
     names = [kind.name for kind in kinds(history)]
     assert names == [kind.name for kind in KINDS]
     assert drawn("gpu", history).series[0].y.tolist() == [50, 51, 52]
-    assert BY_NAME["gpu"].at(history, 11) == "51 %"
-    assert BY_NAME["auroc"].at(history, 50) == "0.700 at step 50"
-    assert BY_NAME["loss"].at(history, 50) == f"{history.loss[-1]:.4f}"
+    assert BY_NAME["gpu"].value_at(history, 11) == "51 %"
+    assert BY_NAME["auroc"].value_at(history, 50) == "0.700 at step 50"
+    assert BY_NAME["loss"].value_at(history, 50) == f"{history.loss[-1]:.4f}"
 
 
 async def test_missing_records_are_a_gap_and_not_a_line(writer: LogWriter) -> None:
@@ -206,7 +208,7 @@ async def test_the_cursor_reads_out_every_chart_at_the_same_step(writer: LogWrit
         assert "step 400" in str(charts["lr"].border_title)
         for name in ("loss", "residual", "grad_norm"):
             assert str(charts[name].border_subtitle).startswith("step 400: ")
-            assert charts[name].picture.cursor == 400
+            assert charts[name].data.cursor == 400
 
 
 async def test_evidence_draws_each_causes_curve_and_goes_to_its_place(frozen: Path) -> None:
@@ -219,7 +221,7 @@ async def test_evidence_draws_each_causes_curve_and_goes_to_its_place(frozen: Pa
         text = pilot.text()
         assert "a  scheduler_stepped_per_epoch" in text and "b  or scheduler_never_stepped" in text
         assert "step 201 will decide" in text and "refuted by the record" in text
-        series = {s.label: s for s in pilot.app.screen.query_one(Chart).picture.series if s.label}
+        series = {s.label: s for s in pilot.app.screen.query_one(Chart).data.series if s.label}
         a, b = series["a"], series["b"]
         assert a.x[-1] > 201 and a.y[0] == b.y[0] == pytest.approx(1.2e-4)
         assert a.y[a.x == 205] != b.y[b.x == 205]  # after the epoch's end they part

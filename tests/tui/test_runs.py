@@ -76,16 +76,16 @@ async def test_a_filter_an_overlay_and_a_comparison(logs: Path) -> None:
         await pilot.press("escape", "o")
         await pilot.pause()
         await pilot.pause(0.3)
-        (laid,) = app.session.laid
+        (laid,) = app.session.overlaid
         charts = app.run_screen.charts.charts
         assert app.screen is app.run_screen and laid.history.length == 300
         assert "A " in str(charts["lr"].border_title) and "bad" in str(charts["lr"].border_title)
-        assert [series.label for series in charts["lr"].picture.series] == ["", "A", ""]
-        assert [series.label for series in charts["loss"].picture.series][-2:] == ["", "A"]
+        assert [series.label for series in charts["lr"].data.series] == ["", "A", ""]
+        assert [series.label for series in charts["loss"].data.series][-2:] == ["", "A"]
         await opened(app, pilot)
         await pilot.press("j", "o")  # the same once more takes it away
         await pilot.pause()
-        assert app.session.laid == []
+        assert app.session.overlaid == []
 
 
 async def test_what_the_trainer_printed_and_the_configuration(logs: Path) -> None:

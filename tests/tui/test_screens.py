@@ -113,7 +113,7 @@ def test_an_overlay_and_attempts(writer: LogWriter, snap_compare: Any, monkeypat
 
     async def lay(pilot: Any) -> None:
         await pilot.app.loaded()
-        pilot.app.session.lay_over(Path("logs") / other.folder.name)
+        pilot.app.session.toggle_overlay(Path("logs") / other.folder.name)
         while pilot.app.session.busy:
             pilot.app.session.poll()
         pilot.app.run_screen.redraw()

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from eegwatch.charts.view import View, on_axis, readout, whole_of
 from eegwatch.run.follow import history_of
 from eegwatch.run.history import History
 from eegwatch.tui.app import WatchApp
-from eegwatch.tui.view import View, on_axis, readout, whole_of
 from tests.conftest import LogWriter
 
 
@@ -86,18 +86,18 @@ async def test_every_key_moves_the_view(log_writer: LogWriter) -> None:
         await pilot.press("shift+right", "l")
         assert screen.view.left == left + 100
         await pilot.press("f")
-        assert screen.view.follow and screen.charts.charts["lr"].picture.right == 1000
+        assert screen.view.follow and screen.charts.charts["lr"].data.right == 1000
         log_writer.healthy(1001, 1010)
-        while screen.charts.charts["lr"].picture.right == 1000:
+        while screen.charts.charts["lr"].data.right == 1000:
             await pilot.pause(0.05)
-        assert screen.charts.charts["lr"].picture.right == 1010
+        assert screen.charts.charts["lr"].data.right == 1010
         await pilot.press("left")
         assert screen.view.cursor == 1010 and "step 1,010" in str(screen.charts.charts["lr"].border_title)
-        assert screen.charts.charts["loss"].picture.cursor == screen.charts.charts["lr"].picture.cursor == 1010
+        assert screen.charts.charts["loss"].data.cursor == screen.charts.charts["lr"].data.cursor == 1010
         await pilot.press("right", "left", "escape")
         assert screen.view.cursor is None
         await pilot.press("x")
-        assert screen.charts.charts["lr"].picture.right == 1010 / 200
+        assert screen.charts.charts["lr"].data.right == 1010 / 200
         await pilot.press("x", "x", "left_square_bracket", "minus", "0")
         assert screen.view.smoothing == 1 and screen.view.window(app.session.history) == (0, 2000)
 

@@ -16,7 +16,8 @@ ALLOWED = {
     "schedule": {"schedule"},
     "diagnosis": {"diagnosis", "run", "schedule", "wording"},
     "formats": {"formats", "run", "wording"},
-    "tui": {"tui", "run", "diagnosis", "schedule", "canvas", "wording", ""},
+    "charts": {"charts", "run", "diagnosis", "schedule", "wording"},
+    "tui": {"tui", "charts", "run", "diagnosis", "schedule", "wording", ""},
 }
 
 
@@ -50,6 +51,23 @@ def test_neither_the_monitor_nor_the_supervisor_loads_torch_or_mne(module: str) 
     code = f"import sys, {module}; print([m for m in ('torch', 'mne', 'pandas', 'scipy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "module", ["eegwatch.charts.kinds", "eegwatch.charts.plot", "eegwatch.export", "eegwatch.report"]
+)
+def test_charts_exports_and_reports_are_made_without_a_screen(module: str) -> None:
+    code = f"import sys, {module}; print([m for m in ('textual', 'eegwatch.tui', 'matplotlib') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_nothing_beside_the_command_line_imports_the_screen() -> None:
+    for path in (ROOT / "eegwatch").rglob("*.py"):
+        part = path.relative_to(ROOT / "eegwatch").parts[0]
+        if part not in ("tui", "cli.py", "commands"):
+            screen = {name for name in imports_of(path) if name.startswith(("eegwatch.tui", "textual."))}
+            assert not screen, f"{path.relative_to(ROOT)} imports {screen}"
 
 
 def test_every_module_opens_with_a_sentence_that_says_what_it_is() -> None:

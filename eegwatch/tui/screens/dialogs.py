@@ -14,8 +14,8 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Checkbox, Input, RadioButton, RadioSet, Static
 
+from eegwatch.charts.expected import resume_chart
 from eegwatch.schedule import Schedule, ScheduleError, declared_base, final_rate, parse, rate_at, resumed
-from eegwatch.tui.pictures import resume_picture
 from eegwatch.tui.session import Session
 from eegwatch.tui.widgets.chart import Chart
 from eegwatch.wording import duration, rate, short_rate
@@ -189,7 +189,7 @@ class ResumeDialog(ModalScreen[ResumeChoice | None]):
         self.query_one("#problem", Static).update(Text(problem, "bold red") if problem else self._outcome(schedule, lr))
         self.query_one("#shell", Static).update(Text(f"the same from a shell:  {self._shell(lr, then, force)}", "dim"))
         if schedule is not None and self.choice is not None:
-            self.query_one("#preview", Chart).show(resume_picture(self.session.history, schedule, self.at, log=True))
+            self.query_one("#preview", Chart).show(resume_chart(self.session.history, schedule, self.at, log=True))
 
     def _outcome(self, schedule: Schedule | None, lr: float | None) -> Text:
         if schedule is None:

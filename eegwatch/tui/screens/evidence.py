@@ -12,12 +12,15 @@ from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from eegwatch.charts.expected import sampled
+from eegwatch.charts.kinds.learning_rate import lr_chart
+from eegwatch.charts.kinds.loss import loss_chart
+from eegwatch.charts.model import MORE, PAST, ChartData, ChartStyle, Series
+from eegwatch.charts.view import View
 from eegwatch.diagnosis.findings import CONFIG, RATE, Finding
 from eegwatch.diagnosis.rate.causes import Hypothesis
-from eegwatch.tui.pictures import Look, loss_picture, lr_picture, sampled
 from eegwatch.tui.session import Session
-from eegwatch.tui.view import View
-from eegwatch.tui.widgets.chart import MORE, PAST, Chart, Picture, Series
+from eegwatch.tui.widgets.chart import Chart
 
 AROUND = 200  # steps at least: a window of fewer shows no shape
 OUT_SHOWN = 2  # causes that a record refuted, drawn faintly: the last to fall
@@ -74,8 +77,8 @@ class EvidenceScreen(ModalScreen[View | None]):
         self.at %= len(findings)
         finding = findings[self.at]
         box.border_title = f"finding {self.at + 1} of {len(findings)}: {finding.rule}"
-        self.chart.border_title, picture = self._picture(finding)
-        self.chart.show(picture)
+        self.chart.border_title, data = self._chart_data(finding)
+        self.chart.show(data)
         self.text.update(evidence_text(self.session, finding, self._causes(finding)))
 
     def window(self, finding: Finding) -> View:
@@ -97,12 +100,12 @@ class EvidenceScreen(ModalScreen[View | None]):
         out = [h for h in out if h.name not in named][:OUT_SHOWN]
         return list(zip("abcdefg", [*alive, *out], strict=False))
 
-    def _picture(self, finding: Finding) -> tuple[str, Picture]:
+    def _chart_data(self, finding: Finding) -> tuple[str, ChartData]:
         history, view = self.session.history, self.window(finding)
-        look = Look(view, frozenset({"lr", "loss"}) if self.logarithmic else frozenset())
+        style = ChartStyle(view, frozenset({"lr", "loss"}) if self.logarithmic else frozenset())
         if finding.family not in (RATE, CONFIG):
-            return f"loss around step {finding.since_step:,}", loss_picture(history, replace(look, log=frozenset()))
-        picture = lr_picture(history, look)
+            return f"loss around step {finding.since_step:,}", loss_chart(history, replace(style, log=frozenset()))
+        data = lr_chart(history, style)
         steps = sampled(*view.window(history))
         causes = self._causes(finding)
         colours = iter(MORE)
@@ -110,10 +113,10 @@ class EvidenceScreen(ModalScreen[View | None]):
             colour = next(colours, PAST) if cause.alive else PAST
             rates = np.asarray(cause.rate(steps), np.float64)
             # what a refuted cause predicts may lie anywhere: it has no say in the range
-            picture.series.insert(0, Series(steps, rates, "line", colour, label, aside=not cause.alive))
-        picture.rules.append((float(finding.since_step), "since"))
+            data.series.insert(0, Series(steps, rates, "line", colour, label, aside=not cause.alive))
+        data.rules.append((float(finding.since_step), "since"))
         names = "".join(f"   {label} {cause.name}{'' if cause.alive else ' (refuted)'}" for label, cause in causes)
-        return f"learning rate   ━ observed  ┄ expected{names}", picture
+        return f"learning rate   ━ observed  ┄ expected{names}", data
 
     def action_next(self, by: int) -> None:
         self.at += by

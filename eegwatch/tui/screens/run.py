@@ -13,11 +13,12 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Footer, Input
 
+from eegwatch.charts.deviation import schedule_of
+from eegwatch.charts.model import ChartStyle
+from eegwatch.charts.view import View, on_axis, readout
 from eegwatch.schedule import rate_at
-from eegwatch.tui.pictures import Look, schedule_of
 from eegwatch.tui.session import Session
 from eegwatch.tui.settings import SIDE_WIDTH, Settings
-from eegwatch.tui.view import View, on_axis, readout
 from eegwatch.tui.widgets.chart import Chart
 from eegwatch.tui.widgets.grid import WEIGHT_STEP, ChartGrid
 from eegwatch.tui.widgets.output import Output
@@ -175,12 +176,12 @@ class RunScreen(Screen[None]):
             self.output.show(self.session)
 
     @property
-    def look_of(self) -> Look:
+    def chart_style(self) -> ChartStyle:
         """How the charts are drawn now."""
-        return Look(self.view, self.charts.logarithmic, self.session.others, self.session.deviation)
+        return ChartStyle(self.view, self.charts.logarithmic, self.session.overlays, self.session.deviation)
 
     def _draw_charts(self) -> None:
-        self.charts.draw(self.session.picture_of, self.look_of)
+        self.charts.draw(self.session.drawn_history, self.chart_style)
         if self.view.cursor is not None and "lr" in self.charts.charts:
             self.charts.charts["lr"].border_title = self._readout()
 
@@ -260,7 +261,7 @@ class RunScreen(Screen[None]):
 
     def action_next_chart(self, by: int) -> None:
         """Tab: the next chart gets the focus; where only one is shown, the next takes its place."""
-        history = self.session.picture_of
+        history = self.session.drawn_history
         if len(self.charts.chosen(history)) == 1 and not self.charts.pattern:
             self.charts.next_alone(history, by)
             self._draw_charts()
@@ -270,7 +271,7 @@ class RunScreen(Screen[None]):
             self.focus_previous(Chart)
 
     def action_alone(self) -> None:
-        self.charts.toggle_alone(self.session.picture_of)
+        self.charts.toggle_alone(self.session.drawn_history)
         self._draw_charts()
 
     def action_columns(self) -> None:

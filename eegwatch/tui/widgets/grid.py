@@ -5,8 +5,9 @@ from __future__ import annotations
 from textual.containers import Grid
 from textual.message import Message
 
+from eegwatch.charts.kinds import KINDS, kinds
+from eegwatch.charts.model import ChartKind, ChartStyle, legend
 from eegwatch.run.history import History
-from eegwatch.tui.pictures import KINDS, Kind, Look, kinds, legend
 from eegwatch.tui.widgets.chart import Chart
 from eegwatch.wording import pattern_of
 
@@ -30,7 +31,7 @@ class ChartGrid(Grid):
         self.columns: int | None = None  # None: as many as fit
         self.logarithmic: frozenset[str] = frozenset({"lr"})
         self.weights: dict[int, float] = {}
-        self._laid: object = None
+        self._arranged: object = None
 
     class Resized(Message):
         """The grid has another size: other charts may fit."""
@@ -40,7 +41,7 @@ class ChartGrid(Grid):
 
     # ---- which ----
 
-    def chosen(self, history: History) -> list[Kind]:
+    def chosen(self, history: History) -> list[ChartKind]:
         """The charts that are shown now, in order."""
         there = kinds(history)
         if self.alone is not None:
@@ -59,24 +60,24 @@ class ChartGrid(Grid):
         fit = self.columns or max(1, self.size.width // COLUMNS_EACH)
         return min(fit, shown) if self.columns or shown > 2 else 1
 
-    def draw(self, history: History, look: Look) -> None:
+    def draw(self, history: History, style: ChartStyle) -> None:
         """Draw every chart that is shown."""
         shown = self.chosen(history)
         columns = self._columns(len(shown))
         rows = -(-len(shown) // columns)
-        laid = tuple(kind.name for kind in shown), columns, tuple(self.weights.get(i, 1.0) for i in range(rows))
-        if laid != self._laid:
-            self._laid = laid
-            self._lay(shown, columns, rows)
+        arranged = tuple(kind.name for kind in shown), columns, tuple(self.weights.get(i, 1.0) for i in range(rows))
+        if arranged != self._arranged:
+            self._arranged = arranged
+            self._arrange(shown, columns, rows)
         for kind in shown:
             chart = self.charts[kind.name]
-            chart.border_title = legend(kind, look)
-            cursor = look.view.cursor
-            value = kind.at(history, cursor) if cursor is not None else ""
+            chart.border_title = legend(kind, style)
+            cursor = style.view.cursor
+            value = kind.value_at(history, cursor) if cursor is not None else ""
             chart.border_subtitle = f"step {cursor:,}: {value}" if value else ""
-            chart.show(kind.draw(history, look))
+            chart.show(kind.draw(history, style))
 
-    def _lay(self, shown: list[Kind], columns: int, rows: int) -> None:
+    def _arrange(self, shown: list[ChartKind], columns: int, rows: int) -> None:
         names = {kind.name for kind in shown}
         for name in names - self.charts.keys():
             chart = self.charts[name] = Chart(id=name)

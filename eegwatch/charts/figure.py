@@ -1,6 +1,6 @@
 """The charts as the screen shows them, drawn by matplotlib: SVG or PNG for a paper, a report, a message.
 
-The same Pictures as in the terminal: window, axes, smoothing, runs laid over, marks. Reduced to min and max per column,
+The same charts as in the terminal: window, axes, smoothing, runs laid over, marks. Reduced to min and max per column,
 so that a run of millions of steps is a file of some hundred kilobytes and no spike is lost.
 """
 
@@ -13,10 +13,23 @@ from typing import Any
 
 import numpy as np
 
-from eegwatch.canvas import bridged, of_bulk, reduce, smooth
+from eegwatch.charts.model import (
+    BAND,
+    EXPECTED,
+    FIRST,
+    MARK,
+    OBSERVED,
+    PAST,
+    SECOND,
+    THIRD,
+    ChartData,
+    ChartKind,
+    ChartStyle,
+    legend,
+    limits,
+)
+from eegwatch.charts.reduce import bridged, of_bulk, reduce, smooth
 from eegwatch.run.history import History
-from eegwatch.tui.pictures import Kind, Look, legend
-from eegwatch.tui.widgets.chart import BAND, EXPECTED, FIRST, MARK, OBSERVED, PAST, SECOND, THIRD, Picture, limits
 
 COLUMNS = 1200
 SMOOTHER = COLUMNS / 200  # smoothing is set in dot columns of a terminal of some hundred cells
@@ -34,13 +47,13 @@ class FigureError(ValueError):
 
 
 def write(
-    path: Path, history: History, chosen: Sequence[Kind], look: Look, size: tuple[int, int] | None = None
+    path: Path, history: History, chosen: Sequence[ChartKind], style: ChartStyle, size: tuple[int, int] | None = None
 ) -> None:
     """Write the charts below each other; `size` in pixels. Raises FigureError; never overwrites."""
     kind = path.suffix.removeprefix(".").lower()
     if kind not in ("svg", "png"):
         raise FigureError(f"{path}: write it as .svg or .png")
-    data = draw(history, chosen, look, kind, size)
+    data = draw(history, chosen, style, kind, size)
     try:
         with path.open("xb") as file:
             file.write(data)
@@ -49,26 +62,30 @@ def write(
 
 
 def draw(
-    history: History, chosen: Sequence[Kind], look: Look, format: str = "svg", size: tuple[int, int] | None = None
+    history: History,
+    chosen: Sequence[ChartKind],
+    style: ChartStyle,
+    format: str = "svg",
+    size: tuple[int, int] | None = None,
 ) -> bytes:
     """The charts as SVG or PNG. Raises FigureError without matplotlib."""
     try:
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError:
-        raise FigureError("a picture is drawn by matplotlib: pip install 'eegwatch[report]'") from None
+        raise FigureError("a chart is drawn by matplotlib: pip install 'eegwatch[report]'") from None
     width, height = size or (1000, 380 * len(chosen))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width / 100, height / 100), dpi=100, layout="constrained")
         for axes, kind in zip(np.atleast_1d(figure.subplots(len(chosen), sharex=True)), chosen, strict=True):
-            _chart(axes, kind.draw(history, look), kind, look)
-        axes.set_xlabel({"step": "optimizer step", "epoch": "", "time": "since the first record"}[look.view.axis])
+            _chart(axes, kind.draw(history, style), kind, style)
+        axes.set_xlabel({"step": "optimizer step", "epoch": "", "time": "since the first record"}[style.view.axis])
         buffer = io.BytesIO()
         figure.savefig(buffer, format=format, metadata={"Date": None} if format == "svg" else None)
     return buffer.getvalue()
 
 
-def _chart(axes: Any, p: Picture, kind: Kind, look: Look) -> None:
+def _chart(axes: Any, p: ChartData, kind: ChartKind, style: ChartStyle) -> None:
     span = p.left, float(np.nextafter(p.right, np.inf))
     reduced = [reduce(s.x, s.y, *span, COLUMNS) for s in p.series]
     y = limits(p, reduced)
@@ -103,6 +120,6 @@ def _chart(axes: Any, p: Picture, kind: Kind, look: Look) -> None:
     if p.y_text is not None:
         axes.yaxis.set_major_formatter(lambda value, _: p.y_text(value))
     axes.xaxis.set_major_formatter(lambda value, _: p.x_text(value))
-    axes.set_title(legend(kind, look), fontsize=11, loc="left", family=["DejaVu Sans"])
+    axes.set_title(legend(kind, style), fontsize=11, loc="left", family=["DejaVu Sans"])
     if any(series.label for series in p.series):
         axes.legend(frameon=False)

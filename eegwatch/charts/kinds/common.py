@@ -1,0 +1,33 @@
+"""What the kinds of charts share: an empty chart over the view, and series placed on its x axis."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from eegwatch.charts.model import ChartData, ChartStyle, Series
+from eegwatch.charts.view import SMOOTHINGS, View, on_axis
+from eegwatch.run.history import History
+
+
+def empty_chart(history: History, style: ChartStyle, name: str, empty: str) -> ChartData:
+    """An empty chart over the view's window, with its axis, its cursor and the attempts."""
+    view = style.view
+    left, right = on_axis(history, view.axis, np.array(view.window(history)))
+    chart = ChartData(float(left), float(right), log=name in style.log, empty=empty)
+    chart.smoothing = SMOOTHINGS[view.smoothing]
+    if view.cursor is not None:
+        chart.cursor = float(on_axis(history, view.axis, np.array([view.cursor]))[0])
+    later = history.attempts[1:]
+    places = on_axis(history, view.axis, np.array([run.step for run in later]))
+    chart.rules = [(float(x), f"{run.attempt}") for x, run in zip(places, later, strict=True)]
+    if view.axis == "epoch":
+        chart.x_text = lambda epoch: f"epoch {epoch:g}"
+    elif view.axis == "time":
+        chart.x_text = lambda hours: f"{hours:g} h"
+    return chart
+
+
+def placed(history: History, view: View, series: Series) -> Series:
+    return series if view.axis == "step" else replace(series, x=on_axis(history, view.axis, series.x))

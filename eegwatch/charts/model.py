@@ -1,0 +1,142 @@
+"""The data of one chart: its series, marks and axes; and the style in which charts are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eegwatch.charts.axis import Axis, Floats
+from eegwatch.charts.deviation import Deviation
+from eegwatch.charts.reduce import Columns
+from eegwatch.charts.view import View
+from eegwatch.run.history import History
+
+OBSERVED, EXPECTED, BAND, MARK, PAST, FIRST, SECOND, THIRD = range(8)
+STYLES = ("observed", "expected", "band", "mark", "past", "first", "second", "third")
+MORE = (FIRST, SECOND, THIRD)  # other runs, or what causes predict
+SMOOTH_COLUMNS = 3.0
+SAMPLED = 20_000  # values that the bulk of a noisy series is taken from
+
+
+@dataclass
+class Series:
+    """Points sorted by x. `kind`: line, dotted, smooth, or noisy (a min-max band with a smooth line over it).
+
+    `label` stands at its last point in sight: lines are told apart without colour. `aside`: no say in the y range.
+    """
+
+    x: NDArray[np.generic]
+    y: NDArray[np.generic]
+    kind: str
+    colour: int
+    label: str = ""
+    aside: bool = False
+
+
+@dataclass
+class ChartData:
+    """What a chart shows: series over [left, right], phase bands, marks, and rules (attempts) with a label."""
+
+    left: float = 0.0
+    right: float = 1.0
+    series: list[Series] = field(default_factory=list)
+    bands: list[tuple[str, float, float]] = field(default_factory=list)
+    marks: list[tuple[float, float, str]] = field(default_factory=list)
+    rules: list[tuple[float, str]] = field(default_factory=list)
+    log: bool = False
+    rates: bool = False
+    empty: str = "no step yet"
+    cursor: float | None = None
+    x_text: Callable[[float], str] = "{:,.0f}".format
+    smoothing: float = SMOOTH_COLUMNS
+    y_text: Callable[[float], str] | None = None
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """Another run, drawn over the one on the screen; `label` names its lines."""
+
+    label: str
+    name: str
+    history: History
+
+
+@dataclass(frozen=True)
+class ChartStyle:
+    """How charts are drawn: the part in sight, the y axes that are logarithmic, the runs drawn over."""
+
+    view: View = field(default_factory=View)
+    log: frozenset[str] = frozenset({"lr"})
+    overlays: tuple[Overlay, ...] = ()
+    deviation: Deviation = field(default_factory=Deviation)
+
+
+@dataclass(frozen=True)
+class ChartKind:
+    """One chart: `name` for keys and patterns, `legend` after its title.
+
+    `available(history)`: is there anything to draw? `draw(history, style)` makes its data. `value_at(history, step)` is
+    what the cursor reads out at a step.
+    """
+
+    name: str
+    title: str
+    legend: str
+    available: Callable[[History], bool]
+    draw: Callable[[History, ChartStyle], ChartData]
+    value_at: Callable[[History, int], str]
+
+
+def legend(kind: ChartKind, style: ChartStyle) -> str:
+    """A chart's title line: what it shows, on which axis, which runs are drawn over it."""
+    axis = "log" if kind.name in style.log else "linear"
+    view = style.view
+    part = "" if view.width is None else "  following" if view.follow else "  zoomed"
+    overlays = "".join(f"  {o.label} {o.name}" for o in style.overlays)
+    words = f"{kind.title} ({axis})" + (f"   {kind.legend}" if kind.legend else "")
+    return f"{words}{part}{overlays}"
+
+
+def _bulk_range(values: Floats, *, log: bool) -> tuple[float, float]:
+    """The range of ordinary noise: 99.6 % of the values, and a third as much again on either side."""
+    low, high = np.quantile(np.log(values) if log else values, [0.002, 0.998])
+    room = (high - low) / 3
+    low, high = low - room, high + room
+    return (float(np.exp(low)), float(np.exp(high))) if log else (float(low), float(high))
+
+
+def _extent(columns: Columns, *, log: bool) -> tuple[float, float]:
+    """Least and most of what can be drawn; infinite where there is nothing."""
+    least, most = (np.where(v > 0, v, np.nan) if log else v for v in (columns.least, columns.most))
+    least, most = least[np.isfinite(least)], most[np.isfinite(most)]
+    return (float(least.min()), float(most.max())) if len(least) and len(most) else (np.inf, -np.inf)
+
+
+def limits(data: ChartData, reduced: list[Columns]) -> Axis | None:
+    """The y range: all of a line, the bulk of what is noisy (one spike must not flatten the rest)."""
+    lows, highs = [], []
+    log = data.log
+    for series, columns in zip(data.series, reduced, strict=True):
+        if series.aside:
+            continue
+        low, high = _extent(columns, log=log)
+        first, last = columns.edges[0], columns.edges[-1]
+        if series.kind in ("noisy", "smooth") and last - first > 200:
+            y = np.asarray(series.y[first : last : max(1, (last - first) // SAMPLED)], np.float64)
+            y = y[np.isfinite(y) & (y > 0 if log else True)]
+            if len(y):
+                calm, wild = _bulk_range(y, log=log)
+                low, high = max(low, calm), min(high, wild)
+        if np.isfinite(low) and np.isfinite(high):
+            lows.append(low)
+            highs.append(high)
+    if not lows:
+        return None
+    low, high = min(lows), max(highs)
+    if log:
+        return Axis(low / 1.15, high * 1.15, True)
+    room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
+    return Axis(low - room, high + room)
