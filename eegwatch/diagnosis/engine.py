@@ -15,7 +15,7 @@ from eegwatch.diagnosis.rate.watch import LrWatch
 from eegwatch.diagnosis.rules import EvidenceWatch, Settings
 from eegwatch.run.config import TUNABLE
 from eegwatch.run.history import Item, StepBlock, logged
-from eegwatch.run.records import Eval, Run
+from eegwatch.run.records import End, Eval, Run
 from eegwatch.schedule import Schedule, ScheduleError, declared_base, final_rate, initial_rate, parse, peak_rate
 from eegwatch.wording import short_rate
 
@@ -60,6 +60,8 @@ class Diagnosis:
             return self._steps(item)
         if isinstance(item, Eval):
             return self._evidence.evaluation(item)
+        if isinstance(item, End) and self._undeclared is not None:
+            return self._undeclared.ended()
         return []
 
     def clock(self, now: float, *, training: bool) -> list[Finding]:
@@ -82,7 +84,7 @@ class Diagnosis:
             changes.append(
                 self.lr.fault.finding().resolved(run.step, f"a new attempt ({run.attempt}) began at step {run.step:,}")
             )
-        for rule in ("loss_nonfinite", "lr_stuck", *TUNABLE):
+        for rule in ("loss_nonfinite", "lr_stuck", "lr_zero", "warmup_never_ends", *TUNABLE):
             old = self._present.pop(rule, None)
             if old is not None:
                 changes.append(old.resolved(run.step, f"a new attempt ({run.attempt}) began at step {run.step:,}"))
@@ -159,7 +161,10 @@ class Diagnosis:
         if self.lr is not None:
             changes += self.lr.feed(block)
         elif self._undeclared is not None:
-            changes += self._undeclared.feed(block)
+            self._precision.learn(block.lr)
+            changes += self._undeclared.feed(block, self._precision.cell)
+            if self.run is not None and self.run.total_steps and int(block.step[-1]) >= self.run.total_steps:
+                changes += self._undeclared.ended()
         changes += self._evidence.steps(block)
         return changes + self._nonfinite(block)
 
