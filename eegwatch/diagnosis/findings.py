@@ -17,6 +17,10 @@ FAMILIES = {
     "lr_off_schedule": RATE,
     "lr_jump": RATE,
     "no_warmup": RATE,
+    "lr_zero": RATE,
+    "warmup_never_ends": RATE,
+    "lr_left_its_law": RATE,
+    "amp_skipped": RATE,
     "loss_nonfinite": NUMBER,
     "config_mismatch": CONFIG,
 }  # every other rule is evidence

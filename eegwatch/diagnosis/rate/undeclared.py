@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eegwatch.diagnosis.findings import INFO, WARNING, Finding
-from eegwatch.diagnosis.latch import Latch
 from eegwatch.run.history import StepBlock
 from eegwatch.wording import rate, short_rate
 
