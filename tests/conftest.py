@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -90,6 +91,20 @@ def config_file(tiny_corpus: Path, feature_cache: Path, tmp_path: Path) -> Calla
         return path
 
     return write
+
+
+def unwrapped(text: str) -> str:
+    """What a screen or a message says, whatever the width at which it wraps: borders and line breaks become spaces.
+
+    A temporary path is as long as pytest's counter makes it, so nothing may depend on where its line wraps.
+    """
+    return " ".join(text.translate({ord(c): " " for c in "│▌▐┃╭╮╰╯─"}).split())
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nobody listens to."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 class LogWriter:

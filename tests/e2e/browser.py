@@ -66,7 +66,7 @@ class Browser:
     async def evaluate(self, script: str) -> Any:
         return (await self.call("Runtime.evaluate", expression=script, returnByValue=True))["result"].get("value")
 
-    async def until(self, script: str, patience: float = 30) -> Any:
+    async def until(self, script: str, patience: float = 120) -> Any:
         end = time.monotonic() + patience
         while time.monotonic() < end:
             value = await self.evaluate(script)

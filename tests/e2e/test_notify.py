@@ -52,7 +52,7 @@ def ended(n: int) -> Message:
     return Message(event="failed", severity="error", run_id="run", step=n, message="killed by SIGKILL")
 
 
-def wait(what: Any, patience: float = 20.0) -> Any:
+def wait(what: Any, patience: float = 120.0) -> Any:
     end = time.monotonic() + patience
     while time.monotonic() < end:
         if value := what():

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from eegpt_daemon.trainer.attempt import Attempt
+from tests.conftest import free_port
 from tests.e2e.processes import Daemon
 from tests.e2e.trainers import Zygote, assert_same, last_state, new_run, next_attempt, steps_that_count
 
@@ -181,7 +182,7 @@ def test_two_processes_stop_resume_and_survive_the_death_of_one(daemon: Daemon, 
 
 
 def test_another_node_joins_the_run_of_the_daemon(daemon: Daemon, config_file: ConfigFile) -> None:
-    top = NO_DROPOUT | {"distributed": {"nproc_per_node": 1, "nnodes": 2, "rdzv_endpoint": "localhost:29531"}}
+    top = NO_DROPOUT | {"distributed": {"nproc_per_node": 1, "nnodes": 2, "rdzv_endpoint": f"localhost:{free_port()}"}}
     path = config_file(top=top, data={"batch_size": 4}, max_epochs=2)
     command = [sys.executable, "-m", "eegpt_daemon.cli", "join", "--logs", str(daemon.logs), "--node-rank", "1"]
     daemon.start(path)

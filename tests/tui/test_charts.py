@@ -20,6 +20,7 @@ from eegwatch.tui.widgets.chart import Chart
 from eegwatch.tui.widgets.panels import sparkline
 from tests.conftest import LogWriter
 from tests.tui.test_run_screen import screen
+from tests.tui.waiting import settled, until
 
 BY_NAME = {kind.name: kind for kind in KINDS}
 
@@ -109,11 +110,9 @@ async def test_as_many_charts_as_fit(writer: LogWriter) -> None:
         assert shown(pilot) == ["lr", "loss", "residual", "auroc"]
         assert pilot.app.run_screen.output.display
         await pilot.resize_terminal(80, 24)
-        await pilot.pause(0.2)
-        assert shown(pilot) == ["lr", "loss"] and not pilot.app.run_screen.output.display
+        await until(pilot, lambda: shown(pilot) == ["lr", "loss"] and not pilot.app.run_screen.output.display)
         await pilot.resize_terminal(60, 16)
-        await pilot.pause(0.2)
-        assert shown(pilot) == ["lr"]
+        await until(pilot, lambda: shown(pilot) == ["lr"])
         await pilot.press("tab")
         await pilot.pause()
         assert shown(pilot) == ["loss"]
@@ -189,13 +188,11 @@ async def test_panes_are_resized_with_the_mouse(writer: LogWriter) -> None:
         await pilot.mouse_down(offset=(40, top))
         await pilot.hover(offset=(40, top - 5))
         await pilot.mouse_up(offset=(40, top - 5))
-        await pilot.pause(0.2)
-        assert loss.size.height == pytest.approx(height + 5, abs=1)
+        await until(pilot, lambda: loss.size.height == pytest.approx(height + 5, abs=1))
         await pilot.mouse_down(offset=(left, 40))
         await pilot.hover(offset=(left - 6, 40))
         await pilot.mouse_up(offset=(left - 6, 40))
-        await pilot.pause(0.2)
-        assert side.size.width == width + 6
+        await until(pilot, lambda: side.size.width == width + 6)
 
 
 async def test_the_cursor_reads_out_every_chart_at_the_same_step(writer: LogWriter) -> None:
@@ -216,8 +213,8 @@ async def test_evidence_draws_each_causes_curve_and_goes_to_its_place(frozen: Pa
 
     async with screen(frozen.parent, frozen, (120, 40)) as pilot:
         await pilot.press("enter")
-        await pilot.pause(0.2)
-        assert isinstance(pilot.app.screen, EvidenceScreen)
+        await until(pilot, lambda: isinstance(pilot.app.screen, EvidenceScreen))
+        await settled(pilot)
         text = pilot.text()
         assert "a  scheduler_stepped_per_epoch" in text and "b  or scheduler_never_stepped" in text
         assert "step 201 will decide" in text and "refuted by the record" in text
@@ -313,7 +310,7 @@ async def test_texts_are_searched(frozen: Path) -> None:
     (frozen / "trainer.log").write_text("".join(f"line {i}\n" for i in range(500)))
     async with screen(frozen.parent, frozen, (100, 30)) as pilot:
         await pilot.press("t", "slash", *"line 4.7$", "enter")
-        await pilot.pause(0.2)
+        await until(pilot, lambda: "of 10" in pilot.text())
         text = pilot.app.screen
         assert [text.lines[row].plain for row in text.found] == [f"line 4{i}7" for i in range(10)]
         assert "line 4" in pilot.text() and "of 10" in pilot.text()
@@ -321,8 +318,7 @@ async def test_texts_are_searched(frozen: Path) -> None:
         await pilot.pause()
         assert "line 1\n" in pilot.text().replace("│", "\n").replace(" \n", "\n") or "line 1 " in pilot.text()
         await pilot.press("j", "j", "k", "G")
-        await pilot.pause(0.2)
-        assert "line 499" in pilot.text()
+        await until(pilot, lambda: "line 499" in pilot.text())
         await pilot.press("escape", "escape")
         await pilot.pause()
         assert pilot.app.screen is pilot.app.run_screen

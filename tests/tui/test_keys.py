@@ -19,6 +19,7 @@ from eegwatch.tui.screens.runs import RunsScreen
 from eegwatch.tui.screens.text import TextScreen
 from tests.conftest import LogWriter
 from tests.tui.conftest import lock_held
+from tests.tui.waiting import settled, until
 
 Seen = Callable[[Any], Any]
 
@@ -182,8 +183,8 @@ async def test_a_key_does_something_that_can_be_seen(
             await pilot.pause(0.1)
             if screen is not RunScreen:
                 await pilot.press(OPENED_BY[screen])
-                await pilot.pause(0.1)
-                assert isinstance(app.screen, screen)
+                await until(pilot, lambda: isinstance(app.screen, screen))
+                await settled(pilot)
             for word in KEYS[screen][key].first:
                 await pilot.press(word)
                 await pilot.pause()

@@ -19,8 +19,9 @@ from eegwatch.tui.app import WatchApp
 from eegwatch.tui.frame import text_of
 from eegwatch.tui.screens.dialogs import Confirm, ResumeDialog
 from eegwatch.tui.screens.text import TextScreen
-from tests.conftest import ONE_CYCLE, LogWriter
+from tests.conftest import ONE_CYCLE, LogWriter, unwrapped
 from tests.e2e.processes import Daemon
+from tests.tui.waiting import until
 
 
 @asynccontextmanager
@@ -32,14 +33,6 @@ async def screen(logs: Path, folder: Path | None, size: tuple[int, int] = (100, 
         await pilot.pause()
         pilot.text = lambda: text_of(app, *app.size)  # type: ignore[attr-defined]
         yield pilot
-
-
-async def until(pilot: Any, what: Callable[[], bool], patience: float = 40.0) -> None:
-    for _ in range(int(patience / 0.05)):
-        await pilot.pause(0.05)
-        if what():
-            return
-    raise AssertionError(f"not within {patience} s; the screen says:\n{pilot.text()}")
 
 
 async def test_at_80_by_24_lr_loss_verdict_and_progress_are_on_the_first_screen(frozen: Path) -> None:
@@ -89,10 +82,10 @@ async def test_a_growing_log_is_followed(writer: LogWriter) -> None:
     async with screen(writer.folder.parent, None) as pilot:
         assert "step 50 / 2,000" in pilot.text()
         writer.healthy(51, 120)
-        await until(pilot, lambda: "step 120 / 2,000" in pilot.text(), 5)
+        await until(pilot, lambda: "step 120 / 2,000" in pilot.text())
         assert "FROZEN" not in pilot.text()
         writer.steps(np.full(30, 2e-3), 121)
-        await until(pilot, lambda: "LR FROZEN at 2.00e-03" in pilot.text(), 5)
+        await until(pilot, lambda: "LR FROZEN at 2.00e-03" in pilot.text())
 
 
 async def test_where_the_file_system_tells_nothing_it_is_followed_by_polling(
@@ -109,7 +102,7 @@ async def test_where_the_file_system_tells_nothing_it_is_followed_by_polling(
     async with screen(writer.folder.parent, None) as pilot:
         assert pilot.app._waker._observer is None
         writer.healthy(51, 120)
-        await until(pilot, lambda: "step 120 / 2,000" in pilot.text(), 5)
+        await until(pilot, lambda: "step 120 / 2,000" in pilot.text())
 
 
 async def test_the_bell_rings_once_when_a_fault_is_proved(writer: LogWriter) -> None:
@@ -119,7 +112,7 @@ async def test_the_bell_rings_once_when_a_fault_is_proved(writer: LogWriter) -> 
     async with screen(writer.folder.parent, None) as pilot:
         pilot.app.bell = lambda: rings.append(None)
         writer.steps(np.full(40, 2.9e-3), 51)
-        await until(pilot, lambda: "LR FROZEN" in pilot.text(), 5)
+        await until(pilot, lambda: "LR FROZEN" in pilot.text())
         await pilot.pause(0.5)
     assert 1 <= len(rings) <= 2  # off its schedule at the first record, frozen at the second
 
@@ -135,38 +128,38 @@ async def test_whatever_happens_to_the_log_the_screen_lives_and_says_so(writer: 
             content = path.read_bytes()
             with path.open("r+b") as file:
                 file.truncate(len(content) // 2)
-            await until(pilot, lambda: "the log was truncated" in pilot.text(), 5)
+            await until(pilot, lambda: "the log was truncated" in pilot.text())
             assert pilot.app.session.history.length < 100
         elif harm == "replaced":
             other = LogWriter(writer.folder.parent / "other")
             other.run()
             other.healthy(1, 30)
             os.replace(other.folder / RUN_LOG, path)
-            await until(pilot, lambda: "the log was replaced" in pilot.text() and "step 30" in pilot.text(), 5)
+            await until(pilot, lambda: "the log was replaced" in pilot.text() and "step 30" in pilot.text())
         elif harm == "rotated":
             writer.healthy(101, 110)  # perhaps not yet read: it is not lost
             path.rename(path.with_name(RUN_LOG + ".1"))
             second = LogWriter(writer.folder)
             second.healthy(111, 130)
-            await until(pilot, lambda: "the log was rotated" in pilot.text() and "step 130" in pilot.text(), 5)
+            await until(pilot, lambda: "the log was rotated" in pilot.text() and "step 130" in pilot.text())
             assert pilot.app.session.history.step.tolist() == list(range(1, 131))
         elif harm == "unreadable":
             kept = path.rename(path.with_name("kept"))
             path.symlink_to(path)  # what even root cannot open
-            await until(pilot, lambda: "the log cannot be read: Too many levels" in pilot.text(), 5)
+            await until(pilot, lambda: "the log cannot be read: Too many levels" in pilot.text())
             assert "step 100" in pilot.text()
             kept.replace(path)
             writer.healthy(101, 110)
-            await until(pilot, lambda: "step 110" in pilot.text(), 5)
+            await until(pilot, lambda: "step 110" in pilot.text())
         elif harm == "deleted":
             path.unlink()
-            await until(pilot, lambda: "the log was deleted" in pilot.text(), 5)
+            await until(pilot, lambda: "the log was deleted" in pilot.text())
             assert "step 100" in pilot.text()
         else:
             with path.open("ab") as file:
                 file.write(b"\x00\xff\x1b[2J garbage\n" * 50)
             writer.healthy(101, 110)
-            await until(pilot, lambda: "step 110" in pilot.text(), 5)
+            await until(pilot, lambda: "step 110" in pilot.text())
             assert pilot.app.session.follower.bad_lines == 50
 
 
@@ -192,8 +185,7 @@ async def test_keys_open_and_close_what_they_should(frozen: Path) -> None:
         await pilot.press("y")
         assert "learning rate (linear)" in pilot.text()
         await pilot.press("ctrl+p")
-        await pilot.pause(0.3)
-        assert "Search for commands" in pilot.text()
+        await until(pilot, lambda: "Search for commands" in pilot.text())
         await pilot.press("escape")
         await pilot.press("q")
     assert pilot.app.return_code == 0
@@ -210,9 +202,9 @@ async def test_without_a_daemon_an_action_says_what_to_type_and_sends_nothing(fr
             await pilot.press(key)
 
             def toast() -> str:
-                return " ".join(pilot.text().replace("▌", " ").split())
+                return unwrapped(pilot.text())
 
-            await until(pilot, lambda w=words: w in toast() and "no daemon is alive" in toast(), 5)
+            await until(pilot, lambda w=words: w in toast() and "no daemon is alive" in toast())
             assert not isinstance(pilot.app.screen, Confirm | ResumeDialog)
     assert not (frozen.parent / "control.jsonl").exists()
 
@@ -248,7 +240,7 @@ async def test_the_resume_dialog_judges_as_the_daemon_would(frozen: Path, typed:
 
 async def test_an_empty_log_root_says_how_to_begin(tmp_path: Path) -> None:
     async with screen(tmp_path, None) as pilot:
-        assert "eegpt-daemon start" in pilot.text()
+        assert "eegpt-daemon start" in unwrapped(pilot.text())
 
 
 async def test_an_attempt_that_rewinds_is_drawn_as_one_line_without_a_zigzag(writer: LogWriter) -> None:
@@ -268,8 +260,7 @@ async def test_it_draws_at_any_size(frozen: Path, size: tuple[int, int]) -> None
     async with screen(frozen.parent, frozen, size) as pilot:
         assert "150" in pilot.text()
         await pilot.resize_terminal(80, 24)
-        await pilot.pause(0.3)
-        assert "LR FROZEN" in pilot.text()
+        await until(pilot, lambda: pilot.app.size == (80, 24) and "LR FROZEN" in pilot.text())
 
 
 async def test_keys_command_a_real_daemon_and_show_its_answers(
@@ -279,8 +270,8 @@ async def test_keys_command_a_real_daemon_and_show_its_answers(
     await asyncio.to_thread(daemon.start, path)
     await asyncio.to_thread(daemon.wait_for_step, 10)
     async with screen(daemon.logs, None, (120, 36)) as pilot:
-        await until(pilot, lambda: "LR FROZEN" in pilot.text(), 10)
-        await until(pilot, lambda: "● training" in pilot.text(), 5)
+        await until(pilot, lambda: "LR FROZEN" in pilot.text())
+        await until(pilot, lambda: "● training" in pilot.text())
 
         await pilot.press("m")
         await pilot.pause()
@@ -288,7 +279,7 @@ async def test_keys_command_a_real_daemon_and_show_its_answers(
         assert pilot.app.screen.query_one("#lr", Input).value == "3e-4"
         await pilot.press("enter")
         await until(pilot, lambda: "LR 0.0003, anneal: done: LR 3.00e-04 at step" in pilot.text())
-        await until(pilot, lambda: "LR FROZEN" not in pilot.text(), 5)
+        await until(pilot, lambda: "LR FROZEN" not in pilot.text())
 
         first = pilot.app.session.folder
         await pilot.press("r")
@@ -296,8 +287,8 @@ async def test_keys_command_a_real_daemon_and_show_its_answers(
         assert "start a fresh run from step 0" in pilot.text()
         await pilot.press("enter")
         await until(pilot, lambda: "fresh restart: done" in pilot.text())
-        await until(pilot, lambda: pilot.app.session.folder != first, 5)
-        await until(pilot, lambda: "✔ LR moves" in pilot.text(), 10)
+        await until(pilot, lambda: pilot.app.session.folder != first)
+        await until(pilot, lambda: "✔ LR moves" in pilot.text())
 
         await pilot.press("w")
         await until(pilot, lambda: "checkpoint: done: at step" in pilot.text())
@@ -305,12 +296,12 @@ async def test_keys_command_a_real_daemon_and_show_its_answers(
         await pilot.pause()
         await pilot.press("escape")
         await pilot.pause(0.5)
-        await until(pilot, lambda: "● training" in pilot.text(), 5)  # Escape cancels
+        await until(pilot, lambda: "● training" in pilot.text())  # Escape cancels
         await pilot.press("s")
         await pilot.pause()
         await pilot.press("enter")
         await until(pilot, lambda: "stop: done: at step" in pilot.text())
-        await until(pilot, lambda: "○ stopped" in pilot.text(), 10)
+        await until(pilot, lambda: "○ stopped" in pilot.text())
     assert daemon.pid is not None  # the monitor's stop leaves the daemon ready
     assert ONE_CYCLE["name"] == daemon.records("run")[0]["schedule"]["name"]
 

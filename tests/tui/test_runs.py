@@ -14,6 +14,7 @@ from eegwatch.tui.app import WatchApp
 from eegwatch.tui.screens.runs import RunsScreen
 from eegwatch.tui.screens.text import TextScreen
 from tests.conftest import ONE_CYCLE, LogWriter
+from tests.tui.waiting import settled, until
 
 
 @pytest.fixture
@@ -42,8 +43,8 @@ async def opened(app: WatchApp, pilot: object) -> RunsScreen:
     await app.loaded()
     app.run_screen.redraw()
     await pilot.press("R")  # type: ignore[attr-defined]
-    await pilot.pause(0.3)  # type: ignore[attr-defined]
-    assert isinstance(app.screen, RunsScreen)
+    await until(pilot, lambda: isinstance(app.screen, RunsScreen))
+    await settled(pilot)
     return app.screen
 
 
@@ -74,8 +75,8 @@ async def test_a_filter_an_overlay_and_a_comparison(logs: Path) -> None:
         assert isinstance(app.screen, TextScreen)
         assert "-    max_lr: 0.003" in text_of(app.screen) and "+    max_lr: 0.001" in text_of(app.screen)
         await pilot.press("escape", "o")
-        await pilot.pause()
-        await pilot.pause(0.3)
+        await until(pilot, lambda: len(app.session.overlaid) == 1)
+        await settled(pilot)
         (laid,) = app.session.overlaid
         charts = app.run_screen.charts.charts
         assert app.screen is app.run_screen and laid.history.length == 300

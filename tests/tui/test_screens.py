@@ -11,6 +11,7 @@ import pytest
 from eegwatch.tui.app import WatchApp
 from tests.conftest import LogWriter
 from tests.tui.conftest import lock_held
+from tests.tui.waiting import settled
 
 SIZES = [(80, 24), (160, 48), (200, 60)]
 THEMES = ["textual-dark", "textual-light"]
@@ -29,7 +30,7 @@ def pressing(*keys: str) -> Pressed:
             await pilot.pause()
         for entry in pilot.app.screen.query("Input"):
             entry.cursor_blink = False
-        await pilot.pause(0.2)
+        await settled(pilot)
 
     return press
 
@@ -75,7 +76,7 @@ def test_a_screen(
             await pilot.pause()
             await pilot.press(*"3e-4")
             pilot.app.screen.query_one("#lr").cursor_blink = False
-            await pilot.pause(0.2)
+            await settled(pilot)
         else:
             await press(pilot)
 
@@ -92,7 +93,7 @@ def test_a_question_before_a_command(
     async def ask(pilot: Any) -> None:
         await pilot.app.loaded()
         await pilot.press({"stop": "s", "restart": "r"}[question])
-        await pilot.pause(0.2)
+        await settled(pilot)
 
     with lock_held(frozen.parent):
         app = WatchApp(Path("logs"), Path("logs") / frozen.name)
@@ -117,7 +118,7 @@ def test_an_overlay_and_attempts(writer: LogWriter, snap_compare: Any, monkeypat
         while pilot.app.session.busy:
             pilot.app.session.poll()
         pilot.app.run_screen.redraw()
-        await pilot.pause(0.2)
+        await settled(pilot)
 
     app = WatchApp(Path("logs"), Path("logs") / writer.folder.name)
     assert snap_compare(app, terminal_size=(120, 40), run_before=lay)
