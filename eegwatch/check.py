@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import time
@@ -19,7 +18,7 @@ from eegwatch.run.folder import RUN_LOG, NotARun, newest_run, resolve
 from eegwatch.run.follow import Foreign, OwnLog, RunFollower
 from eegwatch.run.history import History
 from eegwatch.run.records import End, Run
-from eegwatch.wording import plain
+from eegwatch.wording import json_line, plain
 
 EVERY_S = 0.5
 
@@ -102,6 +101,9 @@ class CheckedRun:
             raise NotARun(f"{where}: not a run log: {what}")
         return self.outcome()
 
+    def close(self) -> None:
+        self._follower.close()
+
     def outcome(self) -> Checked:
         reader = self._follower.reader
         disorder = reader.first_disorder
@@ -134,7 +136,7 @@ def follow(runs: list[CheckedRun], *, as_json: bool) -> int:
             for run in runs:
                 for finding in run.poll():
                     if as_json:
-                        print(json.dumps({"run": run.name, "finding": finding.as_dict()}), flush=True)
+                        print(json_line({"run": run.name, "finding": finding.as_dict()}), flush=True)
                     else:
                         print(plain(f"{run.name}  {finding.severity}  {finding.rule}: {finding.message}"), flush=True)
             if all(run.ended for run in runs):

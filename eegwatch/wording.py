@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import time
+from typing import Any
 
 
 class UserError(ValueError):
@@ -96,3 +98,18 @@ def pattern_of(typed: str) -> re.Pattern[str]:
         return re.compile(typed, re.IGNORECASE)
     except re.error:
         return re.compile(re.escape(typed), re.IGNORECASE)
+
+
+def json_line(value: Any) -> str:
+    """One line of valid JSON: NaN and the infinities are the strings "nan", "inf" and "-inf", as in a run log."""
+    return json.dumps(_finite(value), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

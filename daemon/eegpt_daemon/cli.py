@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
-import json
 import os
 import subprocess
 import sys
@@ -37,7 +36,7 @@ from eegwatch.run.liveness import Pulse
 from eegwatch.run.log import Tail
 from eegwatch.run.records import DaemonState
 from eegwatch.run.summary import summarise
-from eegwatch.wording import clock, duration, plain, plain_lines
+from eegwatch.wording import clock, duration, json_line, plain, plain_lines
 
 OK, FAILED, USAGE, NOT_RUNNING, TRY_AGAIN, WRONG_CONFIG = 0, 1, 2, 3, 75, 78
 HEAVY = ("torch", "mne", "edfio")
@@ -322,7 +321,7 @@ def status(arguments: argparse.Namespace, logs: Path) -> int:
             "logs": str(logs),
             "run": summary.as_dict() if summary else None,
         }
-        print(json.dumps(tree))
+        print(json_line(tree))
     else:
         since = f" since {clock(life.since)} ({duration(time.time() - life.since)})" if life.since is not None else ""
         print(f"daemon   {word}{since}" + (f", pid {life.pid}" if life.pid else ""))
@@ -343,7 +342,7 @@ def check(arguments: argparse.Namespace, logs: Path) -> int:
     from eegpt_daemon.preflight import preflight
 
     outcome = preflight(arguments.config, arguments.steps_per_epoch)
-    print(json.dumps(outcome.as_dict()) if arguments.json else plain_lines(outcome.text()))
+    print(json_line(outcome.as_dict()) if arguments.json else plain_lines(outcome.text()))
     return OK if outcome.ok else FAILED
 
 

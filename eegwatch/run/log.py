@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast, get_args
@@ -81,6 +83,15 @@ def begins_anew(reset: str | None) -> bool:
     return reset is not None and reset not in ("deleted", "rotated")
 
 
+def open_regular(path: Path) -> int:
+    """A descriptor to read a file from. Raises OSError, also for a FIFO or a device, whose reader may wait for ever."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return fd
+
+
 class Tail:
     """Follow a growing file by reading at its end: no event is needed, so NFS and WSL mounts work too.
 
@@ -137,7 +148,7 @@ class Tail:
             self.close()
             self.offset = 0
         if self._fd is None:
-            self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = open_regular(self.path)
             if os.fstat(self._fd).st_size < self.offset:
                 self.offset, reset = 0, "truncated"
         return reset

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from eegwatch.run.folder import RUN_LOG
-from eegwatch.run.log import Tail, run_decoder
-from eegwatch.run.records import End, Eval, Finding, Progress, Run, Step, number
+from eegwatch.run.log import open_regular, run_decoder
+from eegwatch.run.records import End, Eval, Finding, Number, Progress, Run, RunRecord, Step, number
 from eegwatch.wording import plain, rate
 
-TAIL_BYTES = 1 << 16  # the last 64 kB hold the newest step, whatever the log's length
+HEAD_BYTES = TAIL_BYTES = 1 << 16  # the last 64 kB hold the newest step, whatever the log's length
+SEARCH_BYTES, SEARCHED_BYTES = 4 << 20, 256 << 20
+RARE = (b'"run"', b'"eval"', b'"finding"')
 
 
 @dataclass(frozen=True)
@@ -32,11 +38,18 @@ class Summary:
     error: str | None
     progress: str | None
     time: float
-    verdict: str | None = None  # the newest finding near the log's end that was not resolved there
+    verdict: str | None = None  # the worst finding of the newest attempt that was not resolved
     severity: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    @property
+    def state(self) -> str:
+        """How the newest attempt ended; what it prepares; "unfinished"; "no data" for a log without a record."""
+        if self.end or self.progress:
+            return self.end or self.progress or ""
+        return "unfinished" if self.time or self.step else "no data"
 
     def text(self) -> str:
         of = f" of {self.total_steps:,}" if self.total_steps else ""
@@ -54,18 +67,87 @@ class Summary:
         return "\n".join(lines)
 
 
+class Summaries:
+    """Summaries of many runs, each read again only when its log has changed."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[tuple[int, int, int], Summary]] = {}
+
+    def of(self, folder: Path) -> Summary:
+        """Raises OSError."""
+        status = os.stat(folder / RUN_LOG)
+        stamp = status.st_mtime_ns, status.st_size, status.st_ino
+        known = self._known.get(folder)
+        if known is None or known[0] != stamp:
+            known = self._known[folder] = (stamp, summarise(folder))
+        return known[1]
+
+
 def summarise(folder: Path) -> Summary:
-    """Read the log's head for the run and its end for the newest figures: the same time for any length."""
-    path = folder / RUN_LOG
-    decoder = run_decoder()
-    size = path.stat().st_size
-    head = Tail(path).read(TAIL_BYTES).data
-    records = decoder.decode(head)
-    if size > len(head):
-        begin = max(len(head), size - TAIL_BYTES)
-        tail = Tail(path, begin)
-        data = tail.read(TAIL_BYTES).data
-        records += decoder.decode(data[data.find(b"\n") + 1 :] if begin > len(head) else data)
+    """The newest attempt of a run, from the head and the end of its log and the rare records between them.
+
+    Step records between are passed over unparsed, 2 GB a second. Raises OSError (also for what is not a file).
+    """
+    fd = open_regular(folder / RUN_LOG)
+    try:
+        records = list(_telling_records(fd))
+    finally:
+        os.close(fd)
+    return _summary_of(folder.name, records)
+
+
+def _telling_records(fd: int) -> Iterator[RunRecord]:
+    """Whole records in the order of the file: all of its head and its end, runs, evaluations and findings between."""
+    size, decoder = os.fstat(fd).st_size, run_decoder()
+    head = os.pread(fd, HEAD_BYTES, 0)
+    head = head[: head.rfind(b"\n") + 1]
+    yield from decoder.decode(head)
+    begin = max(len(head), size - TAIL_BYTES)
+    tail = os.pread(fd, TAIL_BYTES, begin)
+    first = tail.find(b"\n") + 1 if begin > len(head) else 0
+    for line in _rare_lines(fd, len(head), begin + first):
+        yield from decoder.decode(line)
+    yield from decoder.decode(tail[first : tail.rfind(b"\n") + 1])
+
+
+def _rare_lines(fd: int, begin: int, end: int) -> list[bytes]:
+    """Lines of a log between two offsets that hold the newest run record, and what was told after it.
+
+    Searched from the end backwards as far as that record; evaluations and findings within SEARCHED_BYTES of the end.
+    """
+    found: dict[int, bytes] = {}
+    stop = end
+    while stop > begin:
+        start = max(begin, stop - SEARCH_BYTES)
+        chunk = os.pread(fd, stop - start, start)
+        first = chunk.find(b"\n") + 1 if start > begin else 0
+        if start > begin and not first:  # one line fills the whole chunk: it is no record of ours
+            stop = start
+            continue
+        newest_run = False
+        for word in RARE if end - stop < SEARCHED_BYTES else RARE[:1]:
+            at = len(chunk)
+            while (at := chunk.rfind(word, first, at)) >= 0:
+                line_begin = chunk.rfind(b"\n", 0, at) + 1
+                line_end = chunk.find(b"\n", at)
+                line = chunk[line_begin : line_end if line_end >= 0 else None]
+                if line[:1] == b"{":
+                    found[start + line_begin] = line
+                    newest_run |= word == RARE[0] and bool(_is_run(line))
+                at = line_begin
+                if newest_run and word == RARE[0]:
+                    break
+        if newest_run:
+            break
+        stop = start + first
+    return [found[at] for at in sorted(found)]
+
+
+def _is_run(line: bytes) -> bool:
+    return any(isinstance(record, Run) for record in run_decoder().decode(line))
+
+
+def _summary_of(run_id: str, records: list[RunRecord]) -> Summary:
     run, step, end, progress = None, None, None, None
     evaluations: list[Eval] = []
     open_findings: dict[str, Finding] = {}
@@ -86,23 +168,33 @@ def summarise(folder: Path) -> Summary:
                 open_findings[record.rule] = record
         elif isinstance(record, Progress):
             progress = record if record.done < record.total else None
-    last = records[-1] if records else None
     worst = min(open_findings.values(), key=lambda f: (f.severity != "error", -f.step), default=None)
     return Summary(
-        run_id=folder.name,
+        run_id=run_id,
         name=run.name if run else "",
         attempt=run.attempt if run else 0,
-        step=step.step if step else end.step if end else run.step if run else 0,
+        step=_step_done(run, step, end),
         total_steps=run.total_steps if run else None,
         epoch=step.epoch if step else None,
         epochs=run.epochs if run else None,
-        lr=number(step.lr) if step else None,
-        loss=number(step.loss) if step else None,
-        auroc=number(evaluations[-1].auroc) if evaluations else None,
+        lr=_known(step.lr) if step else None,
+        loss=_known(step.loss) if step else None,
+        auroc=next((_known(e.auroc) for e in reversed(evaluations) if e.auroc is not None), None),
         end=end.reason if end else None,
         error=end.error if end else None,
         progress=f"{progress.what} {progress.done} of {progress.total}" if progress else None,
-        time=last.time if last else 0.0,
+        time=records[-1].time if records else 0.0,
         verdict=worst.message if worst else None,
         severity=worst.severity if worst else None,
     )
+
+
+def _step_done(run: Run | None, step: Step | None, end: End | None) -> int:
+    """Optimizer steps completed, by the newest record that says so."""
+    newest = step or end or run
+    return newest.step if newest else 0
+
+
+def _known(value: Number | msgspec.UnsetType) -> float | None:
+    """A logged number, NaN included; None where the record has none."""
+    return None if value is None or isinstance(value, msgspec.UnsetType) else number(value)

@@ -81,8 +81,8 @@ def test_a_png_of_chosen_charts(run: Path, tmp_path: Path, axis: str, capsys: py
     ("words", "says"),
     [
         (["--chart", "gpu_memory"], "no such chart in this run; there are lr, loss"),
-        (["--steps", "300:100"], "write it as A:B"),
-        (["--size", "5x5"], "write it as WxH"),
+        (["--steps", "300:100"], "the first step must lie below the last"),
+        (["--size", "5x5"], "from 20x20 to 20000x20000"),
     ],
 )
 def test_a_chart_that_cannot_be_drawn_is_one_line(

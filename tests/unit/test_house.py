@@ -15,6 +15,7 @@ ALLOWED = {
     "run": {"run", "schedule", "wording", ""},
     "schedule": {"schedule"},
     "diagnosis": {"diagnosis", "run", "schedule", "wording"},
+    "commands": {"commands", "run", "formats", "tui", "check", "export", "report", "serve", "tmux", "wording", ""},
     "formats": {"formats", "run", "wording"},
     "charts": {"charts", "run", "diagnosis", "schedule", "wording"},
     "tui": {"tui", "charts", "run", "diagnosis", "schedule", "wording", ""},

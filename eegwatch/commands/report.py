@@ -1,0 +1,27 @@
+"""`eegwatch report PATH -o FILE`: one self-contained page on a run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from eegwatch.commands.options import A_RUN, WRONG, add_declaration, add_path, open_run
+from eegwatch.wording import plain
+
+
+def prepare_parser(parser: argparse.ArgumentParser) -> None:
+    add_path(parser, help=A_RUN)
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="report.html or report.md")
+    add_declaration(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The exit code is that of `check`."""
+    from eegwatch.report import write_report
+
+    checked = open_run(arguments, arguments.path)
+    outcome = checked.read_to_end()
+    write_report(checked, arguments.output)
+    verdict = outcome.findings[0].message if outcome.wrong else "nothing wrong"
+    print(plain(f"{arguments.output}: {checked.name}, {verdict}"))
+    return WRONG if outcome.wrong else 0

@@ -1,0 +1,75 @@
+"""`eegwatch runs [LOGS]`: the runs of a log root, the newest first, one line each."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from eegwatch.commands.options import add_path, whole
+from eegwatch.run.control import log_root
+from eegwatch.run.folder import NotARun, runs
+from eegwatch.run.liveness import Liveness, Pulse
+from eegwatch.run.summary import Summary, summarise
+from eegwatch.wording import json_line, plain, rate
+
+HEADER = ("run", "state", "step", "LR", "AUROC", "verdict")
+
+
+def prepare_parser(parser: argparse.ArgumentParser) -> None:
+    add_path(parser, nargs="?", help="log root (default: $EEGWATCH_LOGS, else ./logs)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a run and line instead of a table")
+    parser.add_argument("-n", "--newest", type=whole(1), metavar="N", help="only the newest N")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    logs = log_root(arguments.path)
+    if not logs.is_dir():
+        raise NotARun(f"{logs}: no such folder; give a log root (a folder whose folders hold runs)")
+    found = list(reversed(runs(logs)))[: arguments.newest]
+    life = Pulse(logs).take()
+    if arguments.json:
+        for folder in found:
+            print(json_line(_as_dict(folder, life)))
+        return 0
+    if not found:
+        print(f"{logs}: no run")
+        return 0
+    rows = [HEADER, *(_row(folder, life) for folder in found)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
+    for row in rows:
+        print("  ".join(plain(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+def _summary(folder: Path) -> Summary | str:
+    """The figures of a run, or why they cannot be read."""
+    try:
+        return summarise(folder)
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def _as_dict(folder: Path, life: Liveness) -> dict[str, object]:
+    s = _summary(folder)
+    if isinstance(s, str):
+        return {"run_id": folder.name, "state": "unreadable", "error": s}
+    return s.as_dict() | {"state": _state(s, life)}
+
+
+def _row(folder: Path, life: Liveness) -> tuple[str, ...]:
+    s = _summary(folder)
+    if isinstance(s, str):
+        return folder.name, "unreadable", "", "", "", s
+    total = f" / {s.total_steps:,}" if s.total_steps else ""
+    return (
+        folder.name,
+        _state(s, life),
+        f"{s.step:,}{total}",
+        rate(s.lr) if s.lr is not None else "–",
+        f"{s.auroc:.3f}" if s.auroc is not None else "–",
+        s.verdict or "",
+    )
+
+
+def _state(s: Summary, life: Liveness) -> str:
+    return life.word if s.end is None and life.alive and s.run_id == life.run_id else s.state
