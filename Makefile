@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOGS ?= logs
 
-.PHONY: demo demo-real incident test test-full lint types pytest format snapshots bench clean
+.PHONY: demo demo-real incident test test-full test-minimum lint types pytest docs format snapshots bench clean
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("eegwatch needs Python >= 3.11, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -39,7 +39,7 @@ types: $(READY)
 
 # two at a time: most of the end-to-end tests wait for a daemon
 pytest: $(READY)
-	@$(BIN)/pytest -n 2 --dist worksteal
+	@$(BIN)/pytest -n 2 --dist worksteal --durations=10 $(PYTEST_ARGS)
 
 test-full: lint types  ## every crash point under every command too: half an hour more
 	@EEGWATCH_FULL=1 $(BIN)/pytest -n 2 --dist worksteal
@@ -52,4 +52,17 @@ snapshots: $(READY)  ## accept the screens as they are now
 	@$(BIN)/pytest tests/tui --snapshot-update
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-minimum build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+docs: $(VENV)/.ready-docs  ## the pages of docs/ as a site in build/site, links checked
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir build/site
+	@echo "build/site/index.html"
+
+$(VENV)/.ready-docs: $(READY)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
+test-minimum:  ## the unit tests with the oldest versions that pyproject.toml admits
+	@$(PYTHON) -m venv $(VENV)-minimum
+	@$(VENV)-minimum/bin/pip install --quiet --disable-pip-version-check -c constraints-minimum.txt -e '.[daemon,minimum]'
+	@$(VENV)-minimum/bin/pytest tests/unit
