@@ -19,7 +19,7 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
-from eegwatch.schedule import Schedule, ScheduleError, parse
+from eegwatch.schedule import FAMILIES, Schedule, ScheduleError, parse
 from eegwatch.wording import UserError
 
 # rules of evidence, which a person may silence or scale; facts (learning rate, non-finite numbers) are not tuned
@@ -146,6 +146,23 @@ class Scheduler(Part):
     gamma: float | None = None
     step_size: int | None = None
     milestones: list[int] | None = None
+    warmup_mode: str | None = None
+    warmup_type: str | None = None
+    decay_steps: float | None = None
+    decay_type: str | None = None
+    stable_steps: float | None = None
+    cycles: float | None = None
+    restarts: int | None = None
+    past_end: str | None = None
+    timescale: float | None = None
+    base_lr: float | None = None
+    step_size_up: int | None = None
+    step_size_down: int | None = None
+    mode: str | None = None
+    cycle_decay: float | None = None
+    cycle_limit: int | None = None
+    lower: float | None = None
+    upper: float | None = None
     total_steps: int | None = None  # checked by the preflight, not used: the run knows its own length
     cycle_momentum: bool | None = None  # checked by the preflight: Adam's betas are never cycled here
 
@@ -255,19 +272,13 @@ TORCH_NAMES = {
     "steplr": "step",
     "multisteplr": "multistep",
     "constantlr": "constant",
+    "cycliclr": "cyclic",
+    "inversesqrt": "inverse_sqrt",
+    "wsd": "warmup_stable_decay",
     "none": "constant",
 }
-SCHEDULE_NAMES = (
-    "one_cycle",
-    "warmup_hold_anneal",
-    "cosine",
-    "linear",
-    "cosine_restarts",
-    "polynomial",
-    "exponential",
-    "step",
-    "multistep",
-    "constant",
+SCHEDULE_NAMES = tuple(
+    name for name in FAMILIES if name not in ("manual", "sequence", "product", "paced", "epoch_mean")
 )
 
 

@@ -1,15 +1,16 @@
 """The expected learning rate: pure functions of (parameters, position), equal to torch's schedulers of that name."""
 
+from eegwatch.schedule.base import Schedule, ScheduleError
+from eegwatch.schedule.composed import Manual
 from eegwatch.schedule.spec import (
-    Manual,
-    Schedule,
-    ScheduleError,
+    FAMILIES,
     as_dict,
     declared_base,
     final_rate,
     initial_rate,
     length_in_steps,
     parse,
+    parse_for_run,
     peak_rate,
     position_at,
     rate_at,
@@ -17,6 +18,7 @@ from eegwatch.schedule.spec import (
 )
 
 __all__ = [
+    "FAMILIES",
     "Manual",
     "Schedule",
     "ScheduleError",
@@ -26,6 +28,7 @@ __all__ = [
     "initial_rate",
     "length_in_steps",
     "parse",
+    "parse_for_run",
     "peak_rate",
     "position_at",
     "rate_at",

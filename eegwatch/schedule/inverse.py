@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from eegwatch.schedule.spec import Schedule
+from eegwatch.schedule.base import Schedule
 
 GRID = 1 << 14
 

@@ -7,209 +7,38 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import ArrayLike
 
-from eegwatch.schedule import shapes
+from eegwatch.schedule.base import Schedule, ScheduleError
+from eegwatch.schedule.composed import EpochMean, Manual, Paced, Product, Sequence, Then
+from eegwatch.schedule.families import (
+    Constant,
+    Cosine,
+    CosineRestarts,
+    Cyclic,
+    Exponential,
+    InverseSqrt,
+    Linear,
+    MultiStep,
+    OneCycle,
+    Polynomial,
+    StableDecay,
+    StepDecay,
+    Tanh,
+    WarmupHoldAnneal,
+)
 from eegwatch.schedule.shapes import Rates
 
-Strategy = Literal["cos", "linear"]
-Then = Literal["anneal", "hold", "scale"]
 SCALE_FLOOR_RATIO = 10  # `scale` divides by base(from_step): below ten times the final rate the factor explodes
-
-
-class ScheduleError(ValueError):
-    """The declared schedule is not one: which parameter is wrong, and how."""
-
-
-class Schedule(msgspec.Struct, frozen=True, kw_only=True, tag_field="name"):
-    """Common part of every schedule: its length T, and whether positions count steps or epochs."""
-
-    total_steps: int
-    unit: Literal["step", "epoch"] = "step"
-    positive: ClassVar[tuple[str, ...]] = ("max_lr",)
-
-    def rate(self, position: ArrayLike) -> Rates:
-        """The learning rate at each position (any shape, float64)."""
-        raise TypeError(f"{type(self).__name__} has no curve")
-
-    def phases(self) -> list[tuple[str, float, float]]:
-        """Named bands (name, first position, end position) for the chart."""
-        return []
-
-    def parameters(self) -> dict[str, Any]:
-        return {n: getattr(self, n) for n in self.__struct_fields__ if n not in ("total_steps", "unit")}
-
-
-def _warm_bands(warmup: float, rest: str, total: float) -> list[tuple[str, float, float]]:
-    return ([("warm-up", 0.0, float(warmup))] if warmup > 0 else []) + [(rest, float(warmup), float(total))]
-
-
-class OneCycle(Schedule, frozen=True, kw_only=True, tag="one_cycle"):
-    max_lr: float
-    pct_start: float = 0.3
-    div_factor: float = 25.0
-    final_div_factor: float = 1e4
-    anneal_strategy: Strategy = "cos"
-    three_phase: bool = False
-    positive: ClassVar[tuple[str, ...]] = ("max_lr", "div_factor", "final_div_factor")
-
-    def rate(self, position: ArrayLike) -> Rates:
-        return shapes.one_cycle(position, total_steps=self.total_steps, **self.parameters())
-
-    def phases(self) -> list[tuple[str, float, float]]:
-        peak = max(self.pct_start * self.total_steps - 1, 0.0)
-        if self.three_phase:
-            second = 2 * self.pct_start * self.total_steps - 2
-            return [("warm-up", 0, peak), ("cool-down", peak, second), ("annihilation", second, self.total_steps)]
-        return [("warm-up", 0, peak), ("annealing", peak, self.total_steps)]
-
-
-class WarmupHoldAnneal(Schedule, frozen=True, kw_only=True, tag="warmup_hold_anneal"):
-    initial_lr: float
-    max_lr: float
-    final_lr: float
-    warmup: float = 0.1
-    hold_until: float = 0.5
-    anneal_strategy: Strategy = "cos"
-
-    def rate(self, position: ArrayLike) -> Rates:
-        return shapes.warmup_hold_anneal(position, total_steps=self.total_steps, **self.parameters())
-
-    def phases(self) -> list[tuple[str, float, float]]:
-        rise, hold, total = self.warmup * self.total_steps, self.hold_until * self.total_steps, self.total_steps
-        return [("warm-up", 0, rise), ("hold", rise, hold), ("annealing", hold, total)]
-
-
-class Cosine(Schedule, frozen=True, kw_only=True, tag="cosine"):
-    max_lr: float
-    final_lr: float = 0.0
-    warmup_steps: float = 0
-    initial_lr: float = 0.0
-
-    def rate(self, position: ArrayLike) -> Rates:
-        return shapes.cosine(position, total_steps=self.total_steps, **self.parameters())
-
-    def phases(self) -> list[tuple[str, float, float]]:
-        return _warm_bands(self.warmup_steps, "annealing", self.total_steps)
-
-
-class Linear(Schedule, frozen=True, kw_only=True, tag="linear"):
-    max_lr: float
-    final_lr: float = 0.0
-    warmup_steps: float = 0
-    initial_lr: float = 0.0
-
-    def rate(self, position: ArrayLike) -> Rates:
-        return shapes.linear(position, total_steps=self.total_steps, **self.parameters())
-
-    def phases(self) -> list[tuple[str, float, float]]:
-        return _warm_bands(self.warmup_steps, "decay", self.total_steps)
-
-
-class CosineRestarts(Schedule, frozen=True, kw_only=True, tag="cosine_restarts"):
-    max_lr: float
-    T_0: int
-    final_lr: float = 0.0
-    T_mult: int = 1
-    positive: ClassVar[tuple[str, ...]] = ("max_lr", "T_0", "T_mult")
-
-    def rate(self, position: ArrayLike) -> Rates:
-        return shapes.cosine_restarts(position, **self.parameters())
-
-
-class Polynomial(Schedule, frozen=True, kw_only=True, tag="polynomial"):
-    max_lr: float
-    power: float = 1.0
-
-    def rate(self, position: ArrayLike) -> Rates:
-        return shapes.polynomial(position, total_steps=self.total_steps, **self.parameters())
-
-
-class Exponential(Schedule, frozen=True, kw_only=True, tag="exponential"):
-    max_lr: float
-    gamma: float
-    positive: ClassVar[tuple[str, ...]] = ("max_lr", "gamma")
-
-    def rate(self, position: ArrayLike) -> Rates:
-        return shapes.exponential(position, **self.parameters())
-
-
-class StepDecay(Schedule, frozen=True, kw_only=True, tag="step"):
-    max_lr: float
-    step_size: int
-    gamma: float = 0.1
-    positive: ClassVar[tuple[str, ...]] = ("max_lr", "step_size", "gamma")
-
-    def rate(self, position: ArrayLike) -> Rates:
-        return shapes.step(position, **self.parameters())
-
-
-class MultiStep(Schedule, frozen=True, kw_only=True, tag="multistep"):
-    max_lr: float
-    milestones: list[int]
-    gamma: float = 0.1
-    positive: ClassVar[tuple[str, ...]] = ("max_lr", "gamma")
-
-    def rate(self, position: ArrayLike) -> Rates:
-        return shapes.multistep(position, **self.parameters())
-
-
-class Constant(Schedule, frozen=True, kw_only=True, tag="constant"):
-    lr: float
-    warmup_steps: float = 0
-    initial_lr: float = 0.0
-    positive: ClassVar[tuple[str, ...]] = ("lr",)
-
-    def rate(self, position: ArrayLike) -> Rates:
-        return shapes.constant(position, **self.parameters())
-
-    def phases(self) -> list[tuple[str, float, float]]:
-        return _warm_bands(self.warmup_steps, "constant", self.total_steps)
-
-
-class Manual(Schedule, frozen=True, kw_only=True, tag="manual"):
-    """`base` until `from_step`; from there an LR that a person chose, and what then becomes of it."""
-
-    from_step: int
-    lr: float
-    base: dict[str, Any]
-    then: Then = "anneal"
-    final_lr: float | None = None
-    steps_per_epoch: int | None = None  # set where the base counts epochs: a manual schedule itself counts steps
-    positive: ClassVar[tuple[str, ...]] = ("lr",)
-
-    @property
-    def base_schedule(self) -> Schedule:
-        return parse(self.base)
-
-    def rate(self, position: ArrayLike) -> Rates:
-        p = np.asarray(position, np.float64)
-        base = self.base_schedule
-
-        def base_rate(steps: ArrayLike) -> Rates:
-            return base.rate(np.floor_divide(steps, self.steps_per_epoch) if self.steps_per_epoch else steps)
-
-        before = base_rate(p)
-        if self.then == "hold":
-            after = np.full_like(before, self.lr)
-        elif self.then == "scale":
-            after = before * (self.lr / float(base_rate(self.from_step)))
-        else:
-            floor = final_rate(base) if self.final_lr is None else self.final_lr
-            after = shapes.half_cosine(
-                p, from_step=self.from_step, total_steps=self.total_steps, lr=self.lr, final_lr=floor
-            )
-        return np.where(p < self.from_step, before, after)
-
-    def phases(self) -> list[tuple[str, float, float]]:
-        start = float(self.from_step)
-        kept = [(name, a, min(b, start)) for name, a, b in self.base_schedule.phases() if a < start]
-        return [*kept, (f"manual {self.then}", start, float(self.total_steps))]
-
+LARGEST = 1e18  # a count: beyond it float64 no longer tells neighbouring positions apart
+LARGEST_FACTOR = 1e100  # anything else: people do write final_div_factor 1e20, to end at 0
+MOST_MILESTONES = 1_000_000
+MOST_SCHEDULES = 1000  # in a sequence or a product
+DEEPEST = 32  # levels of nesting: a change by hand of a sequence of products is 6
 
 AnySchedule = (
     OneCycle
@@ -218,43 +47,126 @@ AnySchedule = (
     | Linear
     | CosineRestarts
     | Polynomial
+    | Tanh
     | Exponential
     | StepDecay
     | MultiStep
+    | InverseSqrt
+    | StableDecay
+    | Cyclic
     | Constant
+    | Sequence
+    | Product
+    | Paced
+    | EpochMean
     | Manual
 )
+FAMILIES: dict[str, type[Schedule]] = {str(family.__struct_config__.tag): family for family in AnySchedule.__args__}
 
 
 def parse(declared: dict[str, Any]) -> Schedule:
     """The schedule of a `run` record. Raises ScheduleError, in one line, for anything that is not one."""
+    if not isinstance(declared, dict):
+        raise ScheduleError(f"schedule: an object with a name, not {_short(declared)}")
+    if _depth(declared) > DEEPEST:
+        raise ScheduleError(f"schedule: schedules inside schedules more than {DEEPEST} levels deep")
     try:
         schedule: Schedule = msgspec.convert(declared, AnySchedule, strict=False)
-    except msgspec.ValidationError as error:
-        raise ScheduleError(f"schedule: {error}") from None
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ScheduleError(f"schedule: {_one_line(error)}") from None
     if schedule.total_steps < 1:
-        raise ScheduleError(f"schedule: total_steps must be at least 1, not {schedule.total_steps}")
-    for name, value in schedule.parameters().items():
-        if isinstance(value, float | int) and not isinstance(value, bool):
-            if not math.isfinite(value) or value < 0:
-                raise ScheduleError(f"schedule: {name} must be finite and not negative, not {value}")
-            if name in schedule.positive and value == 0:
-                raise ScheduleError(f"schedule: {name} must be above 0")
-    for name in ("pct_start", "warmup", "hold_until"):
-        value = getattr(schedule, name, 0.0)
-        if value > 1:
-            raise ScheduleError(f"schedule: {name} is a fraction of the run, between 0 and 1, not {value}")
-    if isinstance(schedule, WarmupHoldAnneal) and schedule.hold_until < schedule.warmup:
-        raise ScheduleError("schedule: hold_until must not be below warmup")
-    if isinstance(schedule, Manual):
-        parse(schedule.base)
+        raise ScheduleError(f"schedule: total_steps must be at least 1, not {_short(schedule.total_steps)}")
+    for name, value in (("total_steps", schedule.total_steps), *schedule.parameters().items()):
+        _check_number(schedule, name, value)
+    _check_nested(schedule)
+    wrong = schedule.check()
+    if wrong:
+        raise ScheduleError(f"schedule: {wrong}")
     return schedule
 
 
+def parse_for_run(declared: dict[str, Any], steps_per_epoch: int | None) -> Schedule:
+    """As `parse`, for a run with these counts: refuses a schedule that counts epochs of an unknown length, too."""
+    schedule = parse(declared)
+    if schedule.unit == "epoch" and not steps_per_epoch:
+        raise ScheduleError("schedule: unit epoch needs steps_per_epoch in the run record")
+    return schedule
+
+
+def _check_number(schedule: Schedule, name: str, value: Any) -> None:
+    if isinstance(value, list):
+        if len(value) > (MOST_MILESTONES if name == "milestones" else MOST_SCHEDULES):
+            raise ScheduleError(f"schedule: {name} has {len(value):,} entries: more than any schedule needs")
+        for item in value:
+            _check_number(schedule, name, item)
+    if isinstance(value, bool) or not isinstance(value, float | int):
+        return
+    # abs() of an int of any size compares exactly with a float, where float() and isfinite() would overflow
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ScheduleError(f"schedule: {name} must be finite and not negative, not {value}")
+    if value < 0 and name not in getattr(schedule, "signed", ()):
+        raise ScheduleError(f"schedule: {name} must be finite and not negative, not {_short(value)}")
+    largest = LARGEST if isinstance(value, int) else LARGEST_FACTOR
+    if abs(value) > largest:
+        raise ScheduleError(f"schedule: {name} must be at most {largest:g}, not {_short(value)}")
+    if name in schedule.positive and value == 0:
+        raise ScheduleError(f"schedule: {name} must be above 0")
+    if name in ("pct_start", "warmup", "hold_until") and value > 1:
+        raise ScheduleError(f"schedule: {name} is a fraction of the run, between 0 and 1, not {_short(value)}")
+
+
+def _check_nested(schedule: Schedule) -> None:
+    """Parse the schedules inside this one; they are kept."""
+    try:
+        if isinstance(schedule, Manual):
+            _ = schedule.base_schedule
+        elif isinstance(schedule, Sequence | Product):
+            _ = schedule.parts
+        elif isinstance(schedule, Paced | EpochMean):
+            _ = schedule.inner
+    except ScheduleError as error:
+        raise ScheduleError(f"schedule: {schedule.__struct_config__.tag}: {_bare(error)}") from None
+
+
+def _bare(error: ScheduleError) -> str:
+    return str(error).removeprefix("schedule: ")
+
+
+def _depth(value: Any) -> int:
+    """Levels of objects and lists, without recursion, at most one more than is allowed."""
+    level, deep = [value], 0
+    while level and deep <= DEEPEST:
+        inner: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                inner += [v for v in item.values() if isinstance(v, dict | list)]
+            elif isinstance(item, list) and item and isinstance(item[0], dict | list):
+                inner += [v for v in item if isinstance(v, dict | list)]
+        level, deep = inner, deep + 1
+    return deep
+
+
+def _short(value: Any) -> str:
+    """A value as a message shows it: an integer of 5,000 digits is not printed."""
+    if isinstance(value, int) and abs(value) > LARGEST:
+        return "a number beyond 1e18" if value > 0 else "a number below -1e18"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
 def as_dict(schedule: Schedule) -> dict[str, Any]:
-    """The schedule as the `run` record holds it."""
+    """The schedule as the `run` record holds it. Warm-up fields of a family without warm-up are left out."""
     built: dict[str, Any] = msgspec.to_builtins(schedule)
-    return built
+    if getattr(schedule, "warmup_mode", None) == "reset":
+        del built["warmup_mode"]
+    if getattr(schedule, "warmup_type", None) == "linear":
+        del built["warmup_type"]
+    return {name: value for name, value in built.items() if value is not None}
 
 
 def declared_base(schedule: Schedule) -> Schedule:
@@ -274,12 +186,8 @@ def final_rate(schedule: Schedule) -> float:
 
 
 def peak_rate(schedule: Schedule) -> float:
-    """The highest rate over the run: the declared parameter, or the curve's own maximum under a manual change."""
-    declared = getattr(schedule, "max_lr", None)
-    if declared is not None:
-        return float(declared)
-    positions = np.unique(np.linspace(0, schedule.total_steps - 1, 4097).round())
-    return float(schedule.rate(positions).max())
+    """The highest rate over the run: the declared parameter where there is one, else the curve's own maximum."""
+    return schedule.peak()
 
 
 def position_at(schedule: Schedule, step: ArrayLike, steps_per_epoch: int | None) -> Rates:

@@ -13,7 +13,10 @@ from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_schedulers
 from torch.optim.lr_scheduler import LRScheduler
 
-from eegwatch.schedule import Schedule, ScheduleError, resumed, spec
+from eegwatch.schedule import Schedule, ScheduleError, families, resumed
+
+# parameters of our families that torch's scheduler of that name does not have, with their neutral values
+NOT_TORCHS = {"cycles": 0.5, "restarts": 0, "decay_steps": None, "cycle_decay": 1.0, "cycle_limit": None}
 
 
 def effective(declared: Schedule, overrides: list[dict[str, Any]], steps_per_epoch: int) -> Schedule:
@@ -39,7 +42,7 @@ def torch_scheduler(schedule: Schedule, optimizer: Optimizer) -> LRScheduler:
     s = schedule
     for group in optimizer.param_groups:
         group["lr"] = getattr(s, "max_lr", None) or getattr(s, "lr", group["lr"])
-    if isinstance(s, spec.OneCycle):
+    if isinstance(s, families.OneCycle):
         return torch_schedulers.OneCycleLR(
             optimizer,
             max_lr=s.max_lr,
@@ -53,20 +56,28 @@ def torch_scheduler(schedule: Schedule, optimizer: Optimizer) -> LRScheduler:
         )
     if getattr(s, "warmup_steps", 0):
         raise ScheduleError(f"torch has no {type(s).__name__} with warm-up in one scheduler")
-    if isinstance(s, spec.Cosine):
+    for name, plain in NOT_TORCHS.items():
+        if getattr(s, name, plain) != plain:
+            raise ScheduleError(f"torch has no {type(s).__name__} with {name} {getattr(s, name)}")
+    if isinstance(s, families.Polynomial) and s.final_lr:
+        raise ScheduleError("torch's PolynomialLR ends at 0")
+    if isinstance(s, families.Cosine):
         return torch_schedulers.CosineAnnealingLR(optimizer, T_max=s.total_steps, eta_min=s.final_lr)
-    if isinstance(s, spec.Linear):
-        return torch_schedulers.LinearLR(optimizer, 1.0, s.final_lr / s.max_lr, total_iters=s.total_steps)
-    if isinstance(s, spec.CosineRestarts):
-        return torch_schedulers.CosineAnnealingWarmRestarts(optimizer, s.T_0, s.T_mult, eta_min=s.final_lr)
-    if isinstance(s, spec.Polynomial):
+    if isinstance(s, families.Linear):
+        if s.final_lr > s.max_lr:
+            raise ScheduleError("torch's LinearLR does not rise above the optimizer's rate")
+        end = s.final_lr / s.max_lr if s.max_lr else 1.0
+        return torch_schedulers.LinearLR(optimizer, 1.0, end, total_iters=s.total_steps)
+    if isinstance(s, families.CosineRestarts):
+        return torch_schedulers.CosineAnnealingWarmRestarts(optimizer, int(s.T_0), int(s.T_mult), eta_min=s.final_lr)
+    if isinstance(s, families.Polynomial):
         return torch_schedulers.PolynomialLR(optimizer, total_iters=s.total_steps, power=s.power)
-    if isinstance(s, spec.Exponential):
+    if isinstance(s, families.Exponential):
         return torch_schedulers.ExponentialLR(optimizer, gamma=s.gamma)
-    if isinstance(s, spec.StepDecay):
-        return torch_schedulers.StepLR(optimizer, step_size=s.step_size, gamma=s.gamma)
-    if isinstance(s, spec.MultiStep):
-        return torch_schedulers.MultiStepLR(optimizer, milestones=s.milestones, gamma=s.gamma)
-    if isinstance(s, spec.Constant):
+    if isinstance(s, families.StepDecay):
+        return torch_schedulers.StepLR(optimizer, step_size=int(s.step_size), gamma=s.gamma)
+    if isinstance(s, families.MultiStep):
+        return torch_schedulers.MultiStepLR(optimizer, milestones=[int(m) for m in s.milestones], gamma=s.gamma)
+    if isinstance(s, families.Constant):
         return torch_schedulers.ConstantLR(optimizer, factor=1.0, total_iters=s.total_steps)
     raise ScheduleError(f"torch has no scheduler for {type(s).__name__}")

@@ -88,3 +88,17 @@ def test_variables_are_expanded_with_their_defaults(monkeypatch: pytest.MonkeyPa
     config = parse_text("data: {root_dir: '${SOME_ROOT}/edf', cache_dir: '${NOT_SET:-~/cache}'}", "c")
     assert config.data.root_dir == "/there/edf"
     assert config.data.cache_dir == str(Path.home() / "cache")
+
+
+@pytest.mark.parametrize(
+    ("written", "wanted"),
+    [
+        ("{name: inverse_sqrt, max_lr: 1e-3, warmup_steps: 30}", 1e-3 / 2**0.5),
+        ("{name: multistep, max_lr: 1e-3, milestones: [40], warmup_steps: 30, warmup_mode: multiply}", 1e-4),
+        ("{name: WSD, max_lr: 1e-3, decay_steps: 10, warmup_steps: 30}", 1e-3),
+        ("{name: CyclicLR, base_lr: 1e-4, max_lr: 1e-3, step_size_up: 60}", 1e-3),
+    ],
+)
+def test_every_family_with_parameters_of_its_own_can_be_declared(written: str, wanted: float) -> None:
+    config = parse_text(ROOT + f"training: {{max_epochs: 10, scheduler: {written}}}", "c")
+    assert float(schedule_of(config, 10).rate(60)) == pytest.approx(wanted)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eegwatch.schedule import ScheduleError, as_dict, final_rate, parse, rate_at, resumed
+from eegwatch.schedule import Manual, ScheduleError, as_dict, final_rate, parse, parse_for_run, rate_at, resumed
 from eegwatch.schedule.inverse import position_intervals
 
 BANDS = {
@@ -71,6 +71,102 @@ def test_what_is_no_schedule_is_refused_in_one_line(declared: dict[str, Any]) ->
     with pytest.raises(ScheduleError) as error:
         parse(declared)
     assert "\n" not in str(error.value)
+
+
+def nested(kind: str, levels: int) -> dict[str, Any]:
+    declared: dict[str, Any] = {"name": "constant", "total_steps": 10, "lr": 1.0}
+    for _ in range(levels):
+        if kind == "manual":
+            declared = {"name": kind, "total_steps": 10, "from_step": 1, "lr": 1, "then": "scale", "base": declared}
+        elif kind == "paced":
+            declared = {"name": kind, "total_steps": 10, "of": declared}
+        else:
+            declared = {"name": kind, "total_steps": 10, "lr": 1.0, "factors": [declared]}
+    return declared
+
+
+COSINE = {"name": "cosine", "total_steps": 100, "max_lr": 1e-3}
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        [],
+        "cosine",
+        {**COSINE, "total_steps": 10**400},
+        {**COSINE, "total_steps": "9" * 6000},
+        {**COSINE, "total_steps": 2**63},
+        {**COSINE, "max_lr": 10**400},
+        {**COSINE, "max_lr": "1e400"},
+        {**COSINE, "max_lr": 1e300},
+        {**COSINE, "max_lr": -(10**400)},
+        {**COSINE, "warmup_steps": float("inf")},
+        {**COSINE, "warmup_mode": "sideways"},
+        {**COSINE, "final_lr": [1e-5]},
+        {"name": "multistep", "total_steps": 10, "max_lr": 1, "milestones": [1, float("nan")]},
+        {"name": "multistep", "total_steps": 10, "max_lr": 1, "milestones": [10**400]},
+        {"name": "step", "total_steps": 10, "max_lr": 1, "step_size": 0},
+        {"name": "cosine_restarts", "total_steps": 10, "max_lr": 1, "T_0": 5, "T_mult": 0.5},
+        {"name": "sequence", "total_steps": 10, "schedules": [COSINE], "milestones": [5]},
+        {"name": "sequence", "total_steps": 10, "schedules": [], "milestones": []},
+        {"name": "sequence", "total_steps": 10, "schedules": [COSINE, COSINE, COSINE], "milestones": [7, 5]},
+        {"name": "sequence", "total_steps": 10, "schedules": [COSINE, {"name": "spiral"}], "milestones": [5]},
+        {"name": "product", "total_steps": 10, "lr": 1, "factors": []},
+        {"name": "paced", "total_steps": 10, "of": COSINE, "every": 0},
+        {"name": "paced", "total_steps": 10, "of": {"name": "paced"}},
+        {"name": "epoch_mean", "total_steps": 10, "of": COSINE, "steps_per_epoch": 0},
+        nested("manual", 900),
+        nested("paced", 900),
+        nested("product", 900),
+        {**nested("manual", 1), "steps_per_epoch": 0},
+    ],
+)  # fmt: skip
+def test_hostile_schedules_are_refused_in_one_short_line(declared: Any) -> None:
+    with pytest.raises(ScheduleError) as error:
+        parse(declared)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        nested("manual", 12),
+        nested("paced", 12),
+        {**COSINE, "gamma": "an unknown key is read past"},
+        {"name": "exponential", "total_steps": 10**15, "max_lr": 1e-3, "gamma": 1e-300},
+        {"name": "exponential", "total_steps": 10**15, "max_lr": 1e-3, "gamma": 1e90},
+        {"name": "multistep", "total_steps": 10**6, "max_lr": 1, "milestones": list(range(100_000)), "gamma": 0.999},
+        {"name": "multistep", "total_steps": 10, "max_lr": 1, "milestones": []},
+        {"name": "cosine", "total_steps": 1, "max_lr": 1e-3, "warmup_steps": 5e17},
+        {"name": "cosine_restarts", "total_steps": 10**15, "max_lr": 1, "T_0": 1, "T_mult": 1000},
+        {"name": "cyclic", "total_steps": 10**15, "base_lr": 0, "max_lr": 1, "step_size_up": 1e-18},
+        {"name": "epoch_mean", "total_steps": 3, "of": COSINE, "steps_per_epoch": 10**15},
+        {"name": "one_cycle", "total_steps": 1, "max_lr": 1, "final_div_factor": 1e20, "div_factor": 1e-18},
+        {"name": "warmup_stable_decay", "total_steps": 5, "max_lr": 1, "decay_steps": 0},
+        {"name": "inverse_sqrt", "total_steps": 5, "max_lr": 1},
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_extreme_schedules_have_a_rate_everywhere_and_warn_of_nothing(declared: dict[str, Any]) -> None:
+    schedule = parse(declared)
+    for position in (0, 1, 3, schedule.total_steps - 1, schedule.total_steps, 10**17):
+        assert np.shape(schedule.rate(position)) == ()
+    assert schedule.rate(np.arange(5)).shape == (5,) and schedule.rate(np.zeros((2, 3))).shape == (2, 3)
+    schedule.peak(), schedule.phases(), as_dict(schedule)
+    assert parse(as_dict(schedule)) == schedule
+
+
+def test_a_unit_of_epochs_of_unknown_length_is_refused_where_it_is_parsed_for_a_run() -> None:
+    declared = {"name": "cosine", "total_steps": 10, "max_lr": 1.0, "unit": "epoch"}
+    with pytest.raises(ScheduleError, match="needs steps_per_epoch"):
+        parse_for_run(declared, None)
+    assert parse_for_run(declared, 10) == parse(declared)
+
+
+def test_what_a_manual_schedule_is_based_on_is_parsed_once() -> None:
+    manual = parse(nested("manual", 3))
+    assert isinstance(manual, Manual)
+    assert manual.base_schedule is manual.base_schedule
 
 
 @pytest.mark.parametrize(
