@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,14 @@ from eegwatch.diagnosis.engine import Diagnosis
 from eegwatch.diagnosis.findings import Finding
 from eegwatch.run.history import block_of
 from eegwatch.run.records import End, Run, Step
-from eegwatch.schedule import shapes
+from eegwatch.schedule import parse
 
 Rates = NDArray[np.float64]
 N = np.arange(6000.0)
+
+
+def curve(name: str, total_steps: int = 6000, **given: Any) -> Rates:
+    return parse({"name": name, "total_steps": total_steps} | given).rate(N)
 
 
 def findings_of(rates: Rates, every: int = 1, digits: int | None = None, blocks: int = 7) -> dict[str, Finding]:
@@ -31,15 +36,15 @@ def findings_of(rates: Rates, every: int = 1, digits: int | None = None, blocks:
 
 
 HELD: dict[str, tuple[Rates, str]] = {
-    "constant after a warm-up": (shapes.constant(N, lr=3e-4, warmup_steps=700), "a hold after the warm-up"),
+    "constant after a warm-up": (curve("constant", lr=3e-4, warmup_steps=700), "a hold after the warm-up"),
     "constant from the start": (np.full(6000, 1e-3), "a constant rate"),
-    "steps": (shapes.step(N, max_lr=1e-2, step_size=1500), "a step or plateau schedule"),
+    "steps": (curve("step", max_lr=1e-2, step_size=1500), "a step or plateau schedule"),
     "several factors": (
-        shapes.multistep(N, max_lr=2e-2, milestones=[2000, 4500]),
+        curve("multistep", max_lr=2e-2, milestones=[2000, 4500]),
         "after 2e-2, 2e-3: a step or plateau schedule",
     ),
-    "floor": (shapes.cosine(N, total_steps=3000, max_lr=3e-4, final_lr=3e-5, warmup_steps=300), "a floor or a hold"),
-    "the schedule is over": (shapes.linear(N, total_steps=4000, max_lr=3e-4), "the end of the schedule"),
+    "floor": (curve("cosine", 3000, max_lr=3e-4, final_lr=3e-5, warmup_steps=300), "a floor or a hold"),
+    "the schedule is over": (curve("linear", 4000, max_lr=3e-4), "the end of the schedule"),
 }
 
 
@@ -58,7 +63,9 @@ def test_a_rate_that_stands_is_an_information_with_the_ways_it_can_be_meant(
 
 @pytest.mark.parametrize("every", [1, 50])
 def test_a_one_cycle_printed_with_three_digits_does_not_stand_at_its_peak(every: int) -> None:
-    rates = shapes.one_cycle(np.arange(60_000), total_steps=60_000, max_lr=3e-3, pct_start=0.2)
+    rates = parse({"name": "one_cycle", "total_steps": 60_000, "max_lr": 3e-3, "pct_start": 0.2}).rate(
+        np.arange(60_000)
+    )
     assert findings_of(rates, every, 3) == {}
 
 
