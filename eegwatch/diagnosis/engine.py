@@ -5,25 +5,37 @@ The monitor, `eegwatch check` and the daemon's guard run this same engine.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from eegwatch.diagnosis.findings import ERROR, INFO, RATE, SEVERITIES, WARNING, Cause, Finding
+from eegwatch.diagnosis import coverage
+from eegwatch.diagnosis.declared import against_expected
+from eegwatch.diagnosis.findings import ERROR, INFO, RATE, RESOLVED, SEVERITIES, WARNING, Finding
+from eegwatch.diagnosis.isolation import Isolation
+from eegwatch.diagnosis.numbers import NumberWatch
 from eegwatch.diagnosis.rate.causes import Situation
 from eegwatch.diagnosis.rate.precision import Precision
 from eegwatch.diagnosis.rate.undeclared import UndeclaredWatch
 from eegwatch.diagnosis.rate.watch import LrWatch
 from eegwatch.diagnosis.rules import EvidenceWatch, Settings
 from eegwatch.run.config import TUNABLE
-from eegwatch.run.history import Item, StepBlock, logged
+from eegwatch.run.history import Item, StepBlock
 from eegwatch.run.records import End, Eval, Run
-from eegwatch.schedule import Schedule, ScheduleError, declared_base, final_rate, initial_rate, parse, peak_rate
-from eegwatch.wording import short_rate
+from eegwatch.schedule import Schedule, ScheduleError, parse
 
-AGREE = 1e-6  # declared and expected rates are typed by hand: 3e-6 and 3.0e-06 must agree, 1.2e-7 must not
+RATE_RULES = ("lr_stuck", "lr_off_schedule", "lr_jump", "no_warmup")
+UNDECLARED_RULES = ("lr_zero", "warmup_never_ends")
+# findings that a new attempt ends: what it says is judged anew
+OF_AN_ATTEMPT = (*NumberWatch.RULES, "lr_stuck", *UNDECLARED_RULES, *TUNABLE)
+PAST_OF_A_RULE = 100  # findings of the past kept for each rule; later ones extend the last
 
 
 class Diagnosis:
-    """Findings over a run's records. `feed` returns the findings that changed; `findings` holds the present ones."""
+    """Findings over a run's records. `feed` returns the findings that changed; `findings` holds the present ones.
+
+    `past`: findings that have resolved, in the order in which they did, each with its `until_step`.
+    """
 
     @classmethod
     def of_foreign(cls) -> Diagnosis:
@@ -47,26 +59,33 @@ class Diagnosis:
         self.run: Run | None = None
         self.schedule: Schedule | None = None
         self.lr: LrWatch | None = None
+        self.past: list[Finding] = []
+        self.isolation = Isolation()
+        self._inputs = coverage.Inputs()
         self._present: dict[str, Finding] = {}
         self._settings = settings
         self._evidence = EvidenceWatch(None, self._present, settings or {})
+        self._numbers = NumberWatch(self._present, 0)
         self._undeclared: UndeclaredWatch | None = UndeclaredWatch(self._present)
 
     def feed(self, item: Item) -> list[Finding]:
         """Take one item of `history.items`; returns findings raised, changed or resolved by it."""
         if isinstance(item, Run):
-            return self._begin(item)
-        if isinstance(item, StepBlock) and len(item):
-            return self._steps(item)
-        if isinstance(item, Eval):
-            return self._evidence.evaluation(item)
-        if isinstance(item, End) and self._undeclared is not None:
-            return self._undeclared.ended()
-        return []
+            changes = self._begin(item)
+        elif isinstance(item, StepBlock) and len(item):
+            changes = self._steps(item)
+        elif isinstance(item, Eval):
+            self._inputs.evaluation(item)
+            changes = self.isolation.call("evidence", item.step, lambda: self._evidence.evaluation(item))
+        elif isinstance(item, End) and self._undeclared is not None:
+            changes = self.isolation.call("rates", item.step, self._undeclared.ended)
+        else:
+            return []
+        return self._kept(changes)
 
     def clock(self, now: float, *, training: bool) -> list[Finding]:
         """What the passing of time shows: a live trainer (`training`) that writes nothing."""
-        return self._evidence.clock(now, training=training)
+        return self._kept(self.isolation.call("evidence", 0, lambda: self._evidence.clock(now, training=training)))
 
     @property
     def findings(self) -> list[Finding]:
@@ -77,20 +96,68 @@ class Diagnosis:
             present[fault.rule] = fault
         return sorted(present.values(), key=lambda f: (SEVERITIES.index(f.severity), f.family != RATE))
 
+    def coverage(self) -> tuple[list[str], list[coverage.Skipped]]:
+        """(rules that had records to judge, [{"rule", "why"}] of those that had none)."""
+        settings = self._active_settings
+        silenced = {rule for rule in TUNABLE if settings.get(rule, 1.0) is False}
+        checked, skipped = coverage.of_evidence(self._inputs, silenced)
+        why = self._no_proof_of_rates()
+        if why is None:
+            checked = [*RATE_RULES, *checked]
+        else:
+            skipped = [*({"rule": rule, "why": why} for rule in RATE_RULES), *skipped]
+        if self.run is not None and self.run.expected and self.schedule is not None:
+            checked.append("config_mismatch")
+        else:
+            skipped.append({"rule": "config_mismatch", "why": "no expected: rates are declared"})
+        for part, rules in (("evidence", TUNABLE), ("numbers", NumberWatch.RULES)):
+            reason = self.isolation.reasons.get(part)
+            if reason is not None:
+                checked = [rule for rule in checked if rule not in rules]
+                skipped = [one for one in skipped if one["rule"] not in rules]
+                skipped += [{"rule": rule, "why": reason} for rule in rules]
+        return checked, skipped
+
+    def _no_proof_of_rates(self) -> str | None:
+        if "rates" in self.isolation.reasons:
+            return self.isolation.reasons["rates"]
+        if self.lr is None:
+            return "no schedule is declared" if self.run is None or self.run.schedule is None else "it is no schedule"
+        return self._inputs.why_not("lr_nonfinite")
+
+    @property
+    def _active_settings(self) -> Settings:
+        if self._settings is not None:
+            return self._settings
+        return self.run.detectors if self.run is not None else {}
+
+    def _kept(self, changes: list[Finding]) -> list[Finding]:
+        """Note what has resolved."""
+        for change in changes:
+            before = change.past() if change.severity == RESOLVED else None
+            if before is None:
+                continue
+            alike = [i for i, one in enumerate(self.past) if one.rule == before.rule]
+            if len(alike) >= PAST_OF_A_RULE:
+                before = replace(self.past.pop(alike[-1]), until_step=change.step)
+            self.past.append(before)
+        return changes
+
+    # ---- a new attempt ----
+
     def _begin(self, run: Run) -> list[Finding]:
         changes: list[Finding] = []
+        began = f"a new attempt ({run.attempt}) began at step {run.step:,}"
         last = self.lr.last if self.lr else None
         if self.lr is not None and self.lr.fault is not None:
-            changes.append(
-                self.lr.fault.finding().resolved(run.step, f"a new attempt ({run.attempt}) began at step {run.step:,}")
-            )
-        for rule in ("loss_nonfinite", "lr_stuck", "lr_zero", "warmup_never_ends", *TUNABLE):
+            changes.append(self.lr.fault.finding().resolved(run.step, began))
+        for rule in OF_AN_ATTEMPT:
             old = self._present.pop(rule, None)
             if old is not None:
-                changes.append(old.resolved(run.step, f"a new attempt ({run.attempt}) began at step {run.step:,}"))
-        settings = run.detectors if self._settings is None else self._settings
-        self._evidence = EvidenceWatch(run, self._present, settings)
+                changes.append(old.resolved(run.step, began))
         self.run, self.lr, self.schedule = run, None, None
+        self._evidence = EvidenceWatch(run, self._present, self._active_settings)
+        self._numbers = NumberWatch(self._present, run.step)
         self._undeclared = None
         if run.schedule is None:
             self._undeclared = UndeclaredWatch(self._present)
@@ -110,82 +177,38 @@ class Diagnosis:
             restored_position=restored.get("position"),
             restored_total=restored.get("total_steps"),
         )
+        if run.lr_precision == "float64":
+            self._precision = Precision(full=True)
         self.lr = LrWatch(situation, self._precision or Precision(full=True), self._lags)
         self.lr.last = last
-        return changes + self._declared_against_expected(run, self.schedule)
+        self._present.pop("config_mismatch", None)
+        return [*changes, *(f for found in against_expected(run, self.schedule) for f in self._raise(found))]
 
-    def _declared_against_expected(self, run: Run, schedule: Schedule) -> list[Finding]:
-        """`config_mismatch`: the declared schedule does not have the rates that `expected:` asks for."""
-        base = declared_base(schedule)
-        wrong: list[str] = []
-        floor_cause = None
-        for key, value in (
-            ("initial_lr", initial_rate(base)),
-            ("peak_lr", peak_rate(base)),
-            ("final_lr", final_rate(base)),
-        ):
-            meant = (run.expected or {}).get(key)
-            if meant is None or np.isclose(value, meant, rtol=AGREE, atol=0):
-                continue
-            wrong.append(f"{key.removesuffix('_lr')} {short_rate(value)}, expected {short_rate(meant)}")
-            final_div = getattr(base, "final_div_factor", None)
-            if key == "final_lr" and final_div and np.isclose(peak_rate(base) / final_div, meant, rtol=AGREE):
-                right = initial_rate(base) / meant
-                says = f"final_div_factor divides the initial rate: write final_div_factor: {right:g}"
-                floor_cause = Cause("final_div_factor_from_initial", says, says=says)
-        if not wrong:
-            self._present.pop("config_mismatch", None)
-            return []
-        message = f"the declared schedule does not have the rates of expected: {'; '.join(wrong)}"
-        if floor_cause:
-            message += f" ({floor_cause.says})"
-        return self._raise(
-            Finding(
-                "config_mismatch",
-                WARNING,
-                run.step,
-                run.step,
-                message,
-                floor_cause,
-                headline=message,
-                remedy=floor_cause.says if floor_cause else "correct training.scheduler or expected:",
-            )
-        )
+    # ---- steps ----
 
     def _steps(self, block: StepBlock) -> list[Finding]:
-        changes: list[Finding] = []
+        self._inputs.feed(block)
+        step = int(block.step[-1])
+        call = self.isolation.call
+        return [
+            *call("rates", step, lambda: self._rates(block)),
+            *call("evidence", step, lambda: self._evidence.steps(block)),
+            *call("numbers", step, lambda: self._numbers.feed(block)),
+        ]
+
+    def _rates(self, block: StepBlock) -> list[Finding]:
         if self._precision is None:
             self._precision = Precision() if np.isnan(block.position).all() else Precision(full=True)
             if self.lr is not None:
                 self.lr.precision = self._precision
         if self.lr is not None:
-            changes += self.lr.feed(block)
-        elif self._undeclared is not None:
-            self._precision.learn(block.lr)
-            changes += self._undeclared.feed(block, self._precision.cell)
-            if self.run is not None and self.run.total_steps and int(block.step[-1]) >= self.run.total_steps:
-                changes += self._undeclared.ended()
-        changes += self._evidence.steps(block)
-        return changes + self._nonfinite(block)
-
-    def _nonfinite(self, block: StepBlock) -> list[Finding]:
-        """Where losses cease to be finite, and where they are again."""
-        changes: list[Finding] = []
-        broken = ~np.isfinite(block.loss)
-        if not broken.any() and "loss_nonfinite" not in self._present:
-            return changes
-        there = np.flatnonzero(logged(block.loss))
-        turns = np.flatnonzero(np.diff(broken[there], prepend="loss_nonfinite" in self._present))
-        for i in there[turns]:
-            step = int(block.step[i])
-            if broken[i]:
-                message = f"the loss is {float(block.loss[i])} since step {step:,}"
-                remedy = "resume from the last checkpoint before it with a lower LR"
-                finding = Finding("loss_nonfinite", ERROR, step, step, message, headline=message, remedy=remedy)
-                changes += self._raise(finding)
-            else:
-                old = self._present.pop("loss_nonfinite")
-                changes.append(old.resolved(step, f"the loss is finite again since step {step:,}"))
+            return self.lr.feed(block)
+        if self._undeclared is None:
+            return []
+        self._precision.learn(block.lr)
+        changes = self._undeclared.feed(block, self._precision.cell)
+        if self.run is not None and self.run.total_steps and int(block.step[-1]) >= self.run.total_steps:
+            changes += self._undeclared.ended()
         return changes
 
     def _raise(self, finding: Finding) -> list[Finding]:

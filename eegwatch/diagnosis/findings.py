@@ -22,6 +22,8 @@ FAMILIES = {
     "lr_left_its_law": RATE,
     "amp_skipped": RATE,
     "loss_nonfinite": NUMBER,
+    "grad_nonfinite": NUMBER,
+    "lr_nonfinite": NUMBER,
     "config_mismatch": CONFIG,
 }  # every other rule is evidence
 
@@ -68,6 +70,9 @@ class Finding:
     cost: str = ""
     why: str = ""
     remedy: str = ""
+    group: str | None = None  # the parameter group it is about; None where there is one group, or all are meant
+    until_step: int | None = None  # of a finding of the past: the step at which it had resolved
+    resolves: Finding | None = field(default=None, repr=False, compare=False)  # of a resolved one: as it was before
 
     @property
     def family(self) -> str:
@@ -83,11 +88,24 @@ class Finding:
         return self.severity in (WARNING, ERROR)
 
     def resolved(self, step: int, message: str) -> Finding:
-        return replace(self, severity=RESOLVED, step=step, message=message, why="", remedy="")
+        """What is told when it is over; `resolves` keeps it as it was."""
+        return replace(self, severity=RESOLVED, step=step, message=message, why="", remedy="", resolves=self)
+
+    def renamed(self, step: int, message: str) -> Finding:
+        """What is told when the same fault goes on under another rule: it did not heal, so it is not of the past."""
+        return replace(self.resolved(step, message), resolves=None)
+
+    def past(self) -> Finding | None:
+        """Of a resolved finding: what it was, with the step at which it ended."""
+        return None if self.resolves is None else replace(self.resolves, until_step=self.step)
 
     def as_dict(self) -> dict[str, Any]:
         """The interface of `eegwatch check --json`."""
+        about = {"group": self.group} if self.group is not None else {}
+        ended = {"until_step": self.until_step} if self.until_step is not None else {}
         return {
+            **about,
+            **ended,
             "rule": self.rule,
             "severity": self.severity,
             "step": self.step,

@@ -47,6 +47,7 @@ KEPT_WATCH = 512  # records of the watcher: the diagnosis reads each as it comes
 Metrics = dict[str, tuple[NDArray[np.int32], NDArray[np.float64]]]  # name -> (rows of the block, values)
 _Float = TypeVar("_Float", np.float32, np.float64)
 NOT_LOGGED = np.uint32(0x7FC00001)  # a NaN of its own: this step's loss was not logged, unlike one that is NaN
+LOGGED_NAN_64, LOGGED_NAN_32 = np.uint64(0x7FF8000000000002), np.uint32(0x7FC00002)  # a rate or norm that was NaN
 CLOCK_SLACK_S = 1.0  # a clock set back by less is not worth a word
 
 
@@ -122,6 +123,13 @@ def group_rates(
     return rates
 
 
+def logged_nan(values: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+    """Mask of the rates or gradient norms that were logged as NaN, unlike those that were not logged."""
+    if values.dtype == np.float64:
+        return np.asarray(values.view(np.uint64) == LOGGED_NAN_64)
+    return np.asarray(values.view(np.uint32) == LOGGED_NAN_32)
+
+
 def logged(loss: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Mask of the losses that were logged."""
     return np.asarray(loss.view(np.uint32) != NOT_LOGGED)
@@ -136,10 +144,10 @@ def block_of(steps: list[Step]) -> StepBlock:
     return StepBlock(
         step=np.array([r.step for r in steps], np.int64),
         time=np.array([r.time for r in steps], np.float64),
-        lr=_column([r.lr for r in steps], np.float64),
+        lr=_number_column([r.lr for r in steps], np.float64),
         position=_column([r.position for r in steps], np.float64),
         loss=loss,
-        grad_norm=_column([r.grad_norm for r in steps], np.float32),
+        grad_norm=_number_column([r.grad_norm for r in steps], np.float32),
         samples_per_s=_column([r.samples_per_s for r in steps], np.float32),
         skipped=np.array([s if isinstance(s, int) else 0 for s in skipped], np.int32),
         lrs=_lrs(steps),
@@ -179,6 +187,19 @@ def _column(values: list[Any], kind: type[_Float]) -> NDArray[_Float]:
         return np.array(values, kind)
     except (TypeError, ValueError):
         return np.array([number(value) for value in values], kind)
+
+
+def _number_column(values: list[Any], kind: type[_Float]) -> NDArray[_Float]:
+    """The same, with a NaN of its own (`logged_nan`) where the log says NaN and not nothing."""
+    column = _column(values, kind)
+    missing = np.isnan(column)
+    if missing.any():
+        said = [row for row in np.flatnonzero(missing) if values[row] is not None]
+        if said and kind is np.float64:
+            column.view(np.uint64)[said] = LOGGED_NAN_64
+        elif said:
+            column.view(np.uint32)[said] = LOGGED_NAN_32
+    return column
 
 
 Item = StepBlock | Run | Eval | ScheduleChange | Watch | Intent | Checkpoint | System | Finding | Progress | End

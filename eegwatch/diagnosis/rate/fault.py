@@ -80,7 +80,7 @@ class Fault:
         old = self.finding()
         self.rule, self._told = rule, None
         word = "stands still" if rule == "lr_stuck" else "moves, but not along the schedule"
-        return old.resolved(step, f"{old.rule} is now {rule}: the rate {word}")
+        return old.renamed(step, f"{old.rule} is now {rule}: the rate {word}")
 
     def resolve(self, step: int) -> Finding:
         return self.finding().resolved(

@@ -59,7 +59,13 @@ class LrWatch:
         self._healthy = 0
 
     def feed(self, block: StepBlock) -> list[Finding]:
-        """Take the next records; returns what changed: a fault raised, its cause narrowed, or resolved."""
+        """Take the next records; returns what changed: a fault raised, its cause narrowed, or resolved.
+
+        A record without a rate claims nothing; one whose rate is not finite is judged by NumberWatch.
+        """
+        known = np.isfinite(block.lr)
+        if not known.all():
+            block = block[known]
         if not len(block):
             return []
         self.precision.learn(block.lr)

@@ -352,8 +352,9 @@ def test_blocks_of_any_size_lead_to_the_same_verdict() -> None:
     assert len(outcomes) == 1
 
 
-def test_a_nan_rate_is_off_schedule() -> None:
-    lrs = TEXTBOOK.rate(n[:50] - 1).copy()
-    lrs[20:] = np.nan
-    watching, changes = watch(lrs)
-    assert changes[0].step == 21 and changes[0].severity == ERROR
+def test_records_without_a_rate_claim_nothing() -> None:
+    lrs = TEXTBOOK.rate(n[:200] - 1).copy()
+    lrs[20:90] = np.nan
+    lrs[95::2] = np.nan
+    watching, changes = watch(lrs, size=30)
+    assert changes == [] and watching.fault is None and watching.last == (199, float(TEXTBOOK.rate(198)))
