@@ -24,7 +24,7 @@ incident: $(READY)  ## the historical bug, on purpose
 	@$(BIN)/eegwatch $(LOGS) --wait-steps 60
 
 demo-real: $(READY)  ## the same on real, labelled EEG, fetched by name
-	@$(BIN)/python -m eegpt_daemon.eeg.scp1 ~/.cache/eegwatch/scp1
+	@$(BIN)/python -m eegpt_daemon.data.scp1 ~/.cache/eegwatch/scp1
 	-@$(BIN)/eegpt-daemon start --config configs/real_scp1.yaml --logs $(LOGS)
 	@$(BIN)/eegwatch $(LOGS) --wait-steps 60
 

@@ -42,7 +42,7 @@ ONE_CYCLE = {
 @pytest.fixture(scope="session")
 def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 real EDF files with synthetic signals, 20 s each, in TUAB layout."""
-    from eegpt_daemon.eeg.synthetic import make_corpus
+    from eegpt_daemon.data.synthetic import make_corpus
     from eegwatch.run.config import Synthetic
 
     root = tmp_path_factory.mktemp("corpus") / "tiny"

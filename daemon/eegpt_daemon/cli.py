@@ -179,7 +179,7 @@ def _already_running(logs: Path, pid: int) -> str:
 
 def live(logs: Path, config: Config | None, *, go_on: bool = False) -> int:
     """Be the daemon, in this process. `go_on`: with the run that was cut off, if one was, instead of a new one."""
-    from eegpt_daemon.supervisor import Supervisor
+    from eegpt_daemon.supervisor.loop import Supervisor
 
     try:
         supervisor = Supervisor(logs.resolve(), say)
@@ -193,12 +193,12 @@ def live(logs: Path, config: Config | None, *, go_on: bool = False) -> int:
 def say(text: str) -> None:
     """A line for whoever reads the daemon's output. A disk that is full or a terminal that is gone does not end it."""
     with contextlib.suppress(OSError):  # daemon.jsonl has it too
-        os.write(sys.stdout.fileno(), f"{clock(time.time())} {plain(text)}\n".encode())
+        os.write(sys.stdout.fileno(), f"{clock(time.time())} {plain(text)}\n".encode("utf-8", "backslashreplace"))
 
 
 def launch(logs: Path, arguments: list[str]) -> None:
     """Start a detached daemon and wait until it says that it trains or idles. Raises Refused if it dies."""
-    from eegpt_daemon.process import output_file
+    from eegpt_daemon.supervisor.process import output_file
 
     logs.mkdir(mode=0o700, parents=True, exist_ok=True)
     watch = AnswerWatch(logs)
@@ -349,7 +349,7 @@ def check(arguments: argparse.Namespace, logs: Path) -> int:
 def prepare(arguments: argparse.Namespace, logs: Path) -> int:
     """0 ready, 78 a configuration or corpus that cannot be trained on, 130 interrupted (what is done is kept)."""
     require_heavy()
-    from eegpt_daemon.preparation import prepare_alone
+    from eegpt_daemon.prepare_command import prepare_alone
     from eegpt_daemon.trainer.loop import USER_ERRORS
 
     try:
@@ -364,7 +364,7 @@ def prepare(arguments: argparse.Namespace, logs: Path) -> int:
 def join(arguments: argparse.Namespace, logs: Path) -> int:
     """Start this node's trainer processes for every attempt of the daemon, until the daemon ends."""
     require_heavy()
-    from eegpt_daemon.process import join_attempts
+    from eegpt_daemon.supervisor.process import join_attempts
 
     if arguments.node_rank < 1:
         raise Refused("--node-rank: 1 or more; node 0 is the daemon's, started with eegpt-daemon start", USAGE)

@@ -43,7 +43,7 @@ class Command(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     exit: bool = False
     config: str | None = None
     lr: float | None = None
-    then: Literal["anneal", "hold", "scale"] = "anneal"
+    then: Literal["anneal", "hold", "scale"] | None = None  # with an `lr` alone; anneal by default
     checkpoint: str | None = None
     force: bool = False
 

@@ -169,6 +169,11 @@ class Tail:
                 return os.path.samestat(entry.stat(follow_symlinks=False), old)
         return False
 
+    def restart(self) -> None:
+        """Read the file from its beginning again at the next `read`."""
+        self.close()
+        self.offset = 0
+
     def close(self) -> None:
         if self._fd is not None:
             os.close(self._fd)

@@ -15,8 +15,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from eegpt_daemon.data.prepare import best_device
 from eegpt_daemon.model.encoder import PATCH, TUAB_CHANNELS, Encoder
-from eegpt_daemon.trainer.prepare import best_device
 
 PATCHES_A_BATCH = 256
 

@@ -21,13 +21,13 @@ import yaml
 from torch import nn
 from torch.nn import functional as F
 
-from eegpt_daemon.eeg.cache import ShardStore
-from eegpt_daemon.eeg.features import FeatureStore, Windows, standardiser
-from eegpt_daemon.eeg.recording import wanted_channels
+from eegpt_daemon.data import prepare
+from eegpt_daemon.data.features import FeatureStore, Windows, standardiser
+from eegpt_daemon.data.recording import wanted_channels
+from eegpt_daemon.data.shards import ShardStore
+from eegpt_daemon.link import Attempt, NullLink
 from eegpt_daemon.model.encoder import Encoder
 from eegpt_daemon.model.probe import Probe
-from eegpt_daemon.trainer import prepare
-from eegpt_daemon.trainer.attempt import Attempt, Silence
 from eegpt_daemon.trainer.learner import Learner
 from eegpt_daemon.trainer.loop import Trainer
 from eegpt_daemon.trainer.world import World
@@ -39,7 +39,7 @@ EPOCH_STEPS, EPOCHS = 58_285, 50
 class Prepared(Trainer):
     """The real trainer on features that are already there: only where they come from is replaced."""
 
-    def __init__(self, folder: Path, features: Windows, link: Silence) -> None:
+    def __init__(self, folder: Path, features: Windows, link: NullLink) -> None:
         super().__init__(folder, Attempt(), link, World())
         self.config = configuration.load(folder / "config.yaml", expand=False)
         mean, std = standardiser(features)
@@ -69,7 +69,7 @@ def make_features(folder: Path, n: int, width: int) -> Windows:
     return Windows(pack, np.arange(n), rng.integers(0, 2, n), np.zeros(n, np.int32), ["bench"])
 
 
-def ours(folder: Path, features: Windows, steps: int, batch: int, link: Silence | None = None) -> float:
+def ours(folder: Path, features: Windows, steps: int, batch: int, link: NullLink | None = None) -> float:
     folder.mkdir(parents=True)
     (folder / "checkpoints").mkdir()
     epochs = max(1, round(steps / -(-len(features) // batch)))
@@ -79,7 +79,7 @@ def ours(folder: Path, features: Windows, steps: int, batch: int, link: Silence 
         "training": {"max_epochs": epochs, "scheduler": {"name": "one_cycle", "max_lr": 3e-3, "pct_start": 0.1}},
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(tree))
-    trainer = Prepared(folder, features, link or Silence())
+    trainer = Prepared(folder, features, link or NullLink())
     began = time.perf_counter()
     with contextlib.redirect_stdout(open(folder / "trainer.log", "w")):  # where the daemon sends it too
         trainer._train()

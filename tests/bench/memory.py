@@ -15,11 +15,11 @@ from pathlib import Path
 import psutil
 import torch
 
-from eegpt_daemon.trainer.attempt import Silence
+from eegpt_daemon.link import NullLink
 from tests.bench.loop import make_features, ours
 
 
-class Sampled(Silence):
+class Sampled(NullLink):
     """A link that looks at the process's size every so many steps."""
 
     sizes: list[tuple[int, int]]

@@ -17,10 +17,10 @@ from pathlib import Path
 import mne
 import numpy as np
 
-from eegpt_daemon.eeg.corpus import Entry
-from eegpt_daemon.eeg.recording import TUAB_CHANNELS, canonical
-from eegpt_daemon.eeg.synthetic import _write_edf, signals
-from eegpt_daemon.eeg.workers import blocks
+from eegpt_daemon.data.corpus import Entry
+from eegpt_daemon.data.recording import TUAB_CHANNELS, canonical
+from eegpt_daemon.data.synthetic import _write_edf, signals
+from eegpt_daemon.data.workers import blocks
 from eegwatch.run.config import Data
 
 WINDOW, STRIDE = 1024, 512

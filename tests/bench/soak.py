@@ -28,7 +28,7 @@ from typing import Any
 import psutil
 import yaml
 
-from eegpt_daemon.eeg.synthetic import make_corpus
+from eegpt_daemon.data.synthetic import make_corpus
 from eegwatch.run.config import Synthetic
 from tests.bench.open import make_log
 from tests.e2e.processes import Daemon, whole_lines

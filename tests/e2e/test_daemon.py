@@ -435,10 +435,10 @@ def test_the_losses_are_those_of_a_plain_torch_loop_with_torchs_own_scheduler(
     """The whole path once more by hand: torch's OneCycleLR stepped every batch gives the same rates and losses."""
     from torch.nn import functional as F
 
-    from eegpt_daemon.eeg.corpus import index, with_validation
-    from eegpt_daemon.eeg.features import FeatureStore, standardiser
+    from eegpt_daemon.data.corpus import index, with_validation
+    from eegpt_daemon.data.features import FeatureStore, standardiser
+    from eegpt_daemon.data.prepare import build_encoder
     from eegpt_daemon.model.probe import Probe
-    from eegpt_daemon.trainer.prepare import build_encoder
     from eegwatch.run.config import load
 
     path = config_file()

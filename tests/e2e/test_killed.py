@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from eegpt_daemon.trainer.attempt import Attempt
+from eegpt_daemon.link import Attempt
 from tests.bench.soak import Soak, run
 from tests.e2e.trainers import Zygote, assert_same, last_state, new_run, next_attempt, steps_that_count
 

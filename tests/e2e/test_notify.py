@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from eegpt_daemon.notify import Message, Notifier
+from eegpt_daemon.supervisor.notify import Message, Notifier
 from eegwatch.run.config import Notify
 from tests.e2e.processes import Daemon
 from tests.e2e.processes import whole_lines as told

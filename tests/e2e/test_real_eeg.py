@@ -12,8 +12,8 @@ import mne
 import numpy as np
 import pytest
 
-from eegpt_daemon.eeg.recording import TUAB_CHANNELS, read
-from eegpt_daemon.eeg.scp1 import LABELS, NotAvailable, fetch, make_corpus, trials
+from eegpt_daemon.data.recording import TUAB_CHANNELS, read
+from eegpt_daemon.data.scp1 import LABELS, NotAvailable, fetch, make_corpus, trials
 from eegwatch.run.config import Data
 from tests.e2e.processes import Daemon
 

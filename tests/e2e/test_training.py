@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from eegpt_daemon.trainer.attempt import Attempt
+from eegpt_daemon.link import Attempt
 from tests.conftest import free_port
 from tests.e2e.processes import Daemon
 from tests.e2e.trainers import Zygote, assert_same, last_state, new_run, next_attempt, steps_that_count

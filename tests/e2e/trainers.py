@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 import torch
 
-from eegpt_daemon.trainer.attempt import Attempt
-from eegpt_daemon.watched_run import WatchedRun
+from eegpt_daemon.link import Attempt
+from eegpt_daemon.supervisor.watched_run import WatchedRun
 from eegwatch.run import config as configuration
 from eegwatch.run.folder import CHECKPOINTS, CONFIG, RUN_LOG
 

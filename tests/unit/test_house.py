@@ -47,7 +47,9 @@ def test_the_light_side_never_imports_the_heavy_one() -> None:
         assert not heavy, f"{path.relative_to(ROOT)} imports {heavy}"
 
 
-@pytest.mark.parametrize("module", ["eegwatch.tui.app", "eegwatch.cli", "eegpt_daemon.cli", "eegpt_daemon.supervisor"])
+@pytest.mark.parametrize(
+    "module", ["eegwatch.tui.app", "eegwatch.cli", "eegpt_daemon.cli", "eegpt_daemon.supervisor.loop"]
+)
 def test_neither_the_monitor_nor_the_supervisor_loads_torch_or_mne(module: str) -> None:
     code = f"import sys, {module}; print([m for m in ('torch', 'mne', 'pandas', 'scipy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -69,6 +71,36 @@ def test_nothing_beside_the_command_line_imports_the_screen() -> None:
         if part not in ("tui", "cli.py", "commands"):
             screen = {name for name in imports_of(path) if name.startswith(("eegwatch.tui", "textual."))}
             assert not screen, f"{path.relative_to(ROOT)} imports {screen}"
+
+
+# what a room of the daemon may import from eegpt_daemon; the supervisor is light, so it reaches nothing that loads torch
+DAEMON_ALLOWED = {
+    "supervisor": {"supervisor", "link", "crash"},
+    "model": {"model"},
+    "data": {"data", "model"},
+    "trainer": {"trainer", "data", "model", "link", "crash"},
+}
+
+
+@pytest.mark.parametrize("room", sorted(DAEMON_ALLOWED))
+def test_the_rooms_of_the_daemon_import_one_way(room: str) -> None:
+    for path in (ROOT / "daemon" / "eegpt_daemon" / room).rglob("*.py"):
+        for name in imports_of(path):
+            parts = name.split(".")
+            if parts[0] == "eegpt_daemon":
+                assert len(parts) == 1 or parts[1] in DAEMON_ALLOWED[room], f"{path.relative_to(ROOT)} imports {name}"
+            assert room != "supervisor" or parts[0] not in ("torch", "mne", "edfio"), f"{path} imports {name}"
+
+
+def test_every_command_is_one_module_and_one_row_of_the_table() -> None:
+    from typing import get_args, get_type_hints
+
+    from eegpt_daemon.supervisor.commands import COMMANDS
+    from eegwatch.run.control import Command
+
+    assert set(COMMANDS) == set(get_args(get_type_hints(Command)["command"]))
+    for name, kind in COMMANDS.items():
+        assert kind.__module__ == f"eegpt_daemon.supervisor.commands.{name}"
 
 
 def test_every_module_opens_with_a_sentence_that_says_what_it_is() -> None:

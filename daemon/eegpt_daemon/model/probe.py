@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from eegpt_daemon.model.encoder import Encoder
+from eegpt_daemon.model.pooling import pool
 from eegwatch.run.config import Probe as ProbeConfig
 
 
@@ -59,10 +60,7 @@ class Backbone(nn.Module):
             x = self.adapter(x)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
             encoded: Tensor = self.encoder(x)
-        encoded = encoded.float()
-        if self.pooling == "none":
-            return encoded.flatten(1)
-        return encoded.mean(dim=(1, 2)) if self.pooling == "patches_and_tokens" else encoded.mean(dim=1).flatten(1)
+        return pool(encoded.float(), self.pooling)
 
 
 class Network(nn.Module):

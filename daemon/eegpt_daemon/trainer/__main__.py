@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from eegpt_daemon.trainer.attempt import ORPHAN_PATIENCE_S, RUN_LOCK, Attempt, Link, Silence
+from eegpt_daemon.link import ORPHAN_PATIENCE_S, RUN_LOCK, Attempt, Link, NullLink
 from eegwatch.run.control import Locked, take_lock
 
 
@@ -25,7 +25,7 @@ def main() -> int:
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # the supervisor asks a trainer that hangs for its stack
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # whether a terminal that closes ends the run, the supervisor decides
     leads = os.environ.get("RANK", "0") == "0"
-    link = Link(status) if leads else Silence()
+    link = Link(status) if leads else NullLink()
     link.phase("starting")
     end = time.monotonic() + ORPHAN_PATIENCE_S
     while leads:  # two trainers must never write one run

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from eegpt_daemon.eeg.features import Windows
+from eegpt_daemon.data.features import Windows
 from eegwatch.run.records import Eval, finite
 
 

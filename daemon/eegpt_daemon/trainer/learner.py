@@ -17,14 +17,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eegpt_daemon.eeg.features import SignalStore, Windows, WindowStore, pooling_of, statistics_of
-from eegpt_daemon.eeg.recording import wanted_channels
+from eegpt_daemon.data.features import SignalStore, Windows, WindowStore, statistics_of
+from eegpt_daemon.data.prepare import Data
+from eegpt_daemon.data.recording import wanted_channels
 from eegpt_daemon.model.encoder import PATCH, Encoder
+from eegpt_daemon.model.pooling import pooling_of
 from eegpt_daemon.model.probe import Backbone, ChannelAdapter, Network, Probe
 from eegpt_daemon.trainer.batches import Gather, permutation
 from eegpt_daemon.trainer.checkpoint import CheckpointError
 from eegpt_daemon.trainer.optimizer import AdamW
-from eegpt_daemon.trainer.prepare import Data
 from eegpt_daemon.trainer.world import World
 from eegwatch.run.config import Config
 

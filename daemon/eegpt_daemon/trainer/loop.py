@@ -16,12 +16,13 @@ import msgspec
 import numpy as np
 
 from eegpt_daemon import crash
-from eegpt_daemon.eeg.corpus import CorpusError
-from eegpt_daemon.eeg.features import Windows, WindowStore
+from eegpt_daemon.data import prepare
+from eegpt_daemon.data.corpus import CorpusError
+from eegpt_daemon.data.features import Windows, WindowStore
+from eegpt_daemon.link import SUPERVISOR_GONE, Attempt, Link, NullLink, Order
 from eegpt_daemon.model.encoder import EncoderError
 from eegpt_daemon.trainer import checkpoint as checkpoints
-from eegpt_daemon.trainer import prepare, provenance
-from eegpt_daemon.trainer.attempt import SUPERVISOR_GONE, Attempt, Link, Order, Silence
+from eegpt_daemon.trainer import provenance
 from eegpt_daemon.trainer.checkpoint import CheckpointError
 from eegpt_daemon.trainer.evaluation import score
 from eegpt_daemon.trainer.learner import Learner
@@ -45,7 +46,7 @@ NOTHING, SAVE, STOP = 0.0, 1.0, 2.0  # what rank 0 wishes, summed with every ste
 class Trainer:
     """One attempt at the run in `folder`. `run()` returns the exit code: 0 ended, 75 try again, 78 configuration."""
 
-    def __init__(self, folder: Path, attempt: Attempt, link: Link | Silence, world: World) -> None:
+    def __init__(self, folder: Path, attempt: Attempt, link: Link | NullLink, world: World) -> None:
         self.folder, self.attempt, self.link, self.world = folder, attempt, link, world
         self._log = AppendLog(folder / RUN_LOG) if world.leads else None
         self.vitals = Vitals()

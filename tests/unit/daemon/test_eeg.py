@@ -11,8 +11,8 @@ import mne
 import numpy as np
 import pytest
 
-from eegpt_daemon.eeg.corpus import CorpusError, Entry, counts, index, misnamed, with_validation, without_eval_subjects
-from eegpt_daemon.eeg.recording import TUAB_CHANNELS, Unusable, canonical, read
+from eegpt_daemon.data.corpus import CorpusError, Entry, counts, index, misnamed, with_validation, without_eval_subjects
+from eegpt_daemon.data.recording import TUAB_CHANNELS, Unusable, canonical, read
 from eegwatch.run.config import Data
 
 LABELS = ["normal", "abnormal"]
@@ -311,7 +311,7 @@ def test_the_synthetic_corpus_exercises_the_reader(tiny_corpus: Path) -> None:
 
 
 def test_a_corpus_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
-    from eegpt_daemon.eeg.synthetic import make_corpus
+    from eegpt_daemon.data.synthetic import make_corpus
     from eegwatch.run.config import Synthetic
 
     def stop(done: int, total: int) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from eegpt_daemon.eeg.corpus import CorpusError, index, with_validation
-from eegpt_daemon.eeg.features import FeatureStore, statistics_of
-from eegpt_daemon.eeg.recording import read, wanted_channels
-from eegpt_daemon.model.encoder import Encoder
+from eegpt_daemon.data.corpus import CorpusError, index, with_validation
+from eegpt_daemon.data.features import FeatureStore, statistics_of
+from eegpt_daemon.data.recording import read, wanted_channels
+from eegpt_daemon.model.encoder import Encoder, EncoderError
 from eegwatch.run.config import Config, load
 
 CPU = torch.device("cpu")
@@ -55,7 +55,7 @@ def test_the_users_input_dim_names_the_pooling(config: Config, size: int, poolin
 
 def test_an_input_dim_that_fits_no_pooling_lists_those_that_do(config: Config) -> None:
     config.model.probe.input_dim = 512
-    with pytest.raises(CorpusError, match=r"input_dim: 512 .* 256 \(patches\)"):
+    with pytest.raises(EncoderError, match=r"input_dim: 512 .* 256 \(patches\)"):
         store_for(config)
 
 
@@ -204,7 +204,7 @@ def test_what_cannot_be_used_is_remembered_with_its_reason_and_tabled(config: Co
 
 
 def test_recordings_longer_than_a_block_give_the_windows_of_the_whole(config: Config, monkeypatch: Any) -> None:
-    from eegpt_daemon.eeg import recording
+    from eegpt_daemon.data import recording
 
     entries = index(Path(config.data.root_dir), config.data.labels)[:1]
     whole = store_for(config)
@@ -218,13 +218,13 @@ def test_recordings_longer_than_a_block_give_the_windows_of_the_whole(config: Co
 
 
 def test_a_large_pack_stays_mapped_and_can_be_trimmed(config: Config, monkeypatch: Any) -> None:
-    from eegpt_daemon.eeg import cache
+    from eegpt_daemon.data import shards
 
     entries = index(Path(config.data.root_dir), config.data.labels)
     store = store_for(config)
     rejected = store.prepare(entries, nothing, nothing)
     loaded = store.pack(entries, rejected, nothing, nothing)
-    monkeypatch.setattr(cache, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(shards, "IN_MEMORY_BYTES", 0)
     mapped = store.pack(entries, rejected, nothing, nothing)
     before = mapped.rows[5].copy()
     mapped.trim()
@@ -244,7 +244,7 @@ def cache_gather(store: FeatureStore, pack: Any, entries: list[Any]) -> Any:
 
 
 def test_windows_cut_from_cached_signals_give_the_features_that_the_cache_holds(config: Config) -> None:
-    from eegpt_daemon.eeg.features import SignalStore
+    from eegpt_daemon.data.features import SignalStore
     from eegpt_daemon.model.probe import Backbone, ChannelAdapter
     from eegpt_daemon.trainer.batches import Gather
 
@@ -292,9 +292,9 @@ def test_a_full_disk_while_features_are_written_is_one_line_and_keeps_what_is_do
         import resource, signal
         from pathlib import Path
         import torch
-        from eegpt_daemon.eeg.corpus import CorpusError
-        from eegpt_daemon.eeg.features import FeatureStore
-        from eegpt_daemon.trainer import prepare
+        from eegpt_daemon.data.corpus import CorpusError
+        from eegpt_daemon.data.features import FeatureStore
+        from eegpt_daemon.data import prepare
         from eegwatch.run.config import Config, Data
         config = Config(data=Data(root_dir={config.data.root_dir!r}, cache_dir={config.data.cache_dir!r}, scaling="zscore",
                                   min_duration=10.0, val_fraction=0.25))

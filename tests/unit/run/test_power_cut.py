@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
-from eegpt_daemon.watched_run import WatchedRun
+from eegpt_daemon.supervisor.watched_run import WatchedRun
 from eegwatch.run.folder import CHECKPOINTS, RUN_LOG, write_whole
 from eegwatch.run.log import AppendLog, daemon_decoder, read_all, run_decoder
 from eegwatch.run.records import Answer, Checkpoint, Run, Step
@@ -200,7 +200,7 @@ def test_whatever_a_power_cut_leaves_an_accepted_command_is_known_before_it_is_a
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from eegpt_daemon.daemon_log import PatientLog
+from eegpt_daemon.supervisor.answers import PatientLog
 from eegwatch.run.records import DaemonState
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 said = []

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from eegpt_daemon.eeg.corpus import CorpusError, Entry
-from eegpt_daemon.eeg.recording import Unusable, read
+from eegpt_daemon.data.corpus import CorpusError, Entry
+from eegpt_daemon.data.recording import Unusable, read
 from eegwatch.run.config import Data
 
 

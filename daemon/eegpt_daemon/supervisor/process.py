@@ -17,13 +17,14 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from eegpt_daemon.trainer.attempt import ORPHAN_PATIENCE_S, RUN_LOCK, Attempt, Order, Phase
+from eegpt_daemon.link import ORPHAN_PATIENCE_S, RUN_LOCK, Attempt, Order, Phase
 from eegwatch.run import config as configuration
 from eegwatch.run.config import Distributed
 from eegwatch.run.control import daemon_pid, lock_holder
 from eegwatch.run.folder import CONFIG, TRAINER_LOG, newest_run
 
 RENDEZVOUS = "attempt.json"
+LAST_WORDS_BYTES = 4096  # of trainer.log, which may be gigabytes of warnings
 # A stop that hangs: seconds after the order, and the signal. The first SIGTERM asks for what the order asked, the
 # second to leave at once without a checkpoint; after SIGKILL the last checkpoint is what is left.
 Escalation = tuple[tuple[float, signal.Signals], ...]
@@ -213,7 +214,9 @@ class TrainerProcess:
     def last_words(self, lines: int = 3) -> str:
         """The end of trainer.log, on one line."""
         try:
-            text = (self.folder / TRAINER_LOG).read_bytes()[-4096:].decode("utf-8", "replace")
+            with (self.folder / TRAINER_LOG).open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
+                text = file.read(LAST_WORDS_BYTES).decode("utf-8", "replace")
         except OSError:
             return ""
         return " | ".join(line.strip() for line in text.splitlines()[-lines:] if line.strip())

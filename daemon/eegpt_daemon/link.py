@@ -1,4 +1,4 @@
-"""What the supervisor tells a trainer process, and what it hears back: one JSON value down, JSON lines both ways.
+"""What supervisor and trainer say to each other: one JSON value down at the start, then JSON lines both ways.
 
 Down the trainer's standard input: commands. Up a named pipe: its phase, and `progress`, counted by the training loop
 itself, so that a hung loop is seen although its process lives. Both reach rank 0 through torch's launcher as well,
@@ -54,8 +54,8 @@ class Phase(msgspec.Struct, kw_only=True):
     code: int | None = None  # the exit code that the trainer means: torch's launcher has one of its own
 
 
-class Silence:
-    """The link of a process that does not lead: it hears nothing and says nothing."""
+class NullLink:
+    """The link of a process that does not lead: it gets no orders and reports nothing."""
 
     def __init__(self) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # rank 0 stops everyone, at the same step

@@ -1,4 +1,4 @@
-"""The keeper of the newest run: begins its trainers, watches them, says how each ended, starts one again that died."""
+"""The newest run of a log root: begins its trainers, watches them, says how each ended, starts one again that died."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eegpt_daemon import crash, notify
-from eegpt_daemon.daemon_log import DaemonLog
-from eegpt_daemon.process import CALM, HUNG, Escalation, TrainerProcess
-from eegpt_daemon.restarts import HangWatch, Restarts, Revival, cause_of, in_words, oom_kills
-from eegpt_daemon.trainer.attempt import BOTH_DIED, ORPHAN_PATIENCE_S, RUN_LOCK, Attempt, Order
-from eegpt_daemon.watched_run import BadCheckpoint, WatchedRun
+from eegpt_daemon import crash
+from eegpt_daemon.link import BOTH_DIED, ORPHAN_PATIENCE_S, RUN_LOCK, Attempt, Order
+from eegpt_daemon.supervisor import notify
+from eegpt_daemon.supervisor.answers import DaemonLog
+from eegpt_daemon.supervisor.process import CALM, HUNG, Escalation, TrainerProcess
+from eegpt_daemon.supervisor.restarts import HangWatch, Restarts, Revival, cause_of, in_words, oom_kills
+from eegpt_daemon.supervisor.watched_run import BadCheckpoint, WatchedRun
 from eegwatch.run import config as configuration
-from eegwatch.run.config import Config, ConfigError
+from eegwatch.run.config import Config, ConfigError, Guard, Supervision
 from eegwatch.run.control import Command, lock_holder
 from eegwatch.run.folder import CONFIG, RUN_LOG, make_run_folder, newest_run, write_whole
 from eegwatch.run.log import AppendLog
@@ -34,26 +35,28 @@ class Ending(NamedTuple):
     cause: str
 
 
-class Keeper:
-    """One per daemon. `run`: the newest run of the log root; `trainer`: its process, while one lives."""
+class RunSupervisor:
+    """One per daemon. `current`: the newest run of the log root; `trainer`: its process, while one lives."""
 
     def __init__(self, logs: Path, log: DaemonLog, notifier: notify.Notifier, say: Callable[[str], None]) -> None:
         self.logs, self.log, self.notifier, self.say = logs, log, notifier, say
-        self.run: WatchedRun | None = None
+        self.current: WatchedRun | None = None
         self.trainer: TrainerProcess | None = None
         self.revival: Revival | None = None  # a start that is due by itself
         self.restarts: Restarts | None = None  # of the current run
+        self.hang, self.guard = HangWatch(Supervision()), Guard()  # of the current trainer
+        self._oom_kills = 0
         self._hung: str | None = None
 
     @property
     def step(self) -> int:
-        return self.run.step if self.run else 0
+        return self.current.step if self.current else 0
 
     def figures(self) -> dict[str, Any]:
         """What each word of the daemon about itself carries beside its state."""
         return {
-            "run_id": self.run.run_id if self.run else None,
-            "step": self.step if self.run else None,
+            "run_id": self.current.run_id if self.current else None,
+            "step": self.step if self.current else None,
             "progress": self.trainer.phase.progress if self.trainer else 0,
             "moved": self.hang.moved if self.trainer else None,
         }
@@ -75,7 +78,7 @@ class Keeper:
             return
         self._await_orphan(newest)
         run = self._watch(newest)
-        if run.run is not None and run.end is None:
+        if run.record is not None and run.end is None:
             run.append(End(time=time.time(), step=run.step, reason="failed", error=BOTH_DIED))
             run.poll()
 
@@ -86,16 +89,17 @@ class Keeper:
             reason = f"waiting for the trainer of the daemon before (pid {pid}) to checkpoint and leave"
             self.log.enter("starting", reason)
         while lock_holder(folder / RUN_LOCK) is not None and time.monotonic() < end:
+            self.log.heartbeat("waiting for the trainer of the daemon before")
             time.sleep(TICK_S)
 
     # ---- beginning ----
 
     def _watch(self, folder: Path) -> WatchedRun:
-        if self.run is not None:
-            self.run.close()
-        self.run = WatchedRun(folder, say=self.say)
-        self.run.catch_up()
-        return self.run
+        if self.current is not None:
+            self.current.close()
+        self.current = WatchedRun(folder, say=self.say)
+        self.current.catch_up()
+        return self.current
 
     def begin(self, config: Config, parent: str | None, command: str | None, notes: list[str]) -> None:
         """A new run and its first trainer. Raises ConfigError, OSError."""
@@ -120,7 +124,7 @@ class Keeper:
         if command is not None:
             change: dict[str, Any] = {"command": command.id, "from_step": step, "time": time.time()}
             if command.lr is not None:
-                change |= {"lr": command.lr, "then": command.then, "force": command.force}
+                change |= {"lr": command.lr, "then": command.then or "anneal", "force": command.force}
                 overrides = [*overrides, change]
             elif overrides:
                 overrides = [*overrides, change]
@@ -133,7 +137,7 @@ class Keeper:
         self._spawn(
             Attempt(
                 attempt=run.attempt + 1,
-                parent=run.run.parent if run.run else None,
+                parent=run.record.parent if run.record else None,
                 checkpoint=name,
                 overrides=overrides,
                 command=command.id if command else None,
@@ -144,21 +148,21 @@ class Keeper:
         return problems
 
     def _spawn(self, attempt: Attempt) -> None:
-        assert self.run is not None
-        folder = self.run.folder
+        assert self.current is not None
+        folder = self.current.folder
         config = configuration.load(folder / CONFIG, expand=False)
-        if not self.run.settle():  # the `end` of the attempt before comes before the `run` of the next
+        if not self.current.settle():  # the `end` of the attempt before comes before the `run` of the next
             raise OSError(errno.ENOSPC, "cannot be written (a full disk?); nothing was begun", str(folder / RUN_LOG))
         attempt.argv = sys.orig_argv
         self.revival, self._hung = None, None
         self.notifier.settings = config.notify
         self.restarts = self.restarts or Restarts(config.supervision)
-        self.restarts.began(self.run.checkpoint_step(attempt.checkpoint))
+        self.restarts.began(self.current.checkpoint_step(attempt.checkpoint))
         self.hang, self._oom_kills = HangWatch(config.supervision), oom_kills()
         self.guard = config.guard
         self.trainer = TrainerProcess(folder, attempt, config.distributed)
         crash.point("attempt.after_spawn")
-        self.log.enter("preparing", f"attempt {attempt.attempt} of {self.run.run_id}, pid {self.trainer.pid}")
+        self.log.enter("preparing", f"attempt {attempt.attempt} of {self.current.run_id}, pid {self.trainer.pid}")
 
     def stop(self, reason: str, escalation: Escalation = CALM) -> None:
         """Have the trainer checkpoint, write an `end` with this reason, and leave."""
@@ -173,7 +177,7 @@ class Keeper:
 
     def look(self) -> Ending | None:
         """Read what the trainer says and writes, and see to it; its ending, once."""
-        trainer, run = self.trainer, self.run
+        trainer, run = self.trainer, self.current
         if trainer is None or run is None:
             return None
         code = trainer.ended()  # asked first: what it wrote before it ended is then read to the end below
@@ -187,6 +191,9 @@ class Keeper:
         for news in run.news:
             self.notifier.tell(notify.of_finding(run.run_id, news))
         run.news.clear()
+        if run.trouble is not None:
+            self.log.note(run.trouble)
+            run.trouble = None
         if trainer.escalate():
             self.log.note(trainer.insisted)
         if code is None:
@@ -230,7 +237,7 @@ class Keeper:
 
     def conclude(self, ending: Ending, *, exiting: bool) -> None:
         """Idle, or restarting by itself where the trainer died and `supervision.restarts` allows it."""
-        run = self.run
+        run = self.current
         assert run is not None
         end, said = run.end, in_words(run.end, ending.cause)
         died = self._hung is not None or end is None or end.reason == "failed"
@@ -251,10 +258,10 @@ class Keeper:
 
     def revive(self) -> None:
         """Start a trainer again that died, once its pause is over."""
-        if self.revival is None or self.run is None or time.monotonic() < self.revival.due:
+        if self.revival is None or self.current is None or time.monotonic() < self.revival.due:
             return
         revival, self.revival = self.revival, None
         try:
-            self.go_on(self.run, None, None, [revival.note])
+            self.go_on(self.current, None, None, [revival.note])
         except CANNOT_BEGIN as error:
             self.log.enter("idle", f"not restarted: {error}")

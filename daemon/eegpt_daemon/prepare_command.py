@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from eegpt_daemon.trainer import prepare
+from eegpt_daemon.data import prepare
 from eegwatch.run import config as configuration
 from eegwatch.wording import duration, plain
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from eegpt_daemon.eeg import synthetic
-from eegpt_daemon.eeg.corpus import (
+from eegpt_daemon.data import synthetic
+from eegpt_daemon.data.corpus import (
     CorpusError,
     Entry,
     Rejected,
@@ -22,8 +22,8 @@ from eegpt_daemon.eeg.corpus import (
     with_validation,
     without_eval_subjects,
 )
-from eegpt_daemon.eeg.features import FeatureStore, Report, SignalStore, Windows, WindowStore, standardiser
-from eegpt_daemon.eeg.recording import header_samples, wanted_channels
+from eegpt_daemon.data.features import FeatureStore, Report, SignalStore, Windows, WindowStore, standardiser
+from eegpt_daemon.data.recording import header_samples, wanted_channels
 from eegpt_daemon.model.encoder import Encoder
 from eegwatch.run.config import Config
 

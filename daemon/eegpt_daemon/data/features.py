@@ -23,11 +23,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from eegpt_daemon.eeg.cache import Damaged, Pack, Rows, ShardStore, ShardWriter
-from eegpt_daemon.eeg.corpus import CorpusError, Entry, Rejected
-from eegpt_daemon.eeg.recording import wanted_channels
-from eegpt_daemon.eeg.workers import blocks
+from eegpt_daemon.data.corpus import CorpusError, Entry, Rejected
+from eegpt_daemon.data.recording import wanted_channels
+from eegpt_daemon.data.shards import Damaged, Pack, Rows, ShardStore, ShardWriter
+from eegpt_daemon.data.workers import blocks
 from eegpt_daemon.model.encoder import PATCH, Encoder
+from eegpt_daemon.model.pooling import pool, pooling_of
 from eegwatch.run.config import Config
 from eegwatch.run.folder import write_whole
 
@@ -69,20 +70,6 @@ class Rower(Protocol):
     problem: str | None
 
     def feed(self, block: NDArray[np.float32]) -> Rows: ...
-
-
-def pooling_of(config: Config, dim: int, summary: int, patches: int) -> tuple[str, int]:
-    """(pooling, number of features). `model.probe.input_dim` names it too: D, 4 D or patches * 4 D."""
-    sizes = {"patches": summary * dim, "patches_and_tokens": dim, "none": patches * summary * dim}
-    probe = config.model.probe
-    if probe.pooling is None and probe.input_dim is None:
-        return "patches", sizes["patches"]
-    named: str | None = probe.pooling
-    pooling = named or next((name for name, size in sizes.items() if size == probe.input_dim), None)
-    if pooling is None or (probe.input_dim is not None and sizes[pooling] != probe.input_dim):
-        options = ", ".join(f"{size} ({name})" for name, size in sizes.items())
-        raise CorpusError(f"model.probe.input_dim: {probe.input_dim} does not fit this encoder; write one of {options}")
-    return pooling, sizes[pooling]
 
 
 class WindowStore(ABC):
@@ -371,11 +358,7 @@ class Pooler:
             return np.zeros((0, store.size), np.float16)
         view = np.lib.stride_tricks.sliding_window_view(encoded, wide, axis=0)[::apart]  # (windows, summary, D, wide)
         self._encoded = encoded[len(view) * apart :]
-        if store.pooling == "none":
-            out = view.transpose(0, 3, 1, 2).reshape(len(view), -1)
-        else:
-            out = view.mean(axis=-1, dtype=np.float32)
-            out = out.mean(axis=1) if store.pooling == "patches_and_tokens" else out.reshape(len(out), -1)
+        out = pool(view.transpose(0, 3, 1, 2), store.pooling)
         self._finite &= bool(np.isfinite(out).all())
         self.problem = None if self._finite else "its features are not finite"
         return out.astype(np.float16)

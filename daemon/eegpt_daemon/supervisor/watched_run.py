@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eegpt_daemon.daemon_log import PatientLog
+from eegpt_daemon.link import BOTH_DIED, SUPERVISOR_GONE
+from eegpt_daemon.supervisor.answers import PatientLog
 from eegwatch.diagnosis.engine import Diagnosis
 from eegwatch.diagnosis.findings import ERROR, Finding
 from eegwatch.run.folder import CHECKPOINTS, RUN_LOG
 from eegwatch.run.history import Reader
 from eegwatch.run.log import Tail, run_decoder
-from eegwatch.run.records import Checkpoint, End, Run, Step, number
+from eegwatch.run.records import Checkpoint, DaemonState, End, Run, RunRecord, Step, number
 from eegwatch.schedule import Schedule, declared_base, parse
+
+_NAME = re.compile(rf"{CHECKPOINTS}/step-\d{{8,18}}\.pt")  # judged before any file is touched: a name is anybody's text
 
 
 class BadCheckpoint(ValueError):
@@ -29,7 +34,7 @@ class WatchedRun:
 
     folder: Path
     say: Callable[[str], None]
-    run: Run | None = None
+    record: Run | None = None  # the newest attempt's
     step: int = 0
     total: int | None = None
     end: End | None = None
@@ -40,11 +45,12 @@ class WatchedRun:
     def __post_init__(self) -> None:
         self._tail = Tail(self.folder / RUN_LOG)
         self._decoder = run_decoder()
-        self._diagnosis = Diagnosis()
+        self._diagnosis: Diagnosis | None = Diagnosis()  # None: it failed, and training goes on without it
         self._reader = Reader()
         self._log: PatientLog | None = None
         self._quiet = False
         self.news: list[Finding] = []  # said since somebody last took them
+        self.trouble: str | None = None  # a notice that somebody has still to take
 
     @property
     def run_id(self) -> str:
@@ -52,7 +58,7 @@ class WatchedRun:
 
     @property
     def attempt(self) -> int:
-        return self.run.attempt if self.run else 0
+        return self.record.attempt if self.record else 0
 
     @property
     def complete(self) -> bool:
@@ -65,38 +71,57 @@ class WatchedRun:
         self._quiet = False
 
     def poll(self) -> list[Finding]:
-        """Read what is new; returns (and logs) findings of severity error that were raised by it."""
+        """Read what is new; returns (and logs) findings of severity error that were raised by it. Raises OSError."""
         raised: list[Finding] = []
         while data := self._tail.read().data:
             records = self._decoder.decode(data)
             for record in records:
-                if isinstance(record, Step):
-                    self.step = record.step
-                    self.first_step = self.first_step or record
-                elif isinstance(record, Run):
-                    self.run, self.step, self.end, self.first_step = record, record.step, None, None
-                    self.total = record.total_steps
-                    self.superseded += [c for c in self.checkpoints if c.step > record.step]
-                    self.checkpoints = [c for c in self.checkpoints if c.step <= record.step]
-                elif isinstance(record, Checkpoint):
-                    self.checkpoints.append(record)
-                elif isinstance(record, End):
-                    self.end = record
-            for item in self._reader.items(records):
-                for finding in self._diagnosis.feed(item):
-                    raised += self._say(finding)
+                self._take(record)
+            for finding in self._diagnosed(records):
+                raised += self._say(finding)
         return raised
+
+    def _take(self, record: RunRecord) -> None:
+        if isinstance(record, Step):
+            self.step = record.step
+            self.first_step = self.first_step or record
+        elif isinstance(record, Run):
+            self.record, self.step, self.end, self.first_step = record, record.step, None, None
+            self.total = record.total_steps
+            self.superseded += [c for c in self.checkpoints if c.step > record.step]
+            self.checkpoints = [c for c in self.checkpoints if c.step <= record.step]
+        elif isinstance(record, Checkpoint):
+            self.checkpoints.append(record)
+        elif isinstance(record, End):
+            self.end = record
+
+    def _diagnosed(self, records: list[RunRecord]) -> list[Finding]:
+        """What the detectors say of these records."""
+        return self._isolated(
+            lambda diagnosis: [f for item in self._reader.items(records) for f in diagnosis.feed(item)]
+        )
 
     def clock(self, now: float, *, training: bool) -> None:
         """Let the detectors see that time passes: a live trainer that writes nothing is stalled."""
-        for finding in self._diagnosis.clock(now, training=training):
+        for finding in self._isolated(lambda diagnosis: diagnosis.clock(now, training=training)):
             self._say(finding)
 
-    def _say(self, finding: Finding) -> list[Finding]:
-        if (
-            self._quiet or self.end is not None
-        ):  # `end` is the last line of an attempt: what is found later, readers find
+    def _isolated(self, what: Callable[[Diagnosis], list[Finding]]) -> list[Finding]:
+        """A detector that fails (a defect, a log of nonsense) is switched off for this run; training goes on."""
+        if self._diagnosis is None:
             return []
+        try:
+            return what(self._diagnosis)
+        except Exception as error:
+            self._diagnosis = None
+            trace = traceback.format_exc()
+            self.say(f"the detectors are off for {self.run_id}: {type(error).__name__}: {error}\n{trace}")
+            self.trouble = f"the detectors are off for this run: {type(error).__name__}: {error}"
+            return []
+
+    def _say(self, finding: Finding) -> list[Finding]:
+        if self._quiet or self.end is not None:
+            return []  # `end` is the last line of an attempt: what is found later, readers find
         self.append(finding.record(time.time()))
         self.news.append(finding)
         return [finding] if finding.severity == ERROR else []
@@ -119,11 +144,23 @@ class WatchedRun:
         if self._log is not None:
             self._log.close()
 
+    def interrupted(self, last: DaemonState | None) -> bool:
+        """Was this run cut off by a crash, a reboot or a signal, and not ended by itself or by a person?
+
+        `last`: the last word of the daemon before.
+        """
+        if self.complete or self.end is None:
+            return not self.complete
+        if self.end.error in (BOTH_DIED, SUPERVISOR_GONE):
+            return True
+        told = last is not None and last.state == "exited" and (last.reason or "").startswith(("SIGTERM", "SIGHUP"))
+        return told and self.end.reason == "stopped"
+
     # ---- what a resume needs ----
 
     def declared(self) -> Schedule | None:
-        """The author's schedule, without manual changes."""
-        return declared_base(parse(self.run.schedule)) if self.run and self.run.schedule else None
+        """The author's schedule, without manual changes. Raises ScheduleError for one that this version cannot read."""
+        return declared_base(parse(self.record.schedule)) if self.record and self.record.schedule else None
 
     def newest_good(self) -> tuple[str | None, list[str]]:
         """(path of the newest checkpoint that verifies, what was wrong with newer ones).
@@ -147,14 +184,13 @@ class WatchedRun:
 
     def verify(self, name: str) -> int:
         """The step of a checkpoint that is whole, by the hash in the run log. Raises BadCheckpoint."""
-        path = self.folder / name
+        if not _NAME.fullmatch(name) or (self.folder / name).is_symlink():
+            raise BadCheckpoint(f"{name[:100]!r} is not a checkpoint of this run; give {CHECKPOINTS}/step-….pt")
         known = [c for c in (*self.superseded, *self.checkpoints) if c.path == name]
-        if Path(name).parent.as_posix() != CHECKPOINTS or path.is_symlink():
-            raise BadCheckpoint(f"{name} is not a checkpoint of this run; give {CHECKPOINTS}/step-….pt")
         if not known:
             raise BadCheckpoint(f"{name} is not in the run log: it was never durable")
         try:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest = file_hash(self.folder / name)
         except OSError as error:
             raise BadCheckpoint(f"{name} cannot be read: {error.strerror}") from None
         if known[-1].sha256 is not None and digest != known[-1].sha256:
@@ -170,8 +206,15 @@ class WatchedRun:
         return sorted({c.path for c in (*self.superseded, *self.checkpoints) if c.command is not None})
 
     def overrides_until(self, step: int) -> list[dict[str, Any]]:
-        """Manual changes that hold at a checkpoint of this step."""
-        return [o for o in (self.run.overrides if self.run else []) if int(o["from_step"]) <= step]
+        """Manual changes that hold at a checkpoint of this step; what does not say from which step on is none."""
+        logged = self.record.overrides if self.record else []
+        return [o for o in logged if isinstance(o.get("from_step"), int) and o["from_step"] <= step]
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, read in parts: a checkpoint may be larger than this process should be. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def numbers(record: Step | None) -> dict[str, Any]:

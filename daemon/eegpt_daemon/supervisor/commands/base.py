@@ -1,0 +1,73 @@
+"""A command as the supervisor carries it out: refused, or begun, advanced to its last word, recovered after a crash."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from eegpt_daemon.supervisor.run_supervisor import RunSupervisor
+from eegpt_daemon.supervisor.watched_run import WatchedRun
+from eegwatch.run.control import Command
+
+DONE, FAILED, REJECTED, EXPIRED, ACCEPTED = "done", "failed", "rejected", "expired", "accepted"
+
+
+class Outcome(NamedTuple):
+    """The last word to a command: `done` or `failed`, why, and the values that were read back."""
+
+    status: str
+    reason: str | None = None
+    effect: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a command is judged by.
+
+    `phase`: of the living trainer, None without one; `due`: a trainer is about to be started again by itself.
+    """
+
+    run: WatchedRun | None
+    phase: str | None = None
+    due: bool = False
+
+    def misdirected(self, command: Command) -> str | None:
+        """Why a command means another run or attempt than the present one, or None."""
+        run = self.run
+        if run is None:
+            return "there is no run here yet"
+        if command.run_id is not None and command.run_id != run.run_id:
+            return f"it is for run {command.run_id}, and the current run is {run.run_id}"
+        if command.attempt is not None and command.attempt != run.attempt:
+            return f"it is for attempt {command.attempt}, and attempt {run.attempt} runs by now"
+        return None
+
+
+class Action(ABC):
+    """One accepted command on its way to its last word. A new command is one module here and one row of the table."""
+
+    awaits_exit: bool = False  # the end of the trainer is part of this command: nothing else follows from it
+    exits: bool = False  # the daemon ends after it
+    yields_to_stop: ClassVar[bool] = False  # goes on training: a stop that comes later cuts it short
+
+    def __init__(self, command: Command, runs: RunSupervisor) -> None:
+        self.command, self.runs = command, runs
+
+    @classmethod
+    @abstractmethod
+    def refuse(cls, command: Command, standing: Standing) -> str | None:
+        """Why this command cannot be carried out now, in words a person can act on; None if it can."""
+
+    @abstractmethod
+    def begin(self) -> Outcome | None:
+        """Do what comes first; returns the last word where that is already known."""
+
+    @abstractmethod
+    def advance(self) -> Outcome | None:
+        """Look whether it is finished; called every tenth of a second, without blocking."""
+
+    @classmethod
+    @abstractmethod
+    def recover(cls, command_id: str, run: WatchedRun | None) -> Outcome:
+        """The last word to a command that an earlier daemon accepted and left, by what the files show."""

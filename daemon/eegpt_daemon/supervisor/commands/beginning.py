@@ -1,0 +1,77 @@
+"""What `resume` and `restart` share: stop the trainer, begin another one, and wait for its first step."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from eegpt_daemon.supervisor.commands.base import DONE, FAILED, Action, Outcome
+from eegpt_daemon.supervisor.run_supervisor import CANNOT_BEGIN, RunSupervisor
+from eegpt_daemon.supervisor.watched_run import WatchedRun, numbers
+from eegwatch.run.control import Command
+from eegwatch.run.folder import RUN_LOG
+from eegwatch.run.log import each_record, run_decoder
+from eegwatch.run.records import Run, Step
+
+
+class Beginning(Action):
+    """`attempt`: the number of the attempt that this command begins; 0 until it has begun."""
+
+    yields_to_stop = True
+    end_reason: str  # what the `end` record of the attempt before says
+
+    def __init__(self, command: Command, runs: RunSupervisor) -> None:
+        super().__init__(command, runs)
+        self.awaits_exit = True
+        self.attempt = 0
+        self.notes: list[str] = []
+
+    @abstractmethod
+    def begin_attempt(self, run: WatchedRun) -> int:
+        """Start the trainer; returns the number of its attempt. Raises what CANNOT_BEGIN names."""
+
+    def begin(self) -> Outcome | None:
+        self.runs.revival = None
+        self.runs.stop(self.end_reason)
+        self.runs.log.enter("restarting", f"{self.command.command} {self.command.id}")
+        return None
+
+    def advance(self) -> Outcome | None:
+        run = self.runs.current
+        assert run is not None
+        if not self.awaits_exit:
+            return self._first_step(run)
+        if self.runs.trainer is not None:
+            return None
+        self.awaits_exit = False
+        try:
+            self.attempt = self.begin_attempt(run)
+        except CANNOT_BEGIN as error:
+            self.runs.log.enter("idle", str(error))
+            return Outcome(FAILED, str(error))
+        return None
+
+    def _first_step(self, run: WatchedRun) -> Outcome | None:
+        if run.attempt == self.attempt and run.first_step is not None:
+            effect = numbers(run.first_step) | {"run_id": run.run_id}
+            if run.record is not None and run.record.checkpoint:
+                effect["checkpoint"] = run.record.checkpoint
+            return Outcome(DONE, "; ".join(self.notes) or None, effect)
+        if self.runs.trainer is None:
+            error = run.end.error or run.end.reason if run.end else "the trainer ended"
+            return Outcome(FAILED, f"no step was taken: {error}")
+        return None
+
+    @classmethod
+    def recover(cls, command_id: str, run: WatchedRun | None) -> Outcome:
+        """Done if the attempt that names this command took a step."""
+        begun, first = False, None
+        for record in each_record(run.folder / RUN_LOG, run_decoder()) if run else ():
+            if isinstance(record, Run):
+                begun = record.command == command_id
+                first = None if begun else first
+            elif isinstance(record, Step) and begun:
+                first = first or record
+        if run is not None and first is not None:
+            return Outcome(DONE, "finished before the daemon died", numbers(first) | {"run_id": run.run_id})
+        step = run.step if run else 0
+        return Outcome(FAILED, f"the daemon died while carrying it out; the run stands at step {step:,}")

@@ -1,0 +1,51 @@
+"""`resume`: go on with the current run in a new attempt, along the declared schedule or at another rate."""
+
+from __future__ import annotations
+
+from eegpt_daemon.supervisor.commands.base import Standing
+from eegpt_daemon.supervisor.commands.beginning import Beginning
+from eegpt_daemon.supervisor.watched_run import BadCheckpoint, WatchedRun
+from eegwatch.run.control import Command
+from eegwatch.schedule import ScheduleError, resumed
+
+
+class Resume(Beginning):
+    end_reason = "stopped"
+
+    @classmethod
+    def refuse(cls, command: Command, standing: Standing) -> str | None:
+        if command.then is not None and command.lr is None:
+            return "`then` says what follows a manual rate, and there is no `lr`: give both, or neither to rejoin"
+        problem = standing.misdirected(command)
+        run = standing.run
+        if problem is not None or run is None:
+            return problem
+        at = run.step
+        if command.checkpoint is not None:
+            try:
+                at = run.verify(command.checkpoint)
+            except BadCheckpoint as error:
+                return str(error)
+        elif run.complete:
+            return f"the run is complete: {run.step:,} of {run.total:,} steps; restart it, or name a checkpoint"
+        return None if command.lr is None else _rate_refusal(command, command.lr, run, at)
+
+    def begin_attempt(self, run: WatchedRun) -> int:
+        self.notes += self.runs.go_on(run, self.command, self.command.checkpoint, [])
+        return run.attempt + 1
+
+
+def _rate_refusal(command: Command, lr: float, run: WatchedRun, at: int) -> str | None:
+    """Why this rate cannot be gone on with from step `at`, or None."""
+    try:
+        declared = run.declared()
+    except ScheduleError as error:
+        return f"the run's schedule is not one that this version knows ({error}); resume it without an LR"
+    if declared is None or run.record is None:
+        return "the run has declared no schedule yet; resume it without an LR"
+    then, per_epoch = command.then or "anneal", run.record.steps_per_epoch
+    try:
+        resumed(declared, at, lr, then, steps_per_epoch=per_epoch, force=command.force)
+    except ScheduleError as error:
+        return str(error)
+    return None
