@@ -31,6 +31,7 @@ from eegwatch.run.control import CONTROL, LOCK, Command, exposed, same_file, tak
 
 T = TypeVar("T")
 STALE = "it was there before this daemon started; send it again if it is still meant"
+LONGEST_REASON = 1000  # characters
 LATE = "it came too late: its time had run out before the daemon read it"
 
 
@@ -270,19 +271,20 @@ class Supervisor:
 
     def _record(self, command_id: str, name: str | None, outcome: Outcome) -> bool:
         """True once the answer is durable."""
-        run = self.runs.current
+        run, reason = self.runs.current, outcome.reason
+        if reason is not None and len(reason) > LONGEST_REASON:  # what was typed may be 64 kB, and is in the file
+            reason = f"{reason[: LONGEST_REASON // 2]} … {reason[-LONGEST_REASON // 2 :]}"
         written = self.log.answer(
             command_id,
             name,
             outcome.status,
-            reason=outcome.reason,
+            reason=reason,
             run_id=run.run_id if run else None,
             attempt=run.attempt if run else None,
             step=self.runs.step if run else None,
             effect=outcome.effect,
         )
-        reason = f": {outcome.reason}" if outcome.reason else ""
-        self.say(f"{name or 'line'} {command_id[:8]}: {outcome.status}{reason}")
+        self.say(f"{name or 'line'} {command_id[:8]}: {outcome.status}" + (f": {reason}" if reason else ""))
         return written
 
 
