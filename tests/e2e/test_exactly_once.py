@@ -201,7 +201,7 @@ def test_what_stood_in_the_file_while_others_could_write_it_is_not_obeyed(idle: 
     assert "chmod 600" in refused.stderr and refused.stderr.count("\n") == 1
     control.chmod(0o600)
     answer = answered(idle, "anybody")
-    assert answer["status"] == "rejected" and "others could write" in answer["reason"]
+    assert answer["status"] == "rejected" and "could be written by others" in answer["reason"]
     idle.cli("stop")
     assert idle.pid is None
 

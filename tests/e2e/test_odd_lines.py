@@ -135,7 +135,11 @@ def test_what_a_detector_or_a_command_raises_is_answered_and_said(daemon: Daemon
     daemon.logs = root
     daemon.begin_idle()
     for number, line in enumerate(
-        ({"command": "resume", "lr": 3e-4}, {"command": "resume", "checkpoint": "../../../etc/passwd"}, {"command": "stop"})
+        (
+            {"command": "resume", "lr": 3e-4},
+            {"command": "resume", "checkpoint": "../../../etc/passwd"},
+            {"command": "stop"},
+        )
     ):
         daemon.say(id=f"n{number}", **line)
     for number in range(3):
