@@ -344,9 +344,7 @@ def parse_text(text: str, where: str, *, expand: bool = True) -> Config:
         raise ConfigError(f"{where}{line}: not valid YAML: {problem}") from None
     except RecursionError:
         raise ConfigError(f"{where}: not valid YAML: nested too deeply") from None
-    except (
-        Exception
-    ) as error:  # what Python says of a value: 5,000 digits, a bad escape
+    except Exception as error:  # what Python says of a value: 5,000 digits, a bad escape
         raise ConfigError(f"{where}: not valid YAML: {_short(error)}") from None
     if tree is None:
         tree = {}
