@@ -11,7 +11,6 @@ import hashlib
 import math
 import os
 import re
-import stat
 import types
 import typing
 from pathlib import Path
@@ -20,8 +19,9 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
+from eegwatch.run.yaml_file import ConfigError as ConfigError
+from eegwatch.run.yaml_file import check_values, short_name, text_of, tree_of
 from eegwatch.schedule import FAMILIES, Schedule, ScheduleError, parse
-from eegwatch.wording import UserError
 
 # rules of evidence, which a person may silence or scale; facts (learning rate, non-finite numbers) are not tuned
 TUNABLE = (
@@ -38,14 +38,7 @@ TUNABLE = (
 )
 
 
-LARGEST_BYTES = 1 << 18  # of a configuration: fifty times the longest seen; PyYAML parses it within 3 s
-LONGEST_NAME = 300  # of a path that an error repeats
-LARGEST_INTEGER = (1 << 63) - 1
 MOST_EPOCHS = 1_000_000_000
-
-
-class ConfigError(UserError):
-    """What is wrong in which file, under which key, and what to write instead: one line."""
 
 
 class Part(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -289,65 +282,15 @@ SCHEDULE_NAMES = tuple(
 )
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without dates: `name: 2026-11-24` is the text that was typed."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
 def load(path: Path, *, expand: bool = True) -> Config:
     """Read and check a YAML file. Raises ConfigError with file, key and remedy in one line, whatever the file holds."""
-    where = str(path) if len(str(path)) <= LONGEST_NAME else f"{str(path)[:LONGEST_NAME]}…"
-    return parse_text(_text_of(path, where), where, expand=expand)
-
-
-def _text_of(path: Path, where: str) -> str:
-    """The text of a regular file of at most LARGEST_BYTES; a pipe or a device is not even waited for."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                raise ConfigError(f"{where}: not a regular file")
-            if status.st_size > LARGEST_BYTES:
-                raise ConfigError(f"{where}: {status.st_size:,} bytes; a configuration has at most {LARGEST_BYTES:,}")
-            parts = [b""]
-            while sum(map(len, parts)) <= LARGEST_BYTES and (part := os.read(fd, LARGEST_BYTES)):
-                parts.append(part)
-        finally:
-            os.close(fd)
-        return b"".join(parts).decode("utf-8")
-    except ConfigError:
-        raise
-    except FileNotFoundError:
-        raise ConfigError(f"{where}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{where}: cannot be read: not UTF-8 text (byte {error.start:,})") from None
-    except OSError as error:
-        raise ConfigError(f"{where}: cannot be read: {error.strerror}") from None
-    except ValueError as error:  # a NUL in the name
-        raise ConfigError(f"{where}: cannot be read: {error}") from None
+    where = short_name(path)
+    return parse_text(text_of(path, where), where, expand=expand)
 
 
 def parse_text(text: str, where: str, *, expand: bool = True) -> Config:
     """As `load`, from the text itself; `where` names it in errors."""
-    try:
-        tree = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        problem = " ".join(str(getattr(error, "problem", None) or error).split())[:300]
-        raise ConfigError(f"{where}{line}: not valid YAML: {problem}") from None
-    except RecursionError:
-        raise ConfigError(f"{where}: not valid YAML: nested too deeply") from None
-    except Exception as error:  # what Python says of a value: 5,000 digits, a bad escape
-        raise ConfigError(f"{where}: not valid YAML: {_short(error)}") from None
-    if tree is None:
-        tree = {}
+    tree = tree_of(text, where)
     if not isinstance(tree, dict):
         raise ConfigError(f"{where}: the file must be a mapping of keys, not a {type(tree).__name__}")
     tree = {key: value for key, value in tree.items() if value is not None}  # `data:` with nothing under it
@@ -364,29 +307,9 @@ def parse_text(text: str, where: str, *, expand: bool = True) -> Config:
             config = msgspec.convert(_expanded(msgspec.to_builtins(config), ""), Config)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from None
-    _check_values(msgspec.to_builtins(config), where, "")
+    check_values(msgspec.to_builtins(config), where, "")
     _check(config, where)
     return config
-
-
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error)[:200]}"
-
-
-def _check_values(tree: Any, where: str, key: str) -> None:
-    """Values that no record can hold: a NaN, an integer beyond 64 bits, text that is no UTF-8 or holds a NUL."""
-    if isinstance(tree, dict):
-        for name, value in tree.items():
-            _check_values(value, where, f"{key}.{name}" if key else str(name))
-    elif isinstance(tree, list):
-        for value in tree:
-            _check_values(value, where, key)
-    elif isinstance(tree, str) and ("\0" in tree or any("\ud800" <= c <= "\udfff" for c in tree)):
-        raise ConfigError(f"{where}: {key}: holds a NUL or half a surrogate pair")
-    elif isinstance(tree, float) and math.isnan(tree):
-        raise ConfigError(f"{where}: {key}: is not a number (nan)")
-    elif isinstance(tree, int) and not -LARGEST_INTEGER <= tree <= LARGEST_INTEGER:
-        raise ConfigError(f"{where}: {key}: an integer of {tree.bit_length()} bits; at most 63 fit")
 
 
 def dump(config: Config) -> str:

@@ -1,0 +1,105 @@
+"""A YAML file that a person or a command named: read where it is a regular file of sane size, checked value by value.
+
+Whatever the file holds, what is wrong with it is one line.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from eegwatch.wording import UserError
+
+LARGEST_BYTES = 1 << 18  # of a configuration: fifty times the longest seen; PyYAML parses it within 3 s
+LONGEST_NAME = 300  # of a path that an error repeats
+LARGEST_INTEGER = (1 << 63) - 1
+
+
+class ConfigError(UserError):
+    """What is wrong in which file, under which key, and what to write instead: one line."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without dates: `name: 2026-11-24` is the text that was typed."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def short_name(path: Path) -> str:
+    """The path as an error repeats it."""
+    return str(path) if len(str(path)) <= LONGEST_NAME else f"{str(path)[:LONGEST_NAME]}…"
+
+
+def text_of(path: Path, where: str) -> str:
+    """The text of a regular file of at most LARGEST_BYTES; a pipe or a device is not waited for. Raises ConfigError."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise ConfigError(f"{where}: not a regular file")
+            if status.st_size > LARGEST_BYTES:
+                raise ConfigError(f"{where}: {status.st_size:,} bytes; a configuration has at most {LARGEST_BYTES:,}")
+            parts = [b""]
+            while sum(map(len, parts)) <= LARGEST_BYTES and (part := os.read(fd, LARGEST_BYTES)):
+                parts.append(part)
+        finally:
+            os.close(fd)
+        return b"".join(parts).decode("utf-8")
+    except ConfigError:
+        raise
+    except FileNotFoundError:
+        raise ConfigError(f"{where}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{where}: cannot be read: not UTF-8 text (byte {error.start:,})") from None
+    except OSError as error:
+        raise ConfigError(f"{where}: cannot be read: {error.strerror}") from None
+    except ValueError as error:  # a NUL in the name
+        raise ConfigError(f"{where}: cannot be read: {error}") from None
+
+
+def tree_of(text: str, where: str) -> Any:
+    """What the YAML holds; an empty file is an empty mapping. Raises ConfigError."""
+    try:
+        tree = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())[:300]
+        raise ConfigError(f"{where}{line}: not valid YAML: {problem}") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: not valid YAML: nested too deeply") from None
+    except Exception as error:  # what Python says of a value: 5,000 digits, a bad escape
+        raise ConfigError(f"{where}: not valid YAML: {_short(error)}") from None
+    if tree is None:
+        return {}
+    return tree
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:200]}"
+
+
+def check_values(tree: Any, where: str, key: str) -> None:
+    """Values that no record can hold: a NaN, an integer beyond 64 bits, text that is no UTF-8 or holds a NUL."""
+    if isinstance(tree, dict):
+        for name, value in tree.items():
+            check_values(value, where, f"{key}.{name}" if key else str(name))
+    elif isinstance(tree, list):
+        for value in tree:
+            check_values(value, where, key)
+    elif isinstance(tree, str) and ("\0" in tree or any("\ud800" <= c <= "\udfff" for c in tree)):
+        raise ConfigError(f"{where}: {key}: holds a NUL or half a surrogate pair")
+    elif isinstance(tree, float) and math.isnan(tree):
+        raise ConfigError(f"{where}: {key}: is not a number (nan)")
+    elif isinstance(tree, int) and not -LARGEST_INTEGER <= tree <= LARGEST_INTEGER:
+        raise ConfigError(f"{where}: {key}: an integer of {tree.bit_length()} bits; at most 63 fit")
