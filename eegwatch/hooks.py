@@ -1,0 +1,137 @@
+"""What is called around each step of a torch optimizer: one pair of hooks, listeners in order; torch is not imported.
+
+Traps of torch 2.13 that this layer keeps from its listeners (docs/your_own_script.md):
+
+- an optimizer class whose `step` calls `super().step()` fires the hooks twice for one step: only the outermost counts;
+- the post hook is not called for a step that raised: the next step says so (`Listener.abandoned`);
+- accelerate wraps an optimizer in an object without hooks: the wrapped one is used.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+import weakref
+from types import FrameType
+from typing import Any, Protocol
+
+FRAMES_SEARCHED = 200  # an outer step() lies a few frames up; a deeper stack than this is a recursion
+
+
+class Listener(Protocol):
+    """What is called around each optimizer step. One that raises is taken off, and a warning says so."""
+
+    def before(self, optimizer: Any) -> None:
+        """The optimizer is about to step."""
+
+    def after(self, optimizer: Any) -> None:
+        """The optimizer has stepped."""
+
+    def abandoned(self, optimizer: Any) -> None:
+        """The last step raised, so `after` was not called for it. Called before the next step begins."""
+
+
+def unwrapped(optimizer: Any) -> Any:
+    """The torch optimizer inside a wrapper that holds it as `optimizer`, else the object itself.
+
+    accelerate's wrapper is a torch Optimizer by its class, but its constructor makes no hooks.
+    """
+    seen = {id(optimizer)}
+    while hasattr(inner := getattr(optimizer, "optimizer", None), "param_groups") and id(inner) not in seen:
+        seen.add(id(inner))
+        optimizer = inner
+    return optimizer
+
+
+class StepHooks:
+    """One pair of hooks on one optimizer. Listeners are called in the order of `listeners`, before and after."""
+
+    def __init__(self, optimizer: Any) -> None:
+        """Attach to the optimizer, or to the one that it wraps. Raises TypeError for one without step hooks."""
+        self._optimizer = weakref.ref(_with_hooks(optimizer))
+        self.listeners: list[Listener] = []
+        self._outer: FrameType | None = None  # the frame of the step() under way
+        self._nested = 0
+        self._handles: list[Any] = []
+        self.attach_last()
+
+    @property
+    def optimizer(self) -> Any:
+        """The optimizer, or None once it is gone."""
+        return self._optimizer()
+
+    def attach_last(self) -> None:
+        """Put the hooks behind all others: what they read is what the step uses, what they set is not overwritten."""
+        self._remove()
+        optimizer = self._optimizer()
+        if optimizer is not None:
+            self._handles = [
+                optimizer.register_step_pre_hook(self._before),
+                optimizer.register_step_post_hook(self._after),
+            ]
+
+    def remove(self) -> None:
+        """Take the hooks off."""
+        optimizer = self._optimizer()
+        if self._outer is not None and optimizer is not None and not _on_stack(self._outer):
+            self._tell("abandoned", optimizer)
+        self._outer = None
+        self._remove()
+
+    def _remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def _before(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
+        if self._outer is not None:
+            if _on_stack(self._outer):
+                self._nested += 1
+                return
+            self._tell("abandoned", optimizer)
+        self._outer, self._nested = sys._getframe(1), 0
+        self._tell("before", optimizer)
+
+    def _after(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
+        if self._nested:
+            self._nested -= 1
+            return
+        self._outer = None
+        self._tell("after", optimizer)
+
+    def _tell(self, event: str, optimizer: Any) -> None:
+        for listener in tuple(self.listeners):
+            try:
+                getattr(listener, event)(optimizer)
+            except Exception as error:  # whatever it is, it must not end the training that is watched
+                self.listeners.remove(listener)
+                name = type(listener).__name__
+                warnings.warn(
+                    f"eegwatch: {name} failed and is switched off: {type(error).__name__}: {error}", stacklevel=3
+                )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        """A copy of what holds the hooks (a closure, a trainer) is not watched."""
+
+    def __reduce__(self) -> tuple[Any, tuple[()]]:
+        return (type(None), ())
+
+
+def _with_hooks(optimizer: Any) -> Any:
+    inner = unwrapped(optimizer)
+    for name in ("register_step_pre_hook", "register_step_post_hook", "param_groups"):
+        if not hasattr(inner, name):
+            raise TypeError(f"{type(optimizer).__name__} has no {name}: it is no torch optimizer")
+    return inner
+
+
+def _on_stack(frame: FrameType) -> bool:
+    """Is the call of this frame still under way in this thread?"""
+    at: FrameType | None = sys._getframe(1)
+    for _ in range(FRAMES_SEARCHED):
+        if at is None:
+            return False
+        if at is frame:
+            return True
+        at = at.f_back
+    return False
