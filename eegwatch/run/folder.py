@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 
 from eegwatch.wording import UserError
@@ -78,7 +79,8 @@ def write_whole(path: Path, content: bytes, reached: Callable[[str], None] = lam
 def runs(logs: Path) -> list[Path]:
     """Every run folder of the log root, oldest first (by the time in its name, then by the file's)."""
     try:
-        entries = [Path(entry.path) for entry in os.scandir(logs) if entry.is_dir(follow_symlinks=False)]
+        with os.scandir(logs) as listed:
+            entries = [Path(entry.path) for entry in listed if entry.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return []
     found = [folder for folder in entries if (folder / RUN_LOG).exists()]
@@ -101,8 +103,21 @@ def _mtime(path: Path) -> float:
 
 
 def newest_run(logs: Path) -> Path | None:
-    found = runs(logs)
-    return found[-1] if found else None
+    """The last of `runs`, found by the names alone: ten thousand runs cost one reading of the folder, not of each."""
+    try:
+        with os.scandir(logs) as entries:
+            names = sorted((entry.name for entry in entries), reverse=True)
+    except FileNotFoundError:
+        return None
+    for _, alike in groupby(names, key=lambda name: name[:15]):
+        found = [logs / name for name in alike if _holds_a_run(f"{logs}/{name}")]
+        if found:
+            return max(found, key=lambda folder: (_mtime(folder / RUN_LOG), folder.name))
+    return None
+
+
+def _holds_a_run(folder: str) -> bool:
+    return os.path.exists(f"{folder}/{RUN_LOG}") and not os.path.islink(folder)
 
 
 def resolve(path: Path) -> tuple[Path, Path | None]:

@@ -13,8 +13,19 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol, cast
 
-from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.events import (
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirMovedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
 from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver, ObservedWatch
 
 from eegwatch.run.declare import Declaration
 from eegwatch.run.folder import RUN_LOG
@@ -27,6 +38,11 @@ from eegwatch.wording import UserError
 QUIET_AFTER_S = 10.0  # without news the log is polled once a second, unless an event comes
 QUIET_EVERY_S = 1.0
 FRAME_RECORDS, FRAMES_A_POLL = 2000, 16  # of the side file
+# not that a file was opened or closed: reading a folder does that, and would wake the reader again
+CHANGES: list[type[FileSystemEvent]] = [
+    FileCreatedEvent, FileDeletedEvent, FileModifiedEvent, FileMovedEvent, DirCreatedEvent, DirDeletedEvent,
+    DirMovedEvent,
+]  # fmt: skip
 
 
 class Followed(Protocol):
@@ -210,17 +226,18 @@ def history_of(folder: Path) -> History:
 
 
 class Waker(FileSystemEventHandler):
-    """Set by any change below a folder; `take` reads and clears it. Without inotify it simply never wakes.
+    """Set by any change in a log root or in one of its runs; `take` reads and clears it.
 
-    While a log grows hundreds of times a second and is polled at every frame anyway, an event for each line would cost
-    more than reading them: `rest` stops listening, `listen` begins again.
+    Without inotify it simply never wakes. The folders of other runs are not watched: ten thousand of them overflow the
+    kernel's queue. While a log grows hundreds of times a second and is polled at every frame anyway, an event for each
+    line would cost more than reading them: `rest` stops listening, `listen` begins again.
     """
 
     def __init__(self, folder: Path) -> None:
         self._changed = True
         self._folder = folder
-        self._observer: Observer | None = Observer()  # type: ignore[valid-type]
-        self._listening = False
+        self._observer: BaseObserver | None = Observer()
+        self._watches: dict[Path, ObservedWatch] = {}
         try:
             self._observer.start()
         except OSError:
@@ -230,20 +247,26 @@ class Waker(FileSystemEventHandler):
     def on_any_event(self, event: FileSystemEvent) -> None:
         self._changed = True
 
-    def listen(self) -> None:
-        if self._observer is None or self._listening:
+    def listen(self, run: Path | None = None) -> None:
+        """Watch the log root and the folder of this run."""
+        wanted = [self._folder] if run is None or run == self._folder else [self._folder, run]
+        if self._observer is None or list(self._watches) == wanted:
             return
         try:
-            self._observer.schedule(self, str(self._folder), recursive=True)
-            self._listening = self._changed = True
+            for folder in [folder for folder in self._watches if folder not in wanted]:
+                self._observer.unschedule(self._watches.pop(folder))
+            for folder in wanted:
+                if folder not in self._watches and folder.is_dir():
+                    self._watches[folder] = self._observer.schedule(self, str(folder), event_filter=CHANGES)
+                    self._changed = True
         except OSError:
             self._observer.stop()
             self._observer = None
 
     def rest(self) -> None:
-        if self._observer is not None and self._listening:
+        if self._observer is not None and self._watches:
             self._observer.unschedule_all()
-            self._listening = False
+            self._watches.clear()
 
     def take(self) -> bool:
         changed, self._changed = self._changed, False

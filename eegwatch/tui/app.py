@@ -129,7 +129,7 @@ class WatchApp(App[None]):
             if self.session.lively:
                 self._waker.rest()
             else:
-                self._waker.listen()
+                self._waker.listen(self.session.folder)
         self.session.poll(woken)
         if self.session.busy and not self._loading:
             self._loading = True
