@@ -30,6 +30,15 @@ def exact_rate(value: float, other: float) -> str:
     return repr(value)
 
 
+def exact(value: float) -> str:
+    """A number as a person would type it, all its digits kept: 3e-4, 1.875e-3."""
+    if not math.isfinite(value) or value == 0:
+        return f"{value:g}"
+    text = next(t for t in (f"{value:.{digits}e}" for digits in range(18)) if float(t) == value)
+    mantissa, _, exponent = text.partition("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
 def short_rate(value: float) -> str:
     """For axes and tables: 3e-3, 1.2e-4."""
     if not math.isfinite(value) or value == 0:

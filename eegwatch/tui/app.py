@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.text import Text
-from textual.app import App, SystemCommand
+from textual.app import SystemCommand
 from textual.binding import Binding
 from textual.screen import Screen
 
@@ -22,14 +23,16 @@ from eegwatch.run.folder import CONFIG, TRAINER_LOG
 from eegwatch.run.follow import Foreign, Waker
 from eegwatch.run.history import History
 from eegwatch.tui import settings
+from eegwatch.tui.actions import possible
 from eegwatch.tui.ascii import Ascii, Harmless
+from eegwatch.tui.daemon_commands import DaemonCommands
+from eegwatch.tui.key_order import OrderedKeysApp
 from eegwatch.tui.screens.run import RunScreen
 from eegwatch.tui.session import Session
 from eegwatch.tui.widgets.status import title_of
 from eegwatch.wording import UserError, plain
 
 if TYPE_CHECKING:  # the other screens' widgets are a fifth of the start: they are imported when first opened
-    from eegwatch.tui.screens.dialogs import ResumeChoice
     from eegwatch.tui.screens.runs import RunChoice
 
 TICK_S = 0.08  # a record is on the screen within 150 ms (p99, tests/bench/live.py)
@@ -46,7 +49,7 @@ class ThemeError(UserError):
     """A theme that there is none of; which there are."""
 
 
-class WatchApp(App[None]):
+class WatchApp(DaemonCommands, OrderedKeysApp[None]):
     """The monitor. `logs`: the log root; `folder`: the run, or None for always the newest."""
 
     TITLE = "eegwatch"
@@ -91,7 +94,7 @@ class WatchApp(App[None]):
         self._finding_at = -1
 
     def on_mount(self) -> None:
-        self.run_screen = RunScreen(self.session, self.settings)
+        self.run_screen = RunScreen(self.session, self.settings, read_only=self.read_only)
         self.push_screen(self.run_screen)
         if self.session.logs.is_dir():
             self._waker = Waker(self.session.logs)
@@ -188,89 +191,9 @@ class WatchApp(App[None]):
 
     # ---- actions ----
 
-    def _no_daemon(self, shell: str) -> bool:
-        """True, with what to type on the screen, where nobody would obey."""
-        if self.session.folder is None:
-            self.notify("there is no run here yet", severity="warning")
-            return True
-        if self.read_only:
-            self.notify("this screen was opened to watch only (--read-only)", severity="warning")
-            return True
-        if self.session.foreign is not None:
-            said = f"{self.session.foreign.format}, not written by eegpt-daemon: it can be watched, not commanded"
-            self.notify(said, severity="warning", timeout=10)
-            return True
-        if self.session.life.alive:
-            return False
-        text = f"no daemon is alive on {self.session.logs}: nobody would obey. Type in a shell:\n{shell}"
-        self.notify(text, title="no daemon", severity="error", timeout=15)
-        return True
-
-    def action_stop(self) -> None:
-        from eegwatch.tui.screens.dialogs import Confirm
-
-        shell = f"eegpt-daemon stop --logs {self.session.logs}"
-        if self._no_daemon("eegpt-daemon status --logs " + str(self.session.logs)):
-            return
-        lines = [
-            f"Stop {self._run_name()} at step {self.session.history.step_done:,}?",
-            "A checkpoint is written at the next step boundary; the daemon stays, ready to resume or restart.",
-        ]
-        self.push_screen(Confirm("stop", lines, f"{shell}   (ends the daemon too)"), self._stop)
-
-    def _stop(self, yes: bool | None) -> None:
-        if yes:
-            self._send("stop", "stop")
-
-    def action_checkpoint(self) -> None:
-        if not self._no_daemon("eegpt-daemon status --logs " + str(self.session.logs)):
-            self._send("checkpoint", "checkpoint")
-
-    def action_restart(self) -> None:
-        from eegwatch.tui.screens.dialogs import Confirm
-
-        shell = f"eegpt-daemon restart --logs {self.session.logs}"
-        if self._no_daemon(f"eegpt-daemon start --config {self.session.folder}/config.yaml --logs {self.session.logs}"):
-            return
-        lines = [
-            f"Stop {self._run_name()} and start a fresh run from step 0 with the same configuration?",
-            "The old run and its checkpoints stay where they are.",
-        ]
-        run = self.session.history.run
-        if run is not None and run.inject:
-            lines.append(f"The injected fault ({plain(run.inject)}) is left out: the new run follows its schedule.")
-        self.push_screen(Confirm("fresh restart", lines, shell), self._restart)
-
-    def _restart(self, yes: bool | None) -> None:
-        if yes:
-            self._send("fresh restart", "restart")
-
-    def action_resume(self) -> None:
-        from eegwatch.tui.screens.dialogs import ResumeDialog
-
-        if self._no_daemon(f"eegpt-daemon resume [--lr 3e-4] --logs {self.session.logs}"):
-            return
-        self.push_screen(ResumeDialog(self.session), self._resume)
-
-    def _resume(self, choice: ResumeChoice | None) -> None:
-        if choice is None:
-            return
-        what = "resume, rejoining the schedule" if choice.lr is None else f"resume with LR {choice.lr:g}, {choice.then}"
-        self._send(what, "resume", lr=choice.lr, then=choice.then, force=choice.force or None)
-
-    def _send(self, what: str, command: str, **fields: object) -> None:
-        try:
-            self.session.send(what, command, **fields)
-        except OSError as error:
-            self.notify(f"the command could not be written: {error}", severity="error", timeout=15)
-        self.run_screen.redraw()
-
-    def _run_name(self) -> str:
-        return self.session.name_of(self.session.folder) if self.session.folder else "the run"
-
     def action_picture(self) -> None:
         """Save what is on the screen as SVG, beside where the monitor was started."""
-        name = f"eegwatch-{self._run_name()}-{time.strftime('%H%M%S')}.svg"
+        name = f"eegwatch-{self.run_name()}-{time.strftime('%H%M%S')}.svg"
         try:
             path = self.save_screenshot(name, path=".")
         except OSError as error:
@@ -280,7 +203,7 @@ class WatchApp(App[None]):
 
     def action_chart_picture(self) -> None:
         """Save the charts in sight, with their window and axes, as curves."""
-        name = Path(f"eegwatch-{self._run_name()}-{time.strftime('%H%M%S')}-charts.svg")
+        name = Path(f"eegwatch-{self.run_name()}-{time.strftime('%H%M%S')}-charts.svg")
         history = self.session.history
         chosen = self.run_screen.charts.chosen(history)
         self.run_worker(partial(self._draw_charts, name, history, chosen, self.run_screen.chart_style), thread=True)
@@ -368,20 +291,16 @@ class WatchApp(App[None]):
     def action_help(self) -> None:
         from eegwatch.tui.screens.text import TextScreen, help_text
 
-        bindings = [b for b in [*RunScreen.BINDINGS, *self.BINDINGS] if isinstance(b, Binding)]
-        self.push_screen(TextScreen("keys", help_text(bindings)))
+        self.push_screen(TextScreen("keys", help_text(possible(self.session, read_only=self.read_only))))
 
     def action_events(self) -> None:
         from eegwatch.tui.screens.text import TextScreen, events_text
 
         self.push_screen(TextScreen("findings and events", events_text(self.session)))
 
-    def get_system_commands(self, screen: Screen[object]):  # type: ignore[no-untyped-def]
-        yield from super().get_system_commands(screen)
-        yield SystemCommand("Stop the run", "checkpoint and stop; the daemon stays", self.action_stop)
-        yield SystemCommand("Checkpoint", "write one now, and keep it; the training goes on", self.action_checkpoint)
-        yield SystemCommand("Fresh restart", "a new run from step 0", self.action_restart)
-        yield SystemCommand("Resume", "rejoin the schedule, or with an LR of your choice", self.action_resume)
-        yield SystemCommand("Evidence", "each cause's curve over the record", self.action_evidence)
-        yield SystemCommand("Runs", "list, switch, overlay, pin, compare", self.action_runs)
-        yield SystemCommand("Events and findings", "everything that happened", self.action_events)
+    def get_system_commands(self, screen: Screen[object]) -> Iterator[SystemCommand]:
+        """Every action of the table that can work now, and the themes."""
+        for action in possible(self.session, read_only=self.read_only):
+            words = f"{action.words[:1].upper()}{action.words[1:]}  ({action.key})"
+            yield SystemCommand(words, action.help, partial(self.run_screen.run_action, action.action))
+        yield SystemCommand("Theme", "change the colours", self.action_change_theme)

@@ -29,6 +29,7 @@ PIECE = 1 << 19  # bytes read a tick: about 3,000 records, some milliseconds
 DIAGNOSE_S = 0.02  # a tick, of what was read faster than it can be judged (a side file)
 STEP_BYTES = 160  # of a step record, at least
 PULSE_EVERY_S = 1.0
+SAME_LR = 1e-3  # relative: a first step of an annealing lies a little below the rate that was asked for
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,19 @@ class Event:
 
 @dataclass
 class Sent:
-    """A command of ours: what was asked, and the latest answer to it."""
+    """A command of ours: what was asked, and the latest answer to it. `lr`: the learning rate that was asked for."""
 
     id: str
     what: str
     at: float
+    lr: float | None = None
     answer: Answer | None = None
+
+    @property
+    def differs(self) -> bool:
+        """Does the rate that was read back differ from the one that was asked for?"""
+        given = (self.answer.effect or {}).get("lr") if self.answer is not None else None
+        return self.lr is not None and given is not None and not math.isclose(given, self.lr, rel_tol=SAME_LR)
 
     def text(self) -> str:
         """sent -> accepted -> done with the values read back, or why not."""
@@ -54,7 +62,8 @@ class Sent:
         effect = a.effect or {}
         parts = []
         if "lr" in effect:
-            parts.append(f"LR {rate(float(effect['lr']))} at step {effect.get('step', 0):,} (read back)")
+            given = f"LR {rate(float(effect['lr']))} at step {effect.get('step', 0):,} (read back)"
+            parts.append(f"NOT what was asked: {given}" if self.differs else given)
         elif effect.get("step") is not None:
             parts.append(f"at step {effect['step']:,}")
         if effect.get("checkpoint"):
@@ -302,10 +311,10 @@ class Session:
 
     # ---- commands ----
 
-    def send(self, what: str, name: str, **fields: Any) -> Sent:
+    def send(self, what: str, name: str, *, lr: float | None = None, **fields: Any) -> Sent:
         """Append a command for the run on the screen. Raises OSError."""
         run_id = self.folder.name if self.folder else None
-        self.sent = Sent(send(self.logs, name, run_id, **fields), what, time.time())
+        self.sent = Sent(send(self.logs, name, run_id, lr=lr, **fields), what, time.time(), lr)
         self.version += 1
         return self.sent
 

@@ -12,8 +12,9 @@ from textual.binding import Binding
 
 from eegwatch.run.folder import CONFIG, TRAINER_LOG
 from eegwatch.tui.app import WatchApp
-from eegwatch.tui.screens.dialogs import Confirm, ResumeDialog
+from eegwatch.tui.screens.dialogs import Confirm
 from eegwatch.tui.screens.evidence import EvidenceScreen
+from eegwatch.tui.screens.resume import ResumeDialog
 from eegwatch.tui.screens.run import RunScreen
 from eegwatch.tui.screens.runs import RunsScreen
 from eegwatch.tui.screens.text import TextScreen
@@ -100,6 +101,10 @@ def asked(app: Any) -> Any:
     return app.screen.filter.has_class("shown")
 
 
+def choice(app: Any) -> Any:
+    return app.screen.judged.then
+
+
 class Key(NamedTuple):
     """`seen` changes when the key is pressed after the keys `first`."""
 
@@ -141,7 +146,7 @@ KEYS: dict[type[Any], dict[str, Key]] = {
         "j": Key(scrolled, ("g",)), "k": Key(scrolled, ("g", "j", "j")),
     },
     Confirm: {"enter": Key(top), "escape": Key(top)},
-    ResumeDialog: {"enter": Key(top), "escape": Key(top)},
+    ResumeDialog: {"enter": Key(top), "escape": Key(top), "up": Key(choice), "down": Key(choice)},
 }  # fmt: skip
 OPENED_BY: dict[type[Any], str] = {
     EvidenceScreen: "enter", RunsScreen: "R", TextScreen: "t", Confirm: "s", ResumeDialog: "m",

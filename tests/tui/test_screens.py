@@ -69,7 +69,7 @@ def test_a_screen(
 
     async def open_it(pilot: Any) -> None:
         if name == "resume":
-            from eegwatch.tui.screens.dialogs import ResumeDialog
+            from eegwatch.tui.screens.resume import ResumeDialog
 
             await pilot.app.loaded()
             pilot.app.push_screen(ResumeDialog(pilot.app.session))

@@ -7,20 +7,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 from textual import events, on
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.message import Message
 from textual.screen import Screen
-from textual.widgets import Footer, Input
+from textual.widgets import Input
 
 from eegwatch.charts.deviation import schedule_of
 from eegwatch.charts.model import ChartStyle
 from eegwatch.charts.view import View, on_axis, readout
 from eegwatch.schedule import rate_at
+from eegwatch.tui.actions import bindings
 from eegwatch.tui.session import Session
 from eegwatch.tui.settings import SIDE_WIDTH, Settings
 from eegwatch.tui.widgets.chart import Chart
 from eegwatch.tui.widgets.grid import WEIGHT_STEP, ChartGrid
+from eegwatch.tui.widgets.keybar import KeyBar
 from eegwatch.tui.widgets.output import Output
 from eegwatch.tui.widgets.panels import Checklist, Events, Figures, System, Ticks, Verdict
 from eegwatch.tui.widgets.status import StatusLine
@@ -62,52 +63,7 @@ class RunScreen(Screen[None]):
     """Draws a Session; `redraw` is called whenever it changed."""
 
     AUTO_FOCUS = ""  # keys are the screen's until Tab or a click chooses a chart
-    BINDINGS = [
-        Binding("m", "app.resume", "resume with LR"),
-        Binding("r", "app.restart", "restart"),
-        Binding("s", "app.stop", "stop"),
-        Binding("w", "app.checkpoint", "write a checkpoint", show=False),
-        Binding("y", "toggle_log", "log/linear LR"),
-        Binding("Y", "toggle_log('loss')", "log/linear loss", show=False),
-        Binding("e", "app.events", "events"),
-        Binding("enter", "app.evidence", "evidence: each cause's curve over the record", show=False, key_display="⏎"),
-        Binding("n", "app.next_finding(1)", "jump to the next finding", show=False),
-        Binding("N", "app.next_finding(-1)", "jump to the finding before", show=False),
-        Binding(
-            "plus,equals_sign", "zoom(2.0)", "zoom in, about the cursor or the newest step", show=False, key_display="+"
-        ),
-        Binding("minus", "zoom(0.5)", "zoom out (the wheel zooms too)", show=False, key_display="-"),
-        Binding("0", "whole", "the whole run", show=False),
-        Binding("f", "follow", "follow the newest steps", show=False),
-        Binding("h,shift+left", "pan(-0.2)", "earlier (or drag)", show=False, key_display="h ⇧←"),
-        Binding("l,shift+right", "pan(0.2)", "later", show=False, key_display="l ⇧→"),
-        Binding("home,g", "edge('begin')", "the run's beginning, at this zoom", show=False, key_display="g"),
-        Binding("end,G", "edge('end')", "the newest steps, at this zoom", show=False, key_display="G"),
-        Binding("left", "cursor(-1)", "cursor: read out a step in every chart (or click)", show=False, key_display="←"),
-        Binding("right", "cursor(1)", "cursor to the right", show=False, key_display="→"),
-        Binding("escape", "no_cursor", "hide the cursor; all charts again", show=False),
-        Binding("x", "axis", "x axis: steps, epochs or hours", show=False),
-        Binding("left_square_bracket", "smooth(-1)", "smooth the loss less", show=False, key_display="["),
-        Binding("right_square_bracket", "smooth(1)", "smooth the loss more", show=False, key_display="]"),
-        Binding("slash", "filter", "charts whose name matches a pattern", show=False, key_display="/"),
-        Binding("tab", "next_chart(1)", "the next chart", show=False),
-        Binding("shift+tab", "next_chart(-1)", "the chart before", show=False, key_display="⇧tab"),
-        Binding("z", "alone", "the focused chart alone, or all", show=False),
-        Binding("vertical_line", "columns", "charts in one, two, three columns, or as many as fit", show=False,
-                key_display="|"),
-        Binding("J,ctrl+down", "taller(1)", "the focused chart taller (or drag a title)", show=False, key_display="J"),
-        Binding("K,ctrl+up", "taller(-1)", "the focused chart shorter", show=False, key_display="K"),
-        Binding("less_than_sign", "side(1)", "panels wider (or drag their edge)", show=False, key_display="<"),
-        Binding("greater_than_sign", "side(-1)", "panels narrower", show=False, key_display=">"),
-        Binding("T", "output", "the trainer's output in a pane", show=False),
-        Binding("R", "app.runs", "runs: list, switch, overlay, pin, compare", show=False),
-        Binding("t", "app.trainer_log", "all that the trainer printed", show=False),
-        Binding("c", "app.config", "the configuration as run", show=False),
-        Binding("p", "app.picture", "save the screen as SVG", show=False),
-        Binding("P", "app.chart_picture", "save the charts as SVG, drawn as curves", show=False),
-        Binding("question_mark", "app.help", "help", key_display="?"),
-        Binding("q", "app.quit", "quit"),
-    ]  # fmt: skip
+    BINDINGS = bindings()
     DEFAULT_CSS = """
     RunScreen { layout: vertical; }
     RunScreen #body { height: 1fr; }
@@ -119,12 +75,13 @@ class RunScreen(Screen[None]):
     RunScreen #filter.shown { display: block; }
     """
 
-    def __init__(self, session: Session, settings: Settings | None = None) -> None:
+    def __init__(self, session: Session, settings: Settings | None = None, *, read_only: bool = False) -> None:
         super().__init__()
-        self.session, self.settings = session, settings or Settings()
+        self.session, self.settings, self.read_only = session, settings or Settings(), read_only
         self.view = View()
         self.wants_output: bool | None = None  # None: where there is room
         self.status, self.verdict, self.ticks, self.events = StatusLine(), Verdict(), Ticks(), Events()
+        self.keys = KeyBar()
         self.checklist, self.figures, self.system = Checklist(), Figures(), System()
         self.side, self.charts, self.output = Side(self.checklist, self.figures, self.system), ChartGrid(), Output()
         self.charts.columns = self.settings.columns
@@ -137,7 +94,7 @@ class RunScreen(Screen[None]):
         yield self.filter
         yield self.ticks
         yield self.events
-        yield Footer(show_command_palette=False)
+        yield self.keys
 
     def on_mount(self) -> None:
         self.redraw()
@@ -159,9 +116,10 @@ class RunScreen(Screen[None]):
         output = size.height >= VERY_TALL if self.wants_output is None else self.wants_output
         self.output.display = output and session.foreign is None
         self.events.styles.height = 5 if roomy else 2 if size.height >= 22 else 1
-        self.verdict.show(session, compact=not roomy)
+        self.verdict.show(session, compact=not roomy, read_only=self.read_only)
         self.status.show(session)
         self.events.show(session)
+        self.keys.show(session, read_only=self.read_only)
         for panel in (self.checklist, self.figures, self.system) if roomy else (self.ticks,):
             panel.show(session)
         self._draw_charts()
@@ -170,6 +128,7 @@ class RunScreen(Screen[None]):
     def show_ages(self) -> None:
         """Only what the passing of time changes: "2 min ago"."""
         self.status.show(self.session)
+        self.keys.show(self.session, read_only=self.read_only)
 
     def show_output(self) -> None:
         if self.output.display:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from rich.text import Text
 from textual import on
@@ -12,21 +13,9 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input, RichLog
 
+from eegwatch.tui.actions import GROUPS, Action
 from eegwatch.tui.session import Session
 from eegwatch.wording import clock, pattern_of, plain
-
-EXPLAINED = {
-    "app.resume": "resume: rejoin the declared schedule, or go on with an LR of your choice (asks, draws the curve)",
-    "app.restart": "fresh restart: stop this run and start a new one from step 0 (asks first; the old run stays)",
-    "app.stop": "stop: checkpoint at the next step boundary, the daemon stays ready (asks first)",
-    "app.checkpoint": "write a checkpoint now, which is kept; the training goes on (does not ask)",
-    "toggle_log": "logarithmic or linear y axis of the focused chart, without one of the learning rate",
-    "toggle_log('loss')": "logarithmic or linear y axis of the loss",
-    "app.events": "events and findings, the newest first",
-    "app.help": "this help",
-    "app.quit": "quit the monitor; the training goes on",
-    "app.command_palette": "command palette: every action by name, themes",
-}
 
 
 class TextScreen(ModalScreen[None]):
@@ -156,12 +145,15 @@ class TextScreen(ModalScreen[None]):
         self.dismiss(None)
 
 
-def help_text(bindings: list[Binding]) -> Text:
+def help_text(actions: Sequence[Action]) -> Text:
+    """The keys in groups, as the table has them."""
     text = Text()
-    for binding in bindings:
-        key = binding.key_display or binding.key.replace("ctrl+", "^")
-        text.append(f"{key:>8}  ", "bold")
-        text.append(EXPLAINED.get(binding.action, binding.description) + "\n")
+    for group in GROUPS:
+        text.append(f"{group}\n", "bold underline")
+        for action in actions:
+            if action.group == group:
+                text.append(f"{action.key:>7}  ", "bold")
+                text.append(f"{action.help}\n")
     text.append("\n✔ proved right   ✖ proved wrong   ! evidence, not proof   … cannot be told yet\n", "bold")
     text.append(
         "\nThe LR chart draws what was logged (━) over what the declared schedule asks for (┄), ahead to the end of "

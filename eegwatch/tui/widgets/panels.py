@@ -8,14 +8,19 @@ from rich.text import Text
 
 from eegwatch.diagnosis.checklist import FAIL, PASS, WAIT, WARN, checklist, table
 from eegwatch.diagnosis.findings import ERROR, INFO, RATE, WARNING, Finding
+from eegwatch.tui.actions import possible
 from eegwatch.tui.session import Session
 from eegwatch.tui.widgets.lines import Lines
 from eegwatch.wording import clock, size
 
 MARK_STYLE = {PASS: "green", FAIL: "bold red", WAIT: "dim", WARN: "yellow", "": ""}
 SIGN = {ERROR: ("✖", "bold white on #a01020"), WARNING: ("!", "bold black on #e0a000"), INFO: ("i", "")}
-KEYS = "m resume: rejoin the schedule, or an LR of your choice · r fresh restart · s stop · or let it finish"
-KEYS_SHORT = "m resume (rejoin or your LR) · r restart · s stop · ⏎ evidence"
+RATE_KEYS = {
+    "app.resume": ("m resume on the planned LR curve, or at an LR of yours", "m resume"),
+    "app.restart": ("r restart from step 0", "r restart"),
+    "app.stop": ("s stop", "s stop"),
+    "app.evidence": ("⏎ evidence", "⏎ evidence"),
+}
 
 
 class Verdict(Lines):
@@ -23,13 +28,13 @@ class Verdict(Lines):
 
     DEFAULT_CSS = "Verdict { height: auto; padding: 0 1; max-height: 9; }"
 
-    def show(self, session: Session, *, compact: bool) -> None:
+    def show(self, session: Session, *, compact: bool, read_only: bool = False) -> None:
         findings = [f for f in session.diagnosis.findings if f.bad]
         self.display = bool(findings)
         if not findings:
             return
         width = max(20, self.app.size.width - 2)
-        lines = self._finding(session, findings[0], compact)
+        lines = self._finding(session, findings[0], compact, read_only)
         others = findings[1:] if compact else findings[1:3]
         if compact and others:
             lines[-1].append(f"   (+{len(others)} more: e)", "dim")
@@ -42,7 +47,7 @@ class Verdict(Lines):
                 line.truncate(width, overflow="ellipsis")
         self.put(lines)
 
-    def _finding(self, session: Session, finding: Finding, compact: bool) -> list[Text]:
+    def _finding(self, session: Session, finding: Finding, compact: bool, read_only: bool) -> list[Text]:
         sign, style = SIGN[finding.severity]
         headline = finding.headline or finding.message
         if headline.startswith("LR "):  # LR FROZEN: the word that matters, readable without colour
@@ -53,15 +58,23 @@ class Verdict(Lines):
         label = "bold"
         if finding.why:
             lines.append(Text.assemble(("   why  ", label), finding.why))
-        if finding.family == RATE and session.foreign is not None:
-            lines.append(Text.assemble(("   do   ", label), finding.remedy.split("; ")[0]))  # there are no keys for it
-        elif finding.family == RATE:
-            lines.append(Text.assemble(("   do   ", label), KEYS_SHORT if compact else KEYS))
-            if finding.remedy and not compact:
-                lines.append(Text.assemble(("   code ", label), finding.remedy))
+        if finding.family == RATE:
+            code = finding.remedy.split("; ")[0]
+            keys = self._keys(session, compact, read_only)
+            if keys:
+                lines.append(Text.assemble(("   do   ", label), keys))
+            if code and (not compact or not keys):
+                lines.append(Text.assemble(("   code ", label), code))
         elif finding.remedy and finding.remedy not in headline:
             lines.append(Text.assemble(("   do   ", label), finding.remedy))
         return lines
+
+    def _keys(self, session: Session, compact: bool, read_only: bool) -> str:
+        """The keys that help against a wrong learning rate and can work now."""
+        able = {action.action for action in possible(session, read_only=read_only)}
+        if not able & {"app.resume", "app.restart"}:
+            return ""
+        return " · ".join(words[compact] for action, words in RATE_KEYS.items() if action in able)
 
 
 class Checklist(Lines):
@@ -180,7 +193,8 @@ class Events(Lines):
         if session.sent is not None:
             done = session.sent.answer.status if session.sent.answer else ""
             style = {"done": "bold green", "failed": "bold red", "rejected": "bold red", "expired": "bold red"}
-            lines.append(Text(f"» {session.sent.text()}", style.get(done, "bold yellow")))
+            colour = "bold red" if session.sent.differs else style.get(done, "bold yellow")
+            lines.append(Text(f"» {session.sent.text()}", colour))
         for event in reversed(session.events[-12:]):
             lines.append(Text.assemble((f"{clock(event.time)} ", "dim"), event.text))
         room = max(1, self.size.height or 4)

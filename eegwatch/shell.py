@@ -1,0 +1,30 @@
+"""How a command of ours is written so that it runs in the user's shell as it stands on the screen."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from functools import cache
+from pathlib import Path
+
+
+@cache
+def program(name: str) -> str:
+    """`name` where the shell finds it; else the path of the one beside this Python, relative where that is shorter.
+
+    Without an activated environment `eegpt-daemon` alone is not found, and `.venv/bin/eegpt-daemon` is.
+    """
+    if shutil.which(name):
+        return name
+    beside = Path(sys.executable).parent / name
+    if not beside.exists():
+        return name
+    relative = os.path.relpath(beside)
+    return min((str(beside), relative), key=len)
+
+
+def command(name: str, *words: object) -> str:
+    """A command line, quoted: `command("eegpt-daemon", "stop", "--logs", path)`."""
+    return shlex.join([program(name), *map(str, words)])
