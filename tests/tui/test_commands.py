@@ -21,7 +21,7 @@ from eegwatch.tui.screens.resume import ResumeDialog, beginning
 from tests.conftest import LogWriter
 from tests.tui.conftest import NOW, lock_held
 from tests.tui.test_run_screen import screen
-from tests.tui.waiting import until
+from tests.tui.waiting import settled, until
 
 
 def say(logs: Path, word: str, run_id: str | None, reason: str | None = None) -> None:
@@ -94,7 +94,7 @@ async def test_what_is_no_usable_rate_is_refused_before_anything_is_written(froz
     with lock_held(logs):
         async with screen(logs, frozen) as pilot:
             burst(pilot.app, ["m", *typed, "\r"])
-            await pilot.pause(0.5)
+            await settled(pilot)
             assert isinstance(pilot.app.screen, ResumeDialog) and pilot.app.screen.judged.problem
     assert sent(logs) == []
 
@@ -105,10 +105,10 @@ async def test_an_emptied_field_with_a_chosen_way_on_is_refused(frozen: Path) ->
     with lock_held(logs):
         async with screen(logs, frozen) as pilot:
             burst(pilot.app, ["m", "3", "down", "backspace", "\r"])
-            await pilot.pause(0.5)
+            await settled(pilot)
             assert "hold needs a learning rate" in pilot.text()
             burst(pilot.app, ["up", "up", "3", "\r"])  # rejoin, and a rate: one of them is not meant
-            await pilot.pause(0.5)
+            await settled(pilot)
             assert "rejoin uses the planned LR" in pilot.text()
     assert sent(logs) == []
 
@@ -148,7 +148,7 @@ async def test_a_rate_above_the_planned_maximum_needs_the_box_and_says_so(frozen
     with lock_held(logs):
         async with screen(logs, frozen) as pilot:
             burst(pilot.app, ["m", *"4e-3"])
-            await pilot.pause(0.3)
+            await settled(pilot)
             dialog = pilot.app.screen
             assert "▐ ▌ yes, use an LR above the planned maximum (3e-3)" in pilot.text()
             await pilot.press("tab", "tab", "space")
