@@ -18,7 +18,7 @@ ALLOWED = {
     "commands": {"commands", "run", "formats", "tui", "check", "export", "report", "serve", "tmux", "wording", ""},
     "formats": {"formats", "run", "wording"},
     "charts": {"charts", "run", "diagnosis", "schedule", "wording"},
-    "tui": {"tui", "charts", "run", "diagnosis", "schedule", "wording", ""},
+    "tui": {"tui", "charts", "run", "diagnosis", "schedule", "shell", "wording", ""},
 }
 
 
