@@ -1,193 +1,327 @@
-"""Other people's names -> our records: a row of named numbers, in whatever format it came, as steps and evaluations.
+"""Rows of named numbers, in whatever format they came, as our records: steps, evaluations, and the run they belong to.
 
-Names are matched without case, spaces, dashes and slashes: `learning_rate`, `lr-AdamW`, `Train Loss`, `Grad norm`,
-`val/auroc`. Rows of one step are merged, a step is passed on when the next begins (or when the reader asks for all).
+Values of one step that stand in several rows (loss and rate, as Lightning writes them) become one record. A step is
+passed on when the next begins, or when the reader asks for all; a row that comes later for a step already passed on is
+`late`: who follows the log then reads it anew and waits longer, so that the records do not depend on when it was read.
 """
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
 
+from eegwatch.formats.counters import Counter, Counters, Restart
+from eegwatch.formats.names import COMPONENT, FIELDS, TRAIN, VAL, Role, role, words_of
+from eegwatch.formats.numerals import clock_of, whole
 from eegwatch.run.records import Eval, Run, RunRecord, Step, finite
 
-STEP_NAMES = {"step", "globalstep", "trainerglobalstep", "iter", "iteration", "it", "niter", "nstep", "trainstep"}
-EPOCH_NAMES, BATCH_NAMES = {"epoch", "ep"}, {"batch", "batchidx", "minibatch"}
-LR_NAMES = {"lr", "currentlr", "trainlr", "trainlearningrate", "lrcurrent", "optimizerlr", "lrlion"}
-LR_BEGINNINGS = ("learningrate", "lrgroup", "lr0", "lradam", "lrsgd", "lrpg")
-LOSS_NAMES = {
-    "loss",
-    "trainloss",
-    "trainingloss",
-    "losstrain",
-    "trainlossstep",
-    "trainlossbatch",
-    "batchloss",
-    "lossstep",
-}
-NORM_NAMES = {"gradnorm", "gradientnorm", "gnorm", "traingradnorm", "gradnormtotal", "grad2normtotal"}
-SPEED_NAMES = {"samplespers", "samplespersecond", "trainsamplespersecond"}
-TIME_NAMES = {"time", "timestamp", "walltime"}
-EVAL_PREFIX = re.compile(r"^(val|valid|validation|eval|evaluation|test)(?=.)")
-EVAL_NAMES = {
-    "loss": "loss", "lossepoch": "loss", "auroc": "auroc", "auc": "auroc", "rocauc": "auroc", "aurocepoch": "auroc",
-    "balancedaccuracy": "balanced_accuracy", "balacc": "balanced_accuracy", "bacc": "balanced_accuracy",
-    "bac": "balanced_accuracy",
-}  # fmt: skip
-_SMALL = re.compile(r"[^a-z0-9]")
-Values = Mapping[str, float]
-
-
-def meaning(name: str) -> tuple[str, str] | None:
-    """("train", "lr"), ("val", "auroc"), ("at", "step") …, or None for a name that says nothing to us."""
-    found = _meaning(_SMALL.sub("", name.lower()))
-    outer, _, inner = name.rpartition("/")
-    if found is None and outer and not EVAL_PREFIX.match(outer.lower() + "/"):
-        return _meaning(_SMALL.sub("", inner.lower()))  # `optim/lr`
-    return found
-
-
-def _meaning(key: str) -> tuple[str, str] | None:
-    for kind, names in (("step", STEP_NAMES), ("epoch", EPOCH_NAMES), ("batch", BATCH_NAMES), ("time", TIME_NAMES)):
-        if key in names:
-            return "at", kind
-    if key in LR_NAMES or key.startswith(LR_BEGINNINGS):
-        return "train", "lr"
-    if key in LOSS_NAMES:
-        return "train", "loss"
-    if key in NORM_NAMES:
-        return "train", "grad_norm"
-    if key in SPEED_NAMES:
-        return "train", "samples_per_s"
-    prefix = EVAL_PREFIX.match(key)
-    metric = EVAL_NAMES.get(key[prefix.end() :]) if prefix else None
-    if metric is not None and prefix is not None:
-        return ("eval" if prefix[1] == "test" else "val"), metric
-    return None
+MOST_METRICS = 500  # of one record: a row with more columns is a table of something else
 
 
 @dataclass
+class Row:
+    """One row: where it stands, and what it holds. `rates`: of the parameter groups, where the row tells them apart."""
+
+    at: Counters = field(default_factory=Counters)
+    train: dict[str, float] = field(default_factory=dict)
+    rates: list[float] = field(default_factory=list)
+    evals: dict[str, dict[str, float]] = field(default_factory=dict)
+    time: float | None = None
+    restart: bool = False  # the log itself says that a run begins here
+
+    @property
+    def empty(self) -> bool:
+        return not (self.train or self.evals)
+
+
+Field = tuple[str, float, int | None]  # name, value, of how many (`3/200`)
+
+
+class RowMaker:
+    """Names and values -> a Row. It remembers which name gave the loss, so that a column of means does not replace it."""
+
+    def __init__(self, rename: Mapping[str, Role] | None = None, split: str | None = None) -> None:
+        """`rename`: roles of names that a kind of log uses in its own way. `split`: of values whose name says none."""
+        self.rename = dict(rename or {})
+        self.split = split
+        self._best_loss: dict[str, int] = {}
+        self._lone: dict[str, str] = {}
+
+    def role(self, name: str) -> Role:
+        return self.rename.get(name) or role(name)
+
+    def row(self, fields: Iterable[Field], split: str | None = None, lists: Mapping[str, list[float]] | None = None) -> Row:
+        """`split`: of values whose name says none, on this row. `lists`: rates of the parameter groups."""
+        return self.build(((self.role(name), value, of) for name, value, of in fields), split, lists)
+
+    def build(
+        self,
+        values: Iterable[tuple[Role, float, int | None]],
+        split: str | None = None,
+        lists: Mapping[str, list[float]] | None = None,
+    ) -> Row:
+        row, at = Row(), Counters()
+        row.at = at
+        given = split or self.split
+        losses: dict[str, list[tuple[int, str, float]]] = {}
+        rates: list[tuple[int, int | None, str, float]] = []
+        step_rank = 99
+        for what, value, of in values:
+            kind = what.kind
+            if kind in ("metric", "grad_norm", "samples_per_s", "loss"):
+                where = what.split or given or TRAIN
+                if kind == "loss":
+                    losses.setdefault(where, []).append((what.rank, what.name, value))
+                elif where == TRAIN:
+                    row.train.setdefault(what.name if kind == "metric" else kind, value)
+                else:
+                    row.evals.setdefault(where, {}).setdefault(what.name, value)
+            elif kind == "lr":
+                rates.append((what.rank, what.group, what.name, value))
+            elif kind == "step":
+                if what.rank < step_rank:
+                    at.step, step_rank = value, what.rank
+                    at.steps = of or at.steps
+                    at.local = what.rank in (1, 2)
+            elif kind == "steps":
+                at.steps = whole(value) or at.steps
+            elif kind == "epoch":
+                if what.rank == 0 or at.epoch is None:
+                    at.epoch = value
+                at.epochs = of or at.epochs
+            elif kind == "epochs":
+                at.epochs = whole(value, 1 << 31) or at.epochs
+            elif kind == "batch":
+                at.batch, at.batches = value, of or at.batches
+            elif kind == "batches":
+                at.batches = whole(value, 1 << 40) or at.batches
+            elif kind == "time" and (clock := clock_of(value)) is not None:
+                row.time = clock
+            elif kind == "time" and (given or TRAIN) == TRAIN:
+                row.train.setdefault(what.name, value)
+        for where, found in losses.items():
+            self._losses(where, found, row)
+        self._rates(rates, lists or {}, row)
+        return row
+
+    def _losses(self, where: str, found: list[tuple[int, str, float]], row: Row) -> None:
+        """One of a split's losses is the loss, the others are metrics under their own names."""
+        values = row.train if where == TRAIN else row.evals.setdefault(where, {})
+        rank, name, _ = min(found, key=lambda one: one[0])
+        components = [name for rank, name, _ in found if rank >= COMPONENT]
+        if rank >= COMPONENT:
+            # one alone stands for the loss; of several without a total, none does
+            lone = self._lone.get(where)
+            if lone is None and len(components) == 1 and where not in self._best_loss:
+                lone = self._lone[where] = components[0]
+            chosen = lone if lone in components and where not in self._best_loss else None
+        else:
+            best = self._best_loss.setdefault(where, rank)
+            if rank < best:
+                self._best_loss[where] = rank
+            chosen = name if rank <= best else None
+        for _, name, value in found:
+            key = "loss" if name == chosen else name
+            if key == "loss" and name != chosen:
+                key = "loss_mean"
+            values.setdefault(key, value)
+
+    def _rates(self, rates: list[tuple[int, int | None, str, float]], lists: Mapping[str, list[float]], row: Row) -> None:
+        groups: list[float] = next(iter(lists.values()), [])
+        if not rates and not groups:
+            return
+        best = min((rank for rank, *_ in rates), default=0)
+        if rates:
+            # `lr/pg0`, `lr/pg1` …: the groups in their order; several names without numbers as they stand
+            chosen = [one for one in rates if one[0] == best]
+            numbered = sorted((one for one in chosen if one[1] is not None), key=lambda one: one[1] or 0)
+            plain = [one for one in chosen if one[1] is None]
+            if plain and numbered:
+                numbered = [*plain[:1], *(one for one in numbered if one[1])]
+            groups = groups or [value for *_, value in (numbered or (plain if best else plain[:1] or plain))]
+            for rank, _, name, value in rates:
+                if rank != best and name not in ("lr",):
+                    row.train.setdefault(name, value)
+        row.train["lr"] = groups[0]
+        if len(groups) > 1 and any(rate != groups[0] for rate in groups):
+            row.rates = groups[:256]
+
+
 class RowReader:
     """Collects rows into records. `zero_based`: the log's steps count from 0 (Lightning's do), ours from 1."""
 
-    run_id: str
-    zero_based: bool = False
-    total_steps: int | None = None
-    steps_per_epoch: int | None = None
-    epochs: int | None = None
-    _at: int | None = None
-    _train: dict[str, float] = field(default_factory=dict)
-    _time: float = 0.0
-    _epoch: int = 0
-    _batch: int | None = None
-    _said: tuple[int | None, ...] | None = None
+    def __init__(self, run_id: str, zero_based: bool | None = None, lr_precision: str | None = None) -> None:
+        self.run_id, self.lr_precision = run_id, lr_precision
+        self.counter = Counter(zero_based)
+        self.late = False  # a row came for a step that had been passed on
+        self.stated_total: int | None = None  # as the log says it, whatever its epochs come to
+        self.total_steps: int | None = None
+        self.steps_per_epoch: int | None = None
+        self.notes: list[str] = []
+        self._attempt = 1
+        self._begun_at = 0
+        self._said: tuple[object, ...] | None = None
+        self._step: int | None = None
+        self._train: dict[str, float] = {}
+        self._rates: list[float] = []
+        self._evals: list[tuple[int, str, dict[str, float]]] = []
+        self._time = self._eval_time = 0.0
+        self._flushed: set[str] = set()  # what was passed on of the current step
+        self._flushed_evals: dict[tuple[int, str], set[str]] = {}
 
-    def row(self, row: Mapping[str, float], time: float = 0.0) -> list[RunRecord]:
-        """Records that this row completes. Names that say nothing are passed over."""
-        at: dict[str, float] = {}
-        train: dict[str, float] = {}
-        scores: dict[str, dict[str, float]] = {}
-        for name, value in row.items():
-            what = meaning(name)
-            if what is None:
-                continue
-            kind, metric = what
-            if kind == "at":
-                at[metric] = value
-            elif kind == "train":
-                train.setdefault(metric, value)
-            else:
-                scores.setdefault(kind, {}).setdefault(metric, value)
-        return self.facts(at, train, scores, at.get("time", time))
+    @property
+    def waiting(self) -> bool:
+        return bool(self._train or self._evals)
 
-    def facts(
-        self,
-        at: Values,
-        train: Values,
-        scores: Mapping[str, Values],
-        time: float,
-    ) -> list[RunRecord]:
-        """The same, of values whose meaning is known."""
-        records = self._begin(time)
-        step = self._step(at, bool(train))
+    def add(self, row: Row, time: float = 0.0) -> list[RunRecord]:
+        """Records that this row completes."""
+        if row.time is not None:
+            time = row.time
+        if row.empty:
+            if row.at.epoch is not None or row.at.epochs:
+                self.counter.announce(row.at.epoch, row.at.epochs)
+            if row.at.steps and not row.at.local:
+                self.counter.total = row.at.steps
+            return []
+        if len(row.train) > MOST_METRICS:
+            return []
+        records: list[RunRecord] = []
+        train, before = dict(row.train), self.counter.step
+        step, restart = self.counter.place(row.at) if train else (None, None)
+        if step is None and train and row.evals:  # the mean of an epoch beside its evaluation
+            first = next(iter(row.evals.values()))
+            for name, value in train.items():
+                first.setdefault(f"train_{name}" if name != "lr" else "lr", value)
+        if restart is not None:
+            records += self.flush() + [self._restarted(restart, time)]
         if train and step is not None:
-            if step != self._at:
+            if step != self._step or (restart is None and step > before):
                 records += self.flush()
-                self._at = step
-            self._train |= train
-            self._time = time
-        if scores:
-            records += self.flush()
-            where = step if step is not None else (self._at or 0)
-            for split, values in scores.items():
-                known = {name: finite(value) for name, value in values.items()}
-                records.append(Eval(time=time, step=where, epoch=self._epoch, split=split, **known))  # type: ignore[arg-type]
-        return records
+                self._step, self._flushed = step, set()
+                self._flushed_evals.clear()
+            new = {name: value for name, value in train.items() if name not in self._train and name not in self._flushed}
+            if new and self._flushed:
+                self.late = True
+            elif new:
+                if not self._train:
+                    self._time = time
+                self._train |= new
+                self._rates = self._rates or row.rates
+        if row.evals:
+            where = step if step is not None else self.counter.standing(row.at)
+            if self._train and self._step is not None and where > self._step:
+                records += self.flush()
+            for split, values in row.evals.items():
+                self._evaluation(where, split, values, time)
+        return self._begin(time) + records if records else records
+
+    def _evaluation(self, step: int, split: str, values: dict[str, float], time: float) -> None:
+        if not values:
+            return
+        gone = self._flushed_evals.get((step, split))
+        if gone is not None and not gone & set(values):
+            self.late = True
+            return
+        for at, of, held in self._evals:
+            if (at, of) == (step, split):
+                if not set(held) & set(values):
+                    held |= values
+                return  # the same once more
+        if gone is None:
+            self._eval_time = time
+            self._evals.append((step, split, dict(values)))
 
     def flush(self) -> list[RunRecord]:
-        """The step that is being collected, if there is one."""
-        if self._at is None or not self._train:
-            return []
-        values, self._train = self._train, {}
+        """What is being collected, if anything is: the step, then its evaluations."""
+        records: list[RunRecord] = []
+        if self._train and self._step is not None:
+            values, self._train = self._train, {}
+            self._flushed |= set(values)
+            records.append(self._record(self._step, values))
+            self._rates = []
+        for step, split, values in self._evals:
+            self._flushed_evals[(step, split)] = set(values)
+            records.append(self._eval(step, split, values))
+        self._evals = []
+        return self._begin(self._time or self._eval_time) + records if records else records
+
+    def _record(self, step: int, values: dict[str, float]) -> Step:
+        per_epoch = self.steps_per_epoch
         epoch = batch = None
-        if self.steps_per_epoch:
-            epoch, batch = divmod(self._at - 1, self.steps_per_epoch)
+        if per_epoch:
+            epoch, batch = divmod(step - 1, per_epoch)
             batch += 1
-        loss = values.get("loss")
-        step = Step(
+        loss = values.pop("loss", None)
+        lr, norm, speed = values.pop("lr", None), values.pop("grad_norm", None), values.pop("samples_per_s", None)
+        return Step(
             time=self._time,
-            step=self._at,
+            step=step,
             epoch=epoch,
             batch=batch,
-            lr=finite(values.get("lr")),
+            lr=finite(lr),
             loss=msgspec.UNSET if loss is None else finite(loss),
-            grad_norm=finite(values.get("grad_norm")),
-            samples_per_s=finite(values.get("samples_per_s")),
+            grad_norm=finite(norm),
+            samples_per_s=finite(speed),
+            **_more(lrs=[finite(rate) for rate in self._rates], metrics={n: finite(v) for n, v in values.items()}),
         )
-        return [step]
 
-    def epoch(self, number: int, of: int | None) -> None:
-        """The log said "epoch 17/50": `number` counts from 0 here."""
-        if number != self._epoch:
-            self._epoch, self._batch = number, None
-        self.epochs = of or self.epochs
+    def _eval(self, step: int, split: str, values: dict[str, float]) -> Eval:
+        known: dict[str, object] = {}
+        metrics: dict[str, object] = {}
+        for name, value in values.items():
+            own = "loss" if name == "loss" else FIELDS.get("".join(words_of(name)))
+            if own is not None and own not in known:
+                known[own] = finite(value)
+            else:
+                metrics[name] = finite(value)
+        number = self.counter.epoch
+        return Eval(time=self._eval_time, step=step, epoch=number, split=split, **known, **_more(metrics=metrics))  # type: ignore[arg-type]
+
+    def _restarted(self, restart: Restart, time: float) -> Run:
+        self._attempt += 1
+        self._step, self._flushed = None, set()
+        self._flushed_evals.clear()
+        self._begun_at = restart.done
+        self.notes = [restart.words]
+        self._said = None
+        return self._run(time, restart.done)
 
     def _begin(self, time: float) -> list[RunRecord]:
         """A `run` record first, and another where the log has said more of its length since."""
-        if self.epochs and self.steps_per_epoch:
-            self.total_steps = self.epochs * self.steps_per_epoch
-        known = (self.total_steps, self.steps_per_epoch, self.epochs)
+        counter = self.counter
+        self.steps_per_epoch = counter.per_epoch or self.steps_per_epoch
+        if self.stated_total or counter.total:
+            self.total_steps = self.stated_total or counter.total
+        elif counter.epochs and counter.unit == "epoch":
+            self.total_steps = counter.epochs
+        elif counter.epochs and self.steps_per_epoch:
+            self.total_steps = counter.epochs * self.steps_per_epoch
+        known = (self.total_steps, self.steps_per_epoch, counter.epochs)
         if known == self._said:
             return []
-        records = self.flush()
-        first = self._said is None
-        self._said = known
-        begin = Run(
+        return [self._run(time, self._begun_at if self._said is None else max(self._passed, self._begun_at))]
+
+    @property
+    def _passed(self) -> int:
+        """The last step that was passed on."""
+        return self._last_passed
+
+    _last_passed = 0
+
+    def _run(self, time: float, step: int) -> Run:
+        self._said = (self.total_steps, self.steps_per_epoch, self.counter.epochs)
+        return Run(
             time=time,
             run_id=self.run_id,
             name=self.run_id,
-            attempt=1,
-            step=0 if first else (self._at or 0),
+            attempt=self._attempt,
+            step=step,
             total_steps=self.total_steps,
             steps_per_epoch=self.steps_per_epoch,
-            epochs=self.epochs,
+            epochs=self.counter.epochs,
+            notes=list(self.notes),
+            **_more(lr_precision=self.lr_precision),
         )
-        return [*records, begin]
-
-    def _step(self, at: Mapping[str, float], counts: bool) -> int | None:
-        """The global step of a row, from 1: its own, or epoch and batch, or one more than before."""
-        if "step" in at and math.isfinite(at["step"]):
-            return int(at["step"]) + (1 if self.zero_based else 0)
-        if "batch" in at and math.isfinite(at["batch"]):
-            batch = int(at["batch"])
-            if self._batch is not None and batch < self._batch:
-                self._epoch += 1  # the counter began again: an epoch that no line announced
-            self._batch = batch
-            return self._epoch * (self.steps_per_epoch or 0) + batch
-        if not counts:
-            return self._at
-        return (self._at or 0) + 1  # rows without any counter: one a step
