@@ -95,6 +95,8 @@ class CheckedRun:
         """Raises NotARun for a file without a single record."""
         self.poll()
         if not self.known:
+            if self.foreign is not None and self.foreign.unread is not None:
+                raise self.foreign.unread()
             bad = self._follower.bad_lines
             where = self.foreign.path if self.foreign else self.folder / RUN_LOG
             what = f"{bad} lines, none of them a record" if bad else "nothing in it is a step or an evaluation"

@@ -1,7 +1,7 @@
 """The global step of a row: its own counter, epoch and batch, the epoch alone, or one more than before.
 
-A counter that falls is an epoch whose counter began again, a resume from an earlier step, or a new run in the same file.
-Which it is, is decided by what the log says of its epochs:
+A counter that falls is an epoch whose counter began again, a resume from an earlier step, or a new run in the same
+file. Which it is, is decided by what the log says of its epochs:
 
     the epoch rose, or the counter had reached the length of an epoch      an epoch: the counts of the former are added
     it fell to where the run began                                         a new run: the earlier one is set aside
@@ -15,7 +15,9 @@ from typing import Literal, NamedTuple
 
 from eegwatch.formats.numerals import whole
 
-MOST_RESTARTS = 1000  # runs and resumes of one file; beyond, the counter is disorder (two writers), and rows are left out
+MOST_RESTARTS = (
+    1000  # runs and resumes of one file; beyond, the counter is disorder (two writers), and rows are left out
+)
 Unit = Literal["step", "batch", "epoch", "row"]
 FINER: dict[Unit | None, int] = {None: 0, "row": 1, "epoch": 2, "batch": 3, "step": 3}
 
@@ -79,8 +81,8 @@ class Counter:
         number = whole(epoch, 1 << 31)
         if number is not None:
             self._announced = number
-            if self._epoch_zero is None:
-                self._epoch_zero = min(number, 1)
+            if self._epoch_zero is None or self._last is None:
+                self._epoch_zero = min(number, 1 if self._epoch_zero is None else self._epoch_zero)
         if epochs and 0 < epochs < 1 << 31:
             self.epochs = epochs
 
@@ -217,7 +219,7 @@ class Counter:
             return at.batches
         if said and said >= seen:
             return said
-        return seen + (self._interval - 1 if not self._shift else self._interval - 1)
+        return seen + self._interval - 1  # the epoch may have been longer by less than the interval of the log
 
     def _restart(self, count: int, words: str, at: Counters | None = None) -> tuple[int | None, Restart | None]:
         if self.restarts >= MOST_RESTARTS:

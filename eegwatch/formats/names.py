@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 TRAIN, VAL, TEST = "train", "val", "eval"  # the official test set is called "eval" in our records
@@ -33,7 +34,17 @@ TOTALS = {
 }  # fmt: skip
 EPOCHS = {"epoch", "ep", "epochnum", "currentepoch", "epochidx", "epochid", "epochnumber", "curepoch", "epochs"}
 EPOCH_TOTALS = {"totalepochs", "maxepochs", "numepochs", "maxepoch", "numtrainepochs"}
-BATCHES = {"batch", "batchidx", "minibatch", "batches", "batchid", "batchnum", "ministep", "currentbatch", "batchnumber"}
+BATCHES = {
+    "batch",
+    "batchidx",
+    "minibatch",
+    "batches",
+    "batchid",
+    "batchnum",
+    "ministep",
+    "currentbatch",
+    "batchnumber",
+}
 TIMES = {"time", "timestamp", "walltime", "ts", "datetime", "date", "createdat", "loggedat"}
 PASSED_OVER = {"eta", "etaseconds", "percentage", "nparameters", "elapsedtime", "remainingtime", "index", "unnamed0"}
 
@@ -55,20 +66,26 @@ LOSS_RANKS = {
     ("all", "loss"): 2, ("overall", "loss"): 2, ("combined", "loss"): 2, ("loss", "sum"): 2, ("sum", "loss"): 2,
     ("full", "loss"): 2, ("final", "loss"): 2, ("loss", "combined"): 2, ("loss", "overall"): 2, ("losses",): 2,
     ("avg", "loss"): 3, ("average", "loss"): 3, ("mean", "loss"): 3, ("loss", "avg"): 3, ("loss", "mean"): 3,
-    ("loss", "average"): 3, ("running", "loss"): 3, ("smoothed", "loss"): 3, ("smooth", "loss"): 3, ("lm", "loss"): 3,
+    ("loss", "average"): 3, ("running", "loss"): 3, ("smoothed", "loss"): 3, ("smooth", "loss"): 3,
+    ("lm", "loss"): 3,
     ("reduced", "loss"): 3, ("avg", "total", "loss"): 3, ("total", "loss", "step"): 1, ("loss", "running"): 3,
     ("lm", "loss", "value"): 3, ("global", "avg", "loss"): 3, ("global", "loss"): 3, ("main", "loss"): 3,
     ("loss", "epoch"): 5, ("epoch", "loss"): 5, ("total", "loss", "epoch"): 5, ("avg", "epoch", "loss"): 5,
     ("epoch", "avg", "loss"): 5, ("epoch", "mean", "loss"): 5,
     ("cost",): 6, ("avg", "cost"): 6, ("average", "cost"): 6, ("objective",): 6,
 }  # fmt: skip
+EPOCH_MEAN = 5
 COMPONENT = 9  # one loss of several: it stands for the loss only where it is alone
-NO_LOSS = {"scale", "scaler", "weight", "weights", "std", "var", "best", "min", "max", "lowest", "prev", "coef", "lambda", "ratio", "count"}  # fmt: skip
+NO_LOSS = {
+    "scale", "scaler", "weight", "weights", "std", "var", "best", "min", "max", "lowest", "prev", "coef", "lambda",
+    "ratio", "count",
+}  # fmt: skip
 GRAD_NORMS = {
     ("grad", "norm"), ("gradient", "norm"), ("gnorm",), ("gradnorm",), ("grad", "norm", "total"), ("total", "norm"),
     ("grad", "2", "norm", "total"), ("grad", "2.0", "norm", "total"), ("total", "grad", "norm"),
     ("global", "grad", "norm"), ("grad", "norm", "avg"), ("avg", "grad", "norm"), ("gradients", "norm"),
-    ("grad", "norm", "step"), ("grad", "norm", "mean"), ("norm", "grad"), ("norm", "gradient"), ("grad", "l", "2", "norm"),
+    ("grad", "norm", "step"), ("grad", "norm", "mean"), ("norm", "grad"), ("norm", "gradient"),
+    ("grad", "l", "2", "norm"),
     ("grad", "2", "0", "norm", "total"),
 }  # fmt: skip
 SPEEDS = {"samplespers", "samplespersecond", "samplespersec", "samplessec", "samplesperss", "examplespersecond"}
@@ -79,10 +96,15 @@ FIELDS = {
 }  # fmt: skip
 # what makes a line of text an evaluation or a training record, though it names neither a loss nor a rate
 METRIC_WORDS = {
-    "acc", "accuracy", "acc1", "acc5", "top1", "top5", "f1", "auc", "auroc", "kappa", "map", "ap", "miou", "iou", "dice",
-    "bleu", "wer", "cer", "per", "ppl", "perplexity", "precision", "recall", "mse", "mae", "rmse", "r2", "psnr", "ssim",
-    "reward", "return", "returns", "score", "bpb", "bpc", "rouge", "meteor", "pck", "mcc", "specificity", "sensitivity",
-    "auprc", "fid", "error", "err", "loss", "hd95", "ndcg", "mrr", "elbo", "nll", "pearson", "spearman", "corr", "eer",
+    "acc", "accuracy", "acc1", "acc5", "top1", "top5", "f1", "auc", "auroc", "kappa", "map", "ap", "miou", "iou",
+    "dice", "bleu", "wer", "cer", "ppl", "perplexity", "precision", "recall", "mse", "mae", "rmse", "r2", "psnr",
+    "ssim", "reward", "return", "returns", "score", "bpb", "bpc", "rouge", "meteor", "pck", "mcc", "specificity",
+    "sensitivity", "auprc", "fid", "error", "err", "loss", "hd95", "ndcg", "mrr", "elbo", "nll", "pearson",
+    "spearman", "corr", "eer",
+}  # fmt: skip
+NO_RESULT = {  # last words of settings, not of results: `eval_accumulation_steps`
+    "size", "steps", "num", "count", "weight", "every", "interval", "threshold", "window", "tokens", "mode", "path",
+    "type", "strategy", "delay", "patience", "alpha", "beta", "gamma", "coef", "scale", "scaler",
 }  # fmt: skip
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _GROUP = re.compile(r"(?:pg|group|paramgroup|g)_?(\d+)$|^(?:lr|learning_?rate)_?(\d+)$", re.IGNORECASE)
@@ -161,7 +183,7 @@ def _rate(name: str, words: tuple[str, ...]) -> tuple[int, int | None] | None:
         before, after = words[:at], words[at + 1 :]
     elif "lrs" in words and len(words) <= 2:
         return 0, None
-    elif ("learning", "rate") in zip(words, words[1:], strict=False):
+    elif ("learning", "rate") in pairwise(words):
         at = words.index("learning")
         before, after = words[:at], words[at + 2 :]
     else:
@@ -211,8 +233,14 @@ def meaning(name: str) -> tuple[str, str] | None:
 
 def is_metric(name: str) -> bool:
     """Is this the name of something that people measure, so that a line with it is a record?"""
-    return bool(METRIC_WORDS & {*words_of(name), "".join(words_of(name))} or _pairs(words_of(name)) & METRIC_WORDS)
+    words = words_of(name)
+    if words == ("per",):
+        return True  # the phone error rate
+    if len(words) > 1 and words[-1] in NO_RESULT:
+        return False
+    known = METRIC_WORDS & {*words, "".join(words)} or _pairs(words) & METRIC_WORDS
+    return bool(known) and not (known == {"loss"} and NO_LOSS & set(words))
 
 
 def _pairs(words: tuple[str, ...]) -> set[str]:
-    return {a + b for a, b in zip(words, words[1:], strict=False)}
+    return {a + b for a, b in pairwise(words)}

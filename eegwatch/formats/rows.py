@@ -1,24 +1,15 @@
-"""Rows of named numbers, in whatever format they came, as our records: steps, evaluations, and the run they belong to.
-
-Values of one step that stand in several rows (loss and rate, as Lightning writes them) become one record. A step is
-passed on when the next begins, or when the reader asks for all; a row that comes later for a step already passed on is
-`late`: who follows the log then reads it anew and waits longer, so that the records do not depend on when it was read.
-"""
+"""Names and values, in whatever format they came, as a row: where it stands, training values, evaluations."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-import msgspec
-
-from eegwatch.formats.counters import Counter, Counters, Restart
-from eegwatch.formats.names import COMPONENT, FIELDS, TRAIN, VAL, Role, role, words_of
+from eegwatch.formats.counters import Counters
+from eegwatch.formats.names import COMPONENT, EPOCH_MEAN, TRAIN, Role, meaning, role
 from eegwatch.formats.numerals import clock_of, whole
-from eegwatch.run.records import Eval, Run, RunRecord, Step, finite
 
-MOST_METRICS = 500  # of one record: a row with more columns is a table of something else
+__all__ = ["Field", "Row", "RowMaker", "meaning"]
 
 
 @dataclass
@@ -41,19 +32,22 @@ Field = tuple[str, float, int | None]  # name, value, of how many (`3/200`)
 
 
 class RowMaker:
-    """Names and values -> a Row. It remembers which name gave the loss, so that a column of means does not replace it."""
+    """Names and values -> a Row. It remembers which name gave the loss: a column of means does not replace it."""
 
     def __init__(self, rename: Mapping[str, Role] | None = None, split: str | None = None) -> None:
         """`rename`: roles of names that a kind of log uses in its own way. `split`: of values whose name says none."""
         self.rename = dict(rename or {})
         self.split = split
+        self.sum_components = False  # of losses without a total, their sum is the loss
         self._best_loss: dict[str, int] = {}
         self._lone: dict[str, str] = {}
 
     def role(self, name: str) -> Role:
         return self.rename.get(name) or role(name)
 
-    def row(self, fields: Iterable[Field], split: str | None = None, lists: Mapping[str, list[float]] | None = None) -> Row:
+    def row(
+        self, fields: Iterable[Field], split: str | None = None, lists: Mapping[str, list[float]] | None = None
+    ) -> Row:
         """`split`: of values whose name says none, on this row. `lists`: rates of the parameter groups."""
         return self.build(((self.role(name), value, of) for name, value, of in fields), split, lists)
 
@@ -112,24 +106,28 @@ class RowMaker:
         values = row.train if where == TRAIN else row.evals.setdefault(where, {})
         rank, name, _ = min(found, key=lambda one: one[0])
         components = [name for rank, name, _ in found if rank >= COMPONENT]
-        if rank >= COMPONENT:
+        if rank >= COMPONENT and self.sum_components and len(components) > 1:
+            values.setdefault("loss", sum(value for *_, value in found))
+            chosen = None
+        elif rank >= COMPONENT:
             # one alone stands for the loss; of several without a total, none does
             lone = self._lone.get(where)
             if lone is None and len(components) == 1 and where not in self._best_loss:
                 lone = self._lone[where] = components[0]
             chosen = lone if lone in components and where not in self._best_loss else None
         else:
-            best = self._best_loss.setdefault(where, rank)
-            if rank < best:
-                self._best_loss[where] = rank
-            chosen = name if rank <= best else None
+            # the mean of an epoch is the loss only of a log that holds no other
+            best = self._best_loss[where] = min(rank, self._best_loss.get(where, rank))
+            chosen = name if rank < EPOCH_MEAN or best >= EPOCH_MEAN else None
         for _, name, value in found:
             key = "loss" if name == chosen else name
             if key == "loss" and name != chosen:
                 key = "loss_mean"
             values.setdefault(key, value)
 
-    def _rates(self, rates: list[tuple[int, int | None, str, float]], lists: Mapping[str, list[float]], row: Row) -> None:
+    def _rates(
+        self, rates: list[tuple[int, int | None, str, float]], lists: Mapping[str, list[float]], row: Row
+    ) -> None:
         groups: list[float] = next(iter(lists.values()), [])
         if not rates and not groups:
             return
@@ -148,180 +146,3 @@ class RowMaker:
         row.train["lr"] = groups[0]
         if len(groups) > 1 and any(rate != groups[0] for rate in groups):
             row.rates = groups[:256]
-
-
-class RowReader:
-    """Collects rows into records. `zero_based`: the log's steps count from 0 (Lightning's do), ours from 1."""
-
-    def __init__(self, run_id: str, zero_based: bool | None = None, lr_precision: str | None = None) -> None:
-        self.run_id, self.lr_precision = run_id, lr_precision
-        self.counter = Counter(zero_based)
-        self.late = False  # a row came for a step that had been passed on
-        self.stated_total: int | None = None  # as the log says it, whatever its epochs come to
-        self.total_steps: int | None = None
-        self.steps_per_epoch: int | None = None
-        self.notes: list[str] = []
-        self._attempt = 1
-        self._begun_at = 0
-        self._said: tuple[object, ...] | None = None
-        self._step: int | None = None
-        self._train: dict[str, float] = {}
-        self._rates: list[float] = []
-        self._evals: list[tuple[int, str, dict[str, float]]] = []
-        self._time = self._eval_time = 0.0
-        self._flushed: set[str] = set()  # what was passed on of the current step
-        self._flushed_evals: dict[tuple[int, str], set[str]] = {}
-
-    @property
-    def waiting(self) -> bool:
-        return bool(self._train or self._evals)
-
-    def add(self, row: Row, time: float = 0.0) -> list[RunRecord]:
-        """Records that this row completes."""
-        if row.time is not None:
-            time = row.time
-        if row.empty:
-            if row.at.epoch is not None or row.at.epochs:
-                self.counter.announce(row.at.epoch, row.at.epochs)
-            if row.at.steps and not row.at.local:
-                self.counter.total = row.at.steps
-            return []
-        if len(row.train) > MOST_METRICS:
-            return []
-        records: list[RunRecord] = []
-        train, before = dict(row.train), self.counter.step
-        step, restart = self.counter.place(row.at) if train else (None, None)
-        if step is None and train and row.evals:  # the mean of an epoch beside its evaluation
-            first = next(iter(row.evals.values()))
-            for name, value in train.items():
-                first.setdefault(f"train_{name}" if name != "lr" else "lr", value)
-        if restart is not None:
-            records += self.flush() + [self._restarted(restart, time)]
-        if train and step is not None:
-            if step != self._step or (restart is None and step > before):
-                records += self.flush()
-                self._step, self._flushed = step, set()
-                self._flushed_evals.clear()
-            new = {name: value for name, value in train.items() if name not in self._train and name not in self._flushed}
-            if new and self._flushed:
-                self.late = True
-            elif new:
-                if not self._train:
-                    self._time = time
-                self._train |= new
-                self._rates = self._rates or row.rates
-        if row.evals:
-            where = step if step is not None else self.counter.standing(row.at)
-            if self._train and self._step is not None and where > self._step:
-                records += self.flush()
-            for split, values in row.evals.items():
-                self._evaluation(where, split, values, time)
-        return self._begin(time) + records if records else records
-
-    def _evaluation(self, step: int, split: str, values: dict[str, float], time: float) -> None:
-        if not values:
-            return
-        gone = self._flushed_evals.get((step, split))
-        if gone is not None and not gone & set(values):
-            self.late = True
-            return
-        for at, of, held in self._evals:
-            if (at, of) == (step, split):
-                if not set(held) & set(values):
-                    held |= values
-                return  # the same once more
-        if gone is None:
-            self._eval_time = time
-            self._evals.append((step, split, dict(values)))
-
-    def flush(self) -> list[RunRecord]:
-        """What is being collected, if anything is: the step, then its evaluations."""
-        records: list[RunRecord] = []
-        if self._train and self._step is not None:
-            values, self._train = self._train, {}
-            self._flushed |= set(values)
-            records.append(self._record(self._step, values))
-            self._rates = []
-        for step, split, values in self._evals:
-            self._flushed_evals[(step, split)] = set(values)
-            records.append(self._eval(step, split, values))
-        self._evals = []
-        return self._begin(self._time or self._eval_time) + records if records else records
-
-    def _record(self, step: int, values: dict[str, float]) -> Step:
-        per_epoch = self.steps_per_epoch
-        epoch = batch = None
-        if per_epoch:
-            epoch, batch = divmod(step - 1, per_epoch)
-            batch += 1
-        loss = values.pop("loss", None)
-        lr, norm, speed = values.pop("lr", None), values.pop("grad_norm", None), values.pop("samples_per_s", None)
-        return Step(
-            time=self._time,
-            step=step,
-            epoch=epoch,
-            batch=batch,
-            lr=finite(lr),
-            loss=msgspec.UNSET if loss is None else finite(loss),
-            grad_norm=finite(norm),
-            samples_per_s=finite(speed),
-            **_more(lrs=[finite(rate) for rate in self._rates], metrics={n: finite(v) for n, v in values.items()}),
-        )
-
-    def _eval(self, step: int, split: str, values: dict[str, float]) -> Eval:
-        known: dict[str, object] = {}
-        metrics: dict[str, object] = {}
-        for name, value in values.items():
-            own = "loss" if name == "loss" else FIELDS.get("".join(words_of(name)))
-            if own is not None and own not in known:
-                known[own] = finite(value)
-            else:
-                metrics[name] = finite(value)
-        number = self.counter.epoch
-        return Eval(time=self._eval_time, step=step, epoch=number, split=split, **known, **_more(metrics=metrics))  # type: ignore[arg-type]
-
-    def _restarted(self, restart: Restart, time: float) -> Run:
-        self._attempt += 1
-        self._step, self._flushed = None, set()
-        self._flushed_evals.clear()
-        self._begun_at = restart.done
-        self.notes = [restart.words]
-        self._said = None
-        return self._run(time, restart.done)
-
-    def _begin(self, time: float) -> list[RunRecord]:
-        """A `run` record first, and another where the log has said more of its length since."""
-        counter = self.counter
-        self.steps_per_epoch = counter.per_epoch or self.steps_per_epoch
-        if self.stated_total or counter.total:
-            self.total_steps = self.stated_total or counter.total
-        elif counter.epochs and counter.unit == "epoch":
-            self.total_steps = counter.epochs
-        elif counter.epochs and self.steps_per_epoch:
-            self.total_steps = counter.epochs * self.steps_per_epoch
-        known = (self.total_steps, self.steps_per_epoch, counter.epochs)
-        if known == self._said:
-            return []
-        return [self._run(time, self._begun_at if self._said is None else max(self._passed, self._begun_at))]
-
-    @property
-    def _passed(self) -> int:
-        """The last step that was passed on."""
-        return self._last_passed
-
-    _last_passed = 0
-
-    def _run(self, time: float, step: int) -> Run:
-        self._said = (self.total_steps, self.steps_per_epoch, self.counter.epochs)
-        return Run(
-            time=time,
-            run_id=self.run_id,
-            name=self.run_id,
-            attempt=self._attempt,
-            step=step,
-            total_steps=self.total_steps,
-            steps_per_epoch=self.steps_per_epoch,
-            epochs=self.counter.epochs,
-            notes=list(self.notes),
-            **_more(lr_precision=self.lr_precision),
-        )

@@ -1,8 +1,10 @@
-"""Plain text logs of training scripts: `Batch 49450/58285 - Loss: 0.4210 - LR: 2.84e-03`, tqdm bars, `AUROC: 0.8`.
+"""Plain text logs: a line is searched for counters and for named numbers, in whatever order and punctuation.
 
-A line is searched for counters (batch, step, epoch, `123/273 [`), and for `name: value` or `name=value` pairs whose
-names mean something. A carriage return ends a line as well: a progress bar is its last state. Where that is not enough,
-a pattern of the user's with named groups is tried first: step, epoch, batch, batches, lr, loss, grad_norm, val_loss, …
+    name: value   name=value   name value   name=[a, b]   'name': value   Epoch [3][10/200]   10/200 [00:05<01:30
+    {"json": 1} or {'python': 1} inside a line            Train Loss 0.5, Val Loss 0.6 on one line
+
+A carriage return ends a line as well: a progress bar is its last state. Where that is not enough, a pattern of the
+user's with named groups is tried first. Kinds whose lines need their own reading stand in `eegwatch.formats.lines`.
 """
 
 from __future__ import annotations
@@ -10,55 +12,41 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from eegwatch.formats.rows import RowReader, meaning
+from eegwatch.formats.collect import RowReader
+from eegwatch.formats.counters import Counters
+from eegwatch.formats.names import TEST, TRAIN, VAL, is_metric
+from eegwatch.formats.numerals import embedded, number
+from eegwatch.formats.patterns import row_of_pattern
+from eegwatch.formats.rows import Row, RowMaker
+from eegwatch.formats.scan import Found, Scanner
+from eegwatch.formats.tables import flat, lists_of, split_of
 from eegwatch.run.records import RunRecord
-from eegwatch.wording import UserError
 
-NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf(?:inity)?)"
-_EPOCH = re.compile(r"\bepochs?\b\s*[:=#\[]?\s*(\d+)\s*(?:(?:/|of)\s*(\d+))?", re.IGNORECASE)
-_BATCH = re.compile(r"\b(?:batch|minibatch)(?:es)?\b\s*[:=#\[]?\s*(\d+)\s*(?:(?:/|of)\s*(\d+))?", re.IGNORECASE)
-_STEP = re.compile(
-    r"\b(?:global[ _]?step|step|iter(?:ation)?)\b\s*[:=#\[]?\s*(\d+)\s*(?:(?:/|of)\s*(\d+))?", re.IGNORECASE
+LONGEST = 20_000  # characters of a line that is searched for named numbers: a longer one is a dump of something
+_TIME = re.compile(r"\[?(\d{4})[-/](\d\d)[-/](\d\d)[T _](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,6}))?(?:Z|[+-]\d\d:?\d\d)?\]?")
+_TIME_OF_DAY = re.compile(
+    r"\[?\b(?:\d\d[/-]\d\d(?:[/-]\d\d(?:\d\d)?)?[ T])?\d\d:\d\d:\d\d(?:[.,]\d+)?(?: [\w.:]+)?\]?:?"
 )
-_BAR = re.compile(r"(\d+)/(\d+)\s*\[[\d:?]+<")
-_PAIR = re.compile(rf"([A-Za-z][A-Za-z0-9_/ .\-]*?)\s*[:=]\s*({NUMBER})(?![\w.])", re.IGNORECASE)
-_EVAL_LINE = re.compile(r"\b(val|valid|validation|eval|evaluation|test)\b", re.IGNORECASE)
-_TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,6}))?")
-_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-GROUPS = (
-    "step",
-    "epoch",
-    "epochs",
-    "batch",
-    "batches",
-    "lr",
-    "loss",
-    "grad_norm",
-    "val_loss",
-    "auroc",
-    "balanced_accuracy",
+_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x08]+")
+_BEST = re.compile(r"^\W*(?:new |current |the )?(?:best|max(?:imum)?|min(?:imum)?|lowest|highest)\b", re.IGNORECASE)
+_HEADING = re.compile(
+    r"\b(val|valid|validation|validating|eval|evaluation|evaluating|dev|test|testing)\b", re.IGNORECASE
 )
+_TRAINING = re.compile(r"\b(train|training)\b", re.IGNORECASE)
+_SHORT_EPOCH = re.compile(r"^\s*[\[(]?[Ee]p?\s?(\d{1,7})(?:/(\d{1,7}))?[\])/:|,\s]")  # `[E3] step 10 loss 0.5`
+_DIGIT = re.compile(r"\d|nan|inf", re.IGNORECASE)
 
 
-class PatternError(UserError):
-    """A pattern of the user's that cannot be used: which, and why."""
+class LineKind(Protocol):
+    """One kind of line, of one framework: what it takes no other reader need look at."""
 
+    name: str
 
-def compile_patterns(patterns: Sequence[str]) -> list[re.Pattern[str]]:
-    """Raises PatternError for what is no regular expression or names no group that we know."""
-    compiled = []
-    for text in patterns:
-        try:
-            pattern = re.compile(text)
-        except re.error as error:
-            raise PatternError(f"--pattern {text}: not a regular expression: {error}") from None
-        unknown = sorted(set(pattern.groupindex) - set(GROUPS))
-        if unknown or not pattern.groupindex:
-            what = f"(?P<{unknown[0]}>…) is no name that is known" if unknown else "it names no group"
-            raise PatternError(f"--pattern {text}: {what}; write (?P<lr>…), one of {', '.join(GROUPS)}")
-        compiled.append(pattern)
-    return compiled
+    def take(self, line: str, reader: RowReader) -> list[Row] | None:
+        """The rows of a line of this kind, [] for one of its that holds none, None for another's."""
+        ...
 
 
 class TextDecoder:
@@ -66,86 +54,188 @@ class TextDecoder:
 
     bad = 0
 
-    def __init__(self, run_id: str, clock: Callable[[], float], patterns: Sequence[re.Pattern[str]] = ()) -> None:
-        self.reader, self.clock, self.patterns = RowReader(run_id), clock, patterns
-        self._epoch_unit: int | None = None  # the smallest epoch number said: scripts count from 0 or from 1
+    def __init__(
+        self,
+        reader: RowReader,
+        clock: Callable[[], float],
+        patterns: Sequence[re.Pattern[str]] = (),
+        kinds: Sequence[LineKind] = (),
+    ) -> None:
+        self.reader, self.clock, self.patterns, self.kinds = reader, clock, patterns, kinds
+        self.scanner = Scanner()
+        self.maker = RowMaker()
+        self._context: str | None = None  # a heading said that what follows is an evaluation
+        self._heading_left = 0
+        self._epoch_rate: tuple[float, float] | None = None
 
     def decode(self, data: bytes) -> list[RunRecord]:
         records: list[RunRecord] = []
         now = self.clock()
         for line in re.split(r"[\r\n]+", data.decode("utf-8", "replace")):
-            if line.strip():
-                records += self._line(_ESCAPE.sub("", line), now)
-        return records + self.reader.flush()
+            if line and not line.isspace():
+                records += self.line(line, now)
+        return records
 
-    def _line(self, line: str, now: float) -> list[RunRecord]:
-        when = _TIME.search(line)
+    def drain(self) -> list[RunRecord]:
+        """At the end of the file: what a kind of line holds back until it knows the step."""
+        records: list[RunRecord] = []
+        for kind in self.kinds:
+            for row in kind.drain(self.reader) if hasattr(kind, "drain") else ():
+                records += self.reader.add(row, self.clock())
+        return records
+
+    def line(self, line: str, now: float) -> list[RunRecord]:
+        """Records that a line completes."""
+        line = _ESCAPE.sub("", line) if "\x1b" in line or "\x08" in line else line
+        when = _TIME.search(line, 0, 200)
         time = _timestamp(when) if when else now
-        if when:
-            line = line[: when.start()] + line[when.end() :]
+        records: list[RunRecord] = []
+        for row in self.rows(line, when):
+            records += self.reader.add(row, time or now)
+        return records
+
+    def rows(self, line: str, when: re.Match[str] | None = None) -> list[Row]:
         for pattern in self.patterns:
             found = pattern.search(line)
             if found:
-                return self._given({k: v for k, v in found.groupdict().items() if v is not None}, time)
-        at: dict[str, float] = {}
-        epoch, batch, step, bar = _EPOCH.search(line), _BATCH.search(line), _STEP.search(line), _BAR.search(line)
-        if epoch:
-            self._announce(int(epoch[1]), int(epoch[2]) if epoch[2] else None)
-        counter = batch or bar
-        if step:
-            at["step"] = float(step[1])
-            self.reader.total_steps = int(step[2]) if step[2] and not self.reader.epochs else self.reader.total_steps
-        elif counter and (batch or _PAIR.search(line)):
-            at["batch"] = float(counter[1])
-            self.reader.steps_per_epoch = int(counter[2]) if counter[2] else self.reader.steps_per_epoch
-        train, scores = self._values(line)
-        if not train and not scores:
+                return [row_of_pattern(found)]
+        bare = line
+        if when:
+            bare = line[: when.start()] + " " + line[when.end() :]
+        elif (of_day := _TIME_OF_DAY.search(line, 0, 40)) is not None:
+            bare = line[: of_day.start()] + " " + line[of_day.end() :]
+        for kind in self.kinds:
+            rows = kind.take(bare, self.reader)
+            if rows is not None:
+                return rows
+        if "{" in bare and (inside := embedded(bare)) is not None:
+            row = self._object(*inside)
+            if row is not None:
+                return [row]
+        if len(bare) > LONGEST or not _DIGIT.search(bare) or "Namespace(" in bare or bare.count(" --") > 1:
+            self._heading(bare)
             return []
-        if not scores and not at and ("loss" not in train or "lr" not in train):
-            return []  # "best loss: 0.3", "LR: 0.003" in a banner: no step
-        return self.reader.facts({} if scores else at, train, scores, time)
+        return self._scanned(bare)
 
-    def _values(self, line: str) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-        train: dict[str, float] = {}
-        evals: dict[str, float] = {}
-        split = _EVAL_LINE.search(line)
-        for name, text in _PAIR.findall(line):
-            words = name.strip(" -.|,")
-            what = meaning(words) or meaning(re.split(r" - |\s{2,}|[,|]", words)[-1].strip(" -"))
-            value = float(text)
-            if split is not None and (what is None or what == ("train", "loss")):
-                last = re.split(r" - |\s{2,}|[,|]", words)[-1]
-                what = meaning("val " + re.sub(_EVAL_LINE, "", last)) or what
-            if what is None or what[0] == "at":
-                continue
-            (train if what[0] == "train" else evals).setdefault(what[1], value)
-        if not evals:
-            return train, {}
-        name = "eval" if split is not None and split[1].lower() == "test" else "val"
-        return {}, {name: evals}
+    def _heading(self, line: str) -> None:
+        """A line without numbers may head those of an evaluation: `***** Running Evaluation *****`, `Test results:`."""
+        if len(line) > 200:
+            return
+        if (found := _HEADING.search(line)) is not None:
+            self._context = TEST if found[1].lower().startswith("test") else VAL
+            self._heading_left = 40
+        elif _TRAINING.search(line):
+            self._context = None
 
-    def _announce(self, number: int, of: int | None) -> None:
-        self._epoch_unit = number if self._epoch_unit is None else min(self._epoch_unit, number)
-        first = 0 if self._epoch_unit == 0 else 1
-        self.reader.epoch(number - first, of)
+    def _object(self, before: str, inside: dict[str, object]) -> Row | None:
+        """A JSON object or Python dict inside a line."""
+        split = split_of(inside)
+        if (
+            split is None
+            and (found := _HEADING.search(before[-60:])) is not None
+            and not _TRAINING.search(before[-60:])
+        ):
+            split = TEST if found[1].lower().startswith("test") else VAL
+        row = self.maker.row(flat(inside), split or None, lists_of(inside))
+        _only_results(row)
+        if row.at.step is None and row.at.epoch is None and row.at.batch is None:
+            if not row.evals and self._context and not {"loss", "lr"} & set(row.train):
+                if not any(is_metric(name) for name in row.train):
+                    return None
+                row.evals, row.train = {self._context: row.train}, {}
+            elif "loss" not in row.train:
+                row.train.clear()
+        return None if row.empty else row
 
-    def _given(self, found: dict[str, str], time: float) -> list[RunRecord]:
-        values = {}
-        for name, text in found.items():
-            try:
-                values[name] = float(text)
-            except ValueError:
-                continue  # the group matched something that is no number here
-        if "epoch" in values:
-            epochs = values.get("epochs")
-            self._announce(int(values["epoch"]), int(epochs) if epochs else None)
-        if "batches" in values:
-            self.reader.steps_per_epoch = int(values["batches"])
-        at: dict[str, float] = {name: values[name] for name in ("step", "batch") if name in values}
-        train: dict[str, float] = {name: values[name] for name in ("lr", "loss", "grad_norm") if name in values}
-        scores = {"loss": "val_loss", "auroc": "auroc", "balanced_accuracy": "balanced_accuracy"}
-        evals = {name: values[group] for name, group in scores.items() if group in values}
-        return self.reader.facts(at, train, {"val": evals} if evals else {}, time)
+    def _scanned(self, line: str) -> list[Row]:
+        found = self.scanner.scan(line)
+        if found is None:
+            self._heading(line)
+            return []
+        row = self._row(found, line)
+        return [] if row is None else [row]
+
+    def _row(self, found: Found, line: str) -> Row | None:
+        if found.bar and found.inner is not None:
+            self._as_the_bar(found, found.inner[0])
+        row = self.maker.build(found.values, None, found.lists)
+        at = row.at
+        if found.outer is not None and at.epoch is None and found.inner is not None:
+            at.epoch, at.epochs = found.outer[0], found.outer[1] or at.epochs
+        if at.epoch is None and (short := _SHORT_EPOCH.match(line)) is not None:
+            at.epoch, at.epochs = float(short[1]), int(short[2]) if short[2] else at.epochs
+        self._inner(found, at)
+        if found.splits and at.step is None and at.batch is None and not found.inner:
+            self._context, self._heading_left = None, 0
+        if _BEST.match(line):
+            return None
+        if not {"loss", "lr"} & set(row.train):
+            known = [name for name in row.train if is_metric(name) or name == "grad_norm"]
+            if not known:
+                row.train.clear()
+        _only_results(row)
+        if row.train and not row.evals:
+            return self._train_row(found, row, line)
+        if not row.evals and not row.train:
+            self._heading(line)
+        return row
+
+    @staticmethod
+    def _as_the_bar(found: Found, count: float) -> None:
+        """Of several counters (`[step=105] … global_step=2822`) the one that the bar counts too."""
+        steps = [one for one in found.values if one[0].kind == "step"]
+        if len(steps) > 1 and (same := [one for one in steps if abs(one[1] - count) <= 1]):
+            found.values = [one for one in found.values if one[0].kind != "step" or one is same[0]]
+
+    def _inner(self, found: Found, at: Counters) -> None:
+        """A bare `i/n`: of a bar, or in brackets after the epoch."""
+        if found.inner is None:
+            return
+        count, of = found.inner
+        if found.bar or at.epoch is not None or self.reader.counter.epoch is not None:
+            if at.batch is None and at.step is None:
+                at.batch, at.batches = count, of
+        elif at.step is None and at.batch is None and of:
+            at.step, at.steps = count, of
+
+    def _train_row(self, found: Found, row: Row, line: str) -> Row | None:
+        """A training record, unless what it holds belongs to the evaluation that a heading announced."""
+        at = row.at
+        counted = at.step is not None or at.batch is not None or at.epoch is not None
+        if not counted and self._context is not None and self._heading_left > 0 and "lr" not in row.train:
+            values = {name: value for name, value in row.train.items() if name == "loss" or is_metric(name)}
+            if not found.trained and values:
+                self._heading_left -= 1
+                row.evals, row.train = {self._context: values}, {}
+                return row
+        if counted or found.trained:
+            self._context = None
+        alone = "lr" in row.train and "loss" not in row.train
+        if counted and not (alone and at.step is None and at.batch is None):
+            self._rate_of_epoch(row)
+            return row
+        if counted and at.epoch is not None:
+            self._epoch_rate = (at.epoch, row.train["lr"])  # `Epoch 3: lr=0.001`: of the losses that follow
+            return None
+        if "loss" not in row.train:
+            return None  # "LR: 0.003" in a banner, "accuracy 0.9" in prose
+        if "lr" in row.train or found.loss_first or (self.reader.counter.epoch is not None and found.trained):
+            return row
+        return None
+
+    def _rate_of_epoch(self, row: Row) -> None:
+        """The rate that stood on a line of its own, where epochs are what is counted."""
+        if self._epoch_rate is None or "lr" in row.train or self.reader.counter.unit not in (None, "epoch"):
+            return
+        if row.at.step is None and row.at.batch is None and row.at.epoch == self._epoch_rate[0] and "loss" in row.train:
+            row.train["lr"] = self._epoch_rate[1]
+
+
+def _only_results(row: Row) -> None:
+    """Numbers of which none is a result (`eval_batch_size: 6`) are no evaluation."""
+    for split in list(row.evals):
+        if "loss" not in row.evals[split] and not any(is_metric(name) for name in row.evals[split]):
+            del row.evals[split]
 
 
 def _timestamp(m: re.Match[str]) -> float:
@@ -153,5 +243,8 @@ def _timestamp(m: re.Match[str]) -> float:
     micro = int((m[7] or "0").ljust(6, "0"))
     try:
         return datetime.datetime(year, month, day, hour, minute, second, micro).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError, OSError):
         return 0.0
+
+
+__all__ = ["TRAIN", "LineKind", "TextDecoder", "number"]

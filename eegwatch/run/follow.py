@@ -69,6 +69,7 @@ class Foreign:
     path: Path
     format: str
     follow: Callable[[], Followed]
+    unread: Callable[[], FormatError] | None = None  # what is wrong where nothing of it could be read
 
     @property
     def name(self) -> str:

@@ -14,7 +14,7 @@ import torch
 from eegwatch.check import CheckedRun, open_run
 from eegwatch.cli import main
 from eegwatch.formats import PatternError, compile_patterns, find, foreign_log
-from eegwatch.formats.rows import meaning
+from eegwatch.formats.names import meaning
 from eegwatch.run.follow import RunFollower
 from eegwatch.run.history import History
 from eegwatch.schedule import parse
@@ -185,7 +185,7 @@ def test_lightnings_metrics_csv(tmp_path: Path) -> None:
         enable_model_summary=False, log_every_n_steps=1,
     ).fit(Model(), loader, loader)  # fmt: skip
     found = find(tmp_path)
-    assert found is not None and found.format == "CSV" and found.path.name == "metrics.csv"
+    assert found is not None and found.format == "Lightning CSV" and found.path.name == "metrics.csv"
     history = read(tmp_path).history
     assert history.step.tolist() == list(range(1, 91)) and np.isfinite(history.loss).all()
     np.testing.assert_allclose(history.lr, parse(schedule).rate(np.arange(90)), rtol=1e-6)

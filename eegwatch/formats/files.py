@@ -1,0 +1,259 @@
+"""Files that grow, as lines, and files that are written anew: what the readers of every kind have in common.
+
+`Lines` reads whole lines at the end of a file, plain or .gz, in UTF-8 or UTF-16; an unfinished last line is taken once
+the file has been left alone. `Whole` reads a document again when it has changed.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import os
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from eegwatch.formats.collect import RowReader
+from eegwatch.run.log import CHUNK_BYTES, Chunk, Tail, begins_anew
+from eegwatch.run.records import RunRecord
+
+LEFT_ALONE_S = 2.0  # a file that has not grown for so long is finished, for all that can be known
+ANEW = "read anew: values of one step stand in several lines"
+READ_MOST = 1 << 24  # a chunk larger than this only makes memory grow
+
+
+class Decoder(Protocol):
+    """Lines of one file -> records."""
+
+    reader: RowReader
+    bad: int
+
+    def decode(self, data: bytes) -> list[RunRecord]:
+        """Records of whole lines; what is being collected stays in `reader`."""
+        ...
+
+    def drain(self) -> list[RunRecord]:
+        """At the end of the file: records of what the decoder itself holds back."""
+        ...
+
+
+class Source(Protocol):
+    """Where the bytes come from: a growing file or a compressed one."""
+
+    overlong: int
+
+    def read(self, most: int) -> Chunk: ...
+
+    def rest(self) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+class Plain(Tail):
+    """A growing file, with the line at its end that has no newline yet.
+
+    `bars`: a carriage return ends a line too, since a progress bar writes no newline for hours.
+    """
+
+    def __init__(self, path: Path, bars: bool = False) -> None:
+        super().__init__(path)
+        self._bars = bars
+
+    def read(self, most: int = CHUNK_BYTES) -> Chunk:
+        if not self._bars:
+            return super().read(most)
+        reset = self._settle()
+        data = os.pread(self._fd, most, self.offset) if self._fd is not None else b""
+        end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
+        if not end and len(data) == most:
+            chunk = super().read(most)
+            return Chunk(chunk.offset, chunk.data, reset or chunk.reset)
+        self.offset += end
+        return Chunk(self.offset - end, data[:end], reset)
+
+    def rest(self) -> bytes:
+        if self._fd is None:
+            return b""
+        return os.pread(self._fd, 1 << 20, self.offset)
+
+
+class Gzipped:
+    """A .gz of lines: read on while it grows, from its beginning when it was replaced."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.overlong, self.broken = path, 0, False
+        self._file: gzip.GzipFile | None = None
+        self._stamp: tuple[int, int, int] | None = None
+        self._rest = b""
+
+    def read(self, most: int) -> Chunk:
+        """As Tail.read: whole lines."""
+        reset = None
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            return Chunk(0, b"", None)
+        stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
+        if stamp != self._stamp:
+            reset = "rewritten" if self._stamp is not None else None
+            self.close()
+            self._file, self._stamp, self._rest, self.broken = gzip.open(self.path, "rb"), stamp, b"", False
+        if self._file is None or self.broken:
+            return Chunk(0, b"", reset)
+        try:
+            data = self._file.read(most)
+        except (EOFError, OSError, zlib.error):  # torn, or no gzip: what came before it counts
+            data, self.broken = b"", True
+            self.overlong += 1
+        whole, newline, self._rest = (self._rest + data).rpartition(b"\n")
+        return Chunk(0, whole + newline, reset)
+
+    def rest(self) -> bytes:
+        return self._rest
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def is_gzip(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
+
+
+def beginning(path: Path, most: int = 1 << 16) -> bytes:
+    """The first bytes of a file, decompressed, in UTF-8. Raises OSError."""
+    if is_gzip(path):
+        try:
+            with gzip.open(path, "rb") as packed:
+                data = packed.read(most)
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            return b""
+    else:
+        with path.open("rb") as file:
+            data = file.read(most)
+    if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return data.decode("utf-16", "ignore").encode()
+    return data.removeprefix(codecs.BOM_UTF8)
+
+
+def clock_of_file(path: Path) -> Callable[[], float]:
+    """The time of lines that name none: when the file was last written."""
+
+    def clock() -> float:
+        try:
+            return os.stat(path).st_mtime
+        except OSError:
+            return 0.0
+
+    return clock
+
+
+class Lines:
+    """A file of lines, followed. A CSV whose header changes was rewritten, and is read anew.
+
+    The newest step is passed on at the end of the file at once. Where a later line has more of a step that was passed
+    on, the log is read anew, and from then on a step waits until the file is left alone or the next step begins: the
+    records are the same however the file grew.
+    """
+
+    def __init__(self, path: Path, make: Callable[[], Decoder], *, header: bool = False, bars: bool = False) -> None:
+        """`header`: the first line names the columns. `bars`: a carriage return ends a line."""
+        self.path, self._make, self._header, self._bars = path, make, header, bars
+        self._patience = 0
+        self._left_alone_s = LEFT_ALONE_S
+        self._open()
+
+    def _open(self) -> None:
+        self._source: Source = Gzipped(self.path) if is_gzip(self.path) else Plain(self.path, self._bars)
+        self._decoder = self._make()
+        self._head = self._first_line() if self._header else b""
+        self._wide: codecs.IncrementalDecoder | None = None
+        self._begun = False
+        self._carry = b""
+        self._took_rest = False
+
+    @property
+    def bad(self) -> int:
+        return self._decoder.bad + self._source.overlong + self._decoder.reader.counter.left_out
+
+    def read(self, most: int) -> tuple[list[RunRecord], str | None, bool]:
+        """As Followed."""
+        reset = None
+        if self._header and self._begun and self._first_line() != self._head:
+            reset = self._anew("rewritten with another header")
+        chunk = self._source.read(min(most, READ_MOST))
+        if begins_anew(chunk.reset):
+            self._decoder, self._wide, self._begun, self._carry = self._make(), None, False, b""
+            self._took_rest = False
+            self._head = self._first_line() if self._header else b""
+        elif chunk.data and self._took_rest:  # the line that looked finished went on
+            self._left_alone_s *= 10  # a slow writer: it is not read anew every two seconds
+            return [], self._anew("read anew: its last line was written on"), True
+        reset = chunk.reset or reset
+        records = self._decode(chunk.data) if chunk.data else []
+        behind = len(chunk.data) > most // 2
+        if not behind:
+            records += self._end()
+        if self._decoder.reader.late and self._patience < 2:
+            self._patience += 1
+            return [], self._anew(ANEW), True
+        return records, reset, behind
+
+    def _decode(self, data: bytes) -> list[RunRecord]:
+        if not self._begun:
+            self._begun = True
+            if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+                self._wide = codecs.getincrementaldecoder("utf-16")("replace")
+            data = data.removeprefix(codecs.BOM_UTF8)
+        if self._wide is not None:
+            text = self._carry + self._wide.decode(data).encode()
+            whole, newline, self._carry = text.rpartition(b"\n")
+            data = whole + newline
+        return self._decoder.decode(data)
+
+    def _end(self) -> list[RunRecord]:
+        """At the end of the file: the newest step, and an unfinished line that nobody is writing on."""
+        reader = self._decoder.reader
+        records: list[RunRecord] = []
+        alone = self._left_alone()
+        if alone and not self._took_rest:
+            rest = self._source.rest()
+            if rest.strip(b"\0\r\n\t "):
+                self._took_rest = True
+                records = self._decode(rest + (b"\n\0" if self._wide is not None else b"\n"))
+        if alone or self._patience == 0:
+            records += self._decoder.drain()
+            if reader.waiting:
+                records += reader.flush()
+        return records
+
+    def _left_alone(self) -> bool:
+        try:
+            return time.time() - os.stat(self.path).st_mtime > self._left_alone_s
+        except OSError:
+            return True
+
+    def _anew(self, why: str) -> str:
+        self._source.close()
+        self._open()
+        return why
+
+    def _first_line(self) -> bytes:
+        try:
+            return beginning(self.path).split(b"\n", 1)[0]
+        except OSError:
+            return b""
+
+    def close(self) -> None:
+        self._source.close()
+
+
+class Whole:
+    """A log that is read anew when it changes: nothing is held open between two looks."""
+
+    bad = 0
+
+    def close(self) -> None: ...

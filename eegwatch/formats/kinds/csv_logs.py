@@ -1,0 +1,112 @@
+"""Logs of rows under a header: commas, tabs, semicolons or aligned columns.
+
+Lightning    metrics.csv     sparse columns, steps from 0, `lr-AdamW/pg1` of LearningRateMonitor
+YOLO 5-11    results.csv     one row an epoch, `train/box_loss` …, `metrics/mAP50(B)`, `val/…`, `lr/pg0` … or `x/lr0` …
+keras        CSVLogger       one row an epoch, from 0
+timm         summary.csv     epoch, train_loss, eval_loss, eval_top1, lr
+SB3          progress.csv    time/total_timesteps, train/loss, train/learning_rate
+any          *.csv *.tsv     step, epoch, loss, lr … by whatever names
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from eegwatch.formats.collect import RowReader
+from eegwatch.formats.files import Lines, clock_of_file
+from eegwatch.formats.kinds.json_logs import run_name
+from eegwatch.formats.names import Role, is_metric, role
+from eegwatch.formats.numerals import number
+from eegwatch.formats.table import Head, Kind
+from eegwatch.formats.tables import RowsOfCsv, delimiter_of
+
+SUFFIXES = (".csv", ".tsv", ".txt", ".log", ".dat")
+
+
+def columns(head: Head) -> list[str]:
+    """The names in the header line, [] where the first line is no header."""
+    lines = [line for line in head.data.decode("utf-8", "replace").split("\n") if line.strip()]
+    lines = [line for line in lines if not line.startswith("#")] or lines
+    first = lines[0] if lines else ""
+    mark = delimiter_of(first)
+    names = [cell.strip().strip('"') for cell in (first.split(mark) if mark else first.split())]
+    if len(names) < 2 or any(number(name) is not None for name in names):
+        return []
+    if mark is None or not head.name.endswith((".csv", ".tsv")):
+        # not called a table: its first rows must have as many cells, and be numbers mostly
+        for line in lines[1:4]:
+            cells = line.split(mark) if mark else line.split()
+            numbers = sum(number(cell) is not None for cell in cells)
+            if len(cells) != len(names) or numbers * 2 < len(cells):
+                return []
+        if len(lines) < 2:
+            return []
+    return names
+
+
+def _fits(head: Head) -> bool:
+    if not head.name.endswith(SUFFIXES):
+        return False
+    roles = [role(name) for name in columns(head)]
+    kinds = {what.kind for what in roles}
+    counted = bool(kinds & {"step", "epoch"})
+    return bool(kinds & {"loss", "lr"}) or (counted and any(is_metric(what.name) for what in roles))
+
+
+def _named(*names: str) -> Callable[[Head], bool]:
+    def fits(head: Head) -> bool:
+        return head.name.endswith(".csv") and set(names) <= set(columns(head))
+
+    return fits
+
+
+def _lightning(head: Head) -> bool:
+    names = columns(head) if head.name == "metrics.csv" else []
+    return "step" in names and ("epoch" in names or any(name.startswith("lr-") for name in names))
+
+
+def yolo(header: list[str]) -> Mapping[str, Role]:
+    """`metrics/…` are results; the losses of training are components, whose sum is what is minimised."""
+    return {
+        name: Role("metric", "val", name.removeprefix("metrics/")) for name in header if name.startswith("metrics/")
+    }
+
+
+class RowsOfYolo(RowsOfCsv):
+    """results.csv: the sum of the component losses is the loss."""
+
+    def _begin(self, cells: list[str]) -> None:
+        super()._begin(cells)
+        self._maker.sum_components = True
+
+
+def _yolo(head: Head) -> bool:
+    names = columns(head) if head.name.endswith(".csv") else []
+    return "epoch" in names and any(name.startswith("metrics/") for name in names)
+
+
+def _rows(
+    name: str, files: str, fits: Callable[[Head], bool], *, zero_based: bool | None = None, rank: int = 4,
+    rename: Callable[[list[str]], Mapping[str, Role]] | None = None, make: type[RowsOfCsv] = RowsOfCsv,
+) -> Kind:  # fmt: skip
+    def follow(path: Path, patterns: Sequence[re.Pattern[str]]) -> Lines:
+        clock = clock_of_file(path)
+        return Lines(path, lambda: make(RowReader(run_name(path), zero_based), clock, rename), header=True)
+
+    return Kind(name, files, rank, fits, follow)
+
+
+def _sb3(header: list[str]) -> Mapping[str, Role]:
+    """`time/iterations` counts rollouts, `time/total_timesteps` steps of the environment."""
+    return {"time/iterations": Role("metric", None, "time/iterations")}
+
+
+KINDS = (
+    _rows("Lightning CSV", "metrics.csv", _lightning, zero_based=True),
+    _rows("YOLO results", "results.csv", _yolo, rename=yolo, make=RowsOfYolo),
+    _rows("progress.csv of RL", "progress.csv", _named("time/total_timesteps"), rename=_sb3),
+    _rows("timm summary", "summary.csv", _named("epoch", "train_loss", "eval_loss")),
+    _rows("CSV", "*.csv *.tsv", _fits, rank=3),
+)

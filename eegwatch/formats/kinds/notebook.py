@@ -1,0 +1,108 @@
+"""The saved output of a Jupyter notebook (.ipynb): what its cells printed, read as text; HF's tables of progress too.
+
+transformers' NotebookProgressCallback writes an HTML table, Step | Training Loss | Validation Loss.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from eegwatch.formats.collect import RowReader
+from eegwatch.formats.files import Whole, beginning
+from eegwatch.formats.lines import LINE_KINDS
+from eegwatch.formats.numerals import json_value, number
+from eegwatch.formats.rows import RowMaker
+from eegwatch.formats.table import Head, Kind
+from eegwatch.formats.text import TextDecoder
+from eegwatch.run.records import RunRecord
+
+MOST_BYTES = 1 << 28
+_TABLE = re.compile(r"<table[^>]*>(.*?)</table>", re.DOTALL | re.IGNORECASE)
+_ROW = re.compile(r"<tr[^>]*>(.*?)</tr>", re.DOTALL | re.IGNORECASE)
+_CELL = re.compile(r"<t[hd][^>]*>(.*?)</t[hd]>", re.DOTALL | re.IGNORECASE)
+_TAG = re.compile(r"<[^>]+>")
+
+
+class Notebook(Whole):
+    """All outputs of the notebook, in the order of its cells."""
+
+    def __init__(self, path: Path, patterns: Sequence[re.Pattern[str]] = ()) -> None:
+        self.path, self.patterns = path, patterns
+        self._stamp: tuple[int, int] = (0, 0)
+
+    def read(self, most: int) -> tuple[list[RunRecord], str | None, bool]:
+        """As Followed: the whole notebook whenever it was saved."""
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            return [], None, False
+        stamp = (status.st_mtime_ns, status.st_size)
+        if stamp == self._stamp:
+            return [], None, False
+        try:
+            document = json_value(beginning(self.path, MOST_BYTES))
+        except ValueError:
+            return [], None, False
+        reset = "saved anew" if self._stamp != (0, 0) else None
+        self._stamp = stamp
+        reader = RowReader(self.path.stem)
+        decoder = TextDecoder(reader, lambda: status.st_mtime, self.patterns, [make() for make in LINE_KINDS])
+        records: list[RunRecord] = []
+        for output in outputs(document):
+            if isinstance(output, list):
+                maker = RowMaker()
+                for names, cells in output:
+                    pairs = ((name, number(cell)) for name, cell in zip(names, cells, strict=False))
+                    row = maker.row((name, value, None) for name, value in pairs if value is not None)
+                    records += reader.add(row, status.st_mtime)
+            else:
+                records += decoder.decode(output.encode())
+        records += decoder.drain()
+        return records + reader.flush(), reset, False
+
+
+def outputs(document: Any) -> Iterator[str | list[tuple[list[str], list[str]]]]:
+    """What each cell printed, as text, and the tables in its HTML as (names, cells) a row."""
+    cells = document.get("cells") if isinstance(document, dict) else None
+    if cells is None and isinstance(document, dict):  # format 3
+        cells = [cell for sheet in document.get("worksheets") or [] for cell in sheet.get("cells") or []]
+    for cell in cells if isinstance(cells, list) else []:
+        for output in (cell.get("outputs") or []) if isinstance(cell, dict) else []:
+            if not isinstance(output, dict):
+                continue
+            data = output.get("data") if isinstance(output.get("data"), dict) else {}
+            page = _joined(data.get("text/html")) if data else ""
+            tables = _tables(page) if "<table" in page else []
+            if tables:
+                yield tables
+            elif text := _joined(output.get("text")) or _joined(data.get("text/plain") if data else None):
+                yield text + "\n"
+
+
+def _joined(text: Any) -> str:
+    if isinstance(text, list):
+        return "".join(part for part in text if isinstance(part, str))
+    return text if isinstance(text, str) else ""
+
+
+def _tables(page: str) -> list[tuple[list[str], list[str]]]:
+    rows: list[tuple[list[str], list[str]]] = []
+    for table in _TABLE.findall(page):
+        lines = [
+            [html.unescape(_TAG.sub("", cell)).strip() for cell in _CELL.findall(row)] for row in _ROW.findall(table)
+        ]
+        if lines and any("loss" in name.lower() for name in lines[0]):
+            rows += [(lines[0], cells) for cells in lines[1:] if len(cells) == len(lines[0])]
+    return rows
+
+
+def _fits(head: Head) -> bool:
+    return head.name.endswith(".ipynb")
+
+
+KIND = Kind("notebook output", "*.ipynb", 1, _fits, Notebook)

@@ -1,0 +1,129 @@
+"""transformers' console: `{'loss': 1.14, 'learning_rate': 1.8e-05, 'epoch': 2.73}` between the states of a tqdm bar.
+
+The dict names no step. tqdm draws the bar anew after it has written the dict, so the bar that follows holds the exact
+step; the one before may lag by its refresh interval. Numbers may be quoted (accelerate, TRL). The last dict, with
+`train_runtime`, is a summary. Read in transformers.trainer_callback.ProgressCallback (on_step_end, on_log).
+"""
+
+from __future__ import annotations
+
+import re
+
+from eegwatch.formats.collect import RowReader
+from eegwatch.formats.numerals import embedded
+from eegwatch.formats.rows import Row, RowMaker
+from eegwatch.formats.tables import flat, lists_of
+
+_BAR = re.compile(r"(?:^|[\s|])(\d+)/(\d+)\s*\[[\d:?]+<")
+_DESCRIBED = re.compile(r"^\s*\d{1,3}%\|")  # the trainer's own bars have no description
+_TOTAL = re.compile(r"Total optimization steps\s*=\s*([\d,]+)")
+_EPOCHS = re.compile(r"Num Epochs\s*=\s*([\d,]+)")
+
+
+class HuggingFaceConsole:
+    """Dicts of the Trainer, placed by the bar."""
+
+    name = "Hugging Face console"
+
+    def __init__(self) -> None:
+        self.maker = RowMaker()
+        self._held: Row | None = None
+        self._bars: dict[int, int] = {}  # total -> count, of the bars drawn since the last training dict
+        self._total: int | None = None
+        self._count = 0
+        self._drained: int | None = None
+        self._fraction: float | None = None
+        self._buffered = False
+
+    def take(self, line: str, reader: RowReader) -> list[Row] | None:
+        rows: list[Row] = []
+        taken = False
+        if "%|" in line:
+            taken = bool(_DESCRIBED.match(line)) and line.count(":") < 6
+            self._bar(line, rows, reader)
+        if "{" in line and (inside := embedded(line)) is not None and self._is_ours(inside[1]):
+            rows += self._dict(inside[1], reader)
+            return rows
+        if "Total optimization steps" in line and (found := _TOTAL.search(line)) is not None:
+            reader.stated_total = int(found[1].replace(",", ""))
+        elif "Num Epochs" in line and (found := _EPOCHS.search(line)) is not None:
+            reader.counter.announce(None, int(found[1].replace(",", "")))
+        return rows if rows or (taken and "loss" not in line) else None
+
+    @staticmethod
+    def _is_ours(inside: dict[str, object]) -> bool:
+        if "step" in inside or "iteration" in inside or "global_step" in inside:
+            return False
+        return "train_runtime" in inside or (
+            "epoch" in inside and ("learning_rate" in inside or "loss" in inside or _evaluated(inside))
+        )
+
+    def _bar(self, line: str, rows: list[Row], reader: RowReader) -> None:
+        if not _DESCRIBED.match(line) or (found := _BAR.search(line)) is None or len(found[1]) > 15:
+            return
+        count, total = int(found[1]), int(found[2][:15])
+        if self._buffered:
+            return
+        if self._held is not None and (self._total in (None, total) and count >= self._count):
+            rows.append(self._placed(count, total, reader))
+        elif self._drained is not None and total == self._total and count != self._drained:
+            reader.late, self._drained = True, None
+        self._bars.pop(total, None)
+        self._bars[total] = count
+
+    def _placed(self, count: int, total: int, reader: RowReader) -> Row:
+        row, self._held = self._held, None
+        assert row is not None
+        row.at.step, self._count, self._total = count, count, total
+        row.at.steps = None
+        reader.stated_total = total
+        return row
+
+    def _dict(self, inside: dict[str, object], reader: RowReader) -> list[Row]:
+        if self._held is not None and not self._count and self._bars:
+            self._buffered = True  # two dicts and no bar between: the bars went another way
+        rows = self.drain(reader)
+        self._drained = None
+        if "train_runtime" in inside:
+            return rows
+        row = self.maker.row(flat(inside), None, lists_of(inside))
+        fraction, row.at.epoch = row.at.epoch, None
+        if row.train and row.evals:
+            row.evals.clear()
+        if row.train:
+            self._held, self._fraction = row, fraction
+        elif row.evals:
+            rows.append(row)
+        return rows
+
+    def drain(self, reader: RowReader) -> list[Row]:
+        """The dict that no bar has followed: at the bar before it, else one row more."""
+        if self._held is None:
+            return []
+        if self._buffered or not self._bars:
+            return [self._by_epoch(reader)]
+        total = self._total if self._total in self._bars else next(reversed(self._bars), None)
+        if total is not None and self._bars[total] > self._count:
+            row = self._placed(self._bars[total], total, reader)
+            self._drained = self._count
+            return [row]
+        row, self._held = self._held, None
+        if self._count:
+            self._count += 1
+            row.at.step = self._count
+        return [row]
+
+    def _by_epoch(self, reader: RowReader) -> Row:
+        """A dict without a bar: its epoch gives the step where the log says how many there are; else one row more."""
+        row, self._held = self._held, None
+        assert row is not None
+        total, epochs = reader.stated_total, reader.counter.epochs
+        if total and epochs and self._fraction is not None:
+            step = round(self._fraction * total / epochs)
+            if step > self._count:
+                row.at.step = self._count = step
+        return row
+
+
+def _evaluated(inside: dict[str, object]) -> bool:
+    return any(name.startswith("eval_") for name in inside)

@@ -1,0 +1,56 @@
+"""YOLO's console: a line of column names, then bars `3/99  2.3G  0.088  0.091  0.048  45  640: 100%|██| 50/50 [00:10`.
+
+The losses are components whose sum is what the trainer minimises (times the batch size). Below, `all  128  929  0.65 …`
+under `Class Images Instances P R mAP50 mAP50-95` is the evaluation. Read in ultralytics/engine/trainer.py and YOLOv5's
+train.py.
+"""
+
+from __future__ import annotations
+
+import re
+
+from eegwatch.formats.collect import RowReader
+from eegwatch.formats.rows import Row
+
+_NAMES = re.compile(r"^\s*Epoch\s+GPU_mem\s+(.+?)\s*$|^\s*Epoch\s+gpu_mem\s+(.+?)\s*$")
+_BAR = re.compile(r"^\s*(\d{1,7})/(\d{1,7})\s+[\d.]+G\s+([-\d.\seE+naif]+?):\s+100%\|?.*?\s(\d+)/(\d+)\s")
+_EVALUATED = re.compile(r"^\s*all\s+\d+\s+\d+\s+([\d.\s]+)$|^\s*all\s+\d+\s+\d+\s+([\d.\s]+?)\s*$")
+_RESULT_NAMES = re.compile(r"^\s*Class\s+Images\s+(?:Instances|Labels)\s+(.+?)(?::\s|\s*$)")
+
+
+class Ultralytics:
+    """The last state of an epoch's bar, and its evaluation."""
+
+    name = "YOLO console"
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._results: list[str] = []
+
+    def take(self, line: str, reader: RowReader) -> list[Row] | None:
+        if "pu_mem" in line.lower() and (found := _NAMES.match(line)) is not None:
+            self._names = (found[1] or found[2]).split()
+            return []
+        if not self._names:
+            return None
+        if "Class" in line and (found := _RESULT_NAMES.match(line)) is not None:
+            names = re.sub(r"[()]", " ", found[1]).replace("Box", "").split()
+            self._results = [name for name in names if name != ":"]
+            return []
+        if (found := _EVALUATED.match(line)) is not None and self._results:
+            numbers = [float(text) for text in (found[1] or found[2]).split()]
+            if len(numbers) != len(self._results):
+                return None
+            return [Row(evals={"val": dict(zip(self._results, numbers, strict=True))})]
+        if "G" not in line[:60] or "%|" not in line:
+            return None
+        if (found := _BAR.match(line)) is None:
+            return [] if re.match(r"^\s*\d+/\d+\s+[\d.]+G\s", line) else None
+        numbers = [float(text) for text in found[3].split()]
+        row = Row(train=dict(zip(self._names, numbers, strict=False)))
+        losses = [value for name, value in row.train.items() if "loss" in name or name in ("box", "obj", "cls", "dfl")]
+        row.train.pop("Size", None)
+        if losses:
+            row.train["loss"] = sum(losses)
+        row.at.epoch, row.at.epochs = float(found[1]), int(found[2])
+        return [row] if row.train else []

@@ -1,0 +1,224 @@
+"""Named numbers and counters of one line of text, in whatever punctuation.
+
+Each number is named by the text between it and the number before. That text is the same on every line of a kind, so
+what it means is looked up; only a new one is taken apart.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from eegwatch.formats.names import SPLITS, TEST, TRAIN, VAL, Role, is_metric, role
+from eegwatch.formats.numerals import number
+
+MOST_NUMBERS = 300  # of a line: beyond, it is an array
+KNOWN_LEFTS = 4096
+NUMBER = r"[-+]?(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d*)?(?:[eE][-+]?\d+)?|[-+]?\.\d+(?:[eE][-+]?\d+)?"
+_NUMBER = re.compile(
+    rf"(?<![\w@.$#])(?<!\w-)(?<!\w\+)({NUMBER}|[-+]?(?:nan|inf(?:inity)?)\b)"
+    r"(?:(?:\s?/\s{0,8}|\s+of\s+)(\d+)(?![\w.]))?(%?[A-Za-zµ]*(?:/\w+)?)",
+    re.IGNORECASE,
+)
+_BAR = re.compile(r"\s*(?:\[(?:[=>.\-]|[\d:?]+<)|[━╸╺])|\s*\|\s*\[?[\d:]+<")
+_LETTER = re.compile(r"[^\W\d_]")
+_SPLIT = re.compile(
+    r"(?<![\w./\\\-])"
+    r"(train|training|trn|val|valid|validation|dev|eval|evaluation|evaluating|test|testing)"
+    r"(?![\w/\\]|\.\w|-\w)",
+    re.IGNORECASE,
+)
+_OPENED = re.compile(r"[\s\"'(\[{#*~≈$]*$")
+_BRACKETED = re.compile(r"\s*\([^()]{0,40}\)$")
+_CUT = re.compile(r"[,;|<>(){}\[\]\t\n\"'!?•→]|\s{2,}|\s[-–—]+\s|=+>?\s*|:+\s*")
+_IDENTIFIER = re.compile(r"[^\W\d][\w@/.\-+%]{0,39}$")
+_DROPPED = {
+    "info", "debug", "warning", "root", "rank", "main", "at", "the", "current", "this", "and", "with", "after",
+    "in", "on", "for", "by", "epoch", "step", "iter", "iteration", "batch", "training", "train", "s", "is",
+    "mean", "now", "a", "end", "finished", "done", "results", "result", "val", "validation", "test", "eval",
+    "stats", "metrics", "status",
+}  # fmt: skip
+_TRAILING = {"is", "was", "at", "of", "to", "are", "reached", "~"}
+_NO_COUNT = {
+    "number", "of", "skipped", "nan", "per", "last", "best", "saved", "every", "max", "total", "num", "from", "resume",
+    "resuming", "start", "starting", "until", "after", "remaining", "warmup", "save", "log", "accumulation", "patience",
+    "each", "early", "next", "previous", "loaded", "elapsed", "time",
+}  # fmt: skip
+# units of what is not counted in steps or shares: durations, sizes, rates
+_PLAIN_UNITS = {"", "%"}
+_NO_NAME = Role("skip", None, "")
+
+
+@dataclass(slots=True)
+class _Left:
+    """What the text before a number says of it."""
+
+    role: Role
+    split: str | None  # a word of its own that names a split: it holds for what follows on the line
+    named: bool  # with a ":" or "=" between
+    letters: bool
+    opened: bool
+    sure: bool  # a counter, rate or loss, or a metric that people measure
+    trained: bool
+
+
+@dataclass(slots=True)
+class Found:
+    """What a line holds. `outer`, `inner`: `Train: [3/50][10/200]`; `bar`: the inner one is a progress bar's."""
+
+    values: list[tuple[Role, float, int | None]] = field(default_factory=list)
+    lists: dict[str, list[float]] = field(default_factory=dict)
+    outer: tuple[float, int | None] | None = None
+    inner: tuple[float, int | None] | None = None
+    bar: bool = False
+    trained: bool = False
+    splits: bool = False
+    loss_first: bool = False
+
+
+class Scanner:
+    """Scans lines; it keeps what it has learned of the texts between numbers."""
+
+    def __init__(self) -> None:
+        self._lefts: dict[str, _Left] = {}
+
+    def scan(self, line: str) -> Found | None:
+        """None for a line that names nothing known."""
+        found = Found()
+        split: str | None = None
+        known = False
+        at = 0
+        last_list: list[float] | None = None
+        count = 0
+        for match in _NUMBER.finditer(line):
+            count += 1
+            if count > MOST_NUMBERS:
+                break
+            text, of, unit = match[1], match[2], match[3]
+            left = line[at : match.start()]
+            at = match.end()
+            what = self._lefts.get(left) or self._learn(left)
+            if at < len(line) and line[at] == ":" and line[at + 1 : at + 2].isdigit():
+                continue  # a time of day or a duration
+            if what.split is not None:
+                split = what.split
+                found.trained = found.trained or what.trained
+                found.splits = True
+            if not what.letters:
+                if last_list is not None and not unit and left.strip() in (",", ""):
+                    last_list.append(_value(text))
+                    continue
+                last_list = None
+                if of is not None and found.inner is None and not unit:
+                    found.inner = (_value(text), int(of) if len(of) < 16 else None)
+                    found.bar = bool(_BAR.match(line, at)) or "%|" in left
+                    known = known or found.bar or found.outer is not None
+                elif what.opened and found.outer is not None and found.inner is None:
+                    found.inner = (_value(text), None)
+                continue
+            last_list = None
+            role_ = what.role
+            if role_.kind == "skip" or unit not in _PLAIN_UNITS:
+                continue
+            if unit == "%" and line[at : at + 1] == "|":
+                continue  # the share that a bar shows
+            value, total = _value(text), int(of) if of is not None and len(of) < 16 else None
+            if role_.kind == "outer":
+                found.outer = (value, total)
+                continue
+            if role_.kind == "epoch" and role_.rank and total is None:
+                role_ = role_._replace(kind="epochs")  # `EPOCHS: 50` of a configuration
+            if role_.kind in ("step", "epoch", "batch", "steps", "epochs"):
+                found.values.append((role_, value, total))
+                known = True
+                if role_.kind == "epoch":
+                    found.outer = found.outer or (value, total)
+                continue
+            if not what.sure and not (known and (what.named or _IDENTIFIER.match(role_.name))):
+                continue
+            if role_.kind == "lr":
+                if what.opened and left.rstrip().endswith("["):
+                    last_list = found.lists.setdefault(role_.name, [value])
+                found.values.append((role_, value, None))
+                known = True
+                continue
+            if role_.split is None and split is not None:
+                role_ = role_._replace(split=split)
+            if not found.values and role_.kind == "loss":
+                found.loss_first = role_.split in (None, TRAIN)
+            if of is not None and role_.kind == "metric":
+                continue  # `Hits: 3/10`
+            known = known or what.sure
+            found.trained = found.trained or role_.split == TRAIN
+            found.values.append((role_, value, None))
+        if not known or (not found.values and found.inner is None):
+            return None
+        return found
+
+    def _learn(self, left: str) -> _Left:
+        if len(self._lefts) >= KNOWN_LEFTS:
+            self._lefts.clear()
+        what = self._lefts[left] = _read(left[-300:])
+        return what
+
+
+def _value(text: str) -> float:
+    return number(text) or 0.0 if text[-1:].isdigit() or text[-1:] == "." else float(text)
+
+
+def _read(left: str) -> _Left:
+    marks = [mark[1].lower() for mark in _SPLIT.finditer(left)]
+    split = SPLITS[marks[-1]] if marks else None
+    opened = _OPENED.search(left)
+    assert opened is not None
+    body = left[: opened.start()]
+    brackets = opened[0].strip(" \t\"'")
+    named = body[-1:] in (":", "=", "→")
+    if named:
+        body = body[:-1].rstrip(" :=\"'")
+    letters = bool(_LETTER.search(left))
+    trained = split == TRAIN
+    if not letters:
+        return _Left(_NO_NAME, split, named, False, bool(brackets), False, trained)
+    body = _BRACKETED.sub("", body) if not brackets else body
+    piece = _CUT.split(body)[-1].strip(" -–.*#~%/\\\"'")
+    role_ = _named(piece, named)
+    if role_ is None:
+        return _Left(_NO_NAME, split, named, bool(_LETTER.search(body)), bool(brackets), False, trained)
+    if role_.split is not None and marks and split in (VAL, TEST, TRAIN):
+        split = role_.split
+    sure = role_.kind != "metric" or is_metric(role_.name)
+    return _Left(role_, split, named, True, bool(brackets), sure, trained)
+
+
+def _named(piece: str, named: bool) -> Role | None:
+    words = piece.split()
+    while words and words[-1].lower() in _TRAILING:
+        words.pop()
+    if not words or words[-1].endswith((".py", ".cc", ".cpp", ".cu")):
+        return None
+    if len(words) == 1 and words[0].lower() in ("train", "training"):
+        return Role("outer", TRAIN, "train")
+    for begin in range(max(len(words) - 4, 0), len(words)):
+        candidate, dropped = role(" ".join(words[begin:])), words[begin - 1].lower() if begin else ""
+        if candidate.kind in ("step", "epoch", "batch"):
+            if not {word.lower().strip(".:") for word in words[max(begin - 3, 0) : begin]} & _NO_COUNT:
+                return candidate
+            return _NO_NAME
+        if candidate.kind != "metric" and (begin == 0 or _may_drop(words[:begin])):
+            return candidate
+        del dropped
+    whole = role(" ".join(words[-4:]))
+    if whole.kind == "loss":
+        return whole
+    for begin in range(max(len(words) - 3, 0), len(words)):
+        own = " ".join(words[begin:])
+        if is_metric(own) and (begin == len(words) - 1 or _may_drop(words[:begin]) or begin == 0):
+            return role(own)
+    if named and len(piece) <= 40:
+        return role(" ".join(words[-3:]))
+    return role(words[-1]) if _IDENTIFIER.match(words[-1]) else None
+
+
+def _may_drop(words: list[str]) -> bool:
+    return all(word.lower().strip("[]().:-*#>=") in _DROPPED or not word[:1].isalpha() for word in words)
