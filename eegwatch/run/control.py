@@ -33,7 +33,7 @@ HEARTBEAT_S = 2.0
 class Command(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One line of control.jsonl. Which fields belong to which command is contract.md's table."""
 
-    command: Literal["stop", "restart", "resume", "checkpoint"]
+    command: Literal["stop", "restart", "resume", "checkpoint", "evaluate", "release"]
     id: str | None = None
     time: float | None = None
     run_id: str | None = None

@@ -25,7 +25,7 @@ from eegwatch.run.control import (
     take_lock,
     unsafe_control,
 )
-from eegwatch.run.log import Tail
+from eegwatch.run.log import AppendLog, Tail
 
 LIVE_LOCK, ROOT_LOCK = "live.lock", "runs.lock"
 CHUNK = 1 << 20
@@ -123,7 +123,7 @@ class Inbox:
         return self._root is not None
 
     def _lives(self, run_id: str) -> bool:
-        if "/" in run_id or "\0" in run_id or run_id in ("", ".", ".."):
+        if not _a_name(run_id):
             return False
         path = (self.logs / run_id / LIVE_LOCK).resolve()
         return path in _held or _locked(path)
@@ -144,6 +144,30 @@ class Inbox:
         self._root = None
         self._tail.close()
         self._relay.close()
+
+
+def relay(logs: Path, command: Command) -> bool:
+    """Hand a command to the live run that it names, by the control file in that run's folder. For a daemon.
+
+    True where such a run is live and the line is durable; the run answers it. Raises OSError.
+    """
+    run_id = command.run_id
+    if run_id is None or not _a_name(run_id):
+        return False
+    folder = logs / run_id
+    if not _locked(folder / LIVE_LOCK):
+        return False
+    log = AppendLog(folder / CONTROL)
+    try:
+        log.write(msgspec.json.encode({k: v for k, v in msgspec.to_builtins(command).items() if v is not None}) + b"\n")
+        log.sync()
+    finally:
+        log.close()
+    return True
+
+
+def _a_name(run_id: str) -> bool:
+    return "/" not in run_id and "\0" not in run_id and run_id not in ("", ".", "..")
 
 
 def _hold(path: Path) -> int:

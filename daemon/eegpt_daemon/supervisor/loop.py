@@ -28,8 +28,10 @@ from eegpt_daemon.supervisor.process import HURRY
 from eegpt_daemon.supervisor.run_supervisor import CANNOT_BEGIN, TICK_S, RunSupervisor
 from eegwatch.run.config import Config
 from eegwatch.run.control import CONTROL, LOCK, Command, exposed, same_file, take_lock
+from eegwatch.steering.inbox import relay
 
 T = TypeVar("T")
+RELAYED = "relayed"
 STALE = "it was there before this daemon started; send it again if it is still meant"
 LONGEST_REASON = 1000  # characters
 LATE = "it came too late: its time had run out before the daemon read it"
@@ -198,6 +200,10 @@ class Supervisor:
         crash.point("command.after_read")
         if command.deadline is not None and command.deadline < time.time():
             self._answer(command, Outcome(EXPIRED, LATE))
+            return
+        current = self.runs.current
+        if command.run_id != (current and current.run_id) and relay(self.logs, command):
+            self.log.answered[str(command.id)] = RELAYED  # the script that runs there answers it
             return
         reason = COMMANDS[command.command].refuse(command, self._standing())
         if reason is not None:

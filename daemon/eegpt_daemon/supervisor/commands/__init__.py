@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from eegpt_daemon.supervisor.commands.base import Action, Outcome, Standing
 from eegpt_daemon.supervisor.commands.checkpoint import Checkpoint
+from eegpt_daemon.supervisor.commands.evaluate import Evaluate
+from eegpt_daemon.supervisor.commands.release import Release
 from eegpt_daemon.supervisor.commands.restart import Restart
 from eegpt_daemon.supervisor.commands.resume import Resume
 from eegpt_daemon.supervisor.commands.stop import Stop
@@ -13,6 +15,8 @@ COMMANDS: dict[str, type[Action]] = {
     "restart": Restart,
     "resume": Resume,
     "checkpoint": Checkpoint,
+    "evaluate": Evaluate,
+    "release": Release,
 }
 
 __all__ = ["COMMANDS", "Action", "Outcome", "Standing"]
