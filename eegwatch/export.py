@@ -7,47 +7,100 @@ schedule says for it. TensorBoard and W&B are written by their own libraries, wh
 from __future__ import annotations
 
 import csv
-import math
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from eegwatch.run.history import History
-from eegwatch.run.records import number
-from eegwatch.schedule import ScheduleError, parse, rate_at
+from eegwatch.charts.deviation import expected_rates
+from eegwatch.run.history import History, logged
+from eegwatch.run.records import Eval, number
 from eegwatch.wording import UserError, pattern_of
 
 STEP_METRICS = ("lr", "expected_lr", "loss", "grad_norm", "samples_per_s")
-EVAL_METRICS = ("loss", "auroc", "balanced_accuracy", "recording_auroc")
 
 
 class ExportError(UserError):
     """What is missing or in the way, and what to do: one line."""
 
 
-def rows(history: History) -> Iterator[dict[str, Any]]:
-    """One dict a step: `step`, `epoch`, `time`, the metrics, and `val/auroc` … where an evaluation was made at it."""
-    run = history.run
-    expected = np.full(history.length, math.nan)
-    if run is not None and run.schedule is not None:
-        try:
-            expected = np.asarray(rate_at(parse(run.schedule), history.step, run.steps_per_epoch), np.float64)
-        except ScheduleError:
-            pass  # a schedule that this version cannot read: its column stays empty
-    evaluations: dict[int, dict[str, float]] = {}
-    for record in history.evals:
-        values = {f"{record.split}/{name}": number(getattr(record, name)) for name in EVAL_METRICS}
-        evaluations.setdefault(record.step, {}).update(values)
-    per_epoch = run.steps_per_epoch if run is not None else None
-    columns = {name: expected if name == "expected_lr" else getattr(history, name) for name in STEP_METRICS}
+@dataclass(frozen=True)
+class Table:
+    """All that a log holds in numbers: `names` of the columns, in order, and one dict a row, ascending in step.
+
+    A row is a training step, or an evaluation where no training step was logged. What was not logged is left out of it;
+    a number that was logged as NaN is NaN.
+    """
+
+    names: list[str]
+    rows: Iterator[dict[str, Any]]
+
+
+def table_of(history: History) -> Table:
+    """`step`, `epoch`, `time`, the metrics of the steps, the rates of further parameter groups, the evaluations."""
+    evaluations = [(record.step, record.time, _evaluated(record)) for record in history.evals]
+    groups = [] if history.lrs is None else [f"lr_group_{group}" for group in range(1, history.lrs.shape[1])]
+    named = sorted({name for _, _, values in evaluations for name in values})
+    training = [name for name in history.metrics if name not in STEP_METRICS]
+    own = dict.fromkeys(["step", "epoch", "time", *STEP_METRICS, *groups, *training, *named])
+    return Table(list(own), _rows(history, sorted(evaluations, key=lambda one: one[0])))
+
+
+def _evaluated(record: Eval) -> dict[str, float]:
+    """Results of an evaluation, and the bounds of their 95 % intervals, as `val/auroc`, `val/auroc/low`, …"""
+    values = {f"{record.split}/{name}": value for name, value in record.values().items()}
+    if isinstance(record.ci95, dict):
+        for name, bounds in record.ci95.items():
+            values |= {f"{record.split}/{name}/{end}": number(v) for end, v in zip(("low", "high"), bounds)}
+    return values
+
+
+def _rows(history: History, evaluations: list[tuple[int, float, dict[str, float]]]) -> Iterator[dict[str, Any]]:
+    """Steps and evaluations merged; two evaluations of one name at one step are two rows."""
+    waiting = deque(evaluations)
+    for row in _step_rows(history):
+        while waiting and waiting[0][0] < row["step"]:
+            yield _evaluation_row(history, *waiting.popleft())
+        while waiting and waiting[0][0] == row["step"] and not row.keys() & waiting[0][2].keys():
+            row |= waiting.popleft()[2]
+        yield row
+    for one in waiting:
+        yield _evaluation_row(history, *one)
+
+
+def _step_rows(history: History) -> Iterator[dict[str, Any]]:
+    lrs, expected = history.lrs, expected_rates(history, history.step)
+    known = {name: getattr(history, name) for name in STEP_METRICS if name != "expected_lr"}
+    series = {name: iter(zip(m.step.tolist(), m.value.tolist())) for name, m in history.metrics.items()}
+    following = {name: next(values, None) for name, values in series.items()}
+    was_logged = logged(history.loss)
     for i, step in enumerate(history.step.tolist()):
-        row: dict[str, Any] = {"step": step, "time": float(history.time[i])}
-        row["epoch"] = (step - 1) // per_epoch if per_epoch else None
-        row |= {name: float(column[i]) for name, column in columns.items()}
-        yield row | evaluations.pop(step, {})
+        row: dict[str, Any] = {"step": step, "epoch": _epoch(history, step), "time": float(history.time[i])}
+        for name, column in known.items():
+            value = float(column[i])
+            if value == value or (name == "loss" and was_logged[i]):
+                row[name] = value
+        if expected[i] == expected[i]:
+            row["expected_lr"] = float(expected[i])
+        if lrs is not None:
+            rates = enumerate(lrs[i].tolist())
+            row |= {f"lr_group_{group}": rate for group, rate in rates if group and rate == rate}
+        for name, one in following.items():
+            if one is not None and one[0] <= step:
+                row.setdefault(name, one[1])
+                following[name] = next(series[name], None)
+        yield row
+
+
+def _evaluation_row(history: History, step: int, time: float, values: dict[str, float]) -> dict[str, Any]:
+    return {"step": step, "epoch": _epoch(history, step), "time": time} | values
+
+
+def _epoch(history: History, step: int) -> int | None:
+    """The epoch of a step, from 0, where the length of an epoch is known."""
+    per_epoch = history.run.steps_per_epoch if history.run is not None else None
+    return max(step - 1, 0) // per_epoch if per_epoch and per_epoch > 0 else None
 
 
 @dataclass(frozen=True)
@@ -95,24 +148,17 @@ def _charts(history: History, output: Path, charts: Charts) -> str:
 
 
 def _csv(history: History, output: Path) -> str:
-    evals = sorted({f"{e.split}/{m}" for e in history.evals for m in EVAL_METRICS})
-    names = ["step", "epoch", "time", *STEP_METRICS, *evals]
-    count = 0
+    table, count = table_of(history), 0
     try:
         with output.open("x", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, names, restval="")
+            writer = csv.DictWriter(file, table.names, restval="")
             writer.writeheader()
-            for row in rows(history):
+            for row in table.rows:
                 count += 1
-                writer.writerow({key: _shown(value) for key, value in row.items()})
+                writer.writerow(row)
     except FileExistsError:
         raise ExportError(f"{output} is there already; name another file") from None
-    return f"{output}: {count:,} rows, {len(names)} columns"
-
-
-def _shown(value: Any) -> Any:
-    """Full precision; what is not known stays empty, what is not finite is said."""
-    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
+    return f"{output}: {count:,} rows, {len(table.names)} columns"
 
 
 def _tensorboard(history: History, output: Path) -> str:
@@ -122,11 +168,10 @@ def _tensorboard(history: History, output: Path) -> str:
         raise ExportError("event files are written by tensorboard: pip install tensorboard") from None
     _must_be_empty(output)
     writer, count = Writer(str(output)), 0
-    for row in rows(history):
+    for row in table_of(history).rows:
         step = row.pop("step")
-        row.pop("epoch"), row.pop("time")
         for tag, value in row.items():
-            if not math.isnan(value):
+            if tag not in ("epoch", "time") and isinstance(value, float):
                 writer.add_scalar(tag, value, step)
                 count += 1
     writer.close()
@@ -144,10 +189,10 @@ def _wandb(history: History, name: str, output: Path) -> str:
     config = first.config if first is not None and first.config else {}
     run = wandb.init(project="eegwatch", name=name, dir=str(output), mode="offline", config=config)
     count = 0
-    for row in rows(history):
+    for row in table_of(history).rows:
         count += 1
         step = row.pop("step")
-        run.log({key: value for key, value in row.items() if value is not None and value == value}, step=step)
+        run.log({key: value for key, value in row.items() if value is not None}, step=step)
     run.finish()
     return f"{output}: {count:,} steps; wandb sync {output}/wandb/offline-run-*"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,12 +14,37 @@ from eegwatch.schedule import Schedule, ScheduleError, parse, rate_at
 
 def schedule_of(run: Run | None) -> Schedule | None:
     """The declared schedule of an attempt, or None."""
-    if run is None or run.schedule is None:
+    return None if run is None else _drawable(run.schedule, run.steps_per_epoch)
+
+
+def _drawable(declared: dict[str, Any] | None, steps_per_epoch: int | None) -> Schedule | None:
+    """A schedule whose rates can be computed; the diagnosis says what is wrong with another."""
+    if declared is None:
         return None
     try:
-        return parse(run.schedule)
+        schedule = parse(declared)
+        rate_at(schedule, 1, steps_per_epoch)
     except ScheduleError:
-        return None  # the diagnosis says what is wrong with it; there is no curve to draw
+        return None
+    return schedule
+
+
+def expected_rates(history: History, steps: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The rate that each step (ascending) should have used, by its attempt and the changes of schedule within it.
+
+    NaN where no schedule is known.
+    """
+    rates = np.full(len(steps), np.nan)
+    laws = [(run.step, run.schedule, run.steps_per_epoch) for run in history.attempts]
+    per_epoch = laws[-1][2] if laws else None
+    laws += [(change.step, change.schedule, per_epoch) for change in history.schedules]
+    ends = [begin for begin, _, _ in laws[1:]] + [2**62] * bool(laws)
+    for (begin, declared, length), end in zip(laws, ends, strict=True):
+        rows = slice(*np.searchsorted(steps, [begin, max(begin, min(end, 2**62))], side="right"))
+        schedule = _drawable(declared, length) if rows.stop > rows.start else None
+        if schedule is not None:
+            rates[rows] = rate_at(schedule, steps[rows], length)
+    return rates
 
 
 class Deviation:
@@ -37,13 +64,7 @@ class Deviation:
             self._values = grown
         step, lr = history.step[self._length :], history.lr[self._length :]
         fresh = self._values[self._length : history.length]
-        fresh[:] = np.nan
-        begins = [run.step for run in history.attempts]
-        for run, begin, end in zip(history.attempts, begins, [*begins[1:], np.inf], strict=True):
-            schedule = schedule_of(run)
-            rows = slice(*np.searchsorted(step, [begin, min(end, 2**62)], side="right"))
-            if schedule is not None and rows.stop > rows.start:
-                with np.errstate(divide="ignore", invalid="ignore"):
-                    fresh[rows] = (lr[rows] / rate_at(schedule, step[rows], run.steps_per_epoch) - 1) * 100
+        with np.errstate(divide="ignore", invalid="ignore"):
+            fresh[:] = (lr / expected_rates(history, step) - 1) * 100
         self._length = history.length
         return self._values[: history.length]

@@ -140,3 +140,63 @@ def leveldb_records(content: bytes) -> Iterator[bytes]:
         if kind in (1, 4):  # whole, or last
             yield piece
             piece = b""
+
+
+def exported(folder: Path, target: Path) -> list[dict[str, str]]:
+    assert main(["export", str(folder), "-o", str(target)]) == 0
+    return list(csv.DictReader(target.open()))
+
+
+def test_an_evaluation_between_two_logged_steps_has_a_row_of_its_own(log_writer: LogWriter, tmp_path: Path) -> None:
+    log_writer.run()
+    log_writer.eval(0, 0.5)
+    for step in (10, 20, 30):
+        log_writer.steps([1e-3], first=step)
+    for step, auroc in ((20, 0.7), (25, 0.75), (25, 0.76), (40, 0.8)):
+        log_writer.eval(step, auroc)
+    rows = exported(log_writer.folder, tmp_path / "metrics.csv")
+    assert [(row["step"], row["val/auroc"], row["lr"]) for row in rows] == [
+        ("0", "0.5", ""), ("10", "", "0.001"), ("20", "0.7", "0.001"), ("25", "0.75", ""), ("25", "0.76", ""),
+        ("30", "", "0.001"), ("40", "0.8", ""),
+    ]  # fmt: skip
+
+
+def test_every_metric_is_exported_under_its_name_and_every_group_has_its_rate(tmp_path: Path) -> None:
+    folder = tmp_path / "logs" / "run"
+    folder.mkdir(parents=True)
+    (folder / "run.jsonl").write_text(
+        '{"type":"step","step":1,"lr":0.1,"lrs":[0.1,0.2],"loss":"nan","metrics":{"accuracy":0.5}}\n'
+        '{"type":"step","step":2,"lr":0.1}\n'
+        '{"type":"step","step":3,"metrics":{"accuracy":0.75,"z":"inf"}}\n'
+        '{"type":"eval","step":3,"loss":0.4,"metrics":{"WER":0.12},"ci95":{"WER":[0.1,0.15]}}\n'
+    )
+    rows = exported(folder, tmp_path / "metrics.csv")
+    assert [row["accuracy"] for row in rows] == ["0.5", "", "0.75"] and [row["z"] for row in rows] == ["", "", "inf"]
+    assert [row["lr_group_1"] for row in rows] == ["0.2", "0.1", ""]
+    assert [row["loss"] for row in rows] == ["nan", "", ""]  # logged as NaN is not the same as not logged
+    last = rows[-1]
+    assert (last["val/loss"], last["val/WER"], last["val/WER/low"], last["val/WER/high"]) == (
+        "0.4",
+        "0.12",
+        "0.1",
+        "0.15",
+    )
+
+
+def test_the_expected_rate_is_that_of_each_attempt_and_of_a_change_within_one(
+    log_writer: LogWriter, tmp_path: Path
+) -> None:
+    from eegwatch.run.records import ScheduleChange
+
+    constant = {"name": "constant", "lr": 0.5, "total_steps": 2000}
+    log_writer.run()
+    log_writer.healthy(1, 3)
+    log_writer.run(attempt=2, step=2)
+    log_writer.healthy(3, 4)
+    log_writer.add(ScheduleChange(step=4, schedule=constant))
+    log_writer.steps([0.5, 0.5], first=5)
+    log_writer.add(ScheduleChange(step=6, schedule={"name": "cosine", "unit": "epoch", "max_lr": 1, "total_steps": 0}))
+    log_writer.steps([0.5], first=7)
+    rows = exported(log_writer.folder, tmp_path / "metrics.csv")
+    assert all(row["expected_lr"] == row["lr"] for row in rows[:-1]) and rows[4]["expected_lr"] == "0.5"
+    assert rows[-1]["expected_lr"] == ""  # what is no schedule has no rate
