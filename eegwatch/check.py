@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,28 +14,49 @@ from typing import Any
 from eegwatch.diagnosis.engine import Diagnosis, worst
 from eegwatch.diagnosis.findings import Finding
 from eegwatch.formats import foreign_log
+from eegwatch.run.control import DAEMON_LOG
 from eegwatch.run.declare import Declaration
 from eegwatch.run.folder import RUN_LOG, NotARun, newest_run, resolve
 from eegwatch.run.follow import Foreign, OwnLog, RunFollower
-from eegwatch.run.history import History
-from eegwatch.run.records import End, Run
-from eegwatch.wording import json_line, plain
+from eegwatch.run.history import History, StepBlock
+from eegwatch.run.records import End, Eval, Run
+from eegwatch.shell import command
+from eegwatch.wording import count, json_line, plain
 
 EVERY_S = 0.5
+TOLD_OF_A_RULE = 5  # healed findings of one rule in the text
+KEY = re.compile(r" \(([rmsw])\)")  # a key of the screen, as remedies name it
+KEY_COMMANDS = {"r": "restart", "m": "resume", "s": "stop", "w": "checkpoint"}
 
 
 @dataclass(frozen=True)
 class Checked:
-    """The outcome for one run."""
+    """The outcome for one run: what is wrong now, what was wrong and healed, and what could be judged at all.
+
+    `steps`, `evaluations`: how many records were read. `schedule`: the run record's object with its `source`, None
+    where none is known. `checked`: the rules that had records to judge; `skipped`: [{"rule", "why"}] of the others.
+    """
 
     run: str
     findings: list[Finding]
+    past: list[Finding]
+    steps: int
+    evaluations: int
+    checked: list[str]
+    skipped: list[dict[str, str]]
+    schedule: dict[str, Any] | None
     bad_lines: int
     disorder: str | None = None
     clock_back: str | None = None
+    logs: Path | None = None  # the log root of a daemon that can be commanded
 
     @property
     def wrong(self) -> bool:
+        """Is anything wrong now, or was a fact wrong earlier? Evidence that was withdrawn does not count."""
+        return self.wrong_now or any(finding.bad and finding.is_fact for finding in self.past)
+
+    @property
+    def wrong_now(self) -> bool:
         return worst(self.findings) in ("error", "warning")
 
     def remarks(self) -> list[str]:
@@ -43,16 +65,83 @@ class Checked:
         return [remark for remark in (skipped, self.disorder, self.clock_back) if remark]
 
     def as_dict(self) -> dict[str, Any]:
-        findings = [f.as_dict() for f in self.findings]
-        return {"run": self.run, "findings": findings, "bad_lines": self.bad_lines, "remarks": self.remarks()}
+        """The object of `--json`, as docs/check.md describes it. Healed findings follow the present ones."""
+        findings = [f.as_dict() | {"until_step": f.until_step} for f in [*self.findings, *self.past]]
+        for finding in findings:
+            finding["remedy"] = self._in_shell_words(finding["remedy"])
+        return {
+            "run": self.run,
+            "verdict": self.verdict(),
+            "findings": findings,
+            "steps": self.steps,
+            "evaluations": self.evaluations,
+            "schedule": self.schedule,
+            "checked": self.checked,
+            "skipped": self.skipped,
+            "bad_lines": self.bad_lines,
+            "remarks": self.remarks(),
+        }
 
     def text(self) -> str:
-        lines = [f"{self.run}: nothing wrong"] if not self.wrong else [f"{self.run}:"]
+        """For people: the verdict first, then each finding, then what the verdict covers."""
+        lines = [f"{self.run}: {self.verdict()}"]
         for finding in self.findings:
             lines.append(f"{finding.severity:7}  {finding.rule}  since step {finding.since_step:,}: {finding.message}")
             if finding.remedy:
-                lines.append(f"         {finding.remedy}")
-        return "\n".join(lines)
+                lines.append(f"         {self._in_shell_words(finding.remedy)}")
+        told: Counter[str] = Counter()
+        for finding in self.past:
+            told[finding.rule] += 1
+            if told[finding.rule] <= TOLD_OF_A_RULE:
+                span = f"step {finding.since_step:,} to {finding.until_step or finding.step:,}"
+                lines.append(f"healed   {finding.rule}  {span} ({finding.severity}): {finding.message}")
+        more = {rule: number - TOLD_OF_A_RULE for rule, number in told.items() if number > TOLD_OF_A_RULE}
+        lines += [f"healed   {rule}  {number} more times (--json lists them)" for rule, number in more.items()]
+        return "\n".join([*lines, *(f"         {line}" for line in self.covered())])
+
+    def verdict(self) -> str:
+        """What came out, without the name of the run."""
+        if not self.steps:
+            return f"no training record was read ({count(self.evaluations, 'evaluation')}): nothing could be checked"
+        read = f"{count(self.steps, 'step')} and {count(self.evaluations, 'evaluation')} read"
+        healed = sum(finding.bad for finding in self.past)
+        if self.wrong_now:
+            more = f", {healed} that healed" if healed else ""
+            return f"{count(sum(f.bad for f in self.findings), 'finding')} now{more}; {read}"
+        if healed:
+            return f"nothing wrong now, {count(healed, 'finding')} that healed; {read}"
+        return f"nothing wrong; {read}"
+
+    def covered(self) -> list[str]:
+        """What the verdict covers: the schedule it was held against, the rules that ran, those that could not."""
+        if self.schedule is None:
+            law = "no schedule is declared: whether the learning rate is right cannot be told (--config declares one)"
+        else:
+            length = (
+                f" over {self.schedule['total_steps']:,}" if isinstance(self.schedule.get("total_steps"), int) else ""
+            )
+            unit = f" {self.schedule.get('unit', 'step')}s" if length else ""
+            source = {
+                "declared": "declared in the log",
+                "config": "declared by --config",
+                "found": "found from the log",
+            }
+            law = f"schedule: {self.schedule.get('name')}{length}{unit}, {source[self.schedule['source']]}"
+        whys: dict[str, list[str]] = {}
+        for one in self.skipped:
+            whys.setdefault(one["why"], []).append(one["rule"])
+        ran = [f"checked: {', '.join(self.checked)}"] if self.checked else []
+        return [law, *ran, *(f"not checked: {', '.join(rules)} ({why})" for why, rules in whys.items())]
+
+    def _in_shell_words(self, remedy: str | None) -> str | None:
+        """A remedy without the keys of the screen: with the command of the shell where a daemon can be commanded."""
+
+        def command_of(match: re.Match[str]) -> str:
+            if self.logs is None:
+                return ""
+            return f" ({command('eegpt-daemon', KEY_COMMANDS[match[1]], '--logs', self.logs)})"
+
+        return KEY.sub(command_of, remedy) if remedy else remedy
 
 
 class CheckedRun:
@@ -69,6 +158,7 @@ class CheckedRun:
         self.diagnosis = Diagnosis.of_foreign() if foreign else Diagnosis()
         self.history = History()
         self.ended = False
+        self.steps = self.evaluations = 0  # records read, those that a resume has superseded included
 
     @property
     def known(self) -> int:
@@ -81,11 +171,14 @@ class CheckedRun:
             items = self._follower.poll(1 << 20)
             if self._follower.began_anew:
                 self.history.clear()
+                self.steps = self.evaluations = 0
                 self.diagnosis = Diagnosis.of_foreign() if self.foreign else Diagnosis()
             for item in items:
                 if self._declaration.bare and not self.history.attempts:
                     self.diagnosis = Diagnosis.of_foreign()  # bare step lines: digits and lag unknown
                 self.history.append(item)
+                self.steps += len(item) if isinstance(item, StepBlock) else 0
+                self.evaluations += isinstance(item, Eval)
                 self.ended = isinstance(item, End) or (self.ended and not isinstance(item, Run))
                 changes += self.diagnosis.feed(item)
             if not self._follower.behind:
@@ -113,8 +206,31 @@ class CheckedRun:
             disorder = (
                 f"{reader.disorder} steps out of order were left out; the first: {disorder} without a new attempt"
             )
-        bad = self._follower.bad_lines
-        return Checked(self.name, self.diagnosis.findings, bad, disorder, reader.clock_back)
+        checked, skipped = self.diagnosis.coverage()
+        commanded = self.foreign is None and (self.folder.parent / DAEMON_LOG).exists()
+        return Checked(
+            run=self.name,
+            findings=self.diagnosis.findings,
+            past=self.diagnosis.past,
+            steps=self.steps,
+            evaluations=self.evaluations,
+            checked=checked,
+            skipped=skipped,
+            schedule=self._schedule(),
+            bad_lines=self._follower.bad_lines,
+            disorder=disorder,
+            clock_back=reader.clock_back,
+            logs=self.folder.parent if commanded else None,
+        )
+
+    def _schedule(self) -> dict[str, Any] | None:
+        """The schedule that the newest records are held against, and who said so."""
+        run = self.history.run
+        changes = self.history.schedules
+        declared = changes[-1].schedule if changes else run.schedule if run is not None else None
+        if declared is None:
+            return None
+        return declared | {"source": "config" if self._declaration.applied else "declared"}
 
 
 def open_run(
@@ -131,8 +247,11 @@ def open_run(
     return CheckedRun(folder, config, steps_per_epoch)
 
 
-def follow(runs: list[CheckedRun], *, as_json: bool) -> int:
-    """Print findings as they change until every run has ended (or Ctrl-C): 1 if anything is wrong then, else 0."""
+def follow(runs: list[CheckedRun], *, as_json: bool, now: bool = False) -> int:
+    """Print findings as they change until every run has ended (or Ctrl-C).
+
+    Returns 1 if anything is wrong then or was wrong (`now`: is wrong then), else 0.
+    """
     try:
         while True:
             for run in runs:
@@ -146,4 +265,5 @@ def follow(runs: list[CheckedRun], *, as_json: bool) -> int:
             time.sleep(EVERY_S)
     except KeyboardInterrupt:
         print("", file=sys.stderr)
-    return 1 if any(run.outcome().wrong for run in runs) else 0
+    outcomes = [run.outcome() for run in runs]
+    return 1 if any(outcome.wrong_now if now else outcome.wrong for outcome in outcomes) else 0

@@ -91,6 +91,11 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+def count(number: int, what: str) -> str:
+    """1 step, 2,000 steps."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def plain(text: str) -> str:
     """Text from a log made harmless for a terminal: control characters become the replacement character."""
     return "".join(c if c.isprintable() else " " if c in "\t\n\r" else "�" for c in text)

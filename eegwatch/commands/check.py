@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 
 from eegwatch.commands.options import A_RUN, UNREADABLE, WRONG, add_declaration, add_path, open_run
 from eegwatch.wording import UserError, json_line, plain, plain_lines
@@ -13,6 +14,9 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     add_path(parser, nargs="+", help=A_RUN)
     parser.add_argument("--json", action="store_true", help="one JSON object a run and line instead of text")
     add_declaration(parser)
+    parser.add_argument(
+        "--now", action="store_true", help="the present alone: what healed is not listed and does not count"
+    )
     parser.add_argument("--follow", action="store_true", help="go on as the log grows, print what changes")
 
 
@@ -28,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
         except (UserError, OSError) as error:
             code = _refused(path, error, as_json=arguments.json)
     if arguments.follow:
-        return max(code, follow(opened, as_json=arguments.json) if opened else code)
+        return max(code, follow(opened, as_json=arguments.json, now=arguments.now) if opened else code)
     for log in opened:
         try:
             outcome: Checked = log.read_to_end()
@@ -37,7 +41,15 @@ def run(arguments: argparse.Namespace) -> int:
             continue
         finally:
             log.close()
-        print(json_line(outcome.as_dict()) if arguments.json else plain_lines(outcome.text()))
+        if arguments.now:
+            outcome = replace(outcome, past=[])
+        if not outcome.steps:
+            words = f"{outcome.run}: {outcome.verdict()}"
+            code = _refused(outcome.run, UserError(words), as_json=False)
+        if arguments.json:
+            print(json_line(outcome.as_dict() | ({} if outcome.steps else {"error": outcome.verdict()})))
+        elif outcome.steps or outcome.findings:
+            print(plain_lines(outcome.text()))
         for remark in outcome.remarks() if not arguments.json else []:
             print(plain(f"{outcome.run}: {remark}"), file=sys.stderr)
         code = max(code, WRONG if outcome.wrong or outcome.disorder else 0)

@@ -23,6 +23,7 @@ class Declaration:
         self.path, self.steps_per_epoch, self.run_id = path, steps_per_epoch, run_id
         self.config = configuration.load(path, expand=False) if path else None
         self.bare = False
+        self.applied = False  # the schedule that holds was declared here, not by the log
         self._begun = False
 
     def apply(self, records: Iterable[RunRecord]) -> Iterator[RunRecord]:
@@ -30,6 +31,7 @@ class Declaration:
         for record in records:
             if isinstance(record, Run):
                 self._begun = True
+                self.applied = False
                 if (
                     self.config is not None
                     and record.schedule is None
@@ -57,6 +59,7 @@ class Declaration:
                 f"{self.path}: how long an epoch is, neither it nor the log says: give --steps-per-epoch N"
             )
         schedule = configuration.schedule_of(self.config, per_epoch, str(self.path))
+        self.applied = True
         epochs = self.config.training.max_epochs
         target = self.config.target_metrics.auroc
         return msgspec.structs.replace(
