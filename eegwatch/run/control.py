@@ -6,13 +6,9 @@ does the same. A command is answered in daemon.jsonl: accepted, then done or fai
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import socket
 import stat
-import struct
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -21,8 +17,13 @@ from typing import Any, Literal
 
 import msgspec
 
+from eegwatch.run import alive
+from eegwatch.run.lock import Locked as Locked
+from eegwatch.run.lock import lock_holder as lock_holder
+from eegwatch.run.lock import same_file as same_file
+from eegwatch.run.lock import take_lock as take_lock
 from eegwatch.run.log import AppendLog, Tail, daemon_decoder
-from eegwatch.run.records import TERMINAL, Answer, DaemonRecord, DaemonState
+from eegwatch.run.records import TERMINAL, Answer, DaemonRecord, DaemonState, finite
 
 CONTROL, DAEMON_LOG, LOCK = "control.jsonl", "daemon.jsonl", "daemon.lock"
 EXPIRES_AFTER = 600.0  # seconds after its `time` that an unread command stays valid (contract)
@@ -97,10 +98,15 @@ def _salvage(line: bytes) -> tuple[str | None, str | None]:
 
 
 def send(logs: Path, name: str, run_id: str | None, **fields: Any) -> str:
-    """Append a command to the control file, durably, and return its id. Raises OSError."""
+    """Append a command to the control file, durably, and return its id. Raises OSError.
+
+    A number that is not finite is written as a string, as everywhere, so that the daemon refuses it: as the null that
+    JSON has for it, it would read as "no rate given".
+    """
     command_id = str(uuid.uuid4())
-    line = {"id": command_id, "time": time.time(), "command": name, "run_id": run_id}
+    line: dict[str, Any] = {"id": command_id, "time": time.time(), "command": name, "run_id": run_id}
     line |= {"by": f"eegwatch@{socket.gethostname()}"} | {k: v for k, v in fields.items() if v is not None}
+    line = {k: finite(v) if isinstance(v, float) else v for k, v in line.items()}
     log = AppendLog(logs / CONTROL)
     try:
         log.write(msgspec.json.encode(line) + b"\n")
@@ -118,7 +124,11 @@ class AnswerWatch:
         self._tail = Tail(path, path.stat().st_size if path.exists() else 0)
         self._decoder = daemon_decoder()
 
+    def close(self) -> None:
+        self._tail.close()
+
     def poll(self) -> list[DaemonRecord]:
+        """Records that came since. Raises OSError."""
         records: list[DaemonRecord] = []
         while data := self._tail.read().data:
             records += self._decoder.decode(data)
@@ -140,84 +150,50 @@ class AnswerWatch:
 
 
 def latest_state(logs: Path) -> DaemonState | None:
-    """The daemon's last word about itself, heartbeat included, read from the end of daemon.jsonl."""
-    path = logs / DAEMON_LOG
+    """The daemon's last word about itself: its sign of life, or what daemon.jsonl holds where that is newer.
+
+    A daemon of 0.1 has no daemon.alive: it writes its heartbeats into daemon.jsonl. Raises OSError.
+    """
+    sign, logged = alive.read(logs), _last_logged(logs / DAEMON_LOG)
+    if sign is None or logged is None:
+        return sign or logged
+    if sign.pid == logged.pid:  # one daemon: its counter says which came later, whatever was done to the clock
+        return logged if (logged.alive or 0) > (sign.alive or 0) else sign
+    return sign if sign.time >= logged.time else logged
+
+
+def _last_logged(path: Path) -> DaemonState | None:
+    """The last state in daemon.jsonl, read from its end."""
     try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            reach = 1 << 14
-            while True:
-                start = max(0, size - reach)
-                file.seek(start)
-                lines = file.read(size - start).split(b"\n")
-                whole = lines[:-1] if start == 0 else lines[1:-1]
-                decoder = daemon_decoder()
-                for line in reversed(whole):
-                    for record in decoder.decode(line):
-                        if isinstance(record, DaemonState):
-                            return record
-                if start == 0:
-                    return None
-                reach *= 4
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return None
+        size = file.seek(0, os.SEEK_END)
+        reach = 1 << 14
+        while True:
+            start = max(0, size - reach)
+            file.seek(start)
+            lines = file.read(size - start).split(b"\n")
+            whole = lines[:-1] if start == 0 else lines[1:-1]
+            decoder = daemon_decoder()
+            for line in reversed(whole):
+                for record in decoder.decode(line):
+                    if isinstance(record, DaemonState):
+                        return record
+            if start == 0:
+                return None
+            reach *= 4
 
 
-# ---- the lock ------------------------------------------------------------------------------------------------------
-# A POSIX record lock: free the moment its holder dies, whatever children it leaves. Any close of the file by its
-# holder drops it, so the holder opens it exactly once, and everyone else asks with F_GETLK, which takes nothing.
-
-_LINUX, _DARWIN = "hhqqi4x", "qqihh"  # struct flock on 64-bit Linux (type whence start len pid) and on macOS
-
-
-class Locked(Exception):
-    """Another process holds the lock; `args[0]` is its pid, or None where the system does not say."""
-
-
-def take_lock(path: Path) -> int:
-    """Hold the lock for the life of this process; returns the descriptor. Raises Locked, OSError."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(fd)
-        if error.errno in (errno.EACCES, errno.EAGAIN):
-            raise Locked(lock_holder(path)) from None
-        raise
-    os.ftruncate(fd, 0)
-    os.write(fd, f"{os.getpid()}\n".encode())
-    return fd
-
-
-def lock_holder(path: Path) -> int | None:
-    """The pid that holds the lock, by the kernel's word; None if nobody does."""
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        if sys.platform == "darwin":
-            query = struct.pack(_DARWIN, 0, 0, 0, fcntl.F_WRLCK, 0)
-            _, _, pid, kind, _ = struct.unpack(_DARWIN, fcntl.fcntl(fd, fcntl.F_GETLK, query))
-        else:
-            query = struct.pack(_LINUX, fcntl.F_WRLCK, 0, 0, 0, 0)
-            kind, _, _, _, pid = struct.unpack(_LINUX, fcntl.fcntl(fd, fcntl.F_GETLK, query))
-    finally:
-        os.close(fd)
-    return None if kind == fcntl.F_UNLCK else int(pid)
+# ---- who may be obeyed ---------------------------------------------------------------------------------------------
 
 
 def daemon_pid(logs: Path) -> int | None:
     """The pid of the daemon that lives on this log root, or None."""
     return lock_holder(logs / LOCK)
-
-
-def same_file(fd: int, path: Path) -> bool:
-    """Is the open file still the one of this name?"""
-    try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
-    except FileNotFoundError:
-        return False
 
 
 def exposed(logs: Path) -> str | None:

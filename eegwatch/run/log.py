@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar, cast, get_args
 import msgspec
 
 from eegwatch.run.folder import sync_folder
+from eegwatch.run.lock import same_file
 from eegwatch.run.records import DaemonRecord, Record, RunRecord, encode
 
 CHUNK_BYTES = 1 << 18  # 256 kB: the fastest chunk for msgspec's decode_lines (measured: 1.7 M records/s)
@@ -29,7 +30,11 @@ class AppendLog:
     def __init__(self, path: Path) -> None:
         """Open `path` for appending; never through a symbolic link. Raises OSError (missing, read-only, full)."""
         self.path = path
-        self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        self._fd = os.open(path, flags, 0o600)
+        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+            os.close(self._fd)
+            raise OSError(errno.EINVAL, "is not a regular file", str(path))
         self._torn = False
         if not os.fstat(self._fd).st_size:
             sync_folder(path.parent)  # a file whose name is lost with the power is no log
@@ -54,6 +59,10 @@ class AppendLog:
             self._torn = True
             os.write(self._fd, line[written:])
             self._torn = False
+
+    def displaced(self) -> bool:
+        """Is the file no longer the one of its name (deleted, rotated, replaced)? Raises OSError if nobody can tell."""
+        return not same_file(self._fd, self.path)
 
     def sync(self) -> None:
         """Make everything written so far durable."""

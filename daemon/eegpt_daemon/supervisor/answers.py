@@ -1,10 +1,12 @@
-"""daemon.jsonl as its writer holds it: states, heartbeats, and the answer to every command.
+"""daemon.jsonl as its writer holds it: states, and the answer to every command; heartbeats go to daemon.alive.
 
-A disk that is full must not end the daemon: what could not be written is kept and written first once there is room.
+A disk that is full must not end the daemon: what could not be written is kept and written first once there is room. A
+file that was deleted, rotated or replaced is begun anew, and that is said.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import deque
@@ -14,6 +16,7 @@ from typing import Any
 
 from eegpt_daemon.supervisor.restarts import WORKING
 from eegpt_daemon.supervisor.systemd import notify_state
+from eegwatch.run.alive import SignOfLife
 from eegwatch.run.control import DAEMON_LOG, HEARTBEAT_S
 from eegwatch.run.log import AppendLog, daemon_decoder, each_record
 from eegwatch.run.records import Answer, DaemonState, Record
@@ -22,7 +25,10 @@ MOST_KEPT = 10_000  # records, oldest first, while the disk is full
 
 
 class PatientLog:
-    """An AppendLog whose `append` returns False instead of raising, and keeps the record for later."""
+    """An AppendLog whose `append` returns False instead of raising, and keeps the record for later.
+
+    `anew`: called once the file of this name had to be begun anew, with the words for it.
+    """
 
     def __init__(self, path: Path, say: Callable[[str], None]) -> None:
         """Raises OSError if the file cannot be opened at all."""
@@ -30,6 +36,7 @@ class PatientLog:
         self._log = AppendLog(path)
         self._kept: deque[Record] = deque()
         self.trouble: str | None = None
+        self.anew: Callable[[str], None] = say
 
     def append(self, record: Record, *, keep: bool = True) -> bool:
         """Write what was kept, then this record; True once it is in the file."""
@@ -44,10 +51,15 @@ class PatientLog:
         return self._patiently(self._log.sync)
 
     def settle(self) -> bool:
-        """Write what was kept; True if nothing is left."""
-        return not self._kept or self._patiently(self._write_kept)
+        """Write what was kept, into the file of this name; True if nothing is left."""
+        return self._patiently(self._settle)
+
+    def _settle(self) -> None:
+        self._come_home()
+        self._write_kept()
 
     def _write(self, record: Record) -> None:
+        self._come_home()
         self._write_kept()
         self._log.mend()
         self._log.append(record)
@@ -57,6 +69,18 @@ class PatientLog:
             self._log.mend()
             self._log.append(self._kept[0])
             self._kept.popleft()
+
+    def _come_home(self) -> None:
+        """Write into the file of this name, not into one that was deleted or rotated away meanwhile. Raises OSError."""
+        if not self._log.displaced():
+            return
+        try:
+            log = AppendLog(self.path)
+        except FileNotFoundError:  # the folder is gone or renamed: the open file is what is left
+            return
+        self._log.close()
+        self._log = log
+        self.anew(f"{self.path.name} was deleted, rotated or replaced, and is begun anew")
 
     def _patiently(self, what: Callable[[], None]) -> bool:
         try:
@@ -95,13 +119,16 @@ class DaemonLog:
             else:
                 self.unfinished.pop(record.id, None)
         self._log = PatientLog(path, say)
+        self._log.anew = self._begun_anew
+        self._alive_file = SignOfLife(logs)
         self._say = say
         self.state, self.since = "", time.time()
         self.figures: Callable[[], dict[str, Any]] = dict  # what every state carries beside its name
         self._unconfirmed: set[str] = set()  # accepted, in the file, and the disk has not confirmed it
         self._unsynced = False
         self._alive = 0
-        self._wrote_at = 0.0
+        self._signed_at = -math.inf
+        self._no_sign: str | None = None  # why daemon.alive could not be written
 
     def enter(self, state: str, reason: str | None = None) -> None:
         """A change of state, or the same one for another reason."""
@@ -114,29 +141,51 @@ class DaemonLog:
         self._say(state + (f": {reason}" if reason else ""))
 
     def note(self, reason: str | None) -> None:
-        """A line in the state that is. Without a reason it is a sign of life, not kept for a full disk."""
-        notify_state(self.state, reason)
-        self._log.append(
-            DaemonState(
-                time=time.time(),
-                state=self.state,
-                since=self.since,
-                pid=os.getpid(),
-                reason=reason,
-                alive=self._alive,
-                **self.figures(),
-            ),
-            keep=reason is not None,
+        """A line in the state that is, and a sign of life."""
+        self._alive += 1
+        state = self._now(reason)
+        self._log.append(state)
+        self._give_sign(state)
+
+    def _now(self, reason: str | None) -> DaemonState:
+        return DaemonState(
+            time=time.time(),
+            state=self.state,
+            since=self.since,
+            pid=os.getpid(),
+            reason=reason,
+            alive=self._alive,
+            **self.figures(),
         )
-        self._wrote_at = time.monotonic()
 
     def heartbeat(self, reason: str | None) -> bool:
-        """Count, and say so every few seconds: True then."""
+        """Count, and give a sign of life every few seconds: True then."""
         self._alive += 1
-        due = time.monotonic() - self._wrote_at > HEARTBEAT_S
-        if due:
-            self.note(reason)
-        return due
+        if time.monotonic() - self._signed_at <= HEARTBEAT_S:
+            return False
+        self._give_sign(self._now(reason))
+        self._log.settle()
+        return True
+
+    def _give_sign(self, state: DaemonState) -> None:
+        """Overwrite daemon.alive; where that cannot be, a heartbeat is a line of daemon.jsonl, as in version 0.1."""
+        self._signed_at = time.monotonic()
+        notify_state(state.state, state.reason)
+        try:
+            self._alive_file.write(state)
+        except OSError as error:
+            if self._no_sign is None:
+                self._say(f"{self._alive_file.path} cannot be written: {error.strerror}")
+            self._no_sign = error.strerror
+            self._log.append(state, keep=False)
+            return
+        if self._no_sign is not None:
+            self._say(f"{self._alive_file.path} can be written again")
+            self._no_sign = None
+
+    def _begun_anew(self, words: str) -> None:
+        self._say(words)
+        self._log.append(self._now(words))
 
     def answer(self, command_id: str, name: str | None, status: str, **fields: Any) -> bool:
         """One answer. True once it is on the disk; one that begins nothing (rejected, expired) waits for `sync`.

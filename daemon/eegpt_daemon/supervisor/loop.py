@@ -26,6 +26,7 @@ from eegpt_daemon.supervisor.control import ControlReader
 from eegpt_daemon.supervisor.incidents import Incidents
 from eegpt_daemon.supervisor.process import HURRY
 from eegpt_daemon.supervisor.run_supervisor import CANNOT_BEGIN, TICK_S, RunSupervisor
+from eegwatch.run.alive import ALIVE
 from eegwatch.run.config import Config
 from eegwatch.run.control import CONTROL, LOCK, Command, exposed, same_file, take_lock
 from eegwatch.steering.inbox import relay
@@ -60,7 +61,10 @@ class Supervisor:
         self.runs = RunSupervisor(logs, self.log, self.notifier, say)
         self.log.figures = self.runs.figures
         self.control = ControlReader(control, self.log.answered)
+        new = not (logs / ALIVE).exists()
         self.log.enter("starting", exposed(logs))
+        if new:
+            self.log.note(f"signs of life are in {ALIVE}: a monitor of 0.1 takes this daemon for hung; upgrade it")
         self._guarded("taking over the newest run", self.runs.take_over)
         self._settle_the_past(past)
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from eegpt_daemon.link import BOTH_DIED, SUPERVISOR_GONE
 from eegpt_daemon.supervisor.answers import PatientLog
 from eegwatch.diagnosis.engine import Diagnosis
@@ -129,11 +131,20 @@ class WatchedRun:
     def append(self, record: Any) -> None:
         """Add a record of the supervisor's own to the run log (a finding, the `end` of a trainer that died)."""
         try:
-            self._log = self._log or PatientLog(self.folder / RUN_LOG, self.say)
+            if self._log is None:
+                self._log = PatientLog(self.folder / RUN_LOG, self.say)
+                self._log.anew = self._begun_anew
         except OSError as error:  # the folder was deleted, or is read-only now
             self.say(f"{self.folder / RUN_LOG} cannot be written: {error.strerror}")
             return
         self._log.append(record)
+
+    def _begun_anew(self, words: str) -> None:
+        """A log that was deleted or rotated under a run goes on with what a resume must find in it."""
+        self.trouble = words
+        if self._log is not None and self.record is not None and not (self.folder / RUN_LOG).stat().st_size:
+            for record in records_anew(self.record, self.step, self.checkpoints, words):
+                self._log.append(record)
 
     def settle(self) -> bool:
         """Write what a full disk has kept out of the log; True if nothing is left of it."""
@@ -209,6 +220,12 @@ class WatchedRun:
         """Manual changes that hold at a checkpoint of this step; what does not say from which step on is none."""
         logged = self.record.overrides if self.record else []
         return [o for o in logged if isinstance(o.get("from_step"), int) and o["from_step"] <= step]
+
+
+def records_anew(run: Run, step: int, checkpoints: list[Checkpoint], words: str) -> list[RunRecord]:
+    """What a run log that is begun anew in mid-run holds first: the attempt, and the checkpoints that are durable."""
+    now = time.time()
+    return [msgspec.structs.replace(run, time=now, step=step, notes=[*run.notes, words]), *checkpoints]
 
 
 def file_hash(path: Path) -> str:
