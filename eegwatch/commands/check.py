@@ -43,15 +43,16 @@ def run(arguments: argparse.Namespace) -> int:
             log.close()
         if arguments.now:
             outcome = replace(outcome, past=[])
+        remarks = [] if arguments.json else [f"{outcome.run}: {remark}" for remark in outcome.remarks()]
         if not outcome.steps:
-            words = f"{outcome.run}: {outcome.verdict()}"
-            code = _refused(outcome.run, UserError(words), as_json=False)
+            words = "; ".join([f"{outcome.run}: {outcome.verdict()}", *outcome.remarks()])
+            code, remarks = _refused(outcome.run, UserError(words), as_json=False), []
         if arguments.json:
             print(json_line(outcome.as_dict() | ({} if outcome.steps else {"error": outcome.verdict()})))
         elif outcome.steps or outcome.findings:
             print(plain_lines(outcome.text()))
-        for remark in outcome.remarks() if not arguments.json else []:
-            print(plain(f"{outcome.run}: {remark}"), file=sys.stderr)
+        for remark in remarks:
+            print(plain(remark), file=sys.stderr)
         code = max(code, WRONG if outcome.wrong or outcome.disorder else 0)
     return code
 

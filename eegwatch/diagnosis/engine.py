@@ -22,7 +22,7 @@ from eegwatch.diagnosis.rules import EvidenceWatch, Settings
 from eegwatch.run.config import TUNABLE
 from eegwatch.run.history import Item, StepBlock
 from eegwatch.run.records import End, Eval, Run
-from eegwatch.schedule import Schedule, ScheduleError, parse
+from eegwatch.schedule import Schedule, ScheduleError, parse, rate_at
 
 RATE_RULES = ("lr_stuck", "lr_off_schedule", "lr_jump", "no_warmup")
 UNDECLARED_RULES = ("lr_zero", "warmup_never_ends")
@@ -163,7 +163,9 @@ class Diagnosis:
             self._undeclared = UndeclaredWatch(self._present)
             return changes
         try:
-            self.schedule = parse(run.schedule)
+            schedule = parse(run.schedule)
+            rate_at(schedule, 1, run.steps_per_epoch)  # what has no rate at its first step is no schedule
+            self.schedule = schedule
         except ScheduleError as error:
             return [*changes, *self._raise(Finding("config_mismatch", ERROR, run.step, run.step, str(error)))]
         restored = run.restored or {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eegwatch.schedule.base import Schedule
 
@@ -17,41 +18,42 @@ def position_intervals(schedule: Schedule, low: float, high: float) -> list[tupl
     """
     last = schedule.total_steps - 1
     grid = np.unique(np.linspace(0, last, min(last + 1, GRID + 1)).round().astype(np.int64))
-    below = schedule.rate(grid) < low
-    above = schedule.rate(grid) > high
-    state = above.astype(np.int8) - below.astype(np.int8)  # -1 below the cell, 0 in it, 1 above it
 
-    def side(p: int) -> int:
-        rate = float(schedule.rate(p))
-        return -1 if rate < low else 1 if rate > high else 0
+    def side(positions: NDArray[np.int64]) -> NDArray[np.int8]:
+        """-1 below the cell, 0 in it, 1 above it."""
+        rates = schedule.rate(positions)
+        return (rates > high).astype(np.int8) - (rates < low).astype(np.int8)
 
-    def first_where(a: int, b: int, wanted: int) -> int:
-        """The first position in (a, b] from which the side is `wanted` or beyond it, f being monotone between."""
+    def first_where(a: NDArray[np.int64], b: NDArray[np.int64], wanted: NDArray[np.int8]) -> NDArray[np.int64]:
+        """The first positions in (a, b] from which the side is `wanted` or beyond it, f being monotone between.
+
+        All crossings are bisected at once: a schedule of many cycles has thousands of them.
+        """
         start = side(a)
-        while b - a > 1:
+        while (open_ := b - a > 1).any():
             middle = (a + b) // 2
             now = side(middle)
-            if now == start or (now - wanted) * (start - wanted) > 0:
-                a = middle
-            else:
-                b = middle
+            before = open_ & ((now == start) | ((now - wanted) * (start - wanted) > 0))
+            a = np.where(before, middle, a)
+            b = np.where(open_ & ~before, middle, b)
         return b
 
-    found: list[tuple[int, int]] = []
+    state = side(grid)
     changes = np.flatnonzero(np.diff(state))
+    a, b, was, now = grid[changes], grid[changes + 1], state[changes], state[changes + 1]
+    enter = first_where(a, b, np.zeros_like(was))  # meant where the stretch begins outside the cell
+    after = first_where(np.where(was == 0, a, np.maximum(enter - 1, 0)), b, now)  # meant where it ends outside
+    inside = side(enter) == 0
+    found: list[tuple[int, int]] = []
     begin: int | None = int(grid[0]) if state[0] == 0 else None
-    for i in changes:
-        a, b, was, now = int(grid[i]), int(grid[i + 1]), int(state[i]), int(state[i + 1])
-        if was != 0 and now == 0:
-            begin = first_where(a, b, 0)
-        elif was == 0 and begin is not None:
-            found.append((begin, first_where(a, b, now) - 1))
+    for i in range(len(changes)):
+        if now[i] == 0:
+            begin = int(enter[i])
+        elif was[i] == 0 and begin is not None:
+            found.append((begin, int(after[i]) - 1))
             begin = None
-        elif was != 0 and now != 0:  # through the whole cell between two grid points
-            enter = first_where(a, b, 0)
-            leave = first_where(enter - 1, b, now)
-            if leave > enter and side(enter) == 0:
-                found.append((enter, leave - 1))
+        elif was[i] != 0 and after[i] > enter[i] and inside[i]:  # through the whole cell between two grid points
+            found.append((int(enter[i]), int(after[i]) - 1))
     if begin is not None:
         found.append((begin, int(grid[-1])))
     return found
