@@ -123,7 +123,8 @@ class Warmed(Schedule, frozen=True, kw_only=True):
         return np.where(position < W, rising, curve)
 
     def peak(self) -> float:
-        return max(self.top(), self.initial_lr if self.warmup_steps > 0 else 0.0)
+        floor: float = getattr(self, "final_lr", 0.0)  # a cosine from a small base rate to a larger eta_min rises
+        return max(self.top(), floor, self.initial_lr if self.warmup_steps > 0 else 0.0)
 
     def phases(self) -> Bands:
         W = float(self.warmup_steps)

@@ -90,9 +90,6 @@ class Linear(Warmed, frozen=True, kw_only=True, tag="linear"):
     def curve(self, q: Rates, length: float) -> Rates:
         return shapes.linear(q, length, max_lr=self.max_lr, final_lr=self.final_lr)
 
-    def peak(self) -> float:
-        return max(super().peak(), self.final_lr)
-
     def rest_name(self) -> str:
         return "held"
 
@@ -130,9 +127,6 @@ class Polynomial(Warmed, frozen=True, kw_only=True, tag="polynomial"):
 
     def curve(self, q: Rates, length: float) -> Rates:
         return shapes.polynomial(q, length, max_lr=self.max_lr, final_lr=self.final_lr, power=self.power)
-
-    def peak(self) -> float:
-        return max(super().peak(), self.final_lr)
 
 
 class Tanh(Warmed, frozen=True, kw_only=True, tag="tanh"):
