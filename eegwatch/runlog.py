@@ -9,8 +9,10 @@
         log.step(loss=loss)              # a few microseconds; safe when the process is killed
     log.end()
 
-Then `eegwatch logs`. A torch scheduler given as `schedule` is read (its class and parameters) and followed: `lr` and
-its position come from it, whether `step` is called before or after `scheduler.step()`. Nothing here imports torch.
+Then `eegwatch logs`. A scheduler given as `schedule` is read (docs/schedules.md) and followed: the rates of every
+parameter group and the position come from the optimizer at the moment of its step, in whatever order the script calls
+`log.step()`, `optimizer.step()` and `scheduler.step()`. Nothing here imports torch. Once made, a RunLog never raises
+into the training: what it cannot do it says once, as a warning.
 """
 
 from __future__ import annotations
@@ -20,21 +22,29 @@ import platform
 import socket
 import time
 import warnings
+from collections import deque
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, SupportsFloat
 
 import msgspec
 
+from eegwatch.following import Follower, Used, name_of_type, precision_of
 from eegwatch.run.folder import RUN_LOG, make_run_folder
 from eegwatch.run.history import History
 from eegwatch.run.log import AppendLog, read_all, run_decoder
-from eegwatch.run.records import Checkpoint, End, Eval, Run, Step, encode
-from eegwatch.schedule import ScheduleError, from_torch, parse
+from eegwatch.run.records import EVAL_FIELDS, Checkpoint, End, Eval, Record, Run, Step, encode
+from eegwatch.schedule import Schedule, ScheduleError, as_dict, from_torch, parse_for_run
+from eegwatch.schedule.readers.common import optimizer_of
+
+KEPT_UNWRITTEN = 100_000  # lines kept for a disk that is full: some 20 MB
+UNSET = msgspec.UNSET
+Law = dict[str, Any]
 
 
 class RunLog:
-    """The log of one run. `folder` is where it lies; `step_done` the last step written."""
+    """The log of one run. `folder` is where it lies; `step_done` the last step that was given to it."""
 
     def __init__(
         self,
@@ -42,13 +52,16 @@ class RunLog:
         name: str = "run",
         *,
         schedule: Any = None,
-        unit: str = "step",
+        optimizer: Any = None,
+        unit: str | None = None,
         total_steps: int | None = None,
         steps_per_epoch: int | None = None,
         epochs: int | None = None,
         batch_size: int | None = None,
         accumulate: int = 1,
+        world_size: int = 1,
         target: dict[str, float] | None = None,
+        goals: dict[str, str] | None = None,
         config: dict[str, Any] | None = None,
         seed: int | None = None,
         resume: str | Path | None = None,
@@ -56,15 +69,25 @@ class RunLog:
     ) -> None:
         """Begin a run below `logs`, or with `resume=FOLDER, step=K` a new attempt of that run from step K on.
 
-        `schedule`: a torch scheduler (read before its first step), a dict as contract.md has it, or None. `unit`:
-        "epoch" if the scheduler is meant to be stepped once an epoch. Raises ScheduleError, OSError, ValueError.
+        `schedule`: a scheduler of torch, transformers, accelerate, timm or ignite (read before its first step), a dict
+        as docs/schedules.md has it, or None. `optimizer`: where the rates are read from, if not the scheduler's own.
+        `unit`: "epoch" if the scheduler is meant to be stepped once an epoch; left out, "step" or what the scheduler
+        itself says. `goals`: for your own metrics, whether "min" or "max" is better. Raises ScheduleError for a dict
+        that is no schedule, ValueError for other wrong arguments, OSError where the folder cannot be written.
         """
-        if unit not in ("step", "epoch"):
+        if unit not in (None, "step", "epoch"):
             raise ValueError(f'unit: "step" or "epoch", not {unit!r}')
+        for metric, goal in (goals or {}).items():
+            if goal not in ("min", "max"):
+                raise ValueError(f'goals: {metric}: "min" or "max", not {goal!r}')
         if total_steps is None and epochs and steps_per_epoch:
             total_steps = epochs * steps_per_epoch
-        self._scheduler = schedule if hasattr(schedule, "last_epoch") else None
-        declared = self._declared(schedule, unit, total_steps, steps_per_epoch)
+        self.step_done, self._per_epoch = step, steps_per_epoch
+        self._said: set[str] = set()
+        self._scheduler = None if schedule is None or isinstance(schedule, Mapping | Schedule) else schedule
+        laws = self._laws(schedule, unit, total_steps, steps_per_epoch, fresh=step == 0 and resume is None)
+        declared = laws[0] if laws else None
+        optimizer = self._optimizer(optimizer)
         attempt = 1
         if resume is None:
             Path(logs).mkdir(parents=True, exist_ok=True)
@@ -73,61 +96,78 @@ class RunLog:
             self.folder = Path(resume)
             earlier = [r for r in read_all(self.folder / RUN_LOG, run_decoder()) if isinstance(r, Run)]
             attempt = 1 + max((r.attempt for r in earlier), default=0)
-        self.step_done, self._per_epoch = step, steps_per_epoch
         self._log = AppendLog(self.folder / RUN_LOG)
+        self._unwritten: deque[bytes] = deque(maxlen=KEPT_UNWRITTEN)
         self._ended = False
-        self._write = self._log.write
-        if self._scheduler is not None:
-            self._used: tuple[float, float] | None = None
-            optimizer = self._scheduler.optimizer
-            while hasattr(optimizer, "optimizer"):
-                optimizer = optimizer.optimizer  # accelerate wraps it, without torch's hooks
-            if hasattr(optimizer, "register_step_pre_hook"):
-                optimizer.register_step_pre_hook(self._before_the_step)
-        self._log.append(
-            Run(
-                time=time.time(),
-                run_id=self.folder.name,
-                attempt=attempt,
-                name=name,
-                step=step,
-                total_steps=total_steps or (declared["total_steps"] if declared and unit == "step" else None),
-                steps_per_epoch=steps_per_epoch,
-                epochs=epochs,
-                batch_size=batch_size,
-                accumulate=accumulate,
-                schedule=declared,
-                target=target,
-                config=config,
-                seed=seed,
-                pid=os.getpid(),
-                host=socket.gethostname(),
-                versions={"python": platform.python_version()},
-            )
+        groups = [] if optimizer is None else list(optimizer.param_groups)
+        self._precision = precision_of([group.get("lr") for group in groups]) if groups else "float64"
+        in_steps = declared is not None and declared.get("unit", "step") == "step"
+        self._run = Run(
+            time=time.time(),
+            run_id=self.folder.name,
+            attempt=attempt,
+            name=name,
+            step=step,
+            total_steps=total_steps or (declared["total_steps"] if declared and in_steps else None),
+            steps_per_epoch=steps_per_epoch,
+            epochs=epochs,
+            batch_size=batch_size,
+            accumulate=accumulate,
+            world_size=world_size,
+            schedule=declared,
+            groups=_described(groups, laws) if len(groups) > 1 else None,
+            lr_precision=self._precision,
+            target=target,
+            metric_goals=dict(goals or {}),
+            config=config,
+            seed=seed,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            versions={"python": platform.python_version()},
         )
+        self._log.append(self._run)
+        self._follower: Follower | None = None
+        if optimizer is not None:
+            self._position_of = _position_reader(self._scheduler, declared)
+            self._follower = Follower(optimizer, self._position_of, self._write_followed)
 
-    def _declared(
-        self, schedule: Any, unit: str, total_steps: int | None, steps_per_epoch: int | None
-    ) -> dict[str, Any] | None:
+    # ---- what is declared ----
+
+    def _laws(
+        self, schedule: Any, unit: str | None, total: int | None, per_epoch: int | None, *, fresh: bool
+    ) -> list[Law | None]:
+        """The law of each parameter group that is known; of what a person wrote, the law of the first."""
         if schedule is None:
-            return None
+            return []
         if self._scheduler is None:
-            declared = dict(schedule)
-        else:
-            length = total_steps
-            if unit == "epoch" and total_steps and steps_per_epoch:
-                length = total_steps // steps_per_epoch
-            found = from_torch.read(schedule, length)
-            if found is None:
-                said = f"eegwatch reads no schedule off this {type(schedule).__name__}: rates are logged without one"
-                warnings.warn(said + " (give schedule={...}, or total_steps)", stacklevel=3)
-                return None
-            declared = found
-        declared.setdefault("unit", unit)
-        if unit == "epoch" and not steps_per_epoch:
-            raise ScheduleError("a schedule that counts epochs needs steps_per_epoch")
-        parse(declared)
-        return declared
+            declared: Law = as_dict(schedule) if isinstance(schedule, Schedule) else dict(schedule)
+            declared.setdefault("unit", unit or "step")
+            parse_for_run(declared, per_epoch)
+            return [declared]
+        reading = from_torch.reading_of(schedule, total, fresh=fresh)
+        unit = unit or reading.unit
+        if unit == "epoch":
+            if not per_epoch:
+                self._say(f"{_no_schedule(schedule)}: it counts epochs, and steps_per_epoch is not given")
+                return []
+            epochs = None if total is None else -(-total // per_epoch)  # a last epoch that is cut short is one
+            reading = from_torch.reading_of(schedule, epochs, fresh=fresh)
+        if reading.why is not None:
+            which = [number for number, law in enumerate(reading.groups) if law is None]
+            where = "" if len(which) == len(reading.groups) else f" for parameter group {which[0]}"
+            self._say(f"{_no_schedule(schedule)}{where}: {reading.why}; rates are logged without one")
+        return [None if law is None else law | {"unit": unit} for law in reading.groups]
+
+    def _optimizer(self, given: Any) -> Any:
+        """What the rates are read from, or None: the optimizer that was given, else the scheduler's."""
+        try:
+            optimizer = optimizer_of(self._scheduler) if given is None and self._scheduler is not None else given
+            if optimizer is not None:
+                _ = [float(group["lr"]) for group in optimizer.param_groups][0]
+        except Exception as error:  # an object of any kind
+            self._say(f"eegwatch reads no rates off this {type(given or self._scheduler).__name__}: {error}")
+            return None
+        return optimizer
 
     # ---- records ----
 
@@ -135,83 +175,97 @@ class RunLog:
         self,
         loss: SupportsFloat | None = None,
         *,
-        lr: float | None = None,
+        lr: SupportsFloat | None = None,
+        lrs: Sequence[SupportsFloat] | None = None,
         grad_norm: SupportsFloat | None = None,
-        samples_per_s: float | None = None,
+        samples_per_s: SupportsFloat | None = None,
         skipped: int | None = None,
+        metrics: Mapping[str, SupportsFloat | None] | None = None,
         step: int | None = None,
     ) -> None:
-        """One optimizer step, after it was taken. A tensor's value is fetched by float(): on a GPU that waits for it.
+        """One optimizer step. A tensor's value is fetched by float(): on a GPU that waits for it.
 
-        Without `lr` it is the scheduler's optimizer's. Raises ValueError for a step that goes back.
+        Without `lr` (and `lrs`, the rates of all groups) the rates are those that the optimizer's step uses. `metrics`:
+        further numbers of this step, by name. A step that goes back is not written: going back is a new attempt.
         """
-        n = self.step_done + 1 if step is None else step
+        n = self.step_done + 1 if step is None else int(step)
         if n <= self.step_done:
-            raise ValueError(f"step {n} after step {self.step_done}: going back is a new attempt (resume=…, step=…)")
-        position: float | None = None
-        if self._scheduler is not None and lr is None:
-            lr, position = self._follow()
+            self._say(
+                f"step {n} after step {self.step_done} is not logged: going back is a new attempt (resume=…, step=…)"
+            )
+            return
         epoch = batch = None
         if self._per_epoch:
             epoch, batch = divmod(n - 1, self._per_epoch)
             batch += 1
+        value = self._number(loss, "loss")
         record = Step(
             time=time.time(),
             step=n,
             epoch=epoch,
             batch=batch,
-            lr=lr,
-            position=position,
-            loss=msgspec.UNSET if loss is None else float(loss),
-            grad_norm=None if grad_norm is None else float(grad_norm),
-            samples_per_s=samples_per_s,
-            skipped=msgspec.UNSET if skipped is None else skipped,
+            loss=UNSET if value is None else value,
+            grad_norm=self._number(grad_norm, "grad_norm"),
+            samples_per_s=self._number(samples_per_s, "samples_per_s"),
+            skipped=UNSET if skipped is None else int(skipped),
+            metrics=self._named(metrics) if metrics else UNSET,
         )
-        self._write(encode(record))
         self.step_done = n
-
-    def _before_the_step(self, *_: Any) -> None:
-        """The optimizer is about to step: whatever the script's order of calls, this is the rate that it uses."""
-        self._used = self._now()
-
-    def _now(self) -> tuple[float, float]:
-        """(rate, scheduler position) as they stand."""
-        scheduler = self._scheduler
-        assert scheduler is not None
-        return float(scheduler.optimizer.param_groups[0]["lr"]), float(scheduler.last_epoch)
-
-    def _follow(self) -> tuple[float, float]:
-        """(rate that this step used, its position); as they stand, where the optimizer skipped it (mixed precision)."""
-        used, self._used = self._used or self._now(), None
-        return used
+        if lr is not None or lrs is not None:
+            self._write_given(record, lr, lrs)
+        elif self._follower is not None:
+            self._follower.record(record)
+        else:
+            self._put(encode(record))
 
     def eval(
         self,
+        metrics: Mapping[str, SupportsFloat | None] | None = None,
         *,
-        loss: float | None = None,
-        auroc: float | None = None,
-        balanced_accuracy: float | None = None,
+        loss: SupportsFloat | None = None,
+        auroc: SupportsFloat | None = None,
+        balanced_accuracy: SupportsFloat | None = None,
         split: str = "val",
         n: int = 0,
+        ci95: Mapping[str, Sequence[SupportsFloat]] | None = None,
     ) -> None:
-        """An evaluation at the last step written."""
+        """An evaluation at the last step given: any metrics by name, and the 95 % intervals of some, (low, high)."""
+        named = dict(metrics or {}) | {"loss": loss, "auroc": auroc, "balanced_accuracy": balanced_accuracy}
+        if metrics:
+            named |= {key: metrics[key] for key in EVAL_FIELDS if named.get(key) is None and key in metrics}
+        values = self._named(named)
+        intervals = {
+            name: [self._number(end, f"ci95 of {name}") for end in pair] for name, pair in (ci95 or {}).items()
+        }
         epoch = (self.step_done - 1) // self._per_epoch if self._per_epoch and self.step_done else None
-        values = {"loss": loss, "auroc": auroc, "balanced_accuracy": balanced_accuracy}
-        known: dict[str, Any] = {key: float(value) for key, value in values.items() if value is not None}
-        self._log.append(Eval(time=time.time(), step=self.step_done, epoch=epoch, split=split, n=n, **known))
+        fields = {key: values.pop(key) for key in EVAL_FIELDS if key in values}
+        self._append(
+            Eval(
+                time=time.time(),
+                step=self.step_done,
+                epoch=epoch,
+                split=split,
+                n=n,
+                metrics=values or UNSET,
+                ci95=intervals or UNSET,
+                **fields,
+            )
+        )
 
     def checkpoint(self, path: str | Path, *, best: bool = False) -> None:
         """A checkpoint that you have written; call it when the file is complete."""
-        self._log.append(Checkpoint(time=time.time(), step=self.step_done, path=str(path), best=best))
-        self._log.sync()
+        self._append(Checkpoint(time=time.time(), step=self.step_done, path=str(path), best=best))
+        self._sync()
 
     def end(self, reason: str = "completed", error: str | None = None) -> None:
-        """The last record; a second call does nothing."""
+        """The last record; the optimizer's hooks are taken off. A second call does nothing."""
         if self._ended:
             return
+        if self._follower is not None:
+            self._follower.close()
+        self._append(End(time=time.time(), step=self.step_done, reason=reason, error=error))
         self._ended = True
-        self._log.append(End(time=time.time(), step=self.step_done, reason=reason, error=error))
-        self._log.sync()
+        self._sync()
         self._log.close()
 
     def __enter__(self) -> RunLog:
@@ -230,3 +284,104 @@ class RunLog:
         from eegwatch.run.follow import history_of  # watchdog, which a training script need not load
 
         return history_of(self.folder)
+
+    # ---- how they are written ----
+
+    def _write_followed(self, record: Step, used: Used) -> None:
+        rates = used.rates
+        lr = rates[0]
+        each: list[Any] | msgspec.UnsetType = UNSET if rates.count(lr) == len(rates) else list(rates)
+        self._put(encode(msgspec.structs.replace(record, lr=lr, position=used.position, lrs=each)))
+
+    def _write_given(self, record: Step, lr: Any, lrs: Sequence[Any] | None) -> None:
+        """A rate that the script read itself counts by its type, where no optimizer has told it before."""
+        given = list(lrs) if lrs is not None else [lr]
+        if self._follower is None and self._precision == "float64" and name_of_type(given[0]) != "float64":
+            self._precision = precision_of(given)
+            self._run = msgspec.structs.replace(self._run, lr_precision=self._precision)
+            self._put(encode(self._run))  # the same attempt, told again before its first rate
+        rates = [self._number(rate, "lr") for rate in given]
+        first = rates[0] if lr is None else self._number(lr, "lr")
+        each: list[Any] | msgspec.UnsetType = UNSET if lrs is None or rates.count(first) == len(rates) else list(rates)
+        if self._follower is not None:
+            self._follower.flush()
+        self._put(encode(msgspec.structs.replace(record, lr=first, lrs=each)))
+
+    def _append(self, record: Record) -> None:
+        if self._follower is not None:
+            self._follower.flush()
+        self._put(encode(record))
+
+    def _put(self, line: bytes) -> None:
+        """Write a line; what a full disk does not take is kept and written first as soon as it does."""
+        if self._ended:
+            self._say("a record after end() is not logged")
+            return
+        try:
+            while self._unwritten:
+                self._log.write(self._unwritten[0])
+                self._unwritten.popleft()
+            self._log.write(line)
+        except OSError as error:
+            self._unwritten.append(line)
+            self._say(f"the log cannot be written ({error}): the records are kept, and written once it can")
+
+    def _sync(self) -> None:
+        try:
+            self._log.sync()
+        except OSError as error:
+            self._say(f"the log cannot be made durable ({error})")
+
+    def _number(self, value: Any, what: str) -> Any:
+        """A value as a float, None if it is none; a tensor is detached first, so that torch warns of nothing."""
+        if value is None or type(value) is float:
+            return value
+        try:
+            return float(value.detach() if hasattr(value, "detach") else value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            self._say(f"{what} is no number and not logged: {' '.join(str(error).split())[:120]}")
+            return None
+
+    def _named(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        numbers = {str(name): self._number(value, str(name)) for name, value in metrics.items()}
+        return {name: value for name, value in numbers.items() if value is not None}
+
+    def _say(self, words: str) -> None:
+        """A warning, once for each thing that can be wrong."""
+        kind = words[:40]
+        if kind not in self._said:
+            self._said.add(kind)
+            warnings.warn(words if words.startswith("eegwatch") else f"eegwatch: {words}", stacklevel=4)
+
+
+def _no_schedule(schedule: Any) -> str:
+    return f"eegwatch reads no schedule off this {type(schedule).__name__}"
+
+
+def _described(groups: list[dict[str, Any]], laws: list[Law | None]) -> list[dict[str, Any]]:
+    """The entry of each parameter group in the run record: its name, where it has one, and its law."""
+    known = laws if len(laws) == len(groups) else [*laws[:1], *[None] * len(groups)]
+    return [
+        {"name": str(group["name"]) if "name" in group else None, "schedule": law} for group, law in zip(groups, known)
+    ]
+
+
+def _position_reader(scheduler: Any, law: Law | None) -> Any:
+    """A function that tells the scheduler's position in units of its law, or None where it keeps none."""
+    inner, steps = scheduler, 1.0
+    if law is not None and law["name"] == "paced":
+        if law.get("every", 1) != 1:
+            return lambda: None
+        steps = float(law.get("steps", 1))
+    for _ in range(8):
+        if isinstance(getattr(inner, "last_epoch", None), int | float):
+            at = inner
+            return lambda: float(at.last_epoch) / steps
+        members = getattr(inner, "_schedulers", None)
+        inner = members[0] if isinstance(members, list | tuple) and members else getattr(inner, "scheduler", None)
+        if inner is None:
+            break
+    return lambda: None
+
+
+__all__ = ["RunLog", "ScheduleError"]

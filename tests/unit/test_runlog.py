@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,6 @@ def test_what_cannot_be_read_is_said_and_nothing_is_guessed(tmp_path: Path) -> N
     log.step(loss=1.0)
     log.end()
     assert log.history.run is not None and log.history.run.schedule is None and log.history.lr.tolist() == [0.01]
-    assert from_torch.read(S.CosineAnnealingLR(optimizer, 50), 100) is None  # it would rise again
     assert from_torch.read(S.StepLR(optimizer, 5), None) is None
     with pytest.raises(ScheduleError):
         RunLog(tmp_path, schedule={"name": "one_cycle", "total_steps": 10, "max_lr": -1.0})
@@ -126,8 +126,8 @@ def test_records_attempts_and_ends(tmp_path: Path) -> None:
             log.step(torch.tensor(0.25), lr=1e-3, grad_norm=torch.tensor(float("nan")))
         log.eval(loss=0.4, auroc=0.8)
         log.checkpoint("model.pt", best=True)
-        with pytest.raises(ValueError, match="going back is a new attempt"):
-            log.step(0.1, step=5)
+        with pytest.warns(UserWarning, match="going back is a new attempt"):
+            log.step(0.1, step=5)  # said once, not written, and the training goes on
     with pytest.raises(RuntimeError), RunLog(resume=log.folder, step=10, total_steps=20, steps_per_epoch=10) as again:
         again.step(0.3, lr=1e-3)
         raise RuntimeError("out of memory")
@@ -155,6 +155,142 @@ os.kill(os.getpid(), signal.SIGKILL)
     (run,) = tmp_path.iterdir()
     lines = (run / "run.jsonl").read_text().splitlines()
     assert len(lines) == 501 and json.loads(lines[-1])["step"] == 500
+
+
+def test_metrics_of_any_name_and_goals_and_intervals(tmp_path: Path) -> None:
+    with RunLog(tmp_path, goals={"f1": "max", "wer": "min"}) as log:
+        log.step(loss=0.5, lr=1e-3, metrics={"acc": torch.tensor(0.75), "nothing": None, "bits": np.float32(0.5)})
+        log.step(loss=0.4, lr=1e-3, metrics={"acc": float("inf")})
+        log.eval({"f1": 0.5, "loss": 0.9, "auroc": torch.tensor(0.25)}, split="val", ci95={"f1": (0.4, 0.6)})
+        log.eval(loss=0.3, balanced_accuracy=0.5)
+    records = [json.loads(line) for line in (log.folder / "run.jsonl").read_text().splitlines()]
+    assert records[0]["metric_goals"] == {"f1": "max", "wer": "min"} and records[0]["v"] == 2
+    assert records[1]["metrics"] == {"acc": 0.75, "bits": 0.5} and records[2]["metrics"] == {"acc": "inf"}
+    first, second = log.history.evals
+    assert first.values() == {"loss": 0.9, "auroc": 0.25, "f1": 0.5} and first.ci95 == {"f1": [0.4, 0.6]}
+    assert second.values() == {"loss": 0.3, "balanced_accuracy": 0.5}
+    with pytest.raises(ValueError, match="goals: f1"):
+        RunLog(tmp_path, goals={"f1": "up"})
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_loss_that_requires_its_gradient_warns_of_nothing(tmp_path: Path) -> None:
+    loss = (torch.ones(3, requires_grad=True) * 2).sum()
+    with RunLog(tmp_path) as log:
+        log.step(loss=loss, lr=1e-3, grad_norm=loss, metrics={"also": loss})
+    assert log.history.loss.tolist() == [6.0]
+
+
+def test_what_is_no_number_is_said_once_and_left_out(tmp_path: Path) -> None:
+    log = RunLog(tmp_path)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for _ in range(5):
+            log.step(loss=torch.ones(3), lr=1e-3, metrics={"word": "high"})
+    log.end()
+    with pytest.warns(UserWarning, match="after end"):
+        log.step(loss=1.0)
+    assert len(said) == 2 and log.history.step.tolist() == [1, 2, 3, 4, 5] and np.isnan(log.history.loss).all()
+
+
+@pytest.mark.parametrize(("total", "per_epoch"), [(5, 10), (105, 10), (100, 10), (1, 1000)])
+def test_epochs_that_are_cut_short_count_as_epochs(tmp_path: Path, total: int, per_epoch: int) -> None:
+    optimizer = sgd(1e-2)
+    epochs = -(-total // per_epoch)
+    scheduler = S.CosineAnnealingLR(optimizer, epochs, 1e-6)
+    log = RunLog(tmp_path, schedule=scheduler, unit="epoch", total_steps=total, steps_per_epoch=per_epoch)
+    for n in range(1, total + 1):
+        optimizer.step()
+        log.step(loss=0.5)
+        if n % per_epoch == 0:
+            scheduler.step()
+    log.end()
+    run = log.history.run
+    assert run is not None and run.schedule is not None
+    assert (run.schedule["unit"], run.schedule["total_steps"]) == ("epoch", epochs)
+    outcome = open_run(log.folder, None, None).read_to_end()
+    assert not [f for f in outcome.findings if f.rule.startswith("lr_")], outcome.text()
+
+
+class Odd:
+    """Objects that somebody may hand over as a scheduler: none may end the training that is to be logged."""
+
+    no_groups = type("NoGroups", (), {"optimizer": object(), "last_epoch": 0})()
+    text_groups = type("Text", (), {"optimizer": type("O", (), {"param_groups": "abc"})(), "last_epoch": 0})()
+    empty = type("Empty", (), {"optimizer": type("O", (), {"param_groups": []})(), "last_epoch": 0})()
+    raising = type("Raising", (), {"optimizer": property(lambda _: 1 / 0)})()
+    word = "cosine"
+    number = 3.5
+    function = staticmethod(lambda _: 1.0)
+
+
+@pytest.mark.parametrize("name", [name for name in vars(Odd) if not name.startswith("__")])
+def test_an_odd_schedule_object_is_said_once_and_the_steps_are_logged(tmp_path: Path, name: str) -> None:
+    with pytest.warns(UserWarning, match="eegwatch reads no"):
+        log = RunLog(tmp_path, schedule=getattr(Odd, name), total_steps=10)
+    for _ in range(10):
+        log.step(loss=0.5)
+    log.end()
+    assert log.history.step.tolist() == list(range(1, 11))
+
+
+def test_a_rate_that_follows_a_metric_has_no_schedule_and_is_logged(tmp_path: Path) -> None:
+    optimizer = sgd(0.1)
+    scheduler = S.ReduceLROnPlateau(optimizer, patience=1)
+    with pytest.warns(UserWarning, match="ReduceLROnPlateau: its rate follows a metric") as said:
+        log = RunLog(tmp_path, schedule=scheduler, total_steps=40, steps_per_epoch=4)
+    for n in range(1, 41):
+        optimizer.step()
+        log.step(loss=0.5)
+        if n % 4 == 0:
+            scheduler.step(1.0)
+    log.end()
+    assert len(said) == 1 and len(set(log.history.lr)) > 2
+    outcome = open_run(log.folder, None, None).read_to_end()
+    assert not [f for f in outcome.findings if f.severity == "error"], outcome.text()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_schedulers_without_a_position_of_their_own_are_followed(tmp_path: Path) -> None:
+    optimizer = sgd(0.1)
+    chain = S.ChainedScheduler([S.LinearLR(optimizer, 0.1, total_iters=10), S.ExponentialLR(optimizer, 0.99)])
+    log = RunLog(tmp_path, schedule=chain, total_steps=50)
+    for _ in range(50):
+        optimizer.step()
+        chain.step()
+        log.step(loss=0.5)
+    log.end()
+    run = log.history.run
+    assert run is not None and run.schedule is not None and run.schedule["name"] == "product"
+    outcome = open_run(log.folder, None, None).read_to_end()
+    assert not [f for f in outcome.findings if f.rule.startswith("lr_")], outcome.text()
+
+
+def test_a_disk_that_is_full_ends_nothing_and_loses_nothing(tmp_path: Path) -> None:
+    script = f"""
+import resource, signal, warnings
+from eegwatch import RunLog
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+log = RunLog({str(tmp_path)!r}, total_steps=1000)
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, resource.RLIM_INFINITY))
+    for n in range(200):
+        log.step(loss=0.5, lr=1e-3)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    for n in range(10):
+        log.step(loss=0.5, lr=1e-3)
+    log.end()
+print([str(w.message)[:40] for w in said])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": "."}
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("the log cannot be written") == 1
+    checked = open_run(next(tmp_path.iterdir()), None, None)
+    checked.read_to_end()
+    assert checked.history.step.tolist() == list(range(1, 211)) and checked.history.end is not None
 
 
 def test_importing_runlog_loads_neither_torch_nor_textual() -> None:

@@ -53,7 +53,7 @@ def reading_of(scheduler: Any, total: int | None = None, *, fresh: bool = True) 
     except Exception:  # an object of any kind was given
         return Reading([], unit, f"this {type(scheduler).__name__} holds no optimizer")
     groups: list[Law | None] = []
-    why: str | None = None
+    why: str | None = None if count else "its optimizer has no parameter group"
     for group in range(count):
         try:
             law = law_of(scheduler, group, total)

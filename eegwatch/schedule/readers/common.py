@@ -31,7 +31,7 @@ def base_of(scheduler: Any, group: int) -> float:
 
 
 def optimizer_of(scheduler: Any) -> Any:
-    """The optimizer whose parameter groups this scheduler moves, unwrapped (accelerate wraps both)."""
+    """The optimizer whose parameter groups this scheduler moves (accelerate wraps both)."""
     if hasattr(scheduler, "optimizer"):
         optimizer = scheduler.optimizer
     elif hasattr(scheduler, "scheduler"):  # accelerate's AcceleratedScheduler
@@ -40,14 +40,6 @@ def optimizer_of(scheduler: Any) -> Any:
         return optimizer_of(scheduler._schedulers[0])
     if isinstance(optimizer, list):  # ignite's ParamGroupScheduler
         optimizer = optimizer[0]
-    return unwrapped(optimizer)
-
-
-def unwrapped(optimizer: Any) -> Any:
-    """The optimizer below accelerate's and other wrappers that keep it as `.optimizer`."""
-    seen = 0
-    while hasattr(optimizer, "optimizer") and hasattr(optimizer.optimizer, "param_groups") and seen < 8:
-        optimizer, seen = optimizer.optimizer, seen + 1
     return optimizer
 
 
