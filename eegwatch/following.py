@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 from eegwatch.hooks import StepHooks, unwrapped
 from eegwatch.run.records import Step
 
-MOST_HELD = 64  # records: a scaler that halves 65,536 skips at most 16 steps in a row before its scale is 1
+MOST_HELD = 20  # records: a scaler that halves 65,536 skips at most 16 steps in a row before its scale is 1
 PRECISIONS = ("bfloat16", "float16", "float32", "float64")  # the coarsest first
 
 
@@ -77,8 +77,13 @@ class Follower:
             if self._order == "after":
                 self._write_after(step, taken)
                 return
-        if self._order == "before" or len(self._held) >= MOST_HELD:
+        if self._order == "before":
             self._release()  # a step that was skipped
+        elif len(self._held) >= MOST_HELD:  # the hooks are not called (an optimizer that steps by other means)
+            self._order = "after"
+            self._release()
+            self._write_after(step, None)
+            return
         self._held.append((step, self.now()))
         self._first = None
 

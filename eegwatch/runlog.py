@@ -44,7 +44,11 @@ Law = dict[str, Any]
 
 
 class RunLog:
-    """The log of one run. `folder` is where it lies; `step_done` the last step that was given to it."""
+    """The log of one run.
+
+    `folder` is where it lies; `step_done` the last step that was given to it; `follower` reads the rates off the
+    optimizer (None where there is none) and holds the layer of its hooks.
+    """
 
     def __init__(
         self,
@@ -126,10 +130,10 @@ class RunLog:
             versions={"python": platform.python_version()},
         )
         self._log.append(self._run)
-        self._follower: Follower | None = None
+        self.follower: Follower | None = None
         if optimizer is not None:
             self._position_of = _position_reader(self._scheduler, declared)
-            self._follower = Follower(optimizer, self._position_of, self._write_followed)
+            self.follower = Follower(optimizer, self._position_of, self._write_followed)
 
     # ---- what is declared ----
 
@@ -163,7 +167,7 @@ class RunLog:
         try:
             optimizer = optimizer_of(self._scheduler) if given is None and self._scheduler is not None else given
             if optimizer is not None:
-                _ = [float(group["lr"]) for group in optimizer.param_groups][0]
+                _ = float(next(iter(optimizer.param_groups))["lr"])
         except Exception as error:  # an object of any kind
             self._say(f"eegwatch reads no rates off this {type(given or self._scheduler).__name__}: {error}")
             return None
@@ -213,8 +217,8 @@ class RunLog:
         self.step_done = n
         if lr is not None or lrs is not None:
             self._write_given(record, lr, lrs)
-        elif self._follower is not None:
-            self._follower.record(record)
+        elif self.follower is not None:
+            self.follower.record(record)
         else:
             self._put(encode(record))
 
@@ -261,8 +265,8 @@ class RunLog:
         """The last record; the optimizer's hooks are taken off. A second call does nothing."""
         if self._ended:
             return
-        if self._follower is not None:
-            self._follower.close()
+        if self.follower is not None:
+            self.follower.close()
         self._append(End(time=time.time(), step=self.step_done, reason=reason, error=error))
         self._ended = True
         self._sync()
@@ -296,20 +300,20 @@ class RunLog:
     def _write_given(self, record: Step, lr: Any, lrs: Sequence[Any] | None) -> None:
         """A rate that the script read itself counts by its type, where no optimizer has told it before."""
         given = list(lrs) if lrs is not None else [lr]
-        if self._follower is None and self._precision == "float64" and name_of_type(given[0]) != "float64":
+        if self.follower is None and self._precision == "float64" and name_of_type(given[0]) != "float64":
             self._precision = precision_of(given)
             self._run = msgspec.structs.replace(self._run, lr_precision=self._precision)
             self._put(encode(self._run))  # the same attempt, told again before its first rate
         rates = [self._number(rate, "lr") for rate in given]
         first = rates[0] if lr is None else self._number(lr, "lr")
         each: list[Any] | msgspec.UnsetType = UNSET if lrs is None or rates.count(first) == len(rates) else list(rates)
-        if self._follower is not None:
-            self._follower.flush()
+        if self.follower is not None:
+            self.follower.flush()
         self._put(encode(msgspec.structs.replace(record, lr=first, lrs=each)))
 
     def _append(self, record: Record) -> None:
-        if self._follower is not None:
-            self._follower.flush()
+        if self.follower is not None:
+            self.follower.flush()
         self._put(encode(record))
 
     def _put(self, line: bytes) -> None:

@@ -132,6 +132,12 @@ def test_closures_two_steps_a_record_and_an_optimizer_without_hooks(tmp_path: Pa
     log.end()
     assert log.history.lr.tolist() == [0.25]
 
+    log = RunLog(tmp_path / "never stepped", optimizer=torch.optim.SGD([weight], lr=0.25))
+    for _ in range(50):
+        log.step(loss=1.0)
+    assert len(log.history.lr) == 50  # they do not wait for ever
+    log.end()
+
 
 def test_the_rates_of_all_groups_are_logged_with_their_laws(tmp_path: Path) -> None:
     groups = [
