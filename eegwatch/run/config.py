@@ -244,7 +244,20 @@ class Notify(Part):
     most_per_hour: int = 20
 
 
+class Script(Part):
+    """A training script of the user's that the daemon runs in place of its own trainer (docs/scripts.md)."""
+
+    command: list[str] = []
+    resume: list[str] | None = None  # how it goes on from {checkpoint}, at {lr} where one is given
+    checkpoints: str | None = None  # a pattern below the run's folder; the newest whole file is {checkpoint}
+    cwd: str = "."
+    env: dict[str, str] = {}
+    stop: Literal["SIGINT", "SIGTERM", "SIGUSR1"] = "SIGINT"
+    pattern: list[str] = []  # as `eegwatch --pattern`, for lines that are read wrongly
+
+
 class Config(Part):
+    script: Script | None = None
     experiment: Experiment = msgspec.field(default_factory=Experiment)
     data: Data = msgspec.field(default_factory=Data)
     model: Model = msgspec.field(default_factory=Model)
@@ -358,6 +371,7 @@ def expected_rates(config: Config) -> dict[str, float]:
 
 
 TRAINS_THE_SAME = (
+    "script",
     "logging", "guard", "supervision", "notify", "detectors", "expected", "target_metrics", "inject", "experiment",
     "distributed",
 )  # fmt: skip

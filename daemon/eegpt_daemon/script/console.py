@@ -1,0 +1,79 @@
+"""What a script prints to its terminal, for trainer.log: lines as they were, progress bars as their last state.
+
+A bar rewrites its line some ten times a second with a carriage return: kept whole it would fill gigabytes a day.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+
+LONGEST = 1 << 16  # characters of one line: more without a newline is cut into lines
+BAR_EVERY_S = 30.0  # the state of a bar that does not end is worth a line that often
+_ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
+_CURSOR_UP = re.compile(r"\x1b\[\d*[AF]")
+
+
+class Console:
+    """Bytes of a terminal to finished lines. `line` is the state of the line that is not finished."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._pending = ""
+        self._bar: str | None = None
+        self._told_at = 0.0
+
+    def feed(self, data: bytes, now: float) -> list[tuple[str, bool]]:
+        """(line, whether it is one for the file) of what is finished; `now`: seconds of a monotonic clock.
+
+        A bar's states are lines for whoever reads numbers; for the file only its last one is, or one in half a minute.
+        """
+        self._pending += self._decoder.decode(data)
+        *parts, self._pending = re.split(r"(\r\n|\n|\r)", self._pending)
+        lines: list[tuple[str, bool]] = []
+        for text, ending in zip(parts[::2], parts[1::2], strict=True):
+            if ending == "\r":
+                lines += self._state(text, now)
+                continue
+            lines += self._finish(text)
+        if self._pending.endswith("\r"):  # perhaps the first half of \r\n
+            pass
+        while len(self._pending) > LONGEST:
+            lines += self._finish(self._pending[:LONGEST])
+            self._pending = self._pending[LONGEST:]
+        return lines
+
+    def _state(self, text: str, now: float) -> list[tuple[str, bool]]:
+        text = plain(text)
+        if not text.strip():
+            return []
+        self._bar = text
+        keep = now - self._told_at >= BAR_EVERY_S
+        if keep:
+            self._told_at, self._bar = now, None
+        return [(text, keep)]
+
+    def _finish(self, text: str) -> list[tuple[str, bool]]:
+        bar, self._bar = self._bar, None
+        text = plain(text)
+        if bar is not None and not text.strip():
+            return [(bar, True)]
+        if bar is not None and not _same_bar(bar, text):
+            return [(bar, True), (text, True)]
+        return [(text, True)]
+
+    def end(self) -> list[tuple[str, bool]]:
+        """What is left when the terminal closes."""
+        rest, self._pending = self._pending.rstrip("\r"), ""
+        return self._finish(rest) if rest or self._bar else []
+
+
+def plain(text: str) -> str:
+    """Without escape sequences and other control characters."""
+    return "".join(c for c in _ESCAPE.sub("", text) if c >= " " or c == "\t")
+
+
+def _same_bar(bar: str, text: str) -> bool:
+    """Is the text the last state of this bar? The words before its first digit are the same."""
+    head = re.match(r"[^\d]*", bar)
+    return bool(head and text.startswith(head[0][:8]) and ("|" in text or "%" in text))

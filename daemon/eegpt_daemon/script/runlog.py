@@ -1,0 +1,232 @@
+"""run.jsonl of a script that writes none: what it prints, or a log of a known kind that it writes, as our records.
+
+The `run` record is written at the first step that is read, with the declared schedule and the length that the output
+says; once more where the output says its length later. A script that uses RunLog writes run.jsonl itself: then this
+one writes checkpoints, and the end of a script that did not write its own.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from eegpt_daemon.link import Attempt
+from eegwatch import formats
+from eegwatch.formats.collect import RowReader
+from eegwatch.formats.lines import LINE_KINDS
+from eegwatch.formats.patterns import compile_patterns
+from eegwatch.formats.text import TextDecoder
+from eegwatch.run.config import Config, ConfigError, expected_rates, schedule_of
+from eegwatch.run.folder import RUN_LOG
+from eegwatch.run.follow import Followed, FormatError
+from eegwatch.run.log import AppendLog, Tail, each_record, run_decoder
+from eegwatch.run.records import Checkpoint, End, Eval, Record, Run, RunRecord, Step
+from eegwatch.schedule import Schedule, ScheduleError, as_dict, resumed
+
+RUNLOG, PRINTED, FILE = "RunLog", "what the script prints", "a log that the script writes"
+QUIET_S = 1.0  # a step whose values may stand in several lines is passed on after so long a silence
+READ_BYTES = 1 << 20
+COUNTS_ANEW = 0.5  # a resumed script whose first step lies below this share of its checkpoint's counts from 0 again
+
+
+class ScriptLog:
+    """Records of one attempt. `source` says where they come from, None before the first step is read."""
+
+    def __init__(self, folder: Path, attempt: Attempt, config: Config) -> None:
+        """Raises OSError, PatternError."""
+        self.folder, self.attempt, self.config = folder, attempt, config
+        self.source: str | None = None
+        self.trouble: str | None = None
+        self._log = AppendLog(folder / RUN_LOG)
+        self._others = Tail(folder / RUN_LOG, os.path.getsize(folder / RUN_LOG))
+        self._decoder = run_decoder()
+        self._offset = 0
+        self._begun_at = self._step = self._checkpoint_step()
+        self._said: tuple[int | None, int | None] | None = None
+        self._ended = False
+        patterns = compile_patterns(config.script.pattern if config.script else [])
+        self._text = TextDecoder(RowReader(folder.name), time.time, patterns, [make() for make in LINE_KINDS])
+        self._file: Followed | None = None
+        self._fed_at = 0.0
+
+    @property
+    def step(self) -> int:
+        """The newest step that is known."""
+        return self._step
+
+    def _checkpoint_step(self) -> int:
+        if self.attempt.checkpoint is None:
+            return 0
+        steps = [
+            record.step
+            for record in each_record(self.folder / RUN_LOG, run_decoder())
+            if isinstance(record, Checkpoint) and record.path == self.attempt.checkpoint
+        ]
+        return steps[-1] if steps else 0
+
+    # ---- what comes in ----
+
+    def line(self, text: str) -> None:
+        """A line that the script printed."""
+        if self.source in (RUNLOG, FILE):
+            return
+        now = time.time()
+        self._fed_at = now
+        self._take(PRINTED, self._text.line(text, now))
+
+    def look(self) -> None:
+        """Take what waits for silence; see whether the script writes a log of its own."""
+        self._look_for_runlog()
+        if self.source == RUNLOG:
+            return
+        if self.source in (None, PRINTED) and time.time() - self._fed_at > QUIET_S:
+            self._take(PRINTED, self._text.reader.flush())
+        if self.source in (None, FILE):
+            self._look_for_file()
+
+    def _look_for_runlog(self) -> None:
+        """Records in run.jsonl that are not ours: a `run` record of another process is RunLog's."""
+        for record in self._decoder.decode(self._others.read(READ_BYTES).data):
+            if isinstance(record, Run) and record.pid != os.getpid():
+                self.source = RUNLOG
+            elif isinstance(record, Step):
+                self._step = record.step
+            elif isinstance(record, End):
+                self._ended = self.source == RUNLOG
+
+    def _look_for_file(self) -> None:
+        try:
+            if self._file is None:
+                below = [path for path in self.folder.iterdir() if path.is_dir() and path.name != "checkpoints"]
+                found = next((log for path in below if (log := formats.find(path)) is not None), None)
+                self._file = found.follow() if found is not None else None
+            if self._file is not None:
+                records, _, _ = self._file.read(READ_BYTES)
+                self._take(FILE, records)
+        except (OSError, FormatError) as error:
+            self.trouble = str(error)
+
+    # ---- what goes out ----
+
+    def _take(self, source: str, records: Iterable[RunRecord]) -> None:
+        for record in records:
+            if isinstance(record, Run):
+                self._declare(record)
+            elif isinstance(record, Step):
+                self._take_step(source, record)
+            elif isinstance(record, Eval) and self.source == source:
+                self.append(msgspec.structs.replace(record, step=max(record.step + self._offset, self._begun_at)))
+
+    def _take_step(self, source: str, record: Step) -> None:
+        if self.source is None:
+            self._look_for_runlog()  # it wrote its `run` record before its first step was printed
+            if self.source == RUNLOG:
+                return
+            self.source = source
+            if self._begun_at and record.step < COUNTS_ANEW * self._begun_at:
+                self._offset = self._begun_at
+            self._step = record.step + self._offset - 1
+            self._begin()
+        step = record.step + self._offset
+        if step > self._step:
+            self._step = step
+            self.append(msgspec.structs.replace(record, step=step, epoch=None, batch=None))
+
+    def _declare(self, said: Run) -> None:
+        """What the output says of its length; a second `run` record where it says so after the first step."""
+        lengths = (said.total_steps, said.steps_per_epoch)
+        changed = lengths != self._said
+        self._said = lengths
+        if self.source is not None and changed:
+            self._begin()
+
+    def _begin(self) -> None:
+        total, per_epoch = self._said or (None, None)
+        epochs = self.config.training.max_epochs
+        schedule, notes = self._schedule(per_epoch)
+        source = f"read from {self.source}"
+        counted = f"; its steps count from 0 again, {self._offset:,} are added" if self._offset else ""
+        if per_epoch and (self._offset or total is None):
+            total = epochs * per_epoch
+        self.append(
+            Run(
+                time=time.time(),
+                run_id=self.folder.name,
+                attempt=self.attempt.attempt,
+                name=self.config.experiment.name,
+                step=self._step,
+                total_steps=total,
+                steps_per_epoch=per_epoch,
+                epochs=epochs if per_epoch else None,
+                accumulate=self.config.training.gradient_accumulation_steps,
+                schedule=None if schedule is None else as_dict(schedule),
+                target=_target(self.config),
+                expected=expected_rates(self.config) or None,
+                parent=self.attempt.parent,
+                checkpoint=self.attempt.checkpoint,
+                overrides=self.attempt.overrides,
+                command=self.attempt.command,
+                detectors=dict(self.config.detectors),
+                notes=[*self.attempt.notes, source + counted, *notes],
+                pid=os.getpid(),
+                host=socket.gethostname(),
+                versions={"python": sys.version.split()[0]},
+                argv=list(self.config.script.command) if self.config.script else [],
+            )
+        )
+
+    def _schedule(self, per_epoch: int | None) -> tuple[Schedule | None, list[str]]:
+        """The declared schedule with the manual changes so far; None where its length is not known yet."""
+        if "scheduler" not in declared_keys(self.config):
+            return None, []
+        if per_epoch is None and self.config.training.scheduler.unit != "epoch":
+            return None, ["the output has not said how long an epoch is: the declared schedule is not drawn yet"]
+        try:
+            schedule = declared = schedule_of(self.config, per_epoch or 1)
+            for change in self.attempt.overrides:
+                schedule = resumed(
+                    declared, int(change["from_step"]), change.get("lr"), change.get("then", "hold"),
+                    steps_per_epoch=per_epoch, force=True,
+                )  # fmt: skip
+        except (ConfigError, ScheduleError) as error:
+            return None, [str(error)]
+        return schedule, []
+
+    def append(self, record: Record) -> None:
+        """Write a record; on a full disk it is lost, and the script goes on."""
+        try:
+            self._log.mend()
+            self._log.append(record)
+        except OSError as error:
+            self.trouble = f"run.jsonl cannot be written: {error.strerror}"
+
+    def end(self, reason: str, error: str | None) -> None:
+        """The last record of the attempt, unless RunLog wrote it."""
+        if self.source in (None, PRINTED):
+            self._take(PRINTED, [*self._text.drain(), *self._text.reader.flush()])
+        self.look()
+        if self.source is None:  # no step was read: the attempt still has a first line
+            self.source = PRINTED
+            self._begin()
+        if not self._ended:
+            self.append(End(time=time.time(), step=self._step, reason=reason, error=error))
+            self._ended = True
+
+
+def _target(config: Config) -> dict[str, float] | None:
+    auroc = config.target_metrics.auroc
+    return None if auroc is None else {"auroc": auroc}
+
+
+def declared_keys(config: Config) -> set[str]:
+    """Which parts of `training` the author wrote: a default schedule is no declaration."""
+    default: dict[str, Any] = msgspec.to_builtins(Config().training)
+    given: dict[str, Any] = msgspec.to_builtins(config.training)
+    return {key for key in given if given[key] != default[key]}

@@ -1,0 +1,82 @@
+"""The command lines of a script: `{run}`, `{checkpoint}` and `{lr}` filled in, as lists of words, never through a shell."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import msgspec
+
+from eegwatch.run.config import ConfigError, Script
+
+FIELDS = {"command": {"run"}, "resume": {"run", "checkpoint", "lr"}}
+_FIELD = re.compile(r"\{(\w+)\}")
+
+
+def check(script: Script, where: str = "configuration") -> None:
+    """Raises ConfigError for a template that names what it cannot have."""
+    if not script.command:
+        raise ConfigError(f"{where}: script.command: give the command as a list, for example [python, train.py]")
+    for name, known in FIELDS.items():
+        words = getattr(script, name) or []
+        for word in words:
+            if "\0" in word:
+                raise ConfigError(f"{where}: script.{name}: a word holds a NUL character")
+            for field in _FIELD.findall(word):
+                if field not in known:
+                    fields = ", ".join(f"{{{k}}}" for k in sorted(known))
+                    raise ConfigError(f"{where}: script.{name}: {{{field}}} is not known here; there are {fields}")
+    if script.resume is not None and not any("{checkpoint}" in word for word in script.resume):
+        raise ConfigError(f"{where}: script.resume: no word holds {{checkpoint}}: it would begin from nothing")
+    if script.resume is not None and not script.checkpoints:
+        raise ConfigError(f'{where}: script.checkpoints: give a pattern below the run folder, such as "output/**/*.pt"')
+    if script.checkpoints and (script.checkpoints.startswith("/") or ".." in Path(script.checkpoints).parts):
+        raise ConfigError(f"{where}: script.checkpoints: the pattern must lie below the run folder")
+
+
+def resolved(script: Script, where: str = "configuration") -> Script:
+    """The script as it will be run from anywhere: its folder absolute, its program found in this shell's PATH.
+
+    Raises ConfigError where the folder or the program does not exist.
+    """
+    check(script, where)
+    folder = Path(os.path.expanduser(script.cwd)).resolve()
+    if not folder.is_dir():
+        raise ConfigError(f"{where}: script.cwd: {folder} is not a folder")
+    env = {"PATH": os.environ.get("PATH", os.defpath)} | script.env
+    for name in ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES"):
+        if name in os.environ and name not in env:
+            env[name] = os.environ[name]
+    command = [_program(script.command[0], folder, env["PATH"], f"{where}: script.command"), *script.command[1:]]
+    resume = script.resume
+    if resume:
+        resume = [_program(resume[0], folder, env["PATH"], f"{where}: script.resume"), *resume[1:]]
+    return msgspec.structs.replace(script, cwd=str(folder), env=env, command=command, resume=resume)
+
+
+def _program(word: str, folder: Path, path: str, where: str) -> str:
+    if "/" in word:
+        found = shutil.which(str(folder / os.path.expanduser(word)))
+    else:
+        found = shutil.which(word, path=path)
+        if found is None and word == "python":
+            found = sys.executable  # a system that has python3 alone
+    if found is None:
+        raise ConfigError(f"{where}: {word}: no such program in {folder if '/' in word else 'PATH'}")
+    return os.path.abspath(found)
+
+
+def filled(words: list[str], *, run: Path, checkpoint: Path | None = None, lr: float | None = None) -> list[str]:
+    """The words of a command line. Without an `lr`, a word that holds {lr} is left out, with the option before it."""
+    command: list[str] = []
+    for word in words:
+        if "{lr}" in word and lr is None:
+            if word == "{lr}" and command and command[-1].startswith("-"):
+                command.pop()
+            continue
+        values = {"run": str(run), "checkpoint": str(checkpoint or ""), "lr": repr(lr)}
+        command.append(_FIELD.sub(lambda found: values.get(found[1], found[0]), word))
+    return command
