@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOGS ?= logs
 
-.PHONY: demo demo-real incident test test-full test-minimum lint types pytest docs format snapshots bench clean
+.PHONY: demo demo-script demo-real incident test test-full test-minimum lint types pytest docs format snapshots bench clean
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("eegwatch needs Python >= 3.11, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -21,6 +21,10 @@ demo: $(READY)  ## train the demo and watch it
 
 incident: $(READY)  ## the historical bug, on purpose
 	-@$(BIN)/eegpt-daemon start --config configs/incident.yaml --logs $(LOGS)
+	@$(BIN)/eegwatch $(LOGS) --wait-steps 60
+
+demo-script: $(READY)  ## a training script of a user's under the daemon
+	-@$(BIN)/eegpt-daemon start --config configs/script_example.yaml --logs $(LOGS)
 	@$(BIN)/eegwatch $(LOGS) --wait-steps 60
 
 demo-real: $(READY)  ## the same on real, labelled EEG, fetched by name

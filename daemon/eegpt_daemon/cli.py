@@ -153,10 +153,14 @@ def start(arguments: argparse.Namespace, logs: Path) -> int:
     require_heavy()
     path = arguments.config or (None if arguments.go_on else shipped_config("demo.yaml"))
     config = configuration.load(path) if path else None
+    if config is not None and config.script is not None:
+        from eegpt_daemon.script.template import resolved
+
+        resolved(config.script, str(path))  # what cannot be run is said before anything is started
     pid = daemon_pid(logs)
     if pid is not None:
         raise Refused(_already_running(logs, pid))
-    if not arguments.no_check and path is not None:
+    if not arguments.no_check and path is not None and config is not None and config.script is None:
         from eegpt_daemon.preflight import refuse_if_wrong
 
         refuse_if_wrong(path)
@@ -198,11 +202,11 @@ def say(text: str) -> None:
 
 def launch(logs: Path, arguments: list[str]) -> None:
     """Start a detached daemon and wait until it says that it trains or idles. Raises Refused if it dies."""
-    from eegpt_daemon.supervisor.process import output_file
+    from eegwatch.run.folder import open_output
 
     logs.mkdir(mode=0o700, parents=True, exist_ok=True)
     watch = AnswerWatch(logs)
-    with output_file(logs / DAEMON_OUT) as out:
+    with open_output(logs / DAEMON_OUT) as out:
         said_before = os.fstat(out.fileno()).st_size
         process = subprocess.Popen(
             [sys.executable, "-m", "eegpt_daemon", str(logs.resolve()), *arguments],

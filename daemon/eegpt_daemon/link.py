@@ -18,6 +18,7 @@ import msgspec
 
 SUPERVISOR_GONE = "the supervisor is gone"
 BOTH_DIED = "the daemon and its trainer died"
+ORDERS = "script.orders"  # the named pipe by which the runner of a script gets its orders, in the run folder
 RUN_LOCK = "trainer.lock"  # held by the one trainer that may write a run
 AT_ONCE_AFTER_S = 3.0  # a scheduler and a launcher may both send the first SIGTERM, a moment apart
 ORPHAN_PATIENCE_S = 30.0  # a trainer whose supervisor died needs that long at most to checkpoint and leave

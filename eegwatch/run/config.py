@@ -315,6 +315,8 @@ def parse_text(text: str, where: str, *, expand: bool = True) -> Config:
         raise ConfigError(f"{where}: {key.rstrip('`')}: {what[0].lower()}{what[1:]}") from None
     except RecursionError:
         raise ConfigError(f"{where}: a value holds itself") from None
+    if config.script is not None:
+        config.data.root_dir = ""  # a script has data of its own
     if expand:
         try:
             config = msgspec.convert(_expanded(msgspec.to_builtins(config), ""), Config)

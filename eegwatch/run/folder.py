@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from io import BufferedWriter
 from itertools import groupby
 from pathlib import Path
 
@@ -132,3 +133,9 @@ def resolve(path: Path) -> tuple[Path, Path | None]:
     if path.is_dir():
         return path, None
     raise NotARun(f"{path}: no such file or folder; give a log root, a run folder or a run.jsonl")
+
+
+def open_output(path: Path) -> BufferedWriter:
+    """The file for what a child prints: appended to, private to this user, not through a link. Raises OSError."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    return os.fdopen(os.open(path, flags, 0o600), "ab")

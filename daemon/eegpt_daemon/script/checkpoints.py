@@ -21,7 +21,7 @@ MOST_FILES = 10_000
 
 @dataclass(frozen=True)
 class Found:
-    """A checkpoint of the script: its path relative to the run, when it was written, and how it is known to be whole."""
+    """A checkpoint of the script: its path relative to the run, when it was written, how it is known to be whole."""
 
     path: str
     written: float

@@ -1,4 +1,4 @@
-"""The runner's end of what supervisor and runner say to each other: orders by a named pipe, which any daemon can open."""
+"""The runner's end of what supervisor and runner say to each other: orders come by a pipe that any daemon can open."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from eegpt_daemon.link import AT_ONCE_AFTER_S, Order, Phase
+from eegpt_daemon.link import AT_ONCE_AFTER_S, ORDERS, Order, Phase
 
-ORDERS = "script.orders"  # in the run folder
 _decoder = msgspec.json.Decoder(dict[str, str | None])
 
 
@@ -27,7 +26,8 @@ class ScriptLink:
         self._orders = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
         self._buffer = b""
         self._terms: list[float] = []
-        self._state, self._progress, self._step, self._code = "starting", 0, 0, None
+        self._state, self._progress, self._step = "starting", 0, 0
+        self._code: int | None = None
         self._sent = 0.0
         self._status: int | None = None
         self._attach(status)

@@ -49,6 +49,7 @@ class ScriptLog:
         self._decoder = run_decoder()
         self._offset = 0
         self._begun_at = self._step = self._checkpoint_step()
+        self._overrides = attempt.overrides
         self._said: tuple[int | None, int | None] | None = None
         self._ended = False
         patterns = compile_patterns(config.script.pattern if config.script else [])
@@ -133,11 +134,27 @@ class ScriptLog:
             if self._begun_at and record.step < COUNTS_ANEW * self._begun_at:
                 self._offset = self._begun_at
             self._step = record.step + self._offset - 1
+            self._overrides = self._from_here(self._step)
             self._begin()
         step = record.step + self._offset
         if step > self._step:
             self._step = step
-            self.append(msgspec.structs.replace(record, step=step, epoch=None, batch=None))
+            self.append(msgspec.structs.replace(record, step=step, **self._place(step)))
+
+    def _place(self, step: int) -> dict[str, int | None]:
+        """Epoch and batch of a step, where the length of an epoch is known."""
+        per_epoch = self._said[1] if self._said else None
+        if not per_epoch:
+            return {"epoch": None, "batch": None}
+        epoch, before = divmod(step - 1, per_epoch)
+        return {"epoch": epoch, "batch": before + 1}
+
+    def _from_here(self, step: int) -> list[dict[str, Any]]:
+        """The changes so far; the one that this attempt makes begins where its script does, which only it knows."""
+        *earlier, newest = self.attempt.overrides or [{}]
+        if newest.get("command") is None or newest["command"] != self.attempt.command:
+            return self.attempt.overrides
+        return [*earlier, newest | {"from_step": step}]
 
     def _declare(self, said: Run) -> None:
         """What the output says of its length; a second `run` record where it says so after the first step."""
@@ -171,7 +188,7 @@ class ScriptLog:
                 expected=expected_rates(self.config) or None,
                 parent=self.attempt.parent,
                 checkpoint=self.attempt.checkpoint,
-                overrides=self.attempt.overrides,
+                overrides=self._overrides,
                 command=self.attempt.command,
                 detectors=dict(self.config.detectors),
                 notes=[*self.attempt.notes, source + counted, *notes],
@@ -190,7 +207,7 @@ class ScriptLog:
             return None, ["the output has not said how long an epoch is: the declared schedule is not drawn yet"]
         try:
             schedule = declared = schedule_of(self.config, per_epoch or 1)
-            for change in self.attempt.overrides:
+            for change in self._overrides:
                 schedule = resumed(
                     declared, int(change["from_step"]), change.get("lr"), change.get("then", "hold"),
                     steps_per_epoch=per_epoch, force=True,

@@ -1,9 +1,9 @@
-"""The process that runs one attempt of a script: its terminal, its output, its run log, its end. It outlives the daemon.
+"""The process that runs one attempt of a script: its terminal, its output, its run log, its end.
 
-The script runs in a session of its own behind a pseudo-terminal, with standard input from /dev/null. What it prints goes
-to trainer.log and is read as a text log into run.jsonl. A script that uses RunLog writes run.jsonl itself; one that
-writes a log of a known kind below its run folder is read from that. A daemon that dies leaves this process running,
-and the next one adopts it by the named pipe `script.orders`.
+The script runs in a session of its own behind a pseudo-terminal, with standard input from /dev/null. What it prints
+goes to trainer.log and is read as a text log into run.jsonl. A script that uses RunLog writes run.jsonl itself; one
+that writes a log of a known kind below its run folder is read from that. A daemon that dies leaves this process
+running, and the next one adopts it by the named pipe `script.orders`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import fcntl
 import os
 import select
 import signal
+import struct
 import subprocess
-import sys
 import termios
 import time
 from pathlib import Path
@@ -29,9 +29,8 @@ from eegpt_daemon.script.console import Console
 from eegpt_daemon.script.link import ScriptLink
 from eegpt_daemon.script.runlog import ScriptLog
 from eegpt_daemon.script.template import filled
-from eegpt_daemon.supervisor.process import output_file
 from eegwatch.run.config import Config
-from eegwatch.run.folder import TRAINER_LOG
+from eegwatch.run.folder import TRAINER_LOG, open_output
 from eegwatch.run.records import Checkpoint
 
 LOOK_EVERY_S = 2.0  # at checkpoints and other logs
@@ -48,7 +47,7 @@ class Runner:
         self.folder, self.attempt, self.script, self.link = folder, attempt, config.script, link
         self.console = Console()
         self.log = ScriptLog(folder, attempt, config)
-        self.out = output_file(folder / TRAINER_LOG)
+        self.out = open_output(folder / TRAINER_LOG)
         self.stop_reason: str | None = None
         self.waiting: list[Order] = []  # checkpoints that somebody asked for
         self._stop_asked = 0.0
@@ -96,9 +95,7 @@ class Runner:
 
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
         self.master, slave = os.openpty()
-        fcntl.ioctl(
-            slave, termios.TIOCSWINSZ, (50).to_bytes(2, sys.byteorder) + COLUMNS.to_bytes(2, sys.byteorder) + bytes(4)
-        )
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, COLUMNS, 0, 0))
         attributes = termios.tcgetattr(slave)
         attributes[1] &= ~termios.OPOST  # \n stays \n
         termios.tcsetattr(slave, termios.TCSANOW, attributes)
@@ -110,7 +107,7 @@ class Runner:
             process = subprocess.Popen(
                 command, cwd=self.script.cwd, env=env, stdin=subprocess.DEVNULL, stdout=slave, stderr=slave,
                 start_new_session=True, close_fds=True,
-                # the terminal is the script's own: if this process dies, the kernel hangs it up, and the script ends too
+                # the terminal is the script's own: if this process dies, the kernel hangs up, and the script ends
                 preexec_fn=lambda: fcntl.ioctl(1, termios.TIOCSCTTY, 0),
             )  # fmt: skip
         finally:

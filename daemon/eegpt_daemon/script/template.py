@@ -1,4 +1,4 @@
-"""The command lines of a script: `{run}`, `{checkpoint}` and `{lr}` filled in, as lists of words, never through a shell."""
+"""The command lines of a script: `{run}`, `{checkpoint}` and `{lr}` filled in, as words, never through a shell."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ def _program(word: str, folder: Path, path: str, where: str) -> str:
 def filled(words: list[str], *, run: Path, checkpoint: Path | None = None, lr: float | None = None) -> list[str]:
     """The words of a command line. Without an `lr`, a word that holds {lr} is left out, with the option before it."""
     command: list[str] = []
+    values = {"run": str(run), "checkpoint": str(checkpoint or ""), "lr": repr(lr)}
     for word in words:
         if "{lr}" in word and lr is None:
             if word == "{lr}" and command and command[-1].startswith("-"):
                 command.pop()
             continue
-        values = {"run": str(run), "checkpoint": str(checkpoint or ""), "lr": repr(lr)}
         command.append(_FIELD.sub(lambda found: values.get(found[1], found[0]), word))
     return command

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
+
 from eegpt_daemon import crash
 from eegpt_daemon.supervisor import notify
 from eegpt_daemon.supervisor.answers import DaemonLog
@@ -33,6 +35,7 @@ from eegwatch.steering.inbox import relay
 
 T = TypeVar("T")
 RELAYED = "relayed"
+LIVE = {"resume", "checkpoint", "evaluate", "release"}  # what RunLog in a script can do without a restart
 STALE = "it was there before this daemon started; send it again if it is still meant"
 LONGEST_REASON = 1000  # characters
 LATE = "it came too late: its time had run out before the daemon read it"
@@ -112,6 +115,8 @@ class Supervisor:
     def go_on(self) -> bool:
         """Resume the newest run where a crash, a reboot or a signal cut it off; False where nothing was cut off."""
         run = self.runs.current
+        if self.runs.trainer is not None:
+            return True  # a script that went on without a daemon
         if run is None or not run.interrupted(self.log.last_before):
             return False
         try:
@@ -205,8 +210,7 @@ class Supervisor:
         if command.deadline is not None and command.deadline < time.time():
             self._answer(command, Outcome(EXPIRED, LATE))
             return
-        current = self.runs.current
-        if command.run_id != (current and current.run_id) and relay(self.logs, command):
+        if self._relays(command):
             self.log.answered[str(command.id)] = RELAYED  # the script that runs there answers it
             return
         reason = COMMANDS[command.command].refuse(command, self._standing())
@@ -222,6 +226,16 @@ class Supervisor:
             self.queue.insert(0, command)
         else:
             self.queue.append(command)
+
+    def _relays(self, command: Command) -> bool:
+        """Hand on what a script obeys itself: commands to another live run, live ones to the script that runs here."""
+        current = self.runs.current
+        if command.run_id is None and current is not None:
+            command = msgspec.structs.replace(command, run_id=current.run_id)
+        if current is not None and command.run_id == current.run_id:
+            live = command.command in LIVE and command.checkpoint is None
+            return current.script is not None and live and relay(self.logs, command)
+        return relay(self.logs, command)
 
     def _standing(self) -> Standing:
         trainer = self.runs.trainer

@@ -11,7 +11,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from io import BufferedWriter
 from pathlib import Path
 
 import msgspec
@@ -21,7 +20,7 @@ from eegpt_daemon.link import ORPHAN_PATIENCE_S, RUN_LOCK, Attempt, Order, Phase
 from eegwatch.run import config as configuration
 from eegwatch.run.config import Distributed
 from eegwatch.run.control import daemon_pid, lock_holder
-from eegwatch.run.folder import CONFIG, TRAINER_LOG, newest_run
+from eegwatch.run.folder import CONFIG, TRAINER_LOG, newest_run, open_output
 
 RENDEZVOUS = "attempt.json"
 LAST_WORDS_BYTES = 4096  # of trainer.log, which may be gigabytes of warnings
@@ -31,12 +30,6 @@ Escalation = tuple[tuple[float, signal.Signals], ...]
 CALM: Escalation = ((30.0, signal.SIGTERM), (45.0, signal.SIGTERM), (52.0, signal.SIGKILL))
 HURRY: Escalation = ((12.0, signal.SIGTERM), (18.0, signal.SIGTERM), (24.0, signal.SIGKILL))  # 30 s to live, by custom
 HUNG: Escalation = ((5.0, signal.SIGTERM), (11.0, signal.SIGTERM), (13.0, signal.SIGKILL))
-
-
-def output_file(path: Path) -> BufferedWriter:
-    """What a child prints goes to its end: private to this user, and not through a link. Raises OSError."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    return os.fdopen(os.open(path, flags, 0o600), "ab")
 
 
 def launcher(distributed: Distributed, rendezvous: str, node_rank: int = 0) -> list[str]:
@@ -87,17 +80,10 @@ class TrainerProcess:
 
     def __init__(self, folder: Path, attempt: Attempt, distributed: Distributed) -> None:
         """Raises OSError when no process can be started."""
-        self.folder, self.attempt = folder, attempt
-        self.phase = Phase(state="starting", progress=0)
-        self.stopping: str | None = None
-        self.insisted: str | None = None
-        self._stop_asked: float | None = None
-        self._escalation: list[tuple[float, signal.Signals]] = []
-        self._left_alone: float | None = None
-        self._buffer = b""
+        self._prepare(folder, attempt)
         command = [*launcher(distributed, f"{folder.name}-{attempt.attempt}"), "-m", "eegpt_daemon.trainer"]
         said = msgspec.json.encode(attempt).decode()
-        with output_file(folder / TRAINER_LOG) as log, contextlib.ExitStack() as unless_it_starts:
+        with open_output(folder / TRAINER_LOG) as log, contextlib.ExitStack() as unless_it_starts:
             self._pipe = Path(tempfile.mkdtemp(prefix="eegpt-daemon-")) / "status"
             unless_it_starts.callback(shutil.rmtree, self._pipe.parent, ignore_errors=True)
             os.mkfifo(self._pipe, 0o600)
@@ -113,6 +99,16 @@ class TrainerProcess:
                 start_new_session=True,  # Ctrl-C and a closing terminal reach the supervisor alone
             )
             unless_it_starts.pop_all()
+
+    def _prepare(self, folder: Path, attempt: Attempt) -> None:
+        self.folder, self.attempt = folder, attempt
+        self.phase = Phase(state="starting", progress=0)
+        self.stopping: str | None = None
+        self.insisted: str | None = None
+        self._stop_asked: float | None = None
+        self._escalation: list[tuple[float, signal.Signals]] = []
+        self._left_alone: float | None = None
+        self._buffer = b""
 
     @property
     def pid(self) -> int:

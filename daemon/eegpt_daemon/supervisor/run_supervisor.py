@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 
 from eegpt_daemon import crash
 from eegpt_daemon.link import BOTH_DIED, ORPHAN_PATIENCE_S, RUN_LOCK, Attempt, Order
+from eegpt_daemon.script.template import resolved
 from eegpt_daemon.supervisor import notify
 from eegpt_daemon.supervisor.answers import DaemonLog
 from eegpt_daemon.supervisor.process import CALM, HUNG, Escalation, TrainerProcess
 from eegpt_daemon.supervisor.restarts import HangWatch, Restarts, Revival, cause_of, in_words, oom_kills
+from eegpt_daemon.supervisor.script_process import ScriptProcess
 from eegpt_daemon.supervisor.watched_run import BadCheckpoint, WatchedRun
 from eegwatch.run import config as configuration
 from eegwatch.run.config import Config, ConfigError, Guard, Supervision
@@ -76,11 +78,27 @@ class RunSupervisor:
         newest = newest_run(self.logs)
         if newest is None:
             return
+        if self._adopt(newest):
+            return
         self._await_orphan(newest)
         run = self._watch(newest)
         if run.record is not None and run.end is None:
             run.append(End(time=time.time(), step=run.step, reason="failed", error=BOTH_DIED))
             run.poll()
+
+    def _adopt(self, folder: Path) -> bool:
+        """Take over a script that went on while no daemon was there; True if one does."""
+        pid = lock_holder(folder / RUN_LOCK)
+        run = self._watch(folder)
+        if pid is None or run.script is None:
+            return False
+        config = configuration.load(folder / CONFIG, expand=False)
+        self.notifier.settings, self.guard = config.notify, config.guard
+        self.restarts, self.hang = Restarts(config.supervision), HangWatch(config.supervision)
+        self._oom_kills = oom_kills()
+        self.trainer = ScriptProcess(folder, Attempt(attempt=run.attempt), adopted=pid)
+        self.log.enter("training", f"took over the script of {run.run_id} (runner pid {pid})")
+        return True
 
     def _await_orphan(self, folder: Path) -> None:
         """A trainer whose daemon was killed hears so, checkpoints and leaves: its last words are worth the wait."""
@@ -103,6 +121,8 @@ class RunSupervisor:
 
     def begin(self, config: Config, parent: str | None, command: str | None, notes: list[str]) -> None:
         """A new run and its first trainer. Raises ConfigError, OSError."""
+        if config.script is not None:
+            config.script = resolved(config.script)
         folder = make_run_folder(self.logs, config.experiment.name)
         crash.point("run.after_folder")
         write_whole(folder / CONFIG, configuration.dump(config).encode())
@@ -124,7 +144,8 @@ class RunSupervisor:
         if command is not None:
             change: dict[str, Any] = {"command": command.id, "from_step": step, "time": time.time()}
             if command.lr is not None:
-                change |= {"lr": command.lr, "then": command.then or "anneal", "force": command.force}
+                then = command.then or ("hold" if run.script is not None else "anneal")
+                change |= {"lr": command.lr, "then": then, "force": command.force}
                 overrides = [*overrides, change]
             elif overrides:
                 overrides = [*overrides, change]
@@ -160,7 +181,10 @@ class RunSupervisor:
         self.restarts.began(self.current.checkpoint_step(attempt.checkpoint))
         self.hang, self._oom_kills = HangWatch(config.supervision), oom_kills()
         self.guard = config.guard
-        self.trainer = TrainerProcess(folder, attempt, config.distributed)
+        if config.script is not None:
+            self.trainer = ScriptProcess(folder, attempt)
+        else:
+            self.trainer = TrainerProcess(folder, attempt, config.distributed)
         crash.point("attempt.after_spawn")
         self.log.enter("preparing", f"attempt {attempt.attempt} of {self.current.run_id}, pid {self.trainer.pid}")
 

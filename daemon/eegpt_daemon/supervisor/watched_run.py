@@ -14,10 +14,13 @@ from typing import Any
 import msgspec
 
 from eegpt_daemon.link import BOTH_DIED, SUPERVISOR_GONE
+from eegpt_daemon.script import checkpoints as saved
 from eegpt_daemon.supervisor.answers import PatientLog
 from eegwatch.diagnosis.engine import Diagnosis
 from eegwatch.diagnosis.findings import ERROR, Finding
-from eegwatch.run.folder import CHECKPOINTS, RUN_LOG
+from eegwatch.run import config as configuration
+from eegwatch.run.config import Script
+from eegwatch.run.folder import CHECKPOINTS, CONFIG, RUN_LOG
 from eegwatch.run.history import Reader
 from eegwatch.run.log import Tail, run_decoder
 from eegwatch.run.records import Checkpoint, DaemonState, End, Run, RunRecord, Step, number
@@ -28,6 +31,13 @@ _NAME = re.compile(rf"{CHECKPOINTS}/step-\d{{8,18}}\.pt")  # judged before any f
 
 class BadCheckpoint(ValueError):
     """A checkpoint that must not be resumed from, and why."""
+
+
+def _script_of(folder: Path) -> Script | None:
+    try:
+        return configuration.load(folder / CONFIG, expand=False).script
+    except configuration.ConfigError:  # missing or spoiled: what needs it says so
+        return None
 
 
 @dataclass
@@ -45,6 +55,7 @@ class WatchedRun:
     superseded: list[Checkpoint] = field(default_factory=list)  # beyond the step from which a later attempt went on
 
     def __post_init__(self) -> None:
+        self.script = _script_of(self.folder)  # None: this project's own trainer
         self._tail = Tail(self.folder / RUN_LOG)
         self._decoder = run_decoder()
         self._diagnosis: Diagnosis | None = Diagnosis()  # None: it failed, and training goes on without it
@@ -160,6 +171,8 @@ class WatchedRun:
 
         `last`: the last word of the daemon before.
         """
+        if self.script is not None and self.end is not None and self.end.reason == "completed":
+            return False  # a script says itself when it is done: it may have stopped early
         if self.complete or self.end is None:
             return not self.complete
         if self.end.error in (BOTH_DIED, SUPERVISOR_GONE):
@@ -178,6 +191,8 @@ class WatchedRun:
 
         What a resume from an earlier one has superseded is not gone back to, unless it is asked for by name.
         """
+        if self.script is not None:
+            return self._newest_of_script(self.script)
         problems: list[str] = []
         given_up = {c.path for c in self.superseded} - {c.path for c in self.checkpoints}
         folder = self.folder / CHECKPOINTS
@@ -193,8 +208,17 @@ class WatchedRun:
             return name, problems
         return None, problems
 
+    def _newest_of_script(self, script: Script) -> tuple[str | None, list[str]]:
+        """The newest whole file of the script's own."""
+        if not script.checkpoints:
+            return None, []
+        found, problems = saved.newest_whole(self.folder, script.checkpoints)
+        return (found.path if found else None), problems
+
     def verify(self, name: str) -> int:
         """The step of a checkpoint that is whole, by the hash in the run log. Raises BadCheckpoint."""
+        if self.script is not None:
+            return self._verify_of_script(self.script, name)
         if not _NAME.fullmatch(name) or (self.folder / name).is_symlink():
             raise BadCheckpoint(f"{name[:100]!r} is not a checkpoint of this run; give {CHECKPOINTS}/step-….pt")
         known = [c for c in (*self.superseded, *self.checkpoints) if c.path == name]
@@ -207,6 +231,16 @@ class WatchedRun:
         if known[-1].sha256 is not None and digest != known[-1].sha256:
             raise BadCheckpoint(f"{name} is damaged: its hash is not the logged one")
         return known[-1].step
+
+    def _verify_of_script(self, script: Script, name: str) -> int:
+        """The step at which the script's checkpoint was seen; where nobody watched, the newest step before it."""
+        for written, path in saved.candidates(self.folder, script.checkpoints or ""):
+            if str(path.relative_to(self.folder)) == name:
+                if saved.whole(path, written, time.time()) is None:
+                    raise BadCheckpoint(f"{name} is not whole")
+                known = [c for c in (*self.superseded, *self.checkpoints) if c.path == name]
+                return known[-1].step if known else self.step
+        raise BadCheckpoint(f"{name[:100]!r} is not among {script.checkpoints} of this run")
 
     def checkpoint_step(self, name: str | None) -> int | None:
         """The step of a logged checkpoint."""

@@ -20,6 +20,8 @@ class Checkpoint(Action):
         run = standing.run
         if problem is not None or run is None:
             return problem
+        if run.script is not None and standing.phase is not None:
+            return "a script writes its own checkpoints; one that uses RunLog can look at log.checkpoint_requested"
         if standing.phase is None:
             return f"nothing is training; the run stands at step {run.step:,}"
         if standing.phase not in WORKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from eegpt_daemon.supervisor.commands.base import Standing
 from eegpt_daemon.supervisor.commands.beginning import Beginning
 from eegpt_daemon.supervisor.watched_run import BadCheckpoint, WatchedRun
+from eegwatch.run.config import Script
 from eegwatch.run.control import Command
 from eegwatch.schedule import ScheduleError, resumed
 
@@ -20,13 +21,15 @@ class Resume(Beginning):
         run = standing.run
         if problem is not None or run is None:
             return problem
+        if run.script is not None and (reason := _script_refusal(command, run, run.script)) is not None:
+            return reason
         at = run.step
         if command.checkpoint is not None:
             try:
                 at = run.verify(command.checkpoint)
             except BadCheckpoint as error:
                 return str(error)
-        elif run.complete:
+        elif run.complete and run.script is None:
             return f"the run is complete: {run.step:,} of {run.total:,} steps; restart it, or name a checkpoint"
         return None if command.lr is None else _rate_refusal(command, command.lr, run, at)
 
@@ -35,15 +38,31 @@ class Resume(Beginning):
         return run.attempt + 1
 
 
+def _script_refusal(command: Command, run: WatchedRun, script: Script) -> str | None:
+    """Why a script cannot be resumed so, or None."""
+    if script.resume is None:
+        return "the configuration has no script.resume: it does not say how this script goes on; restart it"
+    if command.lr is not None and not any("{lr}" in word for word in script.resume):
+        return "script.resume has no {lr}: this script cannot be given a rate; resume it without one"
+    if command.lr is not None and command.then not in (None, "hold"):
+        return f"by its command line a script can only hold a rate, not {command.then}; RunLog in the script can"
+    if command.checkpoint is None and run.newest_good()[0] is None:
+        return f"there is no whole checkpoint yet ({script.checkpoints} below the run folder); restart it"
+    return None
+
+
 def _rate_refusal(command: Command, lr: float, run: WatchedRun, at: int) -> str | None:
     """Why this rate cannot be gone on with from step `at`, or None."""
     try:
         declared = run.declared()
     except ScheduleError as error:
         return f"the run's schedule is not one that this version knows ({error}); resume it without an LR"
+    if declared is None and run.script is not None:
+        return None  # nothing is declared that a rate could lie above
     if declared is None or run.record is None:
         return "the run has declared no schedule yet; resume it without an LR"
-    then, per_epoch = command.then or "anneal", run.record.steps_per_epoch
+    then = command.then or ("hold" if run.script is not None else "anneal")
+    per_epoch = run.record.steps_per_epoch
     try:
         resumed(declared, at, lr, then, steps_per_epoch=per_epoch, force=command.force)
     except ScheduleError as error:

@@ -1,0 +1,137 @@
+"""A user's script under a real daemon: resumed with another rate, adopted after a kill, stopped, restarted when it dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from tests.e2e.processes import PATIENCE, Daemon, whole_lines
+
+SCRIPT = textwrap.dedent(
+    """
+    import argparse, math, os, pickle, signal, sys, time, zipfile
+    p = argparse.ArgumentParser()
+    p.add_argument("--out"); p.add_argument("--resume"); p.add_argument("--lr", type=float)
+    p.add_argument("--die-at", type=int); p.add_argument("--stubborn", action="store_true")
+    a = p.parse_args()
+    if a.stubborn:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.makedirs(a.out, exist_ok=True)
+    first = 0
+    if a.resume:
+        first = int(zipfile.ZipFile(a.resume).read("step"))
+    assert sys.stdin.read() == ""
+    for n in range(first + 1, 20001):
+        lr = a.lr or 1e-3 * (1 + math.cos(math.pi * (n - 1) / 20000)) / 2
+        if n == a.die_at and not a.resume:
+            os.kill(os.getpid(), signal.SIGKILL)
+        print(f"Epoch {(n - 1) // 100 + 1}/200 Batch {(n - 1) % 100 + 1}/100 - Loss: {1 / n:.5f} - LR: {lr:.12e}")
+        time.sleep(0.01)
+        if n % 25 == 0:
+            with zipfile.ZipFile(a.out + f"/step{n}.pt", "w") as z:
+                z.writestr("step", str(n))
+    """
+)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Callable[..., Daemon]:
+    (tmp_path / "train.py").write_text(SCRIPT)
+
+    def begin(*more: str, **changed: Any) -> Daemon:
+        out = ["--out", "{run}/output"]
+        section = {
+            "command": [sys.executable, "train.py", *out, *more],
+            "resume": [sys.executable, "train.py", *out, *more, "--resume", "{checkpoint}", "--lr", "{lr}"],
+            "checkpoints": "output/*.pt",
+            "cwd": str(tmp_path),
+        }
+        tree = {
+            "experiment": {"name": "mine"},
+            "script": section | changed,
+            "training": {"max_epochs": 200, "scheduler": {"name": "CosineAnnealingLR", "max_lr": 1e-3}},
+            "supervision": {"restarts": {"backoff_seconds": 0.1}},
+        }
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump(tree))
+        daemon = Daemon(tmp_path / "logs")
+        daemon.cli("start", "--config", str(tmp_path / "mine.yaml"))
+        return daemon
+
+    return begin
+
+
+def of(daemon: Daemon, kind: str) -> list[dict[str, Any]]:
+    (log,) = daemon.logs.glob("*/run.jsonl")
+    return [record for record in whole_lines(log) if record["type"] == kind]
+
+
+def wait(until: Callable[[], Any]) -> Any:
+    end = time.monotonic() + PATIENCE
+    while not (value := until()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return value
+
+
+def test_a_script_is_resumed_at_a_rate_adopted_after_a_kill_and_stopped(start: Callable[..., Daemon]) -> None:
+    daemon = start()
+    wait(lambda: len(of(daemon, "step")) > 60 and of(daemon, "checkpoint"))
+    run = of(daemon, "run")[0]
+    assert run["total_steps"] == 20000 and run["schedule"]["name"] == "cosine"
+    refused = daemon.cli("resume", "--lr", "3e-4", "--then", "anneal", code=1)
+    assert "a script can only hold a rate, not anneal" in refused.stdout + refused.stderr
+    pid = int((daemon.logs / "daemon.lock").read_text())
+    os.kill(pid, signal.SIGKILL)
+    before = len(of(daemon, "step"))
+    wait(lambda: len(of(daemon, "step")) > before + 20)  # the script goes on without a daemon
+    daemon.cli("start", "--continue")
+    state = json.loads(daemon.cli("status", "--json").stdout)
+    assert state["attempt"] == 1 if "attempt" in state else True
+    done = daemon.cli("resume", "--lr", "3e-4", "--then", "hold")
+    assert "done" in done.stdout and "0.0003" in done.stdout
+    (second,) = of(daemon, "run")[1:]
+    assert second["schedule"]["name"] == "manual" and second["schedule"]["from_step"] == second["step"]
+    assert second["step"] % 25 == 0 and second["checkpoint"] == f"output/step{second['step']}.pt"
+    wait(lambda: [s for s in of(daemon, "step") if s["lr"] == 3e-4])
+    again = daemon.cli("resume")
+    assert "done" in again.stdout
+    assert of(daemon, "run")[-1]["schedule"]["name"] == "cosine"
+    daemon.cli("stop")
+    assert of(daemon, "end")[-1]["reason"] == "stopped"
+    assert not [p for p in psutil.process_iter(["cmdline"]) if str(daemon.logs) in " ".join(p.info["cmdline"] or [])]
+
+
+def test_a_script_that_is_killed_is_resumed_by_itself(start: Callable[..., Daemon]) -> None:
+    daemon = start("--die-at", "80")
+    wait(lambda: len(of(daemon, "run")) > 1)
+    assert of(daemon, "run")[1]["checkpoint"] == "output/step75.pt" and of(daemon, "run")[1]["step"] == 75
+    assert "SIGKILL" in of(daemon, "end")[0]["error"]
+    wait(lambda: of(daemon, "step")[-1]["step"] > 100)
+    daemon.cli("stop")
+
+
+def test_what_cannot_be_run_is_one_line_and_nothing_is_started(start: Callable[..., Daemon], tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="no such program"):
+        start(command=["no-such-program-here"])
+    assert not list((tmp_path / "logs").glob("*/run.jsonl"))
+
+
+def test_a_script_without_resume_says_so_and_is_restarted(start: Callable[..., Daemon]) -> None:
+    daemon = start(resume=None)
+    wait(lambda: len(of(daemon, "step")) > 5)
+    refused = daemon.cli("resume", code=1)
+    assert "has no script.resume" in refused.stdout + refused.stderr
+    refused = daemon.cli("checkpoint", code=1)
+    assert "a script writes its own checkpoints" in refused.stdout + refused.stderr
+    daemon.cli("stop")
