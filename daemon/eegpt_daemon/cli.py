@@ -218,7 +218,7 @@ def launch(logs: Path, arguments: list[str]) -> None:
     end = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < end:
         for record in watch.poll():
-            if isinstance(record, DaemonState) and record.pid == process.pid and record.state in ("preparing", "idle"):
+            if isinstance(record, DaemonState) and record.pid == process.pid and record.state in ("preparing", "training", "idle"):
                 return
         if process.poll() is not None:
             other = daemon_pid(logs)
