@@ -200,6 +200,9 @@ def say(text: str) -> None:
         os.write(sys.stdout.fileno(), f"{clock(time.time())} {plain(text)}\n".encode("utf-8", "backslashreplace"))
 
 
+STANDS = ("preparing", "training", "idle")  # "training": it took over a script that went on without a daemon
+
+
 def launch(logs: Path, arguments: list[str]) -> None:
     """Start a detached daemon and wait until it says that it trains or idles. Raises Refused if it dies."""
     from eegwatch.run.folder import open_output
@@ -218,7 +221,7 @@ def launch(logs: Path, arguments: list[str]) -> None:
     end = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < end:
         for record in watch.poll():
-            if isinstance(record, DaemonState) and record.pid == process.pid and record.state in ("preparing", "training", "idle"):
+            if isinstance(record, DaemonState) and record.pid == process.pid and record.state in STANDS:
                 return
         if process.poll() is not None:
             other = daemon_pid(logs)
