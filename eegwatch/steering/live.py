@@ -50,7 +50,7 @@ class LiveControl:
         steps_per_epoch: int | None,
         total: int | None,
         hooks_last: Callable[[], None] = lambda: None,
-        processes: int = 1,
+        processes: Callable[[], int] = lambda: 1,
     ) -> None:
         """`rates()`: the rate of each group now; `setter`: None where no optimizer is known. Raises Locked, OSError."""
         self._laws, self._momenta, self._rates, self._write = laws, momenta, rates, write
@@ -114,7 +114,7 @@ class LiveControl:
         name = REQUESTS[command.command]
         if command.command not in self.looked_at:
             raise Refused(f"this script does not look at log.{name}; add: if log.{name}: …")
-        if self._processes > 1:
+        if self._processes() > 1:
             raise Refused(_ONE_OF_SEVERAL)
         if self.answers.accept(str(command.id), command.command, step=step):
             self.requested[command.command].append(Waiting(command))
@@ -124,7 +124,7 @@ class LiveControl:
             raise Refused("a live run does not go back to a checkpoint; stop the script and resume it from its shell")
         if self._setter is None:
             raise Refused("RunLog knows no optimizer here: give it the scheduler or the optimizer")
-        if self._processes > 1:
+        if self._processes() > 1:
             raise Refused(_ONE_OF_SEVERAL)
         if self._total is not None and step >= self._total:
             raise Refused(f"step {step:,} is the end of the run ({self._total:,} steps): nothing is left")
