@@ -207,7 +207,7 @@ class Runner:
             return
         self._looked_at = now
         self.log.look()
-        for found in self._new_checkpoints():
+        for found in self._new_checkpoints(ended=at_once):
             record = Checkpoint(
                 time=time.time(),
                 step=self.log.step,
@@ -218,16 +218,17 @@ class Runner:
             self.waiting = []
             self.log.append(record)
 
-    def _new_checkpoints(self) -> list[saved.Found]:
-        """Files that were written since the last look and are whole now, oldest first."""
+    def _new_checkpoints(self, *, ended: bool) -> list[saved.Found]:
+        """Files that were written since the last look and are whole now, oldest first. `ended`: nobody writes now."""
         if not self.script.checkpoints:
             return []
         new: list[saved.Found] = []
         for written, path in saved.candidates(self.folder, self.script.checkpoints):
             key = (str(path.relative_to(self.folder)), written)
-            if key in self._known or time.time() - written < saved.SETTLED_S:
+            now = written + saved.SETTLED_S if ended else time.time()
+            if key in self._known or now - written < saved.SETTLED_S:
                 continue
-            how = saved.whole(path, written, time.time())
+            how = saved.whole(path, written, now)
             if how is not None:
                 self._known.add(key)
                 new.append(saved.Found(key[0], written, how))
