@@ -61,6 +61,11 @@ class Follower:
         """The layer of hooks that this listens on: steering and watching add their listeners to it."""
         return self._hooks
 
+    @property
+    def waits(self) -> bool:
+        """Does a record wait for the optimizer's step: is log.step() called before it?"""
+        return bool(self._held)
+
     def now(self) -> Used:
         """The rates and the position as they stand."""
         self._groups = self._optimizer.param_groups  # load_state_dict puts a new list there

@@ -11,8 +11,9 @@
 
 Then `eegwatch logs`. A scheduler given as `schedule` is read (docs/schedules.md) and followed: the rates of every
 parameter group and the position come from the optimizer at the moment of its step, in whatever order the script calls
-`log.step()`, `optimizer.step()` and `scheduler.step()`. Nothing here imports torch. Once made, a RunLog never raises
-into the training: what it cannot do it says once, as a warning.
+`log.step()`, `optimizer.step()` and `scheduler.step()`. The run obeys the control file of its log root: its rates can
+be changed while it runs, and it can be asked to stop, save or evaluate (docs/control.md). Nothing here imports torch.
+Once made, a RunLog never raises into the training: what it cannot do it says once, as a warning.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ import socket
 import time
 import warnings
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, SupportsFloat
+from typing import Any, SupportsFloat, TypeVar
 
 import msgspec
 
@@ -37,10 +38,14 @@ from eegwatch.run.log import AppendLog, read_all, run_decoder
 from eegwatch.run.records import EVAL_FIELDS, Checkpoint, End, Eval, Record, Run, Step, encode
 from eegwatch.schedule import Schedule, ScheduleError, as_dict, from_torch, parse_for_run
 from eegwatch.schedule.readers.common import optimizer_of
+from eegwatch.steering.attach import Attached, Locked
+from eegwatch.steering.daemon import attempt_of_daemon
+from eegwatch.steering.live import LOOK_EVERY_S, LiveControl
 
 KEPT_UNWRITTEN = 100_000  # lines kept for a disk that is full: some 20 MB
 UNSET = msgspec.UNSET
 Law = dict[str, Any]
+T = TypeVar("T")
 
 
 class RunLog:
@@ -70,13 +75,15 @@ class RunLog:
         seed: int | None = None,
         resume: str | Path | None = None,
         step: int = 0,
+        control: bool = True,
     ) -> None:
         """Begin a run below `logs`, or with `resume=FOLDER, step=K` a new attempt of that run from step K on.
 
         `schedule`: a scheduler of torch, transformers, accelerate, timm or ignite (read before its first step), a dict
         as docs/schedules.md has it, or None. `optimizer`: where the rates are read from, if not the scheduler's own.
         `unit`: "epoch" if the scheduler is meant to be stepped once an epoch; left out, "step" or what the scheduler
-        itself says. `goals`: for your own metrics, whether "min" or "max" is better. Raises ScheduleError for a dict
+        itself says. `goals`: for your own metrics, whether "min" or "max" is better. `control`: obey the log root's
+        control file. Under `eegpt-daemon` (EEGWATCH_RUN) the run is the daemon's. Raises ScheduleError for a dict
         that is no schedule, ValueError for other wrong arguments, OSError where the folder cannot be written.
         """
         if unit not in (None, "step", "epoch"):
@@ -92,14 +99,17 @@ class RunLog:
         laws = self._laws(schedule, unit, total_steps, steps_per_epoch, fresh=step == 0 and resume is None)
         declared = laws[0] if laws else None
         optimizer = self._optimizer(optimizer)
-        attempt = 1
+        attempt, given = 1, attempt_of_daemon() if resume is None else None
+        if given is not None:
+            resume, attempt = given.run, given.attempt
         if resume is None:
             Path(logs).mkdir(parents=True, exist_ok=True)
             self.folder = make_run_folder(Path(logs), name)
         else:
             self.folder = Path(resume)
-            earlier = [r for r in read_all(self.folder / RUN_LOG, run_decoder()) if isinstance(r, Run)]
-            attempt = 1 + max((r.attempt for r in earlier), default=0)
+            if given is None:
+                earlier = [r for r in read_all(self.folder / RUN_LOG, run_decoder()) if isinstance(r, Run)]
+                attempt = 1 + max((r.attempt for r in earlier), default=0)
         self._log = AppendLog(self.folder / RUN_LOG)
         self._unwritten: deque[bytes] = deque(maxlen=KEPT_UNWRITTEN)
         self._ended = False
@@ -129,11 +139,78 @@ class RunLog:
             host=socket.gethostname(),
             versions={"python": platform.python_version()},
         )
+        if given is not None:
+            self._run = given.completed(self._run)
         self._log.append(self._run)
         self.follower: Follower | None = None
         if optimizer is not None:
             self._position_of = _position_reader(self._scheduler, declared)
             self.follower = Follower(optimizer, self._position_of, self._write_followed)
+        self._control = self._controlled(attempt > 1 and given is None) if control else None
+
+    def _controlled(self, resumed: bool) -> Attached | None:
+        """The control of this run; None, with a warning, where the log root or the run cannot be had."""
+        try:
+            return Attached(
+                self.folder.parent,
+                self.folder,
+                self._run,
+                self.follower,
+                self._scheduler,
+                self._append,
+                self._next_step,
+                resumed=resumed,
+            )
+        except Locked:
+            self._say("another process writes this run: this one does not obey its commands")
+        except (OSError, ScheduleError) as error:
+            self._say(f"this run does not obey commands: {error}")
+        return None
+
+    def _next_step(self) -> int:
+        """The step that the optimizer is about to take."""
+        waits = self.follower is not None and self.follower.waits
+        return self.step_done if waits else self.step_done + 1
+
+    # ---- control ----
+
+    @property
+    def stop_requested(self) -> bool:
+        """Has somebody asked this run to stop? Save what you need, and leave the loop."""
+        return self._wants("stop")
+
+    @property
+    def checkpoint_requested(self) -> bool:
+        """Has somebody asked for a checkpoint? Write one, and call `log.checkpoint(path)`."""
+        return self._wants("checkpoint")
+
+    @property
+    def evaluation_requested(self) -> bool:
+        """Has somebody asked for an evaluation? Make one, and call `log.eval(…)`."""
+        return self._wants("evaluate")
+
+    def _wants(self, command: str) -> bool:
+        if self._control is None:
+            return False
+        return bool(self._guarded(lambda live: live.wants(command)))
+
+    def _guarded(self, do: Callable[[LiveControl], T]) -> T | None:
+        """Something of the control; one that fails is switched off, and a warning says so."""
+        if self._control is None:
+            return None
+        try:
+            return do(self._control.live)
+        except Exception as error:  # whatever it is, it must not end the training
+            self._control = None
+            self._say(f"this run does not obey commands any more: {type(error).__name__}: {error}")
+            return None
+
+    def _look(self, now: float) -> None:
+        """Look at the control file. Between two looks a step costs one comparison of clocks."""
+        control = self._control
+        if control is not None:
+            control.due = now + LOOK_EVERY_S
+            self._guarded(lambda live: live.look(self.step_done))
 
     # ---- what is declared ----
 
@@ -167,7 +244,7 @@ class RunLog:
         try:
             optimizer = optimizer_of(self._scheduler) if given is None and self._scheduler is not None else given
             if optimizer is not None:
-                _ = float(next(iter(optimizer.param_groups))["lr"])
+                next(float(group["lr"]) for group in optimizer.param_groups)
         except Exception as error:  # an object of any kind
             self._say(f"eegwatch reads no rates off this {type(given or self._scheduler).__name__}: {error}")
             return None
@@ -215,6 +292,8 @@ class RunLog:
             metrics=self._named(metrics) if metrics else UNSET,
         )
         self.step_done = n
+        if self._control is not None and record.time >= self._control.due:
+            self._look(record.time)
         if lr is not None or lrs is not None:
             self._write_given(record, lr, lrs)
         elif self.follower is not None:
@@ -255,16 +334,19 @@ class RunLog:
                 **fields,
             )
         )
+        self._guarded(lambda live: live.served("evaluate", self.step_done, fields | values))
 
     def checkpoint(self, path: str | Path, *, best: bool = False) -> None:
         """A checkpoint that you have written; call it when the file is complete."""
         self._append(Checkpoint(time=time.time(), step=self.step_done, path=str(path), best=best))
         self._sync()
+        self._guarded(lambda live: live.served("checkpoint", self.step_done, {"checkpoint": str(path)}))
 
     def end(self, reason: str = "completed", error: str | None = None) -> None:
         """The last record; the optimizer's hooks are taken off. A second call does nothing."""
         if self._ended:
             return
+        self._guarded(lambda live: live.close(self.step_done, reason))
         if self.follower is not None:
             self.follower.close()
         self._append(End(time=time.time(), step=self.step_done, reason=reason, error=error))
@@ -292,10 +374,14 @@ class RunLog:
     # ---- how they are written ----
 
     def _write_followed(self, record: Step, used: Used) -> None:
-        rates = used.rates
+        rates, position = used.rates, used.position
         lr = rates[0]
+        control = self._control
+        if control is not None and (control.live.active or control.live.course is not None):
+            self._guarded(lambda live: live.stepped(record.step, rates))
+            position = record.step - 1.0 if control.live.course is not None else position
         each: list[Any] | msgspec.UnsetType = UNSET if rates.count(lr) == len(rates) else list(rates)
-        self._put(encode(msgspec.structs.replace(record, lr=lr, position=used.position, lrs=each)))
+        self._put(encode(msgspec.structs.replace(record, lr=lr, position=position, lrs=each)))
 
     def _write_given(self, record: Step, lr: Any, lrs: Sequence[Any] | None) -> None:
         """A rate that the script read itself counts by its type, where no optimizer has told it before."""

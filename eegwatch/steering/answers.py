@@ -16,7 +16,7 @@ class Answers:
     """Writes answers and remembers them by id. A disk that is full delays an answer; nothing is begun before it."""
 
     def __init__(self, logs: Path, run_id: str) -> None:
-        """Reads what was answered before. Raises OSError where daemon.jsonl cannot be opened."""
+        """Reads what was answered before; the file is made with the first answer. Raises OSError."""
         path = logs / DAEMON_LOG
         self.run_id = run_id
         self.status: dict[str, str] = {}
@@ -28,7 +28,8 @@ class Answers:
                     self.unfinished.pop(record.id, None)
                 elif record.run_id == run_id:
                     self.unfinished[record.id] = record.command
-        self._log = AppendLog(path)
+        self._path = path
+        self._log: AppendLog | None = None
         self._late: deque[Answer] = deque()
 
     def accept(self, command_id: str, name: str, **fields: Any) -> bool:
@@ -60,6 +61,7 @@ class Answers:
 
     def _append(self, answer: Answer) -> bool:
         try:
+            self._log = self._log or AppendLog(self._path)
             self._log.mend()
             self._log.append(answer)
             self._log.sync()
@@ -73,4 +75,5 @@ class Answers:
 
     def close(self) -> None:
         self._settle()
-        self._log.close()
+        if self._log is not None:
+            self._log.close()

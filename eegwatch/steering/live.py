@@ -28,9 +28,10 @@ REQUESTS = {"stop": "stop_requested", "checkpoint": "checkpoint_requested", "eva
 
 @dataclass
 class Waiting:
-    """An accepted command that waits for its effect. `logged`: steps logged since it was accepted."""
+    """An accepted command that waits for its effect, in a step after `step`. `logged`: steps logged since."""
 
     command: Command
+    step: int
     logged: int = 0
 
 
@@ -117,7 +118,7 @@ class LiveControl:
         if self._processes() > 1:
             raise Refused(_ONE_OF_SEVERAL)
         if self.answers.accept(str(command.id), command.command, step=step):
-            self.requested[command.command].append(Waiting(command))
+            self.requested[command.command].append(Waiting(command, step))
 
     def _resume(self, command: Command, step: int) -> None:
         if command.checkpoint is not None:
@@ -149,7 +150,7 @@ class LiveControl:
         if self._steer is not None:
             earlier = self._steer.command
             self.answers.last_word(str(earlier.id), earlier.command, "failed", reason="replaced by a later command")
-        self._steer = Waiting(command)
+        self._steer = Waiting(command, step)
         if course is None:
             self._release(str(command.id), step)
         else:
@@ -176,7 +177,7 @@ class LiveControl:
     def stepped(self, step: int, rates: list[float]) -> None:
         """A step was logged: a command that waited for it is done, with the rates that it used."""
         waiting, setter = self._steer, self._setter
-        if waiting is None or setter is None:
+        if waiting is None or setter is None or step <= waiting.step:
             return
         waiting.logged += 1
         command_id, name = str(waiting.command.id), waiting.command.command

@@ -100,7 +100,7 @@ class Runner:
         attributes[1] &= ~termios.OPOST  # \n stays \n
         termios.tcsetattr(slave, termios.TCSANOW, attributes)
         env = os.environ | self.script.env | {
-            "EEGWATCH_RUN": str(self.folder), "EEGWATCH_ATTEMPT": str(self.attempt.attempt),
+            "EEGWATCH_RUN": str(self.folder), "EEGWATCH_ATTEMPT": msgspec.json.encode(self.attempt).decode(),
             "PYTHONUNBUFFERED": "1", "COLUMNS": str(COLUMNS), "TERM": "dumb",
         }  # fmt: skip
         try:

@@ -1,0 +1,113 @@
+"""A RunLog put under control: the laws that its run record declares, and the rates of its optimizer."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eegwatch.hooks import unwrapped
+from eegwatch.run.control import Locked
+from eegwatch.run.log import each_record, run_decoder
+from eegwatch.run.records import Record, Run, ScheduleChange
+from eegwatch.schedule import Schedule, ScheduleError, declared_base, parse
+from eegwatch.steering.live import LiveControl
+from eegwatch.steering.rates import SetRates
+
+if TYPE_CHECKING:
+    from eegwatch.following import Follower
+
+
+class Attached:
+    """The control of one RunLog. `due` is the time of the next look at the control file (seconds since the epoch)."""
+
+    def __init__(
+        self,
+        logs: Path,
+        folder: Path,
+        run: Run,
+        follower: Follower | None,
+        scheduler: Any,
+        write: Callable[[Record], None],
+        next_step: Callable[[], int],
+        *,
+        resumed: bool,
+    ) -> None:
+        """Raises Locked where another process writes this run, OSError where the log root cannot be written."""
+        self.due = 0.0
+        self._run, self._follower, self._scheduler = run, follower, scheduler
+        setter = None
+        hooks = follower.hooks if follower is not None else None
+        if hooks is not None:
+            setter = SetRates(next_step)
+            hooks.listeners.insert(0, setter)  # before the follower, which logs the rates that are used
+        self.live = LiveControl(
+            logs,
+            folder,
+            laws=self._laws,
+            momenta=self._momenta,
+            rates=self._rates,
+            setter=setter,
+            write=write,
+            steps_per_epoch=run.steps_per_epoch,
+            total=run.total_steps,
+            hooks_last=hooks.attach_last if hooks is not None else lambda: None,
+            processes=lambda: max(run.world_size, _processes()),
+        )
+        if resumed:
+            changes = _changes(folder)
+            self.live.go_on(changes, run.step, max(1, len(self._rates())))
+
+    def _rates(self) -> list[float]:
+        return list(self._follower.now().rates) if self._follower is not None else []
+
+    def _laws(self) -> list[Schedule | None]:
+        """The author's law of each parameter group that the optimizer has now."""
+        declared = [group.get("schedule") for group in self._run.groups or [{"schedule": self._run.schedule}]]
+        laws: list[Schedule | None] = []
+        for law in declared:
+            try:
+                laws.append(None if law is None else declared_base(parse(law)))
+            except ScheduleError:  # a later version's: that group follows the script
+                laws.append(None)
+        count = max(1, len(self._rates()))
+        return (laws + [None] * count)[:count]
+
+    def _momenta(self) -> list[Schedule | None]:
+        """OneCycleLR moves momentum (or the first beta) against the rate, along a curve of the same shape."""
+        if type(self._scheduler).__name__ != "OneCycleLR" or not getattr(self._scheduler, "cycle_momentum", True):
+            return []
+        courses: list[Schedule | None] = []
+        for law, group in zip(self._laws(), unwrapped(self._scheduler.optimizer).param_groups):
+            shape = None if law is None else {n: getattr(law, n, None) for n in law.__struct_fields__}
+            if shape is None or "pct_start" not in shape or "max_momentum" not in group:
+                courses.append(None)
+                continue
+            low, high = float(group["base_momentum"]), float(group["max_momentum"])
+            kept = ("total_steps", "pct_start", "anneal_strategy", "three_phase")
+            momentum = {"max_lr": low, "div_factor": low / high, "final_div_factor": 1.0} if low and high else None
+            course = {"name": "one_cycle"} | {name: shape[name] for name in kept} | (momentum or {})
+            courses.append(parse(course) if momentum else None)
+        return courses
+
+
+def _changes(folder: Path) -> list[ScheduleChange]:
+    """The changes of schedule so far, in order. Raises OSError."""
+    records = each_record(folder / "run.jsonl", run_decoder())
+    return [record for record in records if isinstance(record, ScheduleChange)]
+
+
+def _processes() -> int:
+    """How many processes train together, as far as this one knows."""
+    torch = sys.modules.get("torch.distributed")
+    if torch is not None and torch.is_available() and torch.is_initialized():
+        return int(torch.get_world_size())
+    try:
+        return int(os.environ.get("WORLD_SIZE", "1"))
+    except ValueError:
+        return 1
+
+
+__all__ = ["Attached", "Locked"]
