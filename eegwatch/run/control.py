@@ -25,6 +25,7 @@ from eegwatch.run.lock import take_lock as take_lock
 from eegwatch.run.log import AppendLog, Tail, daemon_decoder
 from eegwatch.run.records import TERMINAL, Answer, DaemonRecord, DaemonState, finite
 
+LIVE_LOCK = "live.lock"  # in a run's folder: held by the script that writes it with RunLog, while it obeys commands
 CONTROL, DAEMON_LOG, LOCK = "control.jsonl", "daemon.jsonl", "daemon.lock"
 EXPIRES_AFTER = 600.0  # seconds after its `time` that an unread command stays valid (contract)
 LONGEST_COMMAND = 1 << 16
@@ -194,6 +195,14 @@ def _last_logged(path: Path) -> DaemonState | None:
 def daemon_pid(logs: Path) -> int | None:
     """The pid of the daemon that lives on this log root, or None."""
     return lock_holder(logs / LOCK)
+
+
+def live_script(folder: Path) -> int | None:
+    """The pid of the script that writes this run and obeys its commands by itself (RunLog), or None."""
+    try:
+        return lock_holder(folder / LIVE_LOCK)
+    except OSError:  # not ours to ask
+        return None
 
 
 def exposed(logs: Path) -> str | None:

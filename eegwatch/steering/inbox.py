@@ -16,6 +16,7 @@ import msgspec
 
 from eegwatch.run.control import (
     CONTROL,
+    LIVE_LOCK,
     Command,
     Locked,
     Unreadable,
@@ -27,7 +28,7 @@ from eegwatch.run.control import (
 )
 from eegwatch.run.log import AppendLog, Tail
 
-LIVE_LOCK, ROOT_LOCK = "live.lock", "runs.lock"
+ROOT_LOCK = "runs.lock"
 CHUNK = 1 << 20
 # POSIX locks belong to the process: asking for one that this process holds would drop it when the question is closed.
 _held: set[Path] = set()

@@ -119,6 +119,8 @@ def why_not(session: Session, command: str, *, read_only: bool) -> str | None:
         return f"This {session.foreign.format} log was not written by eegpt-daemon: it can be watched, not controlled."
     if read_only:
         return "This screen was opened with --read-only: it controls nothing."
+    if session.steers_itself:
+        return _of_live_script(command)
     if session.folder is None and not life.alive:
         return f"There is no run here yet. Start one with:\n{shell('eegpt-daemon', 'start', '--logs', logs)}"
     if not life.alive:
@@ -138,6 +140,13 @@ def why_not(session: Session, command: str, *, read_only: bool) -> str | None:
             f"The run has taken all its {history.step_done:,} steps. Press r for a new run, or go back to one of its "
             f"checkpoints:\n{earlier}"
         )
+    return None
+
+
+def _of_live_script(command: str) -> str | None:
+    """A script that uses RunLog obeys while it runs; whether it looks at a request, its answer says."""
+    if command == "restart":
+        return "A running script cannot start itself again: stop it (s), and start it where you started it."
     return None
 
 

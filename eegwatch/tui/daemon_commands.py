@@ -40,7 +40,9 @@ class DaemonCommands(App[None]):
             return
         lines = [
             f"Stop {self.run_name()} after the current step ({self.session.history.step_done:,} now)?",
-            "A checkpoint is written. The daemon stays, ready to resume or restart.",
+            "The script is asked to stop: it saves what it saves then."
+            if self.session.steers_itself
+            else "A checkpoint is written. The daemon stays, ready to resume or restart.",
         ]
         line = shell("eegpt-daemon", "stop", "--logs", self.session.logs)
         self.push_screen(Confirm("stop", lines, f"{line}   (this ends the daemon too)"), self._stop)

@@ -14,7 +14,7 @@ from eegwatch.charts.model import Overlay
 from eegwatch.diagnosis.engine import Diagnosis
 from eegwatch.diagnosis.findings import ERROR, RESOLVED, Finding
 from eegwatch.run.config import ConfigError
-from eegwatch.run.control import AnswerWatch, send
+from eegwatch.run.control import AnswerWatch, live_script, send
 from eegwatch.run.declare import Declaration
 from eegwatch.run.folder import RUN_LOG, newest_run
 from eegwatch.run.follow import Followed, Foreign, FormatError, OwnLog, RunFollower, side_of
@@ -104,6 +104,7 @@ class Session:
         self.answers = AnswerWatch(logs)
         self.sent: Sent | None = None
         self.life = self.pulse.take()
+        self.steers_itself = False  # is the run a live script's that obeys commands by RunLog?
         self._pulse_at = time.monotonic()
         self.version = 0  # raised by everything that changes what is drawn
         self._open(folder or newest_run(logs))
@@ -114,6 +115,7 @@ class Session:
         self.diagnosis = Diagnosis.of_foreign() if self.foreign else Diagnosis()
         self.events: list[Event] = []
         self.follower: RunFollower | None = None
+        self.steers_itself = self._obeys(folder)
         if folder is not None:
             log: Followed = self.foreign.follow() if self.foreign else OwnLog(folder)
             side = None if self.foreign else side_of(folder)
@@ -197,15 +199,18 @@ class Session:
         now = time.monotonic()
         if now - self._pulse_at >= PULSE_EVERY_S:
             self._pulse_at = now
-            life = self.pulse.take()
-            if life != self.life:
+            life, itself = self.pulse.take(), self._obeys(self.folder)
+            if (life, itself) != (self.life, self.steers_itself):
                 self.version += 1
-            self.life = life
+            self.life, self.steers_itself = life, itself
             training = self.is_current and life.alive and life.word == "training"
             for finding in self.diagnosis.clock(time.time(), training=training):
                 self._found(finding, self.history.last_time)
             self._look_for_a_newer_run(life)
         return self.version != before
+
+    def _obeys(self, folder: Path | None) -> bool:
+        return folder is not None and self.foreign is None and live_script(folder) is not None
 
     def _look_for_a_newer_run(self, life: Liveness) -> None:
         if not self.follow_newest:

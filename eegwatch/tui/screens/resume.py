@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, cast
 
 from rich.text import Text
@@ -17,6 +19,7 @@ from textual.widgets import Checkbox, Input, Static
 
 from eegwatch.charts.expected import resume_chart
 from eegwatch.charts.model import ChartData
+from eegwatch.run.control import CONTROL
 from eegwatch.schedule import Schedule, ScheduleError, declared_base, final_rate, parse, peak_rate, rate_at, resumed
 from eegwatch.shell import command as shell
 from eegwatch.tui.session import Session
@@ -72,6 +75,8 @@ class Judged:
 def beginning(session: Session) -> Beginning:
     """After the current step where a trainer runs, else at the newest checkpoint, else at the very beginning."""
     history = session.history
+    if session.steers_itself:
+        return Beginning(history.step_done, f"after the current step ({history.step_done:,} now); the script runs on")
     if session.is_current and session.life.alive and session.life.word in AT_NEXT_STEP and history.length:
         step = history.step_done
         return Beginning(step, f"after the current step ({step:,} now), where a checkpoint is written")
@@ -79,6 +84,14 @@ def beginning(session: Session) -> Beginning:
         return Beginning(0, "at step 1: there is no checkpoint yet")
     newest = history.checkpoints[-1]
     return Beginning(newest.step, f"at the newest checkpoint, step {newest.step:,} ({_ago(newest.time)})")
+
+
+def _line(choice: ResumeChoice, folder: Path) -> str:
+    """The command as a line of the control file, which is all that a script without a daemon needs."""
+    fields: dict[str, object] = {"command": "resume", "run_id": folder.name}
+    if choice.lr is not None:
+        fields |= {"lr": choice.lr, "then": choice.then} | ({"force": True} if choice.force else {})
+    return f"echo '{json.dumps(fields)}' >> {folder.parent / CONTROL}"
 
 
 def _ago(when: float) -> str:
@@ -289,6 +302,8 @@ class ResumeDialog(ModalScreen[ResumeChoice | None]):
         """The command for a shell; nothing where nothing could be sent."""
         if judged.choice is None:
             return ""
+        if self.session.steers_itself and self.session.folder is not None:
+            return _line(judged.choice, self.session.folder)
         words: list[object] = ["resume"]
         if judged.choice.lr is not None:
             words += ["--lr", exact(judged.choice.lr), "--then", judged.choice.then]
