@@ -39,6 +39,8 @@ class RowReader:
         self._rates: list[float] = []
         self._evals: list[tuple[int, str, dict[str, float]]] = []
         self._time = self._eval_time = 0.0
+        self._loss_name: str | None = None
+        self._loss = 0.0
         self._gone: set[str] = set()  # names of the current step that were passed on
         self._gone_evals: dict[tuple[int, str], set[str]] = {}
 
@@ -58,14 +60,17 @@ class RowReader:
         step: int | None = None
         if row.train:
             before = self.counter.step
-            step, restart = self.counter.place(row.at)
+            step, restart = self.counter.place(row.at, "loss" in row.train or "lr" in row.train)
             if restart is not None:
                 records += self.flush()
                 records.append(self._restarted(restart, time))
+            if step is not None and self._another(row, step):
+                self.counter.count_rows()
+                step, _ = self.counter.place(row.at)
             if step is not None:
                 if step != self._step or (restart is None and step > before):
                     records += self.flush()
-                    self._step, self._gone = step, set()
+                    self._step, self._gone, self._loss_name = step, set(), None
                     self._gone_evals.clear()
                 self._collect(row, time)
             elif row.evals:
@@ -87,6 +92,12 @@ class RowReader:
         if row.at.steps and row.at.step is not None and not (row.at.local and self.counter.epoch is not None):
             self.counter.total = row.at.steps
 
+    def _another(self, row: Row, step: int) -> bool:
+        """The same epoch and the same loss, with another value: a record of the epoch's middle, not one twice."""
+        if step != self._step or self.counter.unit != "epoch" or row.loss_name is None:
+            return False
+        return row.loss_name == self._loss_name and row.train.get("loss") != self._loss
+
     def _collect(self, row: Row, time: float) -> None:
         new = {name: value for name, value in row.train.items() if name not in self._train and name not in self._gone}
         if not new:
@@ -97,6 +108,8 @@ class RowReader:
         if not self._train:
             self._time = time
         self._train |= new
+        if "loss" in new:
+            self._loss_name, self._loss = row.loss_name, new["loss"]
         self._rates = self._rates or row.rates
 
     def _beside(self, row: Row) -> None:

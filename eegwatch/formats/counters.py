@@ -57,6 +57,7 @@ class Counter:
         self.epochs: int | None = None
         self.restarts = 0
         self.left_out = 0
+        self._rows_in_epochs = self._solid = False
         self._epoch_zero: int | None = None  # the smallest epoch said: 0 or 1 is where its numbers begin
         self._begin()
 
@@ -101,16 +102,23 @@ class Counter:
             return self.step
         return number + self._shift
 
-    def place(self, at: Counters) -> tuple[int | None, Restart | None]:
-        """(the step of a training row, None where the row is a summary; what the counter did if it fell)."""
+    def place(self, at: Counters, solid: bool = True) -> tuple[int | None, Restart | None]:
+        """(the step of a training row, None where the row is a summary; what the counter did if it fell).
+
+        `solid`: the row holds a loss or a rate; what the log counts in is settled by the first such row.
+        """
         if at.epoch is not None or at.epochs:
             self.announce(at.epoch, at.epochs)
         unit, count = self._unit(at)
+        if unit is None and solid and not self._solid:
+            self.unit = None
+            unit, count = self._unit(at)
+        self._solid = self._solid or (solid and unit is not None)
         if unit is None:
             return None, None
         if unit != self.unit:
             self._turn(unit)
-        if at.batches and unit in ("batch", "row"):
+        if at.batches and unit == "batch" and (count or 0) <= at.batches:
             self.per_epoch = at.batches
         if unit == "row":
             self.step += 1
@@ -119,6 +127,10 @@ class Counter:
         if unit == "epoch":
             return self._place_epoch(count)
         return self._place_step(count, at)
+
+    def count_rows(self) -> None:
+        """Several rows an epoch and no counter among them: from now on each is a step."""
+        self._rows_in_epochs, self.unit = True, "row"
 
     def _unit(self, at: Counters) -> tuple[Unit | None, int | None]:
         step, batch, epoch = whole(at.step), whole(at.batch, 1 << 40), whole(at.epoch, 1 << 31)
@@ -144,7 +156,7 @@ class Counter:
             return None, None  # the mean of an epoch, say: no step
         if epoch is None and self._announced is not None and at.epoch is None:
             epoch = self._announced
-        if epoch is not None and self.unit != "row":
+        if epoch is not None and (self.unit != "row" or (at.epoch is not None and not self._rows_in_epochs)):
             return "epoch", epoch
         if at.epoch is not None and self.unit == "epoch":
             return None, None
@@ -161,6 +173,7 @@ class Counter:
         if self._last is None:
             self._first = count
             self._shift = 1 if self._epoch_zero == 0 else 0
+            self._base = self.step if count + self._shift <= self.step else 0
         elif count < self._last:
             return self._restart(count, f"epoch {count:,} follows epoch {self._last:,}")
         self._last = count

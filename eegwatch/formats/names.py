@@ -32,8 +32,8 @@ TOTALS = {
     "totalsteps", "maxsteps", "maxiters", "maxiter", "totaliters", "totaliterations", "maxiterations",
     "numtrainingsteps", "totaltrainingsteps", "numiterations", "totaloptimizationsteps", "maxtrainsteps",
 }  # fmt: skip
-EPOCHS = {"epoch", "ep", "epochnum", "currentepoch", "epochidx", "epochid", "epochnumber", "curepoch", "epochs"}
-EPOCH_TOTALS = {"totalepochs", "maxepochs", "numepochs", "maxepoch", "numtrainepochs"}
+EPOCHS = {"epoch", "ep", "epochnum", "currentepoch", "epochidx", "epochid", "epochnumber", "curepoch"}
+EPOCH_TOTALS = {"epochs", "totalepochs", "maxepochs", "numepochs", "maxepoch", "numtrainepochs"}
 BATCHES = {
     "batch",
     "batchidx",
@@ -139,6 +139,10 @@ def role(name: str) -> Role:
     if at is not None and len(words) > 1:
         split, rest = SPLITS[words[at]], words[:at] + words[at + 1 :]
         own = _without(own, words[at], last=at == len(words) - 1 and at > 0)
+    if name.startswith("metrics/") and name[8:].lower().startswith(
+        ("map", "precision", "recall", "mar", "accuracy_top")
+    ):
+        return Role("metric", VAL, name[8:])  # YOLO's results
     counter = _counter(letters, split, "".join(rest)) or _counter("".join(words_of(name.rpartition("/")[2])), split, "")
     if counter is not None:
         return counter
@@ -161,7 +165,7 @@ def _counter(letters: str, split: str | None, rest: str) -> Role | None:
         if key in STEPS:
             return Role("step", split, key, STEPS[key])
         if key in EPOCHS:
-            return Role("epoch", split, key, 1 if key == "epochs" else 0)
+            return Role("epoch", split, key)
         if key in BATCHES:
             return Role("batch", split, key)
     if rest in STEPS and split is not None:

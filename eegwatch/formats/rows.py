@@ -9,6 +9,12 @@ from eegwatch.formats.counters import Counters
 from eegwatch.formats.names import COMPONENT, EPOCH_MEAN, TRAIN, Role, meaning, role
 from eegwatch.formats.numerals import clock_of, whole
 
+# a line with one of these and without a counter is a configuration, whatever rate stands in it
+SETTINGS = {
+    "momentum", "weight_decay", "weight decay", "batch_size", "batch size", "bs", "dropout", "seed", "num_workers",
+    "workers", "warmup_epochs", "warmup_steps", "warmup", "beta1", "beta2", "betas", "eps", "epsilon", "hidden_size",
+    "num_layers", "patience", "train_batch_size", "eval_batch_size", "max_len", "max_length", "num_classes", "wd",
+}  # fmt: skip
 __all__ = ["Field", "Row", "RowMaker", "meaning"]
 
 
@@ -21,7 +27,9 @@ class Row:
     rates: list[float] = field(default_factory=list)
     evals: dict[str, dict[str, float]] = field(default_factory=dict)
     time: float | None = None
-    restart: bool = False  # the log itself says that a run begins here
+    loss_name: str | None = None  # under which name the loss stood
+    lone: bool = False  # the loss is the one component that was found
+    settings: bool = False  # names of a configuration stand among the values
 
     @property
     def empty(self) -> bool:
@@ -67,6 +75,7 @@ class RowMaker:
             kind = what.kind
             if kind in ("metric", "grad_norm", "samples_per_s", "loss"):
                 where = what.split or given or TRAIN
+                row.settings = row.settings or what.name.lower() in SETTINGS
                 if kind == "loss":
                     losses.setdefault(where, []).append((what.rank, what.name, value))
                 elif where == TRAIN:
@@ -119,6 +128,8 @@ class RowMaker:
             # the mean of an epoch is the loss only of a log that holds no other
             best = self._best_loss[where] = min(rank, self._best_loss.get(where, rank))
             chosen = name if rank < EPOCH_MEAN or best >= EPOCH_MEAN else None
+        if where == TRAIN:
+            row.loss_name, row.lone = chosen, rank >= COMPONENT and chosen is not None
         for _, name, value in found:
             key = "loss" if name == chosen else name
             if key == "loss" and name != chosen:

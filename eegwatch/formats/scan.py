@@ -14,7 +14,7 @@ from eegwatch.formats.numerals import number
 
 MOST_NUMBERS = 300  # of a line: beyond, it is an array
 KNOWN_LEFTS = 4096
-NUMBER = r"[-+]?(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d*)?(?:[eE][-+]?\d+)?|[-+]?\.\d+(?:[eE][-+]?\d+)?"
+NUMBER = r"[-+]?(?:\d{1,3}(?:,\d{3})+(?!\d|,\d)|\d+)(?:\.\d*)?(?:[eE][-+]?\d+)?|[-+]?\.\d+(?:[eE][-+]?\d+)?"
 _NUMBER = re.compile(
     rf"(?<![\w@.$#])(?<!\w-)(?<!\w\+)({NUMBER}|[-+]?(?:nan|inf(?:inity)?)\b)"
     r"(?:(?:\s?/\s{0,8}|\s+of\s+)(\d+)(?![\w.]))?(%?[A-Za-zµ]*(?:/\w+)?)",
@@ -46,6 +46,7 @@ _NO_COUNT = {
 }  # fmt: skip
 # units of what is not counted in steps or shares: durations, sizes, rates
 _PLAIN_UNITS = {"", "%"}
+_ORDINALS = {"st", "nd", "rd", "th"}
 _NO_NAME = Role("skip", None, "")
 
 
@@ -118,7 +119,7 @@ class Scanner:
                 continue
             last_list = None
             role_ = what.role
-            if role_.kind == "skip" or unit not in _PLAIN_UNITS:
+            if role_.kind == "skip" or (unit not in _PLAIN_UNITS and not (unit in _ORDINALS and role_.kind == "step")):
                 continue
             if unit == "%" and line[at : at + 1] == "|":
                 continue  # the share that a bar shows
@@ -126,8 +127,8 @@ class Scanner:
             if role_.kind == "outer":
                 found.outer = (value, total)
                 continue
-            if role_.kind == "epoch" and role_.rank and total is None:
-                role_ = role_._replace(kind="epochs")  # `EPOCHS: 50` of a configuration
+            if role_.kind == "epochs" and total is not None:
+                role_ = role_._replace(kind="epoch")  # `Epochs: 3/50`
             if role_.kind in ("step", "epoch", "batch", "steps", "epochs"):
                 found.values.append((role_, value, total))
                 known = True

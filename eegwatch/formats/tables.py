@@ -141,7 +141,7 @@ class RowsOfCsv:
                 if (field := _cell(what, text)) is not None:
                     values.append(field)
             if values and cells != self.header:
-                row = self._maker.build(values)
+                row = self._row(values)
                 if not self._counted and "loss" not in row.train:
                     continue
                 records += self.reader.add(row, now)
@@ -168,9 +168,15 @@ class RowsOfCsv:
         except csv.Error:
             self.bad += 1
 
+    def _row(self, values: list[tuple[Role, float, int | None]]) -> Row:
+        return self._maker.build(values)
+
     def _begin(self, cells: list[str]) -> None:
         self.header = cells
+        lower = [name.lower() for name in cells]
         rename = dict(self._rename(cells)) if self._rename is not None else {}
+        if "epochs" in lower and "epoch" not in lower:
+            rename[cells[lower.index("epochs")]] = Role("epoch", None, "epochs")
         self._maker = RowMaker(rename)
         self._roles = [self._maker.role(name) for name in cells]
         self._counted = any(what.kind in ("step", "epoch", "batch") for what in self._roles)

@@ -36,6 +36,7 @@ _HEADING = re.compile(
 )
 _TRAINING = re.compile(r"\b(train|training)\b", re.IGNORECASE)
 _SHORT_EPOCH = re.compile(r"^\s*[\[(]?[Ee]p?\s?(\d{1,7})(?:/(\d{1,7}))?[\])/:|,\s]")  # `[E3] step 10 loss 0.5`
+_SETTING = re.compile(r"^\W*(?:\w+_)?(?:steps|iters|iterations|max_iter|epochs|batches)\s*[:=]", re.IGNORECASE)
 _DIGIT = re.compile(r"\d|nan|inf", re.IGNORECASE)
 
 
@@ -66,6 +67,8 @@ class TextDecoder:
         self.maker = RowMaker()
         self._context: str | None = None  # a heading said that what follows is an evaluation
         self._heading_left = 0
+        self._position: Counters | None = None
+        self._position_left = 0
         self._epoch_rate: tuple[float, float] | None = None
 
     def decode(self, data: bytes) -> list[RunRecord]:
@@ -104,6 +107,11 @@ class TextDecoder:
             bare = line[: when.start()] + " " + line[when.end() :]
         elif (of_day := _TIME_OF_DAY.search(line, 0, 40)) is not None:
             bare = line[: of_day.start()] + " " + line[of_day.end() :]
+        if bare.startswith("wandb:"):
+            return []  # its summary repeats the last values
+        self._position_left -= 1
+        if self._position_left <= 0:
+            self._position = None
         for kind in self.kinds:
             rows = kind.take(bare, self.reader)
             if rows is not None:
@@ -123,7 +131,7 @@ class TextDecoder:
             return
         if (found := _HEADING.search(line)) is not None:
             self._context = TEST if found[1].lower().startswith("test") else VAL
-            self._heading_left = 40
+            self._heading_left, self._position = 40, None
         elif _TRAINING.search(line):
             self._context = None
 
@@ -143,7 +151,7 @@ class TextDecoder:
                 if not any(is_metric(name) for name in row.train):
                     return None
                 row.evals, row.train = {self._context: row.train}, {}
-            elif "loss" not in row.train:
+            elif "loss" not in row.train or row.settings:
                 row.train.clear()
         return None if row.empty else row
 
@@ -165,11 +173,14 @@ class TextDecoder:
         if at.epoch is None and (short := _SHORT_EPOCH.match(line)) is not None:
             at.epoch, at.epochs = float(short[1]), int(short[2]) if short[2] else at.epochs
         self._inner(found, at)
+        self._stand(row, line)
         if found.splits and at.step is None and at.batch is None and not found.inner:
             self._context, self._heading_left = None, 0
         if _BEST.match(line):
             return None
         if not {"loss", "lr"} & set(row.train):
+            if found.bar and row.at.epoch is None:
+                row.train.clear()  # of a bar that only scans or evaluates
             known = [name for name in row.train if is_metric(name) or name == "grad_norm"]
             if not known:
                 row.train.clear()
@@ -179,6 +190,16 @@ class TextDecoder:
         if not row.evals and not row.train:
             self._heading(line)
         return row
+
+    def _stand(self, row: Row, line: str) -> None:
+        """A line with a counter is where the values of the lines that follow belong, for a few lines."""
+        at = row.at
+        if row.evals:
+            self._position = None
+        elif (at.step is not None or at.batch is not None) and not _SETTING.match(line):
+            self._position, self._position_left = Counters(**vars(at)), 12
+        elif at.epoch is not None:
+            self._position = None
 
     @staticmethod
     def _as_the_bar(found: Found, count: float) -> None:
@@ -202,6 +223,11 @@ class TextDecoder:
         """A training record, unless what it holds belongs to the evaluation that a heading announced."""
         at = row.at
         counted = at.step is not None or at.batch is not None or at.epoch is not None
+        if row.settings and at.step is None and at.batch is None:
+            return None
+        if not counted and self._position is not None and not (found.splits and not found.trained):
+            row.at = self._position  # `iter 10` on the line before
+            return row
         if not counted and self._context is not None and self._heading_left > 0 and "lr" not in row.train:
             values = {name: value for name, value in row.train.items() if name == "loss" or is_metric(name)}
             if not found.trained and values:
@@ -219,6 +245,8 @@ class TextDecoder:
             return None
         if "loss" not in row.train:
             return None  # "LR: 0.003" in a banner, "accuracy 0.9" in prose
+        if row.lone:
+            return None
         if "lr" in row.train or found.loss_first or (self.reader.counter.epoch is not None and found.trained):
             return row
         return None

@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from eegwatch.formats.files import beginning
-from eegwatch.formats.names import COMPONENT, role
+from eegwatch.formats.names import COMPONENT, is_metric, role
 from eegwatch.formats.patterns import COUNTERS, GROUPS, compile_patterns, row_of_pattern
 from eegwatch.run.follow import FormatError
 
@@ -154,6 +154,8 @@ def _group(name: str) -> str | None:
         return what.kind
     if what.kind == "loss" and what.rank <= COMPONENT:
         return "loss" if what.split in (None, "train") else "val_loss"
+    if what.split is None and is_metric(what.name):
+        what = what._replace(split="val")
     own = re.sub(r"\W+", "_", what.name).strip("_").lower()
     return f"val_{own}" if what.split in ("val", "eval") and own else None
 

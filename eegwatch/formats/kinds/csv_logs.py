@@ -19,6 +19,7 @@ from eegwatch.formats.files import Lines, clock_of_file
 from eegwatch.formats.kinds.json_logs import run_name
 from eegwatch.formats.names import Role, is_metric, role
 from eegwatch.formats.numerals import number
+from eegwatch.formats.rows import Row
 from eegwatch.formats.table import Head, Kind
 from eegwatch.formats.tables import RowsOfCsv, delimiter_of
 
@@ -98,6 +99,30 @@ def _rows(
     return Kind(name, files, rank, fits, follow)
 
 
+class RowsOfMonitor(RowsOfCsv):
+    """monitor.csv of a gym environment: reward, length and time of each episode; steps are the lengths' sum."""
+
+    def _begin(self, cells: list[str]) -> None:
+        super()._begin(cells)
+        self._counted, self._done = True, 0.0
+
+    def _row(self, values: list[tuple[Role, float, int | None]]) -> Row:
+        row = super()._row(values)
+        self._done += row.train.get("length", 0.0)
+        row.at.step = self._done
+        return row
+
+
+def _monitor(head: Head) -> bool:
+    return head.name.endswith(".csv") and columns(head)[:3] == ["r", "l", "t"]
+
+
+def _episodes(header: list[str]) -> Mapping[str, Role]:
+    return {
+        "r": Role("metric", None, "reward"), "l": Role("metric", None, "length"), "t": Role("metric", None, "elapsed"),
+    }  # fmt: skip
+
+
 def _sb3(header: list[str]) -> Mapping[str, Role]:
     """`time/iterations` counts rollouts, `time/total_timesteps` steps of the environment."""
     return {"time/iterations": Role("metric", None, "time/iterations")}
@@ -107,6 +132,7 @@ KINDS = (
     _rows("Lightning CSV", "metrics.csv", _lightning, zero_based=True),
     _rows("YOLO results", "results.csv", _yolo, rename=yolo, make=RowsOfYolo),
     _rows("progress.csv of RL", "progress.csv", _named("time/total_timesteps"), rename=_sb3),
+    _rows("episodes of RL", "*.monitor.csv", _monitor, rename=_episodes, make=RowsOfMonitor, rank=3),
     _rows("timm summary", "summary.csv", _named("epoch", "train_loss", "eval_loss")),
     _rows("CSV", "*.csv *.tsv", _fits, rank=3),
 )

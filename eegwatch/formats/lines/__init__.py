@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from eegwatch.formats.lines.deepspeed_chat import DeepSpeedChat
+from eegwatch.formats.lines.detectron2 import Detectron2
 from eegwatch.formats.lines.espnet import Espnet
 from eegwatch.formats.lines.fairseq import Fairseq
 from eegwatch.formats.lines.huggingface import HuggingFaceConsole
 from eegwatch.formats.lines.llm_c import LlmC
 from eegwatch.formats.lines.metric_logger import MetricLogger
 from eegwatch.formats.lines.nanogpt import NanoGpt
+from eegwatch.formats.lines.tables import HeaderTable, KeyValueTable
 from eegwatch.formats.lines.ultralytics import Ultralytics
 from eegwatch.formats.text import LineKind
 
@@ -24,6 +26,9 @@ LINE_KINDS: tuple[Callable[[], LineKind], ...] = (
     LlmC,
     MetricLogger,
     DeepSpeedChat,
+    Detectron2,
     Espnet,
     Ultralytics,
+    HeaderTable,
+    KeyValueTable,
 )

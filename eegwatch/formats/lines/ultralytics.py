@@ -12,6 +12,7 @@ import re
 from eegwatch.formats.collect import RowReader
 from eegwatch.formats.rows import Row
 
+NO_VALUES = {"Size", "img_size", "labels", "Instances", "targets"}
 _NAMES = re.compile(r"^\s*Epoch\s+GPU_mem\s+(.+?)\s*$|^\s*Epoch\s+gpu_mem\s+(.+?)\s*$")
 _BAR = re.compile(r"^\s*(\d{1,7})/(\d{1,7})\s+[\d.]+G\s+([-\d.\seE+naif]+?):\s+100%\|?.*?\s(\d+)/(\d+)\s")
 _EVALUATED = re.compile(r"^\s*all\s+\d+\s+\d+\s+([\d.\s]+)$|^\s*all\s+\d+\s+\d+\s+([\d.\s]+?)\s*$")
@@ -26,6 +27,7 @@ class Ultralytics:
     def __init__(self) -> None:
         self._names: list[str] = []
         self._results: list[str] = []
+        self._zero = False  # YOLOv5 and v7 count epochs from 0
 
     def take(self, line: str, reader: RowReader) -> list[Row] | None:
         if "pu_mem" in line.lower() and (found := _NAMES.match(line)) is not None:
@@ -47,10 +49,12 @@ class Ultralytics:
         if (found := _BAR.match(line)) is None:
             return [] if re.match(r"^\s*\d+/\d+\s+[\d.]+G\s", line) else None
         numbers = [float(text) for text in found[3].split()]
-        row = Row(train=dict(zip(self._names, numbers, strict=False)))
-        losses = [value for name, value in row.train.items() if "loss" in name or name in ("box", "obj", "cls", "dfl")]
-        row.train.pop("Size", None)
+        epoch, last = int(found[1]), int(found[2])
+        self._zero = self._zero or epoch == 0
+        values = dict(zip(self._names, numbers, strict=False))
+        losses = [value for name, value in values.items() if "loss" in name or name in ("box", "obj", "cls", "dfl")]
+        row = Row(train={name: value for name, value in values.items() if name not in NO_VALUES})
         if losses:
-            row.train["loss"] = sum(losses)
-        row.at.epoch, row.at.epochs = float(found[1]), int(found[2])
+            row.train["loss"] = row.train.pop("total", sum(losses))
+        row.at.epoch, row.at.epochs = float(epoch), last + self._zero
         return [row] if row.train else []
