@@ -232,7 +232,8 @@ class Counter:
             return at.batches
         if said and said >= seen:
             return said
-        return seen + self._interval - 1  # the epoch may have been longer by less than the interval of the log
+        # longer by less than the interval of the log: a counter from 0 ends one interval before the epoch does
+        return seen + self._interval - 1 if self._shift else seen
 
     def _restart(self, count: int, words: str, at: Counters | None = None) -> tuple[int | None, Restart | None]:
         if self.restarts >= MOST_RESTARTS:

@@ -102,11 +102,8 @@ class Gzipped:
             self._file, self._stamp, self._rest, self.broken = gzip.open(self.path, "rb"), stamp, b"", False
         if self._file is None or self.broken:
             return Chunk(0, b"", reset)
-        try:
-            data = self._file.read(most)
-        except (EOFError, OSError, zlib.error):  # torn, or no gzip: what came before it counts
-            data, self.broken = b"", True
-            self.overlong += 1
+        data, self.broken = unpacked(self._file, most)
+        self.overlong += self.broken
         whole, newline, self._rest = (self._rest + data).rpartition(b"\n")
         return Chunk(0, whole + newline, reset)
 
@@ -119,6 +116,22 @@ class Gzipped:
             self._file = None
 
 
+def unpacked(file: gzip.GzipFile, most: int) -> tuple[bytes, bool]:
+    """(the next bytes of a packed file, whether it is torn behind them or no gzip at all)."""
+    pieces: list[bytes] = []
+    size = 0
+    while size < most:
+        try:
+            piece = file.read1(min(most - size, 1 << 16))
+        except (EOFError, OSError, zlib.error):
+            return b"".join(pieces), True
+        if not piece:
+            break
+        pieces.append(piece)
+        size += len(piece)
+    return b"".join(pieces), False
+
+
 def is_gzip(path: Path) -> bool:
     return path.suffix.lower() == ".gz"
 
@@ -126,11 +139,8 @@ def is_gzip(path: Path) -> bool:
 def beginning(path: Path, most: int = 1 << 16) -> bytes:
     """The first bytes of a file, decompressed, in UTF-8. Raises OSError."""
     if is_gzip(path):
-        try:
-            with gzip.open(path, "rb") as packed:
-                data = packed.read(most)
-        except (EOFError, zlib.error, gzip.BadGzipFile):
-            return b""
+        with gzip.open(path, "rb") as packed:
+            data, _ = unpacked(packed, most)
     else:
         with path.open("rb") as file:
             data = file.read(most)
@@ -171,7 +181,7 @@ class Lines:
         self._decoder = self._make()
         self._head = self._first_line() if self._header else b""
         self._wide: codecs.IncrementalDecoder | None = None
-        self._begun = False
+        self._begun = self._little = self._ended = False
         self._carry = b""
         self._took_rest = False
 
@@ -207,8 +217,14 @@ class Lines:
             self._begun = True
             if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
                 self._wide = codecs.getincrementaldecoder("utf-16")("replace")
+                self._little = data[:2] == codecs.BOM_UTF16_LE
             data = data.removeprefix(codecs.BOM_UTF8)
         if self._wide is not None:
+            if self._ended and data[:1] == b"\0":
+                data = data[1:]
+            self._ended = self._little and data[-1:] in (b"\n", b"\r")
+            if self._ended:
+                data += b"\0"  # the second byte of the character that ends the line
             text = self._carry + self._wide.decode(data).encode()
             whole, newline, self._carry = text.rpartition(b"\n")
             data = whole + newline

@@ -174,7 +174,7 @@ def _counter(letters: str, split: str | None, rest: str) -> Role | None:
         return Role("steps", None, letters)
     if letters in EPOCH_TOTALS:
         return Role("epochs", None, letters)
-    return Role("time", None, letters) if letters in TIMES else None
+    return Role("time", split, letters) if letters in TIMES else None
 
 
 def _rate(name: str, words: tuple[str, ...]) -> tuple[int, int | None] | None:

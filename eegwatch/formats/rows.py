@@ -70,7 +70,7 @@ class RowMaker:
         given = split or self.split
         losses: dict[str, list[tuple[int, str, float]]] = {}
         rates: list[tuple[int, int | None, str, float]] = []
-        step_rank = 99
+        step_rank, total = 99, None
         for what, value, of in values:
             kind = what.kind
             if kind in ("metric", "grad_norm", "samples_per_s", "loss"):
@@ -86,11 +86,10 @@ class RowMaker:
                 rates.append((what.rank, what.group, what.name, value))
             elif kind == "step":
                 if what.rank < step_rank:
-                    at.step, step_rank = value, what.rank
-                    at.steps = of or at.steps
+                    at.step, at.steps, step_rank = value, of, what.rank
                     at.local = what.rank in (1, 2)
             elif kind == "steps":
-                at.steps = whole(value) or at.steps
+                total = whole(value) or total
             elif kind == "epoch":
                 if what.rank == 0 or at.epoch is None:
                     at.epoch = value
@@ -103,8 +102,10 @@ class RowMaker:
                 at.batches = whole(value, 1 << 40) or at.batches
             elif kind == "time" and (clock := clock_of(value)) is not None:
                 row.time = clock
-            elif kind == "time" and (given or TRAIN) == TRAIN:
-                row.train.setdefault(what.name, value)
+            elif kind == "time":  # a duration
+                where = what.split or given or TRAIN
+                (row.train if where == TRAIN else row.evals.setdefault(where, {})).setdefault(what.name, value)
+        at.steps = at.steps or total
         for where, found in losses.items():
             self._losses(where, found, row)
         self._rates(rates, lists or {}, row)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from eegwatch.formats.names import SPLITS, TEST, TRAIN, VAL, Role, is_metric, role
+from eegwatch.formats.names import COMPONENT, SPLITS, TEST, TRAIN, VAL, Role, is_metric, role
 from eegwatch.formats.numerals import number
 
 MOST_NUMBERS = 300  # of a line: beyond, it is an array
@@ -181,7 +181,7 @@ def _read(left: str) -> _Left:
     trained = split == TRAIN
     if not letters:
         return _Left(_NO_NAME, split, named, False, bool(brackets), False, trained)
-    body = _BRACKETED.sub("", body) if not brackets else body
+    body = _BRACKETED.sub("", body)
     piece = _CUT.split(body)[-1].strip(" -–.*#~%/\\\"'")
     role_ = _named(piece, named)
     if role_ is None:
@@ -198,17 +198,17 @@ def _named(piece: str, named: bool) -> Role | None:
         words.pop()
     if not words or words[-1].endswith((".py", ".cc", ".cpp", ".cu")):
         return None
-    if len(words) == 1 and words[0].lower() in ("train", "training"):
+    if words[-1].lower() in ("train", "training") and _may_drop(words[:-1]):
         return Role("outer", TRAIN, "train")
     for begin in range(max(len(words) - 4, 0), len(words)):
-        candidate, dropped = role(" ".join(words[begin:])), words[begin - 1].lower() if begin else ""
+        candidate = role(" ".join(words[begin:]))
         if candidate.kind in ("step", "epoch", "batch"):
             if not {word.lower().strip(".:") for word in words[max(begin - 3, 0) : begin]} & _NO_COUNT:
                 return candidate
             return _NO_NAME
-        if candidate.kind != "metric" and (begin == 0 or _may_drop(words[:begin])):
+        component = candidate.kind == "loss" and candidate.rank >= COMPONENT
+        if candidate.kind != "metric" and not component and (begin == 0 or _may_drop(words[:begin])):
             return candidate
-        del dropped
     whole = role(" ".join(words[-4:]))
     if whole.kind == "loss":
         return whole

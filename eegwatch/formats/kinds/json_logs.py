@@ -102,7 +102,9 @@ def _holds(*names: str) -> Callable[[Head], bool]:
 
 
 def _any_rows(head: Head) -> bool:
-    return head.first.lstrip().startswith(b"{") and bool(_rows_of(head))
+    rows = _rows_of(head) if head.first.lstrip().startswith(b"{") else []
+    # one object of lists is keras' History
+    return bool(rows) and not (len(rows) == 1 and _columns(rows[0]))
 
 
 class Document(Whole):

@@ -17,6 +17,7 @@ from eegwatch.formats.tables import flat, lists_of
 _BAR = re.compile(r"(?:^|[\s|])(\d+)/(\d+)\s*\[[\d:?]+<")
 _DESCRIBED = re.compile(r"^\s*\d{1,3}%\|")  # the trainer's own bars have no description
 _TOTAL = re.compile(r"Total optimization steps\s*=\s*([\d,]+)")
+_EPOCH = re.compile(r"""['"]epoch['"]:\s*(?:\d+\.\d|['"][\d.]+['"])""")
 _EPOCHS = re.compile(r"Num Epochs\s*=\s*([\d,]+)")
 
 
@@ -41,7 +42,7 @@ class HuggingFaceConsole:
         if "%|" in line:
             taken = bool(_DESCRIBED.match(line)) and line.count(":") < 6
             self._bar(line, rows, reader)
-        if "{" in line and (inside := embedded(line)) is not None and self._is_ours(inside[1]):
+        if "{" in line and (inside := embedded(line)) is not None and self._is_ours(inside[1], line):
             rows += self._dict(inside[1], reader)
             return rows
         if "Total optimization steps" in line and (found := _TOTAL.search(line)) is not None:
@@ -51,11 +52,12 @@ class HuggingFaceConsole:
         return rows if rows or (taken and "loss" not in line) else None
 
     @staticmethod
-    def _is_ours(inside: dict[str, object]) -> bool:
-        if "step" in inside or "iteration" in inside or "global_step" in inside:
+    def _is_ours(inside: dict[str, object], line: str) -> bool:
+        """The Trainer's: no counter but the epoch, which is a fraction (`1.0`) or a quoted number."""
+        if "step" in inside or "lr" in inside or "iteration" in inside or "global_step" in inside:
             return False
         return "train_runtime" in inside or (
-            "epoch" in inside and ("learning_rate" in inside or "loss" in inside or _evaluated(inside))
+            _EPOCH.search(line) is not None and ("learning_rate" in inside or "loss" in inside or _evaluated(inside))
         )
 
     def _bar(self, line: str, rows: list[Row], reader: RowReader) -> None:

@@ -1,11 +1,11 @@
-"""MetricLogger's lines (DETR, DeiT, MAE, BEiT, LaBraM, torchvision's references).
+"""MetricLogger's lines (DETR, DeiT, MAE, BEiT, LaBraM, torchvision's references), and timm's of evaluations.
 
     Epoch: [3]  [200/625]  eta: 0:03:10  lr: 0.0002  loss: 0.9 (1.1)  time: 0.4 data: 0.0 max mem: 9000     a record
-    Test:  [ 20/100]  eta: …  loss: 0.7 (0.7)  acc1: 80.0 (79.1)       a state of an evaluation under way: no result
+    Test:  [ 20/100]  eta: …  loss: 0.7 (0.7)  acc1: 80.0 (79.1)       an evaluation under way: the last holds its means
     Averaged stats: lr: 0.0002  loss: 1.05 (1.05)                      the epoch's mean: no step of its own
     * Acc@1 78.2 Acc@5 94.1 loss 0.91                                  the result of an evaluation
 
-Read in torchvision/references/classification/utils.py.
+Read in torchvision/references/classification/utils.py and timm/train.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ import re
 from eegwatch.formats.collect import RowReader
 from eegwatch.formats.rows import Row
 
-_TEST = re.compile(r"^\W*(?:Test|Val|Valid|Validation|Eval|Evaluation)\s*:?\s+\[\s*\d+/\d+\]\s+eta:")
+_TEST = re.compile(
+    r"^\W*(?:Test|Val|Valid|Validation|Eval|Evaluation)\w*(?: \(\w+\))?\s*:?\s+\[\s*(\d{1,12})/(\d{1,12})\]"
+)
+_AVERAGE = re.compile(r"([A-Za-z][\w@/.]*)[ :=]+[-+.\deE]+ \(\s*([-+]?\d[\d.]*(?:e[-+]?\d+)?)\)")
 _RESULT = re.compile(r"^\s*\* (?=\S*(?:Acc|AP|mIoU|loss))")
 _PAIR = re.compile(r"([A-Za-z][\w@/.]*)[ :=]+([-+]?\d[\d.]*(?:e[-+]?\d+)?)")
 
@@ -26,8 +29,13 @@ class MetricLogger:
     name = "MetricLogger"
 
     def take(self, line: str, reader: RowReader) -> list[Row] | None:
-        if "Averaged stats" in line or _TEST.match(line):
+        if "Averaged stats" in line:
             return []
+        if "/" in line[:80] and (state := _TEST.match(line)) is not None:
+            if int(state[1]) < int(state[2]) - 1:
+                return []
+            means = {name: float(text) for name, text in _AVERAGE.findall(line) if name.lower() not in ("time", "data")}
+            return [Row(evals={"val": means})] if means else []
         if line.lstrip().startswith("* ") and _RESULT.match(line):
             values = {}
             for name, text in _PAIR.findall(line):

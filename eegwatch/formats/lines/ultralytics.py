@@ -48,6 +48,8 @@ class Ultralytics:
             return None
         if (found := _BAR.match(line)) is None:
             return [] if re.match(r"^\s*\d+/\d+\s+[\d.]+G\s", line) else None
+        if found[4] != found[5]:
+            return []  # the mean of the epoch so far
         numbers = [float(text) for text in found[3].split()]
         epoch, last = int(found[1]), int(found[2])
         self._zero = self._zero or epoch == 0
