@@ -19,14 +19,15 @@ from eegwatch.charts import figure
 from eegwatch.charts.kinds import kinds
 from eegwatch.charts.kinds.learning_rate import lr_chart
 from eegwatch.charts.model import ChartData, ChartStyle
-from eegwatch.check import CheckedRun
+from eegwatch.check import TOLD_OF_A_RULE, CheckedRun
 from eegwatch.diagnosis.checklist import checklist, loss_band, table, val_auroc
 from eegwatch.diagnosis.findings import RATE, Finding
 from eegwatch.run.folder import CONFIG
 from eegwatch.run.history import History
-from eegwatch.wording import UserError, plain
+from eegwatch.wording import UserError, clock, plain
 
 TITLES = {"lr": "learning rate", "loss": "loss", "residual": "learning rate against expected, %", "auroc": "AUROC"}
+ATTEMPTS = ("attempt", "from step", "begun", "learning rate", "command")
 CSS = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 960px; padding: 1rem; color: #1a1a1a; }
@@ -111,15 +112,48 @@ def _facts(run: CheckedRun) -> list[tuple[str, str]]:
 
 
 def _verdict(run: CheckedRun) -> tuple[str, str]:
-    bad = [f for f in run.diagnosis.findings if f.bad]
+    """(class of the page, words): what is wrong now, else what was and healed, else what nothing wrong covers."""
+    outcome = run.outcome()
+    bad = [finding for finding in outcome.findings if finding.bad]
     if bad:
         return bad[0].severity, bad[0].message
-    return (
-        "good",
-        "Nothing wrong: the learning rate follows its declared schedule."
-        if run.diagnosis.lr
-        else "Nothing wrong found.",
-    )
+    if not outcome.steps:
+        return "warning", outcome.verdict()
+    healed = [finding for finding in outcome.past if finding.bad and finding.is_fact]
+    if healed:
+        until = max(finding.until_step or finding.step for finding in healed)
+        return "warning", f"Wrong until step {until:,}, nothing wrong since. It was: {healed[0].message}"
+    if run.diagnosis.lr is None:
+        return (
+            "info",
+            "Nothing wrong found. No schedule is declared: whether the learning rate is right cannot be told.",
+        )
+    return "good", "Nothing wrong: the learning rate follows its declared schedule."
+
+
+def _findings(run: CheckedRun) -> list[tuple[Finding, str]]:
+    """Each finding with its heading: those of now, then those that healed, a few of a rule."""
+    outcome = run.outcome()
+    told = [(finding, finding.severity) for finding in outcome.findings]
+    for rule in dict.fromkeys(finding.rule for finding in outcome.past):
+        alike = [finding for finding in outcome.past if finding.rule == rule]
+        more = len(alike) - TOLD_OF_A_RULE
+        for at, finding in enumerate(alike[:TOLD_OF_A_RULE], 1):
+            rest = f"; and {more:,} more times" if more > 0 and at == TOLD_OF_A_RULE else ""
+            told.append((finding, f"healed at step {finding.until_step or finding.step:,}{rest}"))
+    return told
+
+
+def _attempts(history: History) -> list[tuple[str, ...]]:
+    """A row an attempt: number, first step, when, what its learning rate follows, the command that began it."""
+    rows: list[tuple[str, ...]] = []
+    for record in history.attempts:
+        law = (record.schedule or {}).get("name", "no schedule declared")
+        if law == "manual":
+            declared = record.schedule or {}
+            law = f"LR {declared.get('lr')} by hand, then {declared.get('then', 'anneal')}"
+        rows.append((f"{record.attempt}", f"{record.step + 1:,}", clock(record.time), str(law), record.command or "–"))
+    return rows
 
 
 def _config(run: CheckedRun) -> str | None:
@@ -147,12 +181,21 @@ def _html(run: CheckedRun, pictures: dict[str, str]) -> str:
     parts.append("</table><h2>checklist</h2><ul style='list-style:none;padding:0'>")
     parts += [f"<li>{tick.mark} {e(tick.text)}</li>" for tick in checklist(run.history, run.diagnosis)]
     parts.append("</ul><h2>findings</h2>")
-    for finding in run.diagnosis.findings:
+    findings = _findings(run)
+    for finding, heading in findings:
         said = "".join(f"<dt>{e(k)}</dt><dd>{e(v)}</dd>" for k, v in _evidence(finding))
-        words = f"<b>{e(finding.rule)}</b> {e(finding.message)}"
+        words = f"<b>{e(finding.rule)}</b> ({e(heading)}) {e(plain(finding.message))}"
         parts.append(f"<div class='verdict {finding.severity}'>{words}<dl>{said}</dl></div>")
-    if not run.diagnosis.findings:
+    if not findings:
         parts.append("<p>none</p>")
+    parts.append(
+        "<h2>what was checked</h2><ul>" + "".join(f"<li>{e(w)}</li>" for w in run.outcome().covered()) + "</ul>"
+    )
+    if len(run.history.attempts) > 1:
+        parts.append("<h2>attempts</h2><table><tr>" + "".join(f"<th>{name}</th>" for name in ATTEMPTS) + "</tr>")
+        for attempt in _attempts(run.history):
+            parts.append("<tr>" + "".join(f"<td>{e(plain(cell))}</td>" for cell in attempt) + "</tr>")
+        parts.append("</table>")
     parts.append("<h2>the run</h2><dl>" + "".join(f"<dt>{e(k)}</dt><dd>{e(v)}</dd>" for k, v in _facts(run)) + "</dl>")
     config = _config(run)
     if config:
@@ -177,10 +220,15 @@ def _markdown(run: CheckedRun, pictures: dict[str, str]) -> str:
     lines += ["", "## checklist", ""]
     lines += [f"- {tick.mark} {e(tick.text)}" for tick in checklist(run.history, run.diagnosis)]
     lines += ["", "## findings", ""]
-    for finding in run.diagnosis.findings:
-        lines.append(f"- **{finding.rule}** ({finding.severity}) {e(finding.message)}")
+    findings = _findings(run)
+    for finding, heading in findings:
+        lines.append(f"- **{finding.rule}** ({e(heading)}) {e(plain(finding.message))}")
         lines += [f"  - {e(k)}: {e(v)}" for k, v in _evidence(finding)]
-    lines += ["none"] if not run.diagnosis.findings else []
+    lines += ["none"] if not findings else []
+    lines += ["", "## what was checked", "", *(f"- {e(words)}" for words in run.outcome().covered())]
+    if len(run.history.attempts) > 1:
+        lines += ["", "## attempts", "", f"| {' | '.join(ATTEMPTS)} |", "|" + "---|" * len(ATTEMPTS)]
+        lines += [f"| {' | '.join(e(plain(cell)) for cell in attempt)} |" for attempt in _attempts(run.history)]
     lines += ["", "## the run", ""] + [f"- {e(k)}: {e(v)}" for k, v in _facts(run)]
     config = _config(run)
     if config:

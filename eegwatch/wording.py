@@ -75,8 +75,11 @@ def duration(seconds: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Local time of day, with the date where it is not today's."""
-    local = time.localtime(seconds)
+    """Local time of day, with the date where it is not today's; "–" for what is no time (a log may hold any number)."""
+    try:
+        local = time.localtime(seconds)
+    except (OverflowError, ValueError, OSError):
+        return "–"
     today = time.localtime()
     same = (local.tm_year, local.tm_yday) == (today.tm_year, today.tm_yday)
     return time.strftime("%H:%M:%S" if same else "%d %b %H:%M", local)

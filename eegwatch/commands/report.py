@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from eegwatch.commands.options import A_RUN, WRONG, add_declaration, add_path, open_run
+from eegwatch.commands.options import A_RUN, UNREADABLE, WRONG, add_declaration, add_path, open_run
 from eegwatch.wording import plain
 
 
@@ -22,6 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     checked = open_run(arguments, arguments.path)
     outcome = checked.read_to_end()
     write_report(checked, arguments.output)
-    verdict = outcome.findings[0].message if outcome.wrong else "nothing wrong"
-    print(plain(f"{arguments.output}: {checked.name}, {verdict}"))
-    return WRONG if outcome.wrong else 0
+    print(plain(f"{arguments.output}: {checked.name}, {outcome.verdict()}"))
+    for finding in outcome.findings:
+        print(plain(f"{finding.severity:7}  {finding.rule}: {finding.message}"))
+    return UNREADABLE if not outcome.steps else WRONG if outcome.wrong else 0

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eegwatch.diagnosis.engine import Diagnosis
+from eegwatch.diagnosis.findings import RATE
 from eegwatch.diagnosis.rules.noise import batch_loss_band
 from eegwatch.run.history import History, logged
 from eegwatch.schedule import Manual, declared_base, final_rate, initial_rate, peak_rate, position_at
@@ -70,6 +71,9 @@ def _moves(diagnosis: Diagnosis) -> Tick:
         stuck = fault is not None and fault.rule == "lr_stuck"
         return Tick(FAIL, "LR moves", "LR stands still" if stuck else "LR is off its schedule")
     if state == "ok":
+        healed = [finding.until_step or 0 for finding in diagnosis.past if finding.family == RATE and finding.bad]
+        if healed:
+            return Tick(WARN, "LR moves", f"LR on schedule since step {max(healed):,}, not before")
         return Tick(PASS, "LR moves", "LR moves every batch, on schedule")
     until = f"flat by design until step {when:,}" if when else "flat by design to the end"
     return Tick(WAIT, "LR moves", f"LR moves: {until}" if diagnosis.lr.last else "LR moves every batch")

@@ -14,8 +14,9 @@ import msgspec
 
 RUN_LOG_VERSION = 2  # written into each `run` record; a reader takes what it knows of any version
 
-# Columns hold int64 and int32: a record with a number beyond them is counted as one that does not parse.
-Int64 = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+# A step is a position of a float64 axis too, where whole numbers are exact up to 2**53; skipped steps are an int32. A
+# record with a number beyond them is counted as one that does not parse.
+Int64 = Annotated[int, msgspec.Meta(ge=-(1 << 53), le=1 << 53)]
 Int32 = Annotated[int, msgspec.Meta(ge=-(1 << 31), le=(1 << 31) - 1)]
 
 NonFinite = Literal["nan", "inf", "-inf"]

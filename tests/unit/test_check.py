@@ -141,3 +141,27 @@ def test_a_finding_that_flaps_is_not_told_a_hundred_times(
     told = [line for line in text.splitlines() if line.startswith("healed   lr_off_schedule")]
     assert len(told) == 6 and "more times (--json lists them)" in told[-1]
     assert len(Answer(capsys, str(log_writer.folder), "--json").object["findings"]) > 20
+
+
+@pytest.mark.parametrize("ending", ["html", "md"])
+def test_the_report_of_a_repaired_run_tells_the_same(
+    repaired: Path, tmp_path: Path, ending: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / f"report.{ending}"
+    assert main(["report", str(repaired), "-o", str(target)]) == 1
+    assert "nothing wrong now, 1 finding that healed" in capsys.readouterr().out
+    page = target.read_text()
+    assert "Wrong until step 300, nothing wrong since. It was: LR frozen at 1.20e-04" in page
+    assert (
+        "Nothing wrong" not in page
+        and "healed at step 300" in page
+        and "LR on schedule since step 300, not before" in page
+    )
+    assert "attempts" in page and "301" in page and "not checked: metric_stuck" in page
+
+
+def test_the_report_of_an_undeclared_log_does_not_vouch_for_its_rate(tmp_path: Path) -> None:
+    log = tmp_path / "rows.jsonl"
+    log.write_text("".join(f'{{"step":{n},"lr":{1e-3 / n!r},"loss":0.5}}\n' for n in range(1, 200)))
+    assert main(["report", str(log), "-o", str(tmp_path / "report.md")]) == 0
+    assert "whether the learning rate is right cannot be told" in (tmp_path / "report.md").read_text()
