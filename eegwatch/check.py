@@ -13,6 +13,7 @@ from typing import Any
 
 from eegwatch.diagnosis.engine import Diagnosis, worst
 from eegwatch.diagnosis.findings import Finding
+from eegwatch.diagnosis.rate.law_words import described
 from eegwatch.formats import foreign_log
 from eegwatch.run.control import DAEMON_LOG
 from eegwatch.run.declare import Declaration
@@ -48,6 +49,7 @@ class Checked:
     bad_lines: int
     disorder: str | None = None
     clock_back: str | None = None
+    law_in_words: str | None = None  # of a schedule that was found
     logs: Path | None = None  # the log root of a daemon that can be commanded
 
     @property
@@ -127,6 +129,8 @@ class Checked:
                 "found": "found from the log",
             }
             law = f"schedule: {self.schedule.get('name')}{length}{unit}, {source[self.schedule['source']]}"
+            if self.law_in_words is not None:
+                law = f"schedule: {self.law_in_words}, {source['found']}"
         whys: dict[str, list[str]] = {}
         for one in self.skipped:
             whys.setdefault(one["why"], []).append(one["rule"])
@@ -206,6 +210,7 @@ class CheckedRun:
             disorder = (
                 f"{reader.disorder} steps out of order were left out; the first: {disorder} without a new attempt"
             )
+        self.diagnosis.settle()
         checked, skipped = self.diagnosis.coverage()
         commanded = self.foreign is None and (self.folder.parent / DAEMON_LOG).exists()
         return Checked(
@@ -220,6 +225,7 @@ class CheckedRun:
             bad_lines=self._follower.bad_lines,
             disorder=disorder,
             clock_back=reader.clock_back,
+            law_in_words=described(self.diagnosis.law) if self.diagnosis.law is not None else None,
             logs=self.folder.parent if commanded else None,
         )
 
@@ -229,7 +235,8 @@ class CheckedRun:
         changes = self.history.schedules
         declared = changes[-1].schedule if changes else run.schedule if run is not None else None
         if declared is None:
-            return None
+            law = self.diagnosis.law
+            return None if law is None else law.as_dict()
         return declared | {"source": "config" if self._declaration.applied else "declared"}
 
 

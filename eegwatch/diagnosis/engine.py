@@ -23,9 +23,10 @@ from eegwatch.run.config import TUNABLE
 from eegwatch.run.history import Item, StepBlock
 from eegwatch.run.records import End, Eval, Run
 from eegwatch.schedule import Schedule, ScheduleError, parse, rate_at
+from eegwatch.schedule.found import Law
 
 RATE_RULES = ("lr_stuck", "lr_off_schedule", "lr_jump", "no_warmup")
-UNDECLARED_RULES = ("lr_zero", "warmup_never_ends")
+UNDECLARED_RULES = ("lr_zero", "warmup_never_ends", "law_length")
 # findings that a new attempt ends: what it says is judged anew
 OF_AN_ATTEMPT = (*NumberWatch.RULES, "lr_stuck", *UNDECLARED_RULES, *TUNABLE)
 PAST_OF_A_RULE = 100  # findings of the past kept for each rule; later ones extend the last
@@ -85,7 +86,21 @@ class Diagnosis:
 
     def clock(self, now: float, *, training: bool) -> list[Finding]:
         """What the passing of time shows: a live trainer (`training`) that writes nothing."""
-        return self._kept(self.isolation.call("evidence", 0, lambda: self._evidence.clock(now, training=training)))
+        changes = self.isolation.call("evidence", 0, lambda: self._evidence.clock(now, training=training))
+        if self._undeclared is not None:
+            changes = [*changes, *self.isolation.call("rates", 0, self._undeclared.idle)]
+        return self._kept(changes)
+
+    def settle(self) -> list[Finding]:
+        """For who has read a log to its end: what was waiting for more records is decided by those that there are."""
+        if self._undeclared is None:
+            return []
+        return self._kept(self.isolation.call("rates", 0, self._undeclared.settle))
+
+    @property
+    def law(self) -> Law | None:
+        """The law found in an undeclared log's rates, if they decide one."""
+        return self._undeclared.laws.law if self._undeclared is not None else None
 
     @property
     def findings(self) -> list[Finding]:
@@ -158,9 +173,12 @@ class Diagnosis:
         self.run, self.lr, self.schedule = run, None, None
         self._evidence = EvidenceWatch(run, self._present, self._active_settings)
         self._numbers = NumberWatch(self._present, run.step)
-        self._undeclared = None
+        before, self._undeclared = self._undeclared, None
+        if run.lr_precision == "float64":
+            self._precision = Precision(full=True)
         if run.schedule is None:
-            self._undeclared = UndeclaredWatch(self._present)
+            goes_on = run.step > 0 and run.attempt > 1
+            self._undeclared = UndeclaredWatch(self._present, run, before if goes_on else None)
             return changes
         try:
             schedule = parse(run.schedule)
@@ -179,8 +197,6 @@ class Diagnosis:
             restored_position=restored.get("position"),
             restored_total=restored.get("total_steps"),
         )
-        if run.lr_precision == "float64":
-            self._precision = Precision(full=True)
         self.lr = LrWatch(situation, self._precision or Precision(full=True), self._lags)
         self.lr.last = last
         self._present.pop("config_mismatch", None)

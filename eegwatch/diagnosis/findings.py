@@ -21,6 +21,7 @@ FAMILIES = {
     "warmup_never_ends": RATE,
     "lr_left_its_law": RATE,
     "amp_skipped": RATE,
+    "law_length": RATE,
     "loss_nonfinite": NUMBER,
     "grad_nonfinite": NUMBER,
     "lr_nonfinite": NUMBER,

@@ -8,14 +8,14 @@ that: no schedule trains anything at 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from eegwatch.diagnosis.findings import INFO, WARNING, Finding
+from eegwatch.diagnosis.rate.law import Cell, Floats, LawWatch
 from eegwatch.run.history import StepBlock
+from eegwatch.run.records import Run
 from eegwatch.wording import rate, short_rate
 
 LONG = 500  # steps at one rate before a word is said
@@ -25,7 +25,6 @@ RECORDS_A_LEVEL = 10  # records at one rate, on average, from which a fall is on
 ZERO_RECORDS = 10  # of a rate of 0 before it is named: a warm-up from 0 logs one or two
 LEVELS_TOLD = 4
 DECLARE = "declare the schedule (in the run record, or with --schedule or --config): then it is decided"
-Cell = Callable[[NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 
 @dataclass
@@ -41,8 +40,14 @@ class _Level:
 class UndeclaredWatch:
     """Follows rates without knowing what they should be. O(1) a record."""
 
-    def __init__(self, present: dict[str, Finding]) -> None:
+    def __init__(
+        self, present: dict[str, Finding], run: Run | None = None, before: UndeclaredWatch | None = None
+    ) -> None:
+        """`run`: the attempt's record; `before`: the watch of the attempt before, whose law still holds."""
         self._present = present
+        self.laws = LawWatch(present, run) if before is None else before.laws
+        if before is not None and run is not None:
+            self.laws.resumed(run)
         self._first: tuple[int, float] | None = None
         self._level: _Level | None = None
         self._levels: list[_Level] = []  # the newest that have ended, since the peak
@@ -70,10 +75,30 @@ class UndeclaredWatch:
         changes: list[Finding] = []
         for a, b in zip(starts, [*starts[1:], len(rates)], strict=True):
             changes += self._stretch(float(rates[a]), int(steps[a]), int(steps[b - 1]), int(b - a))
-        return changes + self._stand() + self._zero()
+        changes += self._stand() + self._zero()
+        return changes + self.laws.feed(block, cell or _as_they_are) + self._explained()
+
+    def settle(self) -> list[Finding]:
+        """Look for the law in all that has come so far."""
+        return self.laws.settle() + self._explained()
+
+    def idle(self) -> list[Finding]:
+        """As `settle`, where nothing has come since the last call."""
+        return self.laws.idle() + self._explained()
+
+    def _explained(self) -> list[Finding]:
+        """A stand that a found law explains, or that is told as its break, is told once."""
+        level = self._level
+        if self.laws.law is None or level is None:
+            return []
+        return self._over("lr_stuck", level.last, "the law of the rates says what the stand is")
 
     def ended(self) -> list[Finding]:
         """The run is over, or its log has not grown for long: a rate that only ever rose is said."""
+        changes = self.settle()
+        return changes + self._all_warm_up()
+
+    def _all_warm_up(self) -> list[Finding]:
         level = self._level
         if level is None or self._first is None or not self._rising or self._moves < 2 or level.value != self._peak:
             return []
@@ -120,6 +145,8 @@ class UndeclaredWatch:
         level = self._level
         assert level is not None
         stood = level.last - level.since
+        if self.laws.law is not None:
+            return []
         if stood < LONG or level.records < 2 or level.value == 0 == self._peak:
             return []
         if self._rounded and self._moves and self._slow and stood < BEYOND_PRINT * self._longest:
@@ -193,3 +220,7 @@ class UndeclaredWatch:
     def _over(self, rule: str, step: int, message: str) -> list[Finding]:
         old = self._present.pop(rule, None)
         return [old.resolved(step, message)] if old is not None else []
+
+
+def _as_they_are(values: Floats) -> tuple[Floats, Floats]:
+    return values, values
