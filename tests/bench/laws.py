@@ -14,6 +14,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -188,8 +189,10 @@ def read(case: Case) -> Outcome:
     diagnosis = Diagnosis.of_foreign()
     diagnosis.feed(Run(time=0.0, run_id="bench"))
     begun, at, first, changed, broken = time.perf_counter(), 0, None, False, None
-    sizes = np.unique(np.concatenate([np.arange(0, min(len(n), 64), 4), np.linspace(0, len(n), 24).astype(int), [len(n)]]))
-    for a, b in zip(sizes[:-1], sizes[1:]):
+    sizes = np.unique(
+        np.concatenate([np.arange(0, min(len(n), 64), 4), np.linspace(0, len(n), 24).astype(int), [len(n)]])
+    )
+    for a, b in pairwise(sizes):
         steps = [Step(time=float(s), step=int(s), lr=float(r)) for s, r in zip(n[a:b], y[a:b])]
         changes = diagnosis.feed(block_of(steps))
         broken = broken or next((c.message for c in changes if c.rule == "lr_left_its_law"), None)
@@ -219,7 +222,12 @@ def right(case: Case, found: dict[str, Any]) -> bool:
     if name in ("linear", "cosine", "polynomial", "warmup_stable_decay"):
         total, unit = found["total_steps"], found.get("steps_per_epoch", 1)
         least, most = total if isinstance(total, list) else (total, total)
-        end = 1 - case.lag + T * (len(case.rates) // T)  # the step at which it was made to end
+        if name == "linear" and declared.get("final_lr") and not found.get("final_lr"):
+            # a line that ends at a floor is one to 0 until then: said as "or a line that ends at a floor"
+            T = round(T / (1 - declared["final_lr"] / declared["max_lr"]))
+        end = (
+            1 - case.lag + T * (len(case.rates) // int(declared["total_steps"]))
+        )  # the step at which it was made to end
         first, last = (found["begins_at_step"] + t * unit for t in (least, most))
         return abs(found["max_lr"] / declared["max_lr"] - 1) < 0.05 and first - 1 <= end <= last + 1
     if name == "cosine_restarts":

@@ -1,7 +1,7 @@
 """The law that undeclared rates follow: looked for as records come, and watched once it is found.
 
 A fit is tried whenever the number of records has doubled, on a bounded sample; a found law is held against every later
-record. What breaks it is told by what the rate does instead; a law that has ended, or stands still itself, is not broken.
+record. What breaks it is told by what the rate does instead. A law that has ended, or stands still, is not broken.
 """
 
 from __future__ import annotations
@@ -148,10 +148,12 @@ class LawWatch:
         if refitted is not None:
             self.law, self._tried_at = refitted, self._seen
             return self._skips_told()
-        if off[0][0] >= law.last_step:
-            self._over = True  # what comes after a law's end is no break of it
+        if off[0][0] >= law.last_step:  # what comes after a law's end is no break of it
+            self._over = True
+            if not self._records().exact:
+                self.law, self._over = None, False  # few digits: it may have been the first part of another one
             return []
-        if not self._records().exact and self._near_by(law, off):
+        if self._near_by(law, off):
             self.law = None  # the digits decided less than it seemed: the search goes on
             return []
         skipping = self._skipping(law, off)
@@ -186,9 +188,10 @@ class LawWatch:
         if law is None or not law.skips:
             return []
         count, last = len(law.skips), law.skips[-1]
+        steps = f"{count:,} step{'s' if count > 1 else ''}"
         says = (
-            f"the scheduler was not stepped at {count:,} step{'s' if count > 1 else ''} so far, the last one at or just "
-            f"before step {last:,}: it lags by so many, as where mixed precision skips the optimizer; harmless"
+            f"the scheduler was not stepped at {steps} so far, the last at or just before "
+            f"step {last:,}: it lags by so many, as where mixed precision skips the optimizer; harmless"
         )
         return self._say(Finding("amp_skipped", INFO, int(self._steps[-1]), law.skips[0], says, headline=says))
 
@@ -198,7 +201,8 @@ class LawWatch:
             self._present.pop("law_length", None)
             return []
         end = law.total_steps + max(law.begin - 1, 0)
-        if abs(end - run.total_steps) <= LENGTH_DIFFERS * run.total_steps:
+        may_end_earlier = bool(law.others) and end > run.total_steps  # at a floor
+        if may_end_earlier or abs(end - run.total_steps) <= LENGTH_DIFFERS * run.total_steps:
             self._present.pop("law_length", None)
             return []
         says = length_words(law, run.total_steps)
@@ -231,7 +235,9 @@ class LawWatch:
                 return self._left(INFO, step, says, "declare the schedule (--schedule, --config): then it is decided")
             return self._left(WARNING, step, says, "look whether scheduler.step() is still called")
         says = f"{followed}, then leaves it{resume}: {exact_rate(value, expected)} at step {step:,}, {here}"
-        return self._left(WARNING, step, says, "look at what was changed there: a resume, a new scheduler, another length")
+        return self._left(
+            WARNING, step, says, "look at what was changed there: a resume, a new scheduler, another length"
+        )
 
     def _may_be_a_floor(self, law: Law, value: float) -> bool:
         """Is the rate that it stands at one that a person would write?"""
@@ -256,5 +262,6 @@ class LawWatch:
     def _say(self, finding: Finding) -> list[Finding]:
         old = self._present.get(finding.rule)
         self._present[finding.rule] = finding
-        return [] if old is not None and old.severity == finding.severity and old.rule != "lr_left_its_law" else [finding]
-
+        return (
+            [] if old is not None and old.severity == finding.severity and old.rule != "lr_left_its_law" else [finding]
+        )

@@ -45,7 +45,7 @@ class UndeclaredWatch:
     ) -> None:
         """`run`: the attempt's record; `before`: the watch of the attempt before, whose law still holds."""
         self._present = present
-        self.laws = LawWatch(present, run) if before is None else before.laws
+        self.laws: LawWatch = LawWatch(present, run) if before is None else before.laws
         if before is not None and run is not None:
             self.laws.resumed(run)
         self._first: tuple[int, float] | None = None
@@ -89,9 +89,14 @@ class UndeclaredWatch:
     def _explained(self) -> list[Finding]:
         """A stand that a found law explains, or that is told as its break, is told once."""
         level = self._level
-        if self.laws.law is None or level is None:
+        if level is None or not self._told_by_the_law:
             return []
         return self._over("lr_stuck", level.last, "the law of the rates says what the stand is")
+
+    @property
+    def _told_by_the_law(self) -> bool:
+        """Is a stand explained, or told, by the law? At 0, where nothing is trained, it is said all the same."""
+        return self.laws.law is not None and self._level is not None and self._level.value != 0
 
     def ended(self) -> list[Finding]:
         """The run is over, or its log has not grown for long: a rate that only ever rose is said."""
@@ -145,7 +150,7 @@ class UndeclaredWatch:
         level = self._level
         assert level is not None
         stood = level.last - level.since
-        if self.laws.law is not None:
+        if self._told_by_the_law:
             return []
         if stood < LONG or level.records < 2 or level.value == 0 == self._peak:
             return []

@@ -11,7 +11,7 @@ from eegwatch.schedule.found.curves import Fall, Floats
 from eegwatch.schedule.found.phases import Records
 
 LONGEST = 1e5  # times what was seen of it: a fall is not followed further ahead
-BISECTIONS = 80
+BISECTIONS, FEW_BISECTIONS = 80, 32  # the second where the rates have few digits
 
 
 def lengths(fall: Fall, r: Records, S: Floats, m: Floats, f: Floats) -> tuple[Floats, Floats]:
@@ -28,12 +28,15 @@ def lengths(fall: Fall, r: Records, S: Floats, m: Floats, f: Floats) -> tuple[Fl
     return np.where(impossible, np.inf, least), np.where(impossible, 0.0, most)
 
 
-def length_by_ratio(fall: Fall, r: Records, S: Floats, ratio: float | Floats, floor: float = 0.0) -> Floats:
-    """L (k,) for which rate(last) / rate(first) of a fall from 1 at S to `floor` is `ratio`; the longest where none."""
+def length_by_ratio(fall: Fall, r: Records, S: Floats, ratio: float, floor: float | Floats = 0.0) -> Floats:
+    """L (k,) for which rate(last) / rate(first) of a fall from 1 at S to `floor` is `ratio`; the longest where none.
+
+    `floor`: one, or one a candidate (k,).
+    """
     first, last = float(r.step[0]), float(r.step[-1])
     low = np.log(np.full(len(S), max(last - float(S.min()), 1.0)) * 1e-3)
     high = np.log(np.maximum(last - S[:, 0], 1.0) * LONGEST)
-    for _ in range(BISECTIONS):
+    for _ in range(BISECTIONS if r.exact else FEW_BISECTIONS):
         L = np.exp((low + high) / 2)
         with np.errstate(all="ignore"):
             a = floor + (1 - floor) * fall.at((first - S[:, 0]) / L)

@@ -41,7 +41,7 @@ def _candidates(records: Records, cycle: Cycle, total: int) -> Iterator[tuple[st
         up = _slope(rising.rate, rising.step)
         warmups.append(float(round(slope * total / (slope + up))))
     for W in dict.fromkeys(warmups):
-        if W < total:
+        if total > W:
             m = slope * (total - W)
             for peak in shortest(m * (1 - 1e-7), m * (1 + 1e-7))[:1]:
                 if peak >= float(records.rate.max()) * (1 - 1e-9):
@@ -50,7 +50,7 @@ def _candidates(records: Records, cycle: Cycle, total: int) -> Iterator[tuple[st
     for peak in _peaks(highest):
         x = COSINE.inverse(falling.rate / peak)
         pace = _slope(x, falling.step)
-        if pace > 0 and abs((L := 1 / pace) - round(2 * L) / 2) < 0.01 and L <= total + 0.01:
+        if pace > 0 and abs((L := 1 / pace) - round(2 * L) / 2) < 0.01 and total + 0.01 >= L:
             yield "cosine", peak, float(total - round(2 * L) / 2), round(2 * L) / 2
 
 
@@ -74,22 +74,23 @@ def _with_skips(records: Records, name: str, m: float, W: float, L: float) -> La
     up = W * share
     n = records.step.astype(np.float64)
     lag = np.empty(len(n), np.int64)
-    least = -1
+    least = 0
     for i in range(len(n)):
         options = [p for p in (up[i], down[i]) if abs(p - round(p)) < WHOLE * max(1.0, abs(p) * 1e-3)]
         if name == "cosine" and share[i] > 1 - 1e-6:
             options = [float(round(p)) for p in (up[i], down[i])]  # at the top a position is not sharp
-        behind = sorted(b for b in (int(n[i]) - round(p) for p in options) if b >= max(least, 0))
+        behind = sorted(b for b in (int(n[i]) - round(float(p)) for p in options) if b >= least)
         if not behind:
             return None
-        lag[i] = least = behind[0]
+        least = behind[0]
+        lag[i] = least
     if lag[-1] > max(MOST_SKIPPED, 0.02 * n[-1]) or lag[-1] == lag[0]:
         return None
     begin = 1 if lag[0] >= 1 else 0
     grown = np.diff(lag, prepend=begin)
     skips: list[float] = []
-    for i in np.flatnonzero(grown > 0):
-        skips += [float(n[i])] * int(grown[i])
+    for row in np.flatnonzero(grown > 0):
+        skips += [float(n[row])] * int(grown[row])
     declared = {"name": name, "total_steps": round(W + L), "max_lr": m, "warmup_steps": W}
     try:
         law = Law(parse(declared), begin, skips=tuple(int(s) for s in skips))

@@ -27,6 +27,11 @@ class Records:
     def __getitem__(self, rows: slice | NDArray[np.intp] | NDArray[np.bool_]) -> Records:
         return Records(self.step[rows], self.rate[rows], self.low[rows], self.high[rows])
 
+    @property
+    def at(self) -> Floats:
+        """The steps as float64."""
+        return self.step.astype(np.float64)
+
     def holds(self, predicted: Floats) -> NDArray[np.bool_]:
         """Which of the records can have had the predicted rate."""
         inside: NDArray[np.bool_] = (predicted >= self.low) & (predicted <= self.high)

@@ -48,7 +48,7 @@ def _zero_crossing(r: Records) -> int | None:
     if len(r) < 2:
         return None
     slope = (r.rate[-1] - r.rate[0]) / float(r.step[-1] - r.step[0])
-    return int(round(float(r.step[0]) - r.rate[0] / slope))
+    return round(float(r.step[0] - r.rate[0] / slope)) if slope > 0 else None
 
 
 def _through(r: Records, begin: int, initial: float) -> Rise | None:

@@ -40,7 +40,7 @@ def one_cycle(records: Records, cycle: Cycle, known: Known) -> Iterator[Draft]:
 def _parts(r: Records, at: Floats, length: Floats, fall: Fall) -> Floats:
     """1 - (share fallen) of each candidate (k, 1) at each record (1, n)."""
     with np.errstate(all="ignore"):
-        return fall.at((r.step[None, :] - at) / length)
+        return fall.at((r.at[None, :] - at) / length)
 
 
 def _fitting(few: tuple[Records, Records], lengths: Floats, share: float, begin: int, fall: Fall) -> Floats:
@@ -52,7 +52,7 @@ def _fitting(few: tuple[Records, Records], lengths: Floats, share: float, begin:
     falling = _parts(few[1], S, begin + lengths[:, None] - 1 - S, fall)
     fits = np.ones(len(lengths), bool)
     for r, g in ((few[0], rising), (few[1], falling)):
-        ok = np.isfinite(g).all(1)
+        ok = np.asarray(np.isfinite(g).all(axis=1), bool)
         g = np.where(ok[:, None], g, 0.5)
         mean, y = g.mean(1, keepdims=True), r.rate[None, :] - r.rate.mean()
         spread = ((g - mean) ** 2).sum(1)
@@ -64,7 +64,7 @@ def _fitting(few: tuple[Records, Records], lengths: Floats, share: float, begin:
 
 def _one_cycle(few: tuple[Records, Records], T: int, share: float, begin: int, fall: Fall) -> Iterator[Draft]:
     S, E = begin + share * T - 1, float(begin + T - 1)
-    up, down = fall.at((few[0].step - begin) / (S - begin)), fall.at((few[1].step - S) / (E - S))
+    up, down = fall.at((few[0].at - begin) / (S - begin)), fall.at((few[1].at - S) / (E - S))
     (peak_up, rest_up), *_ = np.linalg.lstsq(np.stack([1 - up, up], 1), few[0].rate, rcond=None)
     (peak_down, floor), *_ = np.linalg.lstsq(np.stack([down, 1 - down], 1), few[1].rate, rcond=None)
     room = 1e-8 * float(peak_up) + max(float((r.high - r.low).max()) for r in few)
@@ -108,7 +108,9 @@ def restarts(records: Records, rounds: list[Cycle], known: Known) -> Iterator[Dr
             if T0 <= 0 or (T0, m, S) in tried:
                 continue
             tried.add((T0, m, S))
-            shape = {k: v for k, v in draft.declared.items() if k in ("max_lr", "final_lr", "warmup_steps", "initial_lr")}
+            shape = {
+                k: v for k, v in draft.declared.items() if k in ("max_lr", "final_lr", "warmup_steps", "initial_lr")
+            }
             for factor in FACTORS:
                 declared = {"name": "cosine_restarts", "T_0": T0, "T_mult": factor, **shape}
                 total = known.total or int(records.step[-1])

@@ -199,7 +199,7 @@ def _with_floor(few: Records, fall: Fall, start: Start, i: int, L: float, known:
     """An exact fall of length about L, to a floor that is read off it."""
     S = float(start.steps[i])
     for length in _near(L, S):
-        g = fall.at((few.step - S) / length)
+        g = fall.at((few.at - S) / length)
         for m in _peaks(start, i, True):
             low, high = falls.floors(g, few, m)
             room = 1e-9 * m
@@ -210,12 +210,10 @@ def _with_floor(few: Records, fall: Fall, start: Start, i: int, L: float, known:
                         break
 
 
-def _near_enough(
-    few: Records, fall: Fall, S: Floats, L: Floats, given: Floats | float | str | None
-) -> list[int]:
+def _near_enough(few: Records, fall: Fall, S: Floats, L: Floats, given: Floats | float | str | None) -> list[int]:
     """Which candidates come near the records: their peaks `given`, or their floor, or 0 for it (None), or both free."""
     with np.errstate(all="ignore"):
-        g = fall.at((few.step[None, :] - S) / L[:, None])
+        g = fall.at((few.at[None, :] - S) / L[:, None])
         y = few.rate[None, :]
         if isinstance(given, np.ndarray):
             f = (y[:, -1:] - given * g[:, -1:]) / (1 - g[:, -1:])
@@ -224,8 +222,8 @@ def _near_enough(
             span = (y[:, :1] - y[:, -1:]) / (g[:, :1] - g[:, -1:])
             off = np.abs(y[:, :1] + span * (g - g[:, :1]) - y)
         else:
-            f = float(given or 0.0)
-            off = np.abs(f + (y[:, :1] - f) / g[:, :1] * g - y)
+            bottom = float(given or 0.0)
+            off = np.abs(bottom + (y[:, :1] - bottom) / g[:, :1] * g - y)
     rows = np.flatnonzero(off.max(1) <= MISFIT * few.rate.max())  # NaN compares as too far off
     order = np.argsort(off.max(1)[rows])
     return [int(r) for r in rows[order][:32]]
@@ -249,7 +247,7 @@ def _peak_unknown(few: Records, fall: Fall, start: Start, floor: float | None, k
             L = falls.length_by_ratio(fall, few, S, (few.rate[-1] - floor) / (few.rate[0] - floor))
         for i in _near_enough(few, fall, S, L, None if floor is None else floor):
             for length in _near(float(L[i]), float(S[i, 0])):
-                low, high = falls.heights(fall.at((few.step - S[i]) / length), few, floor or 0.0)
+                low, high = falls.heights(fall.at((few.at - S[i]) / length), few, floor or 0.0)
                 for m in shortest(low, high)[:1]:
                     yield _draft(fall, start, float(S[i, 0]), m, floor or 0.0, (length, length), known)
         if floor is not None or fall is LINEAR:
@@ -259,13 +257,20 @@ def _peak_unknown(few: Records, fall: Fall, start: Start, floor: float | None, k
             for length in _near(float(L[i]), float(S[i, 0])):
                 yield from _peak_and_floor(few, fall, start, float(S[i, 0]), length, known)
         return
-    for share in (0.0, *FLOORS) if floor is None and fall is not LINEAR else (None,):
-        for i in range(len(S)):
-            yield from _printed(few, fall, start, i, share, floor or 0.0, known)
+    shares = (0.0, *FLOORS) if floor is None and fall is not LINEAR else (None,)
+    starts = [float(v) for v in start.steps if v <= few.step[0]]
+    if not starts:
+        return
+    every = [(v, share) for share in shares for v in starts]
+    starts_at, bottoms = np.array([[v] for v, _ in every]), np.array([share or 0.0 for _, share in every])
+    ratios = few.low[-1] / few.high[0], few.high[-1] / few.low[0]
+    bounds = [falls.length_by_ratio(fall, few, starts_at, ratio, bottoms) for ratio in ratios]
+    for i, (v, share) in enumerate(every):
+        yield from _printed(few, fall, start, v, share, floor or 0.0, (float(bounds[0][i]), float(bounds[1][i])), known)
 
 
 def _peak_and_floor(few: Records, fall: Fall, start: Start, S: float, length: float, known: Known) -> Iterator[Draft]:
-    g = fall.at((few.step - S) / length)
+    g = fall.at((few.at - S) / length)
     try:
         (f, span), *_ = np.linalg.lstsq(np.stack([np.ones_like(g), g], 1), few.rate, rcond=None)
     except np.linalg.LinAlgError:
@@ -281,27 +286,30 @@ def _peak_and_floor(few: Records, fall: Fall, start: Start, S: float, length: fl
 
 
 def _printed(
-    few: Records, fall: Fall, start: Start, i: int, share: float | None, floor: float, known: Known
+    few: Records,
+    fall: Fall,
+    start: Start,
+    S: float,
+    share: float | None,
+    floor: float,
+    bounds: tuple[float, float],
+    known: Known,
 ) -> Iterator[Draft]:
     """Few digits: the peaks and the lengths that the cells allow, a peak as it is written first."""
-    S = start.steps[i : i + 1, None]
-    if (few.step < S[0, 0]).any():
-        return
-    shortest_ratio = few.low[-1] / few.high[0]
-    longest_ratio = few.high[-1] / few.low[0]
-    bounds = [falls.length_by_ratio(fall, few, S, ratio, share or 0.0) for ratio in (shortest_ratio, longest_ratio)]
-    at = [falls.heights((share or 0.0) + (1 - (share or 0.0)) * fall.at((few.step - S[0, 0]) / L[0]), few, floor)
-          for L in bounds]  # fmt: skip
-    values = [v for pair in at for v in pair if np.isfinite(v)]
+    low = share or 0.0
+    values: list[float] = []
+    for L in bounds:
+        pair = falls.heights(low + (1 - low) * fall.at((few.at - S) / L), few, floor)
+        values += [v for v in pair if np.isfinite(v)]
     if not values:
         return
     for m in shortest(max(min(values), float(few.low[0])), max(values)):
         if digits(m) > DIGITS_OF_FEW:
             continue
-        low = floor if share is None else share * m
-        least, most = falls.lengths(fall, few, S, np.array([[m]]), np.array([[low]]))
-        if np.floor(S[0, 0] + most[0]) >= np.ceil(S[0, 0] + least[0]):
-            yield _draft(fall, start, float(S[0, 0]), m, low, (float(least[0]), float(most[0])), known)
+        f = floor if share is None else share * m
+        least, most = falls.lengths(fall, few, np.array([[S]]), np.array([[m]]), np.array([[f]]))
+        if np.floor(S + most[0]) >= np.ceil(S + least[0]):
+            yield _draft(fall, start, S, m, f, (float(least[0]), float(most[0])), known)
             return
 
 
@@ -317,7 +325,7 @@ def _endless(few: Records, start: Start, known: Known) -> Iterator[Draft]:
             continue
         for i in _some(np.arange(len(start.steps)), 64):
             S = float(start.steps[i])
-            low, high = falls.heights(gamma ** (few.step - S), few)
+            low, high = falls.heights(gamma ** (few.at - S), few)
             if start.peak is not None:
                 fits = any(low <= m <= high for m in _peaks(start, i, few.exact))
                 low, high = (low, high) if fits else (1.0, 0.0)
@@ -336,7 +344,7 @@ def _endless(few: Records, start: Start, known: Known) -> Iterator[Draft]:
     for n0 in (round(zero), round(zero) - 1, round(zero) + 1):
         for i in range(len(start.steps)):
             S = float(start.steps[i])
-            if S <= n0 or rise is None:
+            if n0 >= S or rise is None:
                 continue
             m = rise.initial + middle * (S - rise.begin)
             if abs(m * np.sqrt((S - n0) / (few.step[0] - n0)) / few.rate[0] - 1) < 0.02:
@@ -356,9 +364,7 @@ def _warmed(shape: dict[str, Any], start: Start, S: float, m: float, total: int,
     return Draft(declared, begin, parameters)
 
 
-def _draft(
-    fall: Fall, start: Start, S: float, m: float, f: float, length: tuple[float, float], known: Known
-) -> Draft:
+def _draft(fall: Fall, start: Start, S: float, m: float, f: float, length: tuple[float, float], known: Known) -> Draft:
     """The schedule of a rise, a hold and a fall, under the names that a declared one has."""
     rise = start.rise
     begin = rise.begin if rise is not None else min(known.begins, key=lambda b: abs(b - 1)) if start.hold else int(S)
@@ -400,10 +406,8 @@ def _draft(
     return Draft(shape | warm, begin, count, ends)
 
 
-def _overlaid(
-    records: Records, cycle: Cycle, few: Records, floor: float | None, known: Known
-) -> Iterator[Draft]:
-    """A curve that runs from the first step on, below a warm-up that lies over its beginning (detectron2, timm, YOLO)."""
+def _overlaid(records: Records, cycle: Cycle, few: Records, floor: float | None, known: Known) -> Iterator[Draft]:
+    """A curve that runs from the first step on, below a warm-up that lies over its beginning (detectron2, YOLO)."""
     rising = records[cycle.rising]
     if len(rising) < 2 or not records.exact:
         return

@@ -15,7 +15,7 @@ EPOCHS_TRIED, FEW_TRIED = 16, 2  # where the rates are exact, and where they hav
 
 @dataclass(frozen=True)
 class Stairs:
-    """Epochs of `length` steps, the first beginning at step `begin`; `levels` has the epoch in the place of the step."""
+    """Epochs of `length` steps, the first from step `begin` on; `levels` has epochs in the place of steps."""
 
     begin: int
     length: int

@@ -43,7 +43,6 @@ HELD: dict[str, tuple[Rates, str]] = {
         curve("multistep", max_lr=2e-2, milestones=[2000, 4500]),
         "after 2e-2, 2e-3: a step or plateau schedule",
     ),
-    "floor": (curve("cosine", 3000, max_lr=3e-4, final_lr=3e-5, warmup_steps=300), "a floor or a hold"),
     "the schedule is over": (curve("linear", 4000, max_lr=3e-4), "the end of the schedule"),
 }
 
@@ -59,6 +58,12 @@ def test_a_rate_that_stands_is_an_information_with_the_ways_it_can_be_meant(
     assert set(found) == {"lr_stuck"}
     assert found["lr_stuck"].severity == "info" and says in found["lr_stuck"].message
     assert "cosine" not in found["lr_stuck"].message
+
+
+@pytest.mark.parametrize("digits", [None, 4])
+def test_a_floor_at_which_a_found_law_ends_is_not_mentioned(digits: int | None) -> None:
+    rates = parse({"name": "cosine", "total_steps": 3000, "max_lr": 3e-4, "final_lr": 3e-5}).rate(N)
+    assert findings_of(rates, 10, digits) == {}
 
 
 @pytest.mark.parametrize("every", [1, 50])
