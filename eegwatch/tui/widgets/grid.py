@@ -68,7 +68,7 @@ class ChartGrid(Grid):
         arranged = tuple(kind.name for kind in shown), columns, tuple(self.weights.get(i, 1.0) for i in range(rows))
         if arranged != self._arranged:
             self._arranged = arranged
-            self._arrange(shown, columns, rows)
+            self._place_charts(shown, columns, rows)
         for kind in shown:
             chart = self.charts[kind.name]
             chart.border_title = legend(kind, style)
@@ -77,7 +77,7 @@ class ChartGrid(Grid):
             chart.border_subtitle = f"step {cursor:,}: {value}" if value else ""
             chart.show(kind.draw(history, style))
 
-    def _arrange(self, shown: list[ChartKind], columns: int, rows: int) -> None:
+    def _place_charts(self, shown: list[ChartKind], columns: int, rows: int) -> None:
         names = {kind.name for kind in shown}
         for name in names - self.charts.keys():
             chart = self.charts[name] = Chart(id=name)
