@@ -42,6 +42,7 @@ class Follower:
         self._groups: list[dict[str, Any]] = unwrapped(optimizer).param_groups
         self._optimizer = unwrapped(optimizer)
         self._position, self._write = position, write
+        self.steps_taken = 0  # by this optimizer, since it is followed
         self._order: Literal["after", "before"] | None = None  # where log.step() lies to optimizer.step()
         self._taken: Used | None = None  # the newest step that no record has spoken of
         self._first: Used | None = None  # the first one since the held record
@@ -65,6 +66,11 @@ class Follower:
     def waits(self) -> bool:
         """Does a record wait for the optimizer's step: is log.step() called before it?"""
         return bool(self._held)
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """The optimizer's parameter groups."""
+        return list(self._optimizer.param_groups)
 
     def now(self) -> Used:
         """The rates and the position as they stand."""
@@ -152,6 +158,7 @@ class Follower:
 
     def before(self, optimizer: Any) -> None:
         used = self.now()
+        self.steps_taken += 1
         if self._order == "before" and self._held:
             step, _ = self._held.pop()
             self._release()

@@ -35,7 +35,7 @@ from eegwatch.following import Follower, Used, name_of_type, precision_of
 from eegwatch.run.folder import RUN_LOG, make_run_folder
 from eegwatch.run.history import History
 from eegwatch.run.log import AppendLog, read_all, run_decoder
-from eegwatch.run.records import EVAL_FIELDS, Checkpoint, End, Eval, Record, Run, Step, encode
+from eegwatch.run.records import EVAL_FIELDS, Checkpoint, End, Eval, Record, Run, ScheduleChange, Step, encode
 from eegwatch.schedule import Schedule, ScheduleError, as_dict, from_torch, parse_for_run
 from eegwatch.schedule.readers.common import optimizer_of
 from eegwatch.steering.attach import Attached, Locked
@@ -63,6 +63,7 @@ class RunLog:
         schedule: Any = None,
         optimizer: Any = None,
         unit: str | None = None,
+        every: int = 1,
         total_steps: int | None = None,
         steps_per_epoch: int | None = None,
         epochs: int | None = None,
@@ -82,9 +83,10 @@ class RunLog:
         `schedule`: a scheduler of torch, transformers, accelerate, timm or ignite (read before its first step), a dict
         as docs/schedules.md has it, or None. `optimizer`: where the rates are read from, if not the scheduler's own.
         `unit`: "epoch" if the scheduler is meant to be stepped once an epoch; left out, "step" or what the scheduler
-        itself says. `goals`: for your own metrics, whether "min" or "max" is better. `control`: obey the log root's
-        control file. Under `eegpt-daemon` (EEGWATCH_RUN) the run is the daemon's. Raises ScheduleError for a dict
-        that is no schedule, ValueError for other wrong arguments, OSError where the folder cannot be written.
+        itself says. `every`: it is meant to be stepped once in so many of them (Lightning's frequency). `goals`: for
+        your own metrics, whether "min" or "max" is better. `control`: obey the log root's control file. Under
+        `eegpt-daemon` (EEGWATCH_RUN) the run is the daemon's. Raises ScheduleError for a dict that is no schedule,
+        ValueError for other wrong arguments, OSError where the folder cannot be written.
         """
         if unit not in (None, "step", "epoch"):
             raise ValueError(f'unit: "step" or "epoch", not {unit!r}')
@@ -96,7 +98,8 @@ class RunLog:
         self.step_done, self._per_epoch = step, steps_per_epoch
         self._said: set[str] = set()
         self._scheduler = None if schedule is None or isinstance(schedule, Mapping | Schedule) else schedule
-        laws = self._laws(schedule, unit, total_steps, steps_per_epoch, fresh=step == 0 and resume is None)
+        self._unit, self._every, self._total = unit, max(1, every), total_steps
+        laws = self._laws(schedule, fresh=step == 0 and resume is None)
         declared = laws[0] if laws else None
         optimizer = self._optimizer(optimizer)
         attempt, given = 1, attempt_of_daemon() if resume is None else None
@@ -214,30 +217,28 @@ class RunLog:
 
     # ---- what is declared ----
 
-    def _laws(
-        self, schedule: Any, unit: str | None, total: int | None, per_epoch: int | None, *, fresh: bool
-    ) -> list[Law | None]:
+    def _laws(self, schedule: Any, *, fresh: bool) -> list[Law | None]:
         """The law of each parameter group that is known; of what a person wrote, the law of the first."""
         if schedule is None:
             return []
-        if self._scheduler is None:
+        per_epoch = self._per_epoch
+        if isinstance(schedule, Mapping | Schedule):
             declared: Law = as_dict(schedule) if isinstance(schedule, Schedule) else dict(schedule)
-            declared.setdefault("unit", unit or "step")
+            declared.setdefault("unit", self._unit or "step")
             parse_for_run(declared, per_epoch)
             return [declared]
-        reading = from_torch.reading_of(schedule, total, fresh=fresh)
-        unit = unit or reading.unit
-        if unit == "epoch":
-            if not per_epoch:
-                self._say(f"{_no_schedule(schedule)}: it counts epochs, and steps_per_epoch is not given")
-                return []
-            epochs = None if total is None else -(-total // per_epoch)  # a last epoch that is cut short is one
-            reading = from_torch.reading_of(schedule, epochs, fresh=fresh)
+        unit = self._unit or from_torch.reading_of(schedule, self._total, fresh=fresh).unit
+        if unit == "epoch" and not per_epoch:
+            self._say(f"{_no_schedule(schedule)}: it counts epochs, and steps_per_epoch is not given")
+            return []
+        pace = self._every * (per_epoch or 1 if unit == "epoch" else 1)
+        length = None if self._total is None else -(-self._total // pace)  # a last epoch that is cut short is one
+        reading = from_torch.reading_of(schedule, length, fresh=fresh)
         if reading.why is not None:
             which = [number for number, law in enumerate(reading.groups) if law is None]
             where = "" if len(which) == len(reading.groups) else f" for parameter group {which[0]}"
             self._say(f"{_no_schedule(schedule)}{where}: {reading.why}; rates are logged without one")
-        return [None if law is None else law | {"unit": unit} for law in reading.groups]
+        return [None if law is None else _paced(law, self._every) | {"unit": unit} for law in reading.groups]
 
     def _optimizer(self, given: Any) -> Any:
         """What the rates are read from, or None: the optimizer that was given, else the scheduler's."""
@@ -371,6 +372,18 @@ class RunLog:
 
         return history_of(self.folder)
 
+    def schedule_changed(self, schedule: Any) -> None:
+        """From the next step on another schedule holds: a scheduler, a dict, or None where none is known."""
+        try:
+            laws = self._laws(schedule, fresh=False)
+        except ScheduleError as error:
+            self._say(f"a change of schedule is logged without one: {error}")
+            laws = []
+        groups = [] if self.follower is None else self.follower.groups
+        entries = _described(groups, laws) if len(groups) > 1 else None
+        first = laws[0] if laws else None
+        self._append(ScheduleChange(time=time.time(), step=self.step_done, schedule=first, groups=entries))
+
     # ---- how they are written ----
 
     def _write_followed(self, record: Step, used: Used) -> None:
@@ -446,6 +459,12 @@ class RunLog:
 
 def _no_schedule(schedule: Any) -> str:
     return f"eegwatch reads no schedule off this {type(schedule).__name__}"
+
+
+def _paced(law: Law, every: int) -> Law:
+    if every == 1:
+        return law
+    return {"name": "paced", "total_steps": law["total_steps"] * every, "of": law, "every": every}
 
 
 def _described(groups: list[dict[str, Any]], laws: list[Law | None]) -> list[dict[str, Any]]:

@@ -1,65 +1,99 @@
 """A callback for Hugging Face transformers: `Trainer(callbacks=[EegwatchCallback("logs")])`, then `eegwatch logs`.
 
-Every optimizer step is written with the rate that it used; the loss is there where the Trainer logs one
-(`logging_steps`), since it tells callbacks no other.
+Every optimizer step is written with the rates that it used; the loss is there where the Trainer logs one
+(`logging_steps`), since it tells callbacks no other. `resume_from_checkpoint` goes on in the same run.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
+from eegwatch.integrations.common import Quiet, evaluation, quiet, scalar, whole
+from eegwatch.run.folder import RUN_LOG
+from eegwatch.run.log import read_all, run_decoder
+from eegwatch.run.records import Run
 from eegwatch.runlog import RunLog
 
+NO_METRIC = ("runtime", "samples_per_second", "steps_per_second", "epoch", "learning_rate", "total_flos")
 
-class EegwatchCallback(TrainerCallback):
-    """Writes the run log of the process of rank 0. A step is written when the next begins: its loss comes after it."""
 
-    def __init__(self, logs: str | Path = "logs", name: str = "transformers") -> None:
-        self.logs, self.name = logs, name
-        self.log_: RunLog | None = None
-        self._rate: float | None = None
+class EegwatchCallback(Quiet, TrainerCallback):
+    """Writes the run log of the process of rank 0. A step is written when the next begins: its loss comes after it.
+
+    `schedule`: the schedule as docs/schedules.md has it, where it cannot be read off the Trainer's scheduler.
+    """
+
+    def __init__(
+        self,
+        logs: str | Path = "logs",
+        name: str = "transformers",
+        *,
+        schedule: dict[str, Any] | None = None,
+        goals: dict[str, str] | None = None,
+    ) -> None:
+        self.logs, self.name, self.schedule, self.goals = logs, name, schedule, goals
         self._pending: dict[str, Any] | None = None
 
+    @quiet
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         if not state.is_world_process_zero:
             return
-        epochs = max(1, round(float(state.num_train_epochs)))
+        total, done, epochs = int(state.max_steps), int(state.global_step), max(1, round(float(state.num_train_epochs)))
+        output = str(Path(args.output_dir).resolve())
         self.log_ = RunLog(
             self.logs,
             self.name,
-            schedule=given.get("lr_scheduler"),
-            total_steps=int(state.max_steps),
-            steps_per_epoch=-(-int(state.max_steps) // epochs),
+            schedule=self.schedule if self.schedule is not None else given.get("lr_scheduler"),
+            optimizer=given.get("optimizer"),
+            total_steps=total,
+            steps_per_epoch=_steps_per_epoch(args, given.get("train_dataloader")) or -(-total // epochs),
             epochs=epochs,
-            batch_size=int(args.per_device_train_batch_size),
+            batch_size=int(args.train_batch_size),
             accumulate=int(args.gradient_accumulation_steps),
+            world_size=int(args.world_size),
+            goals=self.goals,
+            config={"output_dir": output},
             seed=int(args.seed),
-            step=int(state.global_step),
+            resume=_run_of(Path(self.logs), output) if done else None,
+            step=done,
         )
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        self._rate = float(given["optimizer"].param_groups[0]["lr"])
-
+    @quiet
     def on_step_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         self._flush()
 
+    @quiet
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        self._pending = {"step": int(state.global_step), "lr": self._rate}
+        self._flush()
+        self._pending = {"step": int(state.global_step)}
 
+    @quiet
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **given: Any) -> None:
-        if self._pending is not None and logs and "loss" in logs:
-            self._pending |= {"loss": float(logs["loss"]), "grad_norm": float(logs.get("grad_norm") or 0.0) or None}
+        if self._pending is None or not logs or "loss" not in logs:
+            return  # an evaluation's row, or the summary of the whole run: no step
+        numbers = {key: number for key, value in logs.items() if (number := scalar(value)) is not None}
+        self._pending |= {"loss": numbers.pop("loss", None), "grad_norm": numbers.pop("grad_norm", None)}
+        self._pending["metrics"] = {key: value for key, value in numbers.items() if key not in NO_METRIC}
 
+    @quiet
     def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         self._flush()
-        metrics: dict[str, Any] = given.get("metrics") or {}
+        metrics: Mapping[str, Any] = given.get("metrics") or {}
         if self.log_ is not None:
-            auroc = next((float(v) for key, v in metrics.items() if "auroc" in key.lower()), None)
-            self.log_.eval(loss=metrics.get("eval_loss"), auroc=auroc)
+            kept = {key: value for key, value in metrics.items() if not key.endswith(NO_METRIC)}
+            self.log_.eval(evaluation(kept, ("eval_", "eval/")))
 
+    @quiet
+    def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        self._flush()
+        if self.log_ is not None:
+            self.log_.checkpoint(Path(args.output_dir).resolve() / f"checkpoint-{state.global_step}")
+
+    @quiet
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         self._flush()
         if self.log_ is not None:
@@ -69,3 +103,21 @@ class EegwatchCallback(TrainerCallback):
         pending, self._pending = self._pending, None
         if pending is not None and self.log_ is not None:
             self.log_.step(**pending)
+
+
+def _steps_per_epoch(args: Any, loader: Any) -> int | None:
+    try:
+        batches = whole(len(loader))
+    except TypeError:  # an iterable data set
+        return None
+    return None if batches is None else -(-batches // int(args.gradient_accumulation_steps))
+
+
+def _run_of(logs: Path, output: str) -> Path | None:
+    """The newest run below `logs` that this callback wrote for the same output folder."""
+    for log in sorted(logs.glob(f"*/{RUN_LOG}"), reverse=True):
+        for record in read_all(log, run_decoder()):
+            if isinstance(record, Run) and (record.config or {}).get("output_dir") == output:
+                return log.parent
+            break
+    return None

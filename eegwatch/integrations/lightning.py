@@ -1,8 +1,9 @@
 """A callback for PyTorch Lightning: `Trainer(callbacks=[EegwatchCallback("logs")])`, then `eegwatch logs`.
 
-The rate is read just before each optimizer step; the schedule off the first scheduler of `configure_optimizers`.
-Lightning steps a scheduler once an *epoch* unless its dict says `"interval": "step"`: declare what you mean with
-`interval`, and the screen says whether that is what happens.
+The rates are those that the optimizer's steps use; the schedule is read off the scheduler of `configure_optimizers`.
+Lightning steps a scheduler once an *epoch* unless its dict says `"interval": "step"`. A scheduler that was built for
+the run's steps is taken to be meant for every step all the same, and the screen says that it is not stepped so;
+`interval` declares what is meant. A run that is continued from a checkpoint goes on in the same log.
 """
 
 from __future__ import annotations
@@ -12,64 +13,190 @@ from typing import Any, Literal
 
 from lightning.pytorch.callbacks import Callback
 
+from eegwatch.integrations.common import Quiet, evaluation, quiet, scalar, whole
+from eegwatch.run.folder import RUN_LOG
 from eegwatch.runlog import RunLog
+from eegwatch.schedule import from_torch
+
+PREFIXES = ("validation", "valid", "val", "test")
 
 
-class EegwatchCallback(Callback):
-    """Writes the run log of the process of rank 0. `interval`: how often the scheduler is meant to be stepped."""
+class EegwatchCallback(Quiet, Callback):
+    """Writes the run log of the process of rank 0. `interval`: how often the scheduler is meant to be stepped.
+
+    Of several optimizers the first that has a scheduler is logged; the first rate of each other one is a metric.
+    `schedule`: the schedule as docs/schedules.md has it, where it cannot be read off the scheduler.
+    """
 
     def __init__(
-        self, logs: str | Path = "logs", name: str = "lightning", interval: Literal["step", "epoch"] = "step"
+        self,
+        logs: str | Path = "logs",
+        name: str = "lightning",
+        interval: Literal["step", "epoch"] | None = None,
+        *,
+        schedule: dict[str, Any] | None = None,
+        goals: dict[str, str] | None = None,
     ) -> None:
         self.logs, self.name, self.interval = logs, name, interval
-        self.log_: RunLog | None = None
-        self._rate: float | None = None
-        self._seen = 0
+        self.schedule, self.goals = schedule, goals
+        self._state: dict[str, Any] = {}
+        self._config: Any = None
+        self._scheduler: Any = None
+        self._others: dict[str, Any] = {}
+        self._loss: Any = None
+        self._micro = 0
+        self._seen = self._begun = 0
+        self._before: dict[str, float] = {}
 
+    @quiet
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         if not trainer.is_global_zero:
             return
-        total = int(trainer.estimated_stepping_batches) if trainer.estimated_stepping_batches != float("inf") else None
         accumulate = int(trainer.accumulate_grad_batches)
-        per_epoch = -(-int(trainer.num_training_batches) // accumulate)
-        schedulers = trainer.lr_scheduler_configs
+        batches = whole(trainer.num_training_batches)
+        per_epoch = None if batches is None else -(-batches // accumulate)
+        total, epochs = whole(trainer.estimated_stepping_batches), whole(trainer.max_epochs)
+        optimizer = self._choose(trainer)
+        done = int(trainer.global_step) if pl_module.automatic_optimization else int(self._state.get("step", 0))
+        folder = self._state.get("folder")
         self.log_ = RunLog(
             self.logs,
             self.name,
-            schedule=schedulers[0].scheduler if schedulers else None,
-            unit=self.interval,
+            schedule=self.schedule if self.schedule is not None else self._scheduler,
+            optimizer=optimizer,
+            unit=None if self._scheduler is None else self._unit(total, epochs, per_epoch),
+            every=1 if self._config is None else int(self._config.frequency),
             total_steps=total,
             steps_per_epoch=per_epoch,
-            epochs=trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None,
+            epochs=epochs,
+            batch_size=_batch_size(trainer),
             accumulate=accumulate,
-            step=int(trainer.global_step),
+            world_size=int(trainer.world_size),
+            goals=self.goals,
+            resume=folder if folder and done and (Path(folder) / RUN_LOG).is_file() else None,
+            step=done,
         )
-        self._seen = int(trainer.global_step)
+        self._begun, self._seen = done, int(trainer.global_step)
+        self._total = total
 
-    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
-        self._rate = float(optimizer.param_groups[0]["lr"])
+    @quiet
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        config = self._config
+        if self.log_ is None or config is None or not trainer.lr_scheduler_configs:
+            return
+        now = next((c for c in trainer.lr_scheduler_configs if c is config), trainer.lr_scheduler_configs[0])
+        if now.scheduler is not self._scheduler:  # stochastic weight averaging puts one of its own there
+            self._config, self._scheduler = now, now.scheduler
+            self.log_.schedule_changed(now.scheduler)
 
+    @quiet
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self.log_ is None or int(trainer.global_step) == self._seen:
-            return  # a micro-batch of an accumulated step
-        self._seen = int(trainer.global_step)
-        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-        self.log_.step(loss=loss, lr=self._rate, step=self._seen)
+        if self.log_ is None:
+            return
+        self._add_loss(trainer, pl_module, outputs)
+        step = self._step(trainer, pl_module)
+        if step is None:
+            return  # a micro-batch of an accumulated step, or a batch for the other optimizer
+        loss = None if self._loss is None else self._loss / self._micro
+        self._loss, self._micro = None, 0
+        rates = {name: other.param_groups[0]["lr"] for name, other in self._others.items()}
+        self.log_.step(loss=loss, step=step, metrics=rates)
 
+    @quiet
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        self._before = _numbers(trainer.callback_metrics)
+
+    @quiet
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         if self.log_ is None or trainer.sanity_checking:
             return
-        metrics = {key.lower(): float(value) for key, value in trainer.callback_metrics.items()}
-        loss = next((metrics[key] for key in ("val_loss", "val/loss") if key in metrics), None)
-        auroc = next((v for key, v in metrics.items() if key.startswith("val") and "auroc" in key), None)
-        self.log_.eval(loss=loss, auroc=auroc)
+        # callback_metrics keeps the training's numbers too: what this validation wrote is new, changed, or named so
+        found = {
+            key: value
+            for key, value in _numbers(trainer.callback_metrics).items()
+            if key not in self._before or self._before[key] != value or key.lower().startswith(PREFIXES)
+        }
+        self.log_.eval(evaluation(found, PREFIXES))
 
+    @quiet
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         if self.log_ is not None:
-            self.log_.end("completed")
+            early = trainer.should_stop and (self._total is None or self.log_.step_done < self._total)
+            self.log_.end("early_stopped" if early else "completed")
 
+    @quiet
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         if self.log_ is not None:
             stopped = isinstance(exception, KeyboardInterrupt)
             said = None if stopped else f"{type(exception).__name__}: {exception}"
             self.log_.end("stopped" if stopped else "failed", said)
+
+    # ---- kept in Lightning's checkpoints, so that a run goes on in its own log ----
+
+    def state_dict(self) -> dict[str, Any]:
+        if self.log_ is None:
+            return dict(self._state)
+        return {"folder": str(self.log_.folder.resolve()), "step": self.log_.step_done}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._state = dict(state_dict)
+
+    # ---- how it reads the trainer ----
+
+    def _choose(self, trainer: Any) -> Any:
+        """The optimizer that is logged: the first scheduler's, else the first."""
+        configs = trainer.lr_scheduler_configs
+        self._config = configs[0] if configs else None
+        self._scheduler = None if self._config is None else self._config.scheduler
+        optimizers = list(trainer.optimizers)
+        if not optimizers:
+            return None
+        chosen = getattr(self._scheduler, "optimizer", None) or optimizers[0]
+        others = [o for o in optimizers if o is not chosen]
+        self._others = {f"lr optimizer {optimizers.index(o)}": o for o in others}
+        return chosen
+
+    def _unit(self, total: int | None, epochs: int | None, per_epoch: int | None) -> str | None:
+        """What the scheduler's positions count: as declared; as configured; but steps, where it was built for those."""
+        if self.interval is not None:
+            return self.interval
+        if self._config.interval == "step" or not (per_epoch and total):
+            return "step"
+        law = from_torch.read(self._scheduler)  # without the run's length: what is known is the scheduler's own
+        own = None if law is None else law.get("decay_steps") or law["total_steps"]
+        length = epochs or -(-total // per_epoch)
+        return "step" if own is not None and own * own > length * total and own > length else "epoch"
+
+    def _step(self, trainer: Any, pl_module: Any) -> int | None:
+        """The number of the step that this batch completed; None if it completed none."""
+        log = self.log_
+        assert log is not None
+        if pl_module.automatic_optimization:
+            now = int(trainer.global_step)
+            if now == self._seen:
+                return None
+            self._seen = now
+            return now
+        # manual: the trainer counts the steps of all optimizers, the log those of its own
+        taken = log.follower.steps_taken if log.follower is not None else int(trainer.global_step)
+        now = self._begun + taken
+        return now if now > log.step_done else None
+
+    def _add_loss(self, trainer: Any, pl_module: Any, outputs: Any) -> None:
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if loss is None or (hasattr(loss, "numel") and loss.numel() != 1):
+            return
+        loss = loss.detach() if hasattr(loss, "detach") else loss
+        if pl_module.automatic_optimization:
+            loss = loss * int(trainer.accumulate_grad_batches)  # Lightning has divided it
+        self._loss = loss if self._loss is None else self._loss + loss
+        self._micro += 1
+
+
+def _numbers(metrics: Any) -> dict[str, float]:
+    return {str(key): number for key, value in metrics.items() if (number := scalar(value)) is not None}
+
+
+def _batch_size(trainer: Any) -> int | None:
+    size = getattr(trainer.train_dataloader, "batch_size", None)
+    return size if isinstance(size, int) else None
