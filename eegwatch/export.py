@@ -119,13 +119,13 @@ def export(history: History, name: str, format: str, output: Path, charts: Chart
     if format == "csv":
         return _csv(history, output)
     if format == "chart":
-        return _charts(history, output, charts or Charts())
+        return _charts(history, name, output, charts or Charts())
     if format == "tensorboard":
         return _tensorboard(history, output)
     return _wandb(history, name, output)
 
 
-def _charts(history: History, output: Path, charts: Charts) -> str:
+def _charts(history: History, name: str, output: Path, charts: Charts) -> str:
     from eegwatch.charts import figure
     from eegwatch.charts.kinds import kinds
     from eegwatch.charts.model import ChartStyle
@@ -141,7 +141,8 @@ def _charts(history: History, output: Path, charts: Charts) -> str:
         first, last = charts.steps
         view = View(axis=charts.axis, left=float(first), width=float(last - first))
     try:
-        figure.write(output, history, chosen, ChartStyle(view, charts.log), charts.size)
+        style = ChartStyle(view, charts.log)
+        figure.write(output, name, figure.prepare(history, chosen, style), style, charts.size)
     except figure.FigureError as error:
         raise ExportError(str(error)) from None
     return f"{output}: {', '.join(kind.title for kind in chosen)}"

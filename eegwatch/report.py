@@ -5,12 +5,12 @@ Every text that comes from a log is escaped: nothing in it is markup. The charts
 
 from __future__ import annotations
 
-import base64
 import html
 import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from eegwatch.wording import UserError, clock, plain
 
 TITLES = {"lr": "learning rate", "loss": "loss", "residual": "learning rate against expected, %", "auroc": "AUROC"}
 ATTEMPTS = ("attempt", "from step", "begun", "learning rate", "command")
+PICTURE = (720, 380)  # pixels: at the width of a phone the words in it are still read
 CSS = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 960px; padding: 1rem; color: #1a1a1a; }
@@ -38,9 +39,11 @@ h1 { font-size: 1.3rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 table { border-collapse: collapse; width: 100%; }
 td, th { padding: .25rem .4rem; text-align: left; border-bottom: 1px solid #ddd; } th.n { text-align: right; }
 td.n { text-align: right; font-variant-numeric: tabular-nums; }
-svg { width: 100%; height: auto; } pre { overflow-x: auto; background: #f6f6f6; padding: .8rem; font-size: .8rem; }
+figure { margin: 0; overflow-x: auto; } svg { width: 100%; min-width: 560px; height: auto; }
+pre { overflow-x: auto; background: #f6f6f6; padding: .8rem; font-size: .8rem; }
 dt { font-weight: 600; } dd { margin: 0 0 .4rem 1rem; }
-@media print { body { max-width: none; } h2 { break-after: avoid; } svg { break-inside: avoid; } }
+@media print { body { max-width: none; } h2 { break-after: avoid; }
+ figure { overflow: visible; } svg { break-inside: avoid; min-width: 0; } }
 """
 
 
@@ -53,9 +56,25 @@ def write_report(run: CheckedRun, target: Path) -> None:
     if target.suffix not in (".html", ".md"):
         raise ReportError(f"{target}: write it as .html or .md")
     pictures = _pictures(run.history, run.diagnosis.findings)
-    page = _html(run, pictures) if target.suffix == ".html" else _markdown(run, pictures)
+    if target.suffix == ".html":
+        page = _html(run, pictures)
+    else:  # sites that show Markdown show no data: address: the pictures are files beside it
+        beside = {title: _beside(target, title) for title in pictures}
+        for title, path in beside.items():
+            _replace(path, pictures[title])
+        page = _markdown(run, beside)
+    _replace(target, page)
+
+
+def _beside(target: Path, title: str) -> Path:
+    """The picture of a chart beside a Markdown report: report-learning-rate.svg."""
+    words = "".join(c if c.isalnum() else " " for c in title)
+    return target.with_name(f"{target.stem}-{'-'.join(words.split())}.svg")
+
+
+def _replace(target: Path, text: str) -> None:
     aside = target.with_name(f".{target.name}.tmp")
-    aside.write_text(page, encoding="utf-8")
+    aside.write_text(text, encoding="utf-8")
     aside.replace(target)
 
 
@@ -73,7 +92,7 @@ def _pictures(history: History, findings: list[Finding]) -> dict[str, str]:
         if kind.name == "lr":
             kind = replace(kind, draw=partial(_with_onsets, findings))
         try:
-            text = figure.draw(history, [kind], style).decode()
+            text = figure.draw("", figure.prepare(history, [kind], style), style, size=PICTURE).decode()
         except figure.FigureError as error:
             raise ReportError(str(error)) from None
         pictures[TITLES[kind.name]] = text[text.index("<svg") :]
@@ -170,7 +189,7 @@ def _html(run: CheckedRun, pictures: dict[str, str]) -> str:
         f"<h1>{e(run.name)}</h1><p class='verdict {severity}'>{e(words)}</p>",
     ]
     for title, svg in pictures.items():
-        parts.append(f"<h2>{e(title)}</h2><figure style='margin:0' role='img' aria-label='{e(title)}'>{svg}</figure>")
+        parts.append(f"<h2>{e(title)}</h2><figure role='img' aria-label='{e(title)}'>{svg}</figure>")
     parts.append(
         "<h2>expected and observed</h2><table>"
         "<tr><th></th><th class='n'>expected</th><th class='n'>observed</th><th></th></tr>"
@@ -204,15 +223,14 @@ def _html(run: CheckedRun, pictures: dict[str, str]) -> str:
     return "\n".join(parts)
 
 
-def _markdown(run: CheckedRun, pictures: dict[str, str]) -> str:
+def _markdown(run: CheckedRun, beside: dict[str, Path]) -> str:
     def e(text: str) -> str:
         return html.escape(text, quote=False).replace("|", "\\|").replace("`", "\\`")
 
     severity, words = _verdict(run)
     lines = [f"# {e(run.name)}", "", f"**{severity}**: {e(words)}", ""]
-    for title, svg in pictures.items():
-        data = base64.b64encode(svg.encode()).decode()
-        lines += [f"## {title}", "", f'<img alt="{title}" src="data:image/svg+xml;base64,{data}">', ""]
+    for title in beside:
+        lines += [f"## {title}", "", f"![{title}]({quote(beside[title].name)})", ""]
     lines += ["## expected and observed", "", "| | expected | observed | |", "|---|---:|---:|---|"]
     lines += [
         f"| {e(r.metric)} | {e(r.expected)} | {e(r.observed)} | {r.mark} |" for r in table(run.history, run.diagnosis)

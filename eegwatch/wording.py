@@ -13,11 +13,17 @@ class UserError(ValueError):
     """A mistake that a person can mend: the text says where and what to do, and a program ends with that one line."""
 
 
-def rate(value: float) -> str:
-    """A learning rate with three digits, 2.84e-03, as the field prints it; exact zero is 0."""
+def scientific(value: float, digits: int) -> str:
+    """A number with so many decimals and its exponent as people type it: 2.84e-3, never 2.84e-03."""
     if not math.isfinite(value):
         return str(value)
-    return "0" if value == 0 else f"{value:.2e}"
+    mantissa, _, exponent = f"{value:.{digits}e}".partition("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def rate(value: float) -> str:
+    """A learning rate with three digits, 2.84e-3; exact zero is 0."""
+    return "0" if value == 0 else scientific(value, 2)
 
 
 def exact_rate(value: float, other: float) -> str:
@@ -26,7 +32,7 @@ def exact_rate(value: float, other: float) -> str:
         return rate(value)
     for digits in range(2, 17):
         if f"{value:.{digits}e}" != f"{other:.{digits}e}":
-            return f"{value:.{digits}e}"
+            return scientific(value, digits)
     return repr(value)
 
 
@@ -34,17 +40,15 @@ def exact(value: float) -> str:
     """A number as a person would type it, all its digits kept: 3e-4, 1.875e-3."""
     if not math.isfinite(value) or value == 0:
         return f"{value:g}"
-    text = next(t for t in (f"{value:.{digits}e}" for digits in range(18)) if float(t) == value)
-    mantissa, _, exponent = text.partition("e")
-    return f"{mantissa}e{int(exponent)}"
+    return next(text for text in (scientific(value, digits) for digits in range(18)) if float(text) == value)
 
 
 def short_rate(value: float) -> str:
     """For axes and tables: 3e-3, 1.2e-4."""
     if not math.isfinite(value) or value == 0:
         return f"{value:g}"
-    mantissa, _, exponent = f"{value:.2e}".partition("e")
-    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    mantissa, _, exponent = scientific(value, 2).partition("e")
+    return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{exponent}"
 
 
 def deviation(ratio: float) -> str:
@@ -58,6 +62,21 @@ def deviation(ratio: float) -> str:
     times = ratio if ratio > 1 else 1 / ratio
     word = "high" if ratio > 1 else "low"
     return f"{times:.1f} times too {word}" if times < 10 else f"{times:,.0f} times too {word}"
+
+
+def of_planned(ratio: float) -> str:
+    """observed / planned rate as a share: 1/12 of the planned LR, 2.4 times the planned LR, 1.7 % above it."""
+    if not math.isfinite(ratio) or ratio < 0:
+        return "no share of the planned LR"
+    if ratio == 0:
+        return "0 instead of the planned LR"
+    if ratio >= 2:
+        return f"{ratio:.1f} times the planned LR" if ratio < 10 else f"{ratio:,.0f} times the planned LR"
+    if ratio <= 0.5:
+        return f"1/{1 / ratio:.1f} of the planned LR" if ratio > 0.1 else f"1/{1 / ratio:,.0f} of the planned LR"
+    percent = abs(ratio - 1) * 100
+    digits = 1 if percent >= 0.1 else 3 if percent >= 0.001 else 6
+    return f"{percent:.{digits}f} % {'above' if ratio > 1 else 'below'} the planned LR"
 
 
 def duration(seconds: float) -> str:

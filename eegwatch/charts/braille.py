@@ -19,6 +19,17 @@ _DOTS = {
 }  # fmt: skip
 
 
+def dot_rows(unit: Floats, height: int) -> NDArray[np.int64]:
+    """0 … 1 from the bottom to dot rows from the top of `height` cells, clipped into them; nan is the lowest."""
+    rows = np.round((1.0 - unit) * (height * 4 - 1))
+    return np.clip(np.nan_to_num(rows, nan=height * 4 - 1), 0, height * 4 - 1).astype(np.int64)
+
+
+def cell_row(unit: float, height: int) -> int:
+    """The row of cells, from the top, in which the canvas draws a value at height 0 … 1: a label belongs there."""
+    return int(dot_rows(np.array([unit]), height)[0]) // 4
+
+
 class Canvas:
     """Dots and colours of `width` x `height` cells. Colours are indices that the widget gives a style to."""
 
@@ -29,9 +40,7 @@ class Canvas:
         self.marks: dict[tuple[int, int], tuple[str, int]] = {}
 
     def _rows(self, unit: Floats) -> NDArray[np.int64]:
-        """0 … 1 from the bottom to dot rows from the top, clipped into the canvas."""
-        rows = np.round((1.0 - unit) * (self.height * 4 - 1))
-        return np.clip(np.nan_to_num(rows, nan=-1), 0, self.height * 4 - 1).astype(np.int64)
+        return dot_rows(unit, self.height)
 
     def _paint(self, layer: NDArray[np.bool_], colour: int) -> None:
         self.dots |= layer
@@ -65,7 +74,7 @@ class Canvas:
 
     def mark(self, column: int, unit: float, glyph: str, colour: int) -> None:
         """A glyph over the cell at a dot column and height 0 … 1."""
-        row = int(self._rows(np.array([unit]))[0]) // 4
+        row = cell_row(unit, self.height)
         if 0 <= column // 2 < self.width:
             self.marks[(row, column // 2)] = (glyph, colour)
 

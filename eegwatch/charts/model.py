@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from eegwatch.charts.axis import Axis, Floats
 from eegwatch.charts.deviation import Deviation
 from eegwatch.charts.reduce import Columns
-from eegwatch.charts.view import View
+from eegwatch.charts.view import View, XAxis
 from eegwatch.run.history import History
 
 OBSERVED, EXPECTED, BAND, MARK, PAST, FIRST, SECOND, THIRD = range(8)
@@ -50,7 +50,7 @@ class ChartData:
     rates: bool = False
     empty: str = "no step yet"
     cursor: float | None = None
-    x_text: Callable[[float], str] = "{:,.0f}".format
+    x_kind: XAxis = "step"
     smoothing: float = SMOOTH_COLUMNS
     y_text: Callable[[float], str] | None = None
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
-from eegwatch.charts.axis import Axis, Floats, ticks
-from eegwatch.charts.braille import BLANK, Canvas
+from eegwatch.charts.axis import Axis, Floats, ticks, time_text, time_ticks
+from eegwatch.charts.braille import BLANK, Canvas, cell_row
 from eegwatch.charts.model import BAND, MARK, PAST, STYLES, ChartData, Series, limits
 from eegwatch.charts.reduce import Columns, bridged, gaps, of_bulk, reduce, smooth
-from eegwatch.wording import short_rate
+from eegwatch.wording import scientific, short_rate
 
 GUTTER = 8  # cells for the y labels and the axis line
+LABEL = GUTTER - 1
 DOTTED = 3  # the expected curve has a dot in every third column: told from the observed one without colour
 VALUED_OUTLIERS = 3
 AXIS, PHASE, GROUND = "axis", "phase", "ground"  # styles beside those of the series
@@ -37,7 +40,7 @@ def plot(data: ChartData, width: int, height: int) -> list[Row]:
     rows: list[Row] = []
     for row, runs in enumerate(canvas.rows()):
         label, line = labels.get(row, ""), "┤" if row in labels else "│"
-        pieces = [(f"{label:>{GUTTER - 2}} {line}"[:GUTTER], AXIS)]
+        pieces = [(f"{label:>{LABEL}}{line}", AXIS)]
         rows.append(pieces + [(text, GROUND if index == BLANK else STYLES[index]) for text, index in runs])
     if data.bands:
         rows.append([(" " * (GUTTER - 1) + "│", AXIS), (_phases(data, plot_width), PHASE)])
@@ -106,34 +109,84 @@ def _mark_outliers(canvas: Canvas, most: Floats, axis: Axis) -> None:
 
 
 def _labels(data: ChartData, axis: Axis, height: int) -> dict[int, str]:
-    labels: dict[int, str] = {}
-    for value in ticks(axis, max(2, height // 2)):
-        row = round((1 - float(axis.unit(np.array([value]))[0])) * (height - 1))
-        if 0 <= row < height:
-            labels.setdefault(row, _y_text(data, value))
-    return labels
+    """Row of cells -> label: each stands in the very row in which the canvas draws its value."""
+    rows: dict[int, str] = {}
+    for most in (max(2, height // 2), height, 2 * height):  # more values to choose from, until two fit
+        values = ticks(axis, most)
+        write = data.y_text or (short_rate if data.rates else decimals(values))
+        rows = labelled_rows(axis, values, height, write)
+        if len(rows) >= 2:
+            break
+    return rows
 
 
-def _y_text(data: ChartData, value: float) -> str:
-    if data.y_text is not None:
-        return data.y_text(value)
-    return short_rate(value) if data.rates else f"{value:.3g}"
+def labelled_rows(axis: Axis, values: list[float], height: int, write: Callable[[float], str]) -> dict[int, str]:
+    """As many of the values as stand apart: where two would share a row, or touch in a tall chart, one is left out.
+
+    So is one whose words do not fit, or name a number that would be drawn in another row.
+    """
+    apart = 2 if height >= 6 else 1
+    rows: dict[int, str] = {}
+    for value in values:
+        unit = float(axis.unit(np.array([value]))[0])
+        words = write(value)
+        if not 0 <= unit <= 1 or len(words) > LABEL:
+            continue
+        row = cell_row(unit, height)
+        if all(abs(row - taken) >= apart for taken in rows) and row == _row_of_words(words, axis, height, row):
+            rows[row] = words
+    return rows
+
+
+def _row_of_words(words: str, axis: Axis, height: int, otherwise: int) -> int:
+    """The row in which the number that a label names is drawn; `otherwise` for what is no plain number (1.2 GB)."""
+    try:
+        value = float(words)
+    except ValueError:
+        return otherwise
+    if axis.log and value <= 0:
+        return -1
+    return cell_row(float(axis.unit(np.array([value]))[0]), height)
+
+
+def decimals(values: list[float]) -> Callable[[float], str]:
+    """How the ticks of one axis are written: all with the same decimals, as many as tell them apart."""
+    largest = max(map(abs, values), default=1.0)
+    step = float(min(np.diff(values), default=largest))
+    if step <= 0 or not np.isfinite(largest):
+        return "{:.3g}".format
+    if 1e-3 <= largest < 1e5:
+        digits = max(0, int(np.ceil(-np.log10(step) - 1e-9)))
+        return f"{{:.{digits}f}}".format
+    digits = min(16, max(0, int(np.ceil(np.log10(largest / step) - 1e-9))))
+    return lambda value: scientific(value, digits)
 
 
 def _x_axis(data: ChartData, width: int, plot_width: int, missing: list[tuple[int, int]]) -> str:
-    """The axis line with step numbers set into it, left to right without overlap; ╳ where records are missing."""
+    """The axis line with its ticks set into it, left to right without overlap; ╳ where records are missing."""
     line = [" "] * (GUTTER - 1) + ["└"] + ["─"] * plot_width
     for first, last in missing:
         line[GUTTER + first // 2 : GUTTER + -(-last // 2)] = ["╳"] * (-(-last // 2) - first // 2)
     end = 0
-    for value in ticks(Axis(data.left, data.right), max(2, plot_width // 12)):
-        at = GUTTER + round(_share(data, value) * (plot_width - 1))
-        text = data.x_text(value)
+    for value, text in x_ticks(data, max(2, plot_width // 12)):
+        at = GUTTER + _column(data, value, plot_width * 2) // 2
         begin = min(max(at - len(text) // 2, GUTTER), width - len(text))
         if begin > end:
             line[begin : begin + len(text)] = text
             end = begin + len(text)
     return "".join(line[:width])
+
+
+def x_ticks(data: ChartData, most: int) -> list[tuple[float, str]]:
+    """(place, words) of the ticks of the x axis: whole steps; epochs; round times, in the unit that they need."""
+    axis = Axis(data.left, data.right)
+    if data.x_kind == "time":
+        seconds, step = time_ticks(Axis(data.left * 3600, data.right * 3600), most)
+        return [(s / 3600, time_text(s, step)) for s in seconds]
+    if data.x_kind == "epoch":
+        values = ticks(axis, most)
+        return [(value, f"epoch {value:g}") for value in values]
+    return [(value, f"{value:,.0f}") for value in ticks(axis, most, whole=True)]
 
 
 def _phases(data: ChartData, width: int) -> str:
@@ -144,11 +197,11 @@ def _phases(data: ChartData, width: int) -> str:
             continue
         if a > 0:
             cells[a] = "│"
-        room = b - a - 1
-        if room >= 4:
-            text = name if len(name) <= room else name[: room - 1] + "…"
-            start = a + 1 + (room - len(text)) // 2
-            cells[start : start + len(text)] = text
+        inside = a + (1 if a > 0 else 0)  # beside the bar that begins the phase
+        room = b - inside
+        if len(name) <= room:  # a name that does not fit whole says nothing
+            start = inside + (room - len(name)) // 2
+            cells[start : start + len(name)] = name
     return "".join(cells[:width])
 
 
@@ -165,10 +218,7 @@ def sketch(x: NDArray[np.generic], y: NDArray[np.generic], width: int, height: i
     reduced = reduce(x, values, float(x[0]), float(x[-1]) + 1e-9, columns)
     canvas.span(reduced.least, reduced.most, axis, 0)
     canvas.line(bridged(reduced.mean), axis, 0)
-    labels: dict[int, str] = {}
-    for value in ticks(axis, max(2, height // 2)):
-        row = round((1 - float(axis.unit(np.array([value]))[0])) * (height - 1))
-        labels.setdefault(row, short_rate(value))
+    labels = labelled_rows(axis, ticks(axis, max(2, height // 2)), height, short_rate)
     return [
         f"{labels.get(row, ''):>8} {'┤' if row in labels else '│'}{''.join(text for text, _ in runs)}".rstrip()
         for row, runs in enumerate(canvas.rows())

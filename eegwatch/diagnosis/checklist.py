@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,12 +10,13 @@ from eegwatch.diagnosis.engine import Diagnosis
 from eegwatch.diagnosis.findings import RATE
 from eegwatch.diagnosis.rules.noise import batch_loss_band
 from eegwatch.run.history import History, logged
-from eegwatch.schedule import Manual, declared_base, final_rate, initial_rate, peak_rate, position_at
-from eegwatch.wording import exact_rate, short_rate
+from eegwatch.schedule import Manual, Schedule, declared_base, final_rate, initial_rate, peak_rate, position_at, rate_at
+from eegwatch.wording import exact_rate, rate, short_rate
 
 PASS, FAIL, WAIT, WARN = "✔", "✖", "…", "!"
 NEAR = 1e-6  # relative: a logged rate against a declared one of another schedule length
 RECENT = 2000  # losses looked at for the noise band: the newest, since the mean falls over the run
+FOLLOWED = 1e-2  # relative: a rate this near to the planned one follows it, whatever the log rounds to
 CENTRAL_SHARE = 0.9  # of a recent batch's losses should lie in the central 98 % band, with room for a changing AUROC
 
 
@@ -97,8 +98,23 @@ def _warm_up(history: History, diagnosis: Diagnosis) -> Tick:
     if faulty and since is not None and float(position_at(schedule, since, per_epoch)) <= end:
         return Tick(FAIL, "warm-up", label)
     if position >= end:
-        return Tick(PASS, "warm-up", label)
+        return _warmed_up(history, base, end, label)
     return Tick(WAIT, "warm-up", f"{label} ({position / max(end, 1):.0%})")
+
+
+def _warmed_up(history: History, base: Schedule, end: float, label: str) -> Tick:
+    """Past the warm-up's end: whether it took place, by the rates that were logged in it."""
+    per_epoch = history.run.steps_per_epoch if history.run else None
+    rows = position_at(base, history.step, per_epoch) <= end
+    logged_rates = history.lr[rows]
+    known = np.isfinite(logged_rates)
+    if not known.any():
+        return Tick(WAIT, "warm-up", f"{label}: not in this log")
+    planned = rate_at(base, history.step[rows][known], per_epoch)
+    followed = float(np.isclose(logged_rates[known], planned, rtol=FOLLOWED, atol=0).mean())
+    if followed >= CENTRAL_SHARE:
+        return Tick(PASS, "warm-up", label)
+    return Tick(WARN, "warm-up", f"{label}: did not take place" if followed < 0.5 else f"{label}: in part")
 
 
 def _annealing(history: History, diagnosis: Diagnosis) -> Tick:
@@ -194,9 +210,11 @@ def _rates(history: History, diagnosis: Diagnosis) -> list[Row]:
     reached = float(position_at(schedule, max(history.step_done, 1), run.steps_per_epoch))
     past_peak = bool(schedule.phases()) and reached >= schedule.phases()[0][2]
     if isinstance(schedule, Manual):  # a person left the declared peak behind: nothing to hold against the run
-        rows.append(Row("peak LR", short_rate(peak), short_rate(highest) if highest is not None else "–"))
+        rows.append(Row("peak LR", rate(peak), rate(highest) if highest is not None else "–"))
     else:
-        rows.append(_rate_row("peak LR", peak, highest, strict=past_peak))
+        peak_row = _rate_row("peak LR", peak, highest, strict=past_peak)
+        mended = peak_row.mark == FAIL and diagnosis.lr is not None and diagnosis.lr.fault is None
+        rows.append(replace(peak_row, mark=WARN) if mended else peak_row)  # an earlier attempt's fault, not one of now
     if len(lr) and diagnosis.lr is not None:
         here = float(diagnosis.lr.situation.expected(int(step[-1])))
         mark = FAIL if diagnosis.lr.fault else PASS
@@ -209,10 +227,10 @@ def _rates(history: History, diagnosis: Diagnosis) -> list[Row]:
 
 def _rate_row(metric: str, expected: float, observed: float | None, *, strict: bool) -> Row:
     if observed is None:
-        return Row(metric, short_rate(expected), "–")
+        return Row(metric, rate(expected), "–")
     same = bool(np.isclose(observed, expected, rtol=1e-3, atol=0))
     mark = PASS if same else FAIL if strict else WAIT
-    return Row(metric, short_rate(expected), short_rate(observed), mark)
+    return Row(metric, rate(expected), rate(observed), mark)
 
 
 def _convergence(history: History) -> Row:

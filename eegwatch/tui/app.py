@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,12 +17,11 @@ from textual.app import SystemCommand
 from textual.binding import Binding
 from textual.screen import Screen
 
-from eegwatch.charts.model import ChartKind, ChartStyle
+from eegwatch.charts.model import ChartStyle
 from eegwatch.charts.view import View
 from eegwatch.diagnosis.findings import Finding
 from eegwatch.run.folder import CONFIG, TRAINER_LOG
 from eegwatch.run.follow import Foreign, Waker
-from eegwatch.run.history import History
 from eegwatch.tui import settings
 from eegwatch.tui.actions import possible
 from eegwatch.tui.ascii import Ascii, Harmless
@@ -33,8 +33,10 @@ from eegwatch.tui.widgets.status import title_of
 from eegwatch.wording import UserError, plain
 
 if TYPE_CHECKING:  # the other screens' widgets are a fifth of the start: they are imported when first opened
+    from eegwatch.charts.figure import Prepared
     from eegwatch.tui.screens.runs import RunChoice
 
+PARENT_EVERY_S = 1.0
 TICK_S = 0.08  # a record is on the screen within 150 ms (p99, tests/bench/live.py)
 LOAD_BUDGET_S, LOAD_PAUSE_S = 0.05, 0.001  # a long log is read in slices, keys answered between them
 LOAD_REDRAW_S = 0.5
@@ -99,7 +101,18 @@ class WatchApp(DaemonCommands, OrderedKeysApp[None]):
         if self.session.logs.is_dir():
             self._waker = Waker(self.session.logs)
         self.set_interval(TICK_S, self._tick)
+        if self.is_web:
+            self.set_interval(PARENT_EVERY_S, partial(self._end_with, os.getppid()))
         self.call_after_refresh(self._begin)
+
+    def _end_with(self, server: int) -> None:
+        """A screen in a browser ends with its server, however that ended.
+
+        At once: Textual's own way out writes to the page first, and its thread waits for input that cannot come.
+        """
+        if os.getppid() != server:
+            self._save_settings()
+            os._exit(0)
 
     def on_unmount(self) -> None:
         if self.theme != self.DEFAULT_THEME or self.settings.theme is not None:
@@ -203,16 +216,21 @@ class WatchApp(DaemonCommands, OrderedKeysApp[None]):
 
     def action_chart_picture(self) -> None:
         """Save the charts in sight, with their window and axes, as curves."""
+        from eegwatch.charts import figure
+
         name = Path(f"eegwatch-{self.run_name()}-{time.strftime('%H%M%S')}-charts.svg")
         history = self.session.history
         chosen = self.run_screen.charts.chosen(history)
-        self.run_worker(partial(self._draw_charts, name, history, chosen, self.run_screen.chart_style), thread=True)
+        style = self.run_screen.chart_style
+        charts = figure.prepare(history, chosen, style)  # here, where the history grows: a thread would read half of it
+        self.run_worker(partial(self._write_charts, name, self.run_name(), charts, style), thread=True)
 
-    def _draw_charts(self, path: Path, history: History, chosen: list[ChartKind], style: ChartStyle) -> None:
-        from eegwatch.charts import figure  # matplotlib: half a second, and an extra
+    def _write_charts(self, path: Path, name: str, charts: list[Prepared], style: ChartStyle) -> None:
+        """In a thread: matplotlib takes half a second to load."""
+        from eegwatch.charts import figure
 
         try:
-            figure.write(path, history, chosen, style)
+            figure.write(path, name, charts, style)
         except (figure.FigureError, OSError) as error:
             self.call_from_thread(self.notify, str(error), severity="error", timeout=10)
             return
@@ -279,7 +297,7 @@ class WatchApp(DaemonCommands, OrderedKeysApp[None]):
         folder = self.session.folder
         path = folder / name if folder is not None and folder.is_dir() else None
         try:
-            data = path.read_bytes()[-SHOWN_BYTES:] if path is not None else b""
+            data = end_of(path) if path is not None else b""
         except OSError as error:
             self.notify(f"{path}: {error.strerror}", severity="warning")
             return
@@ -304,3 +322,10 @@ class WatchApp(DaemonCommands, OrderedKeysApp[None]):
             words = f"{action.words[:1].upper()}{action.words[1:]}  ({action.key})"
             yield SystemCommand(words, action.help, partial(self.run_screen.run_action, action.action))
         yield SystemCommand("Theme", "change the colours", self.action_change_theme)
+
+
+def end_of(path: Path) -> bytes:
+    """The last SHOWN_BYTES of a file, however long it is. Raises OSError."""
+    with path.open("rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - SHOWN_BYTES))
+        return file.read(SHOWN_BYTES)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from eegwatch.charts.deviation import Deviation
 from eegwatch.charts.model import Overlay
 from eegwatch.diagnosis.engine import Diagnosis
@@ -20,7 +22,7 @@ from eegwatch.run.folder import RUN_LOG, newest_run
 from eegwatch.run.follow import Followed, Foreign, FormatError, OwnLog, RunFollower, side_of
 from eegwatch.run.history import History, Item, StepBlock
 from eegwatch.run.liveness import Liveness, Pulse
-from eegwatch.run.records import Answer, Checkpoint, End, Eval, Run, number
+from eegwatch.run.records import TERMINAL, Answer, Checkpoint, End, Eval, Run, number
 from eegwatch.run.skeleton import skeleton
 from eegwatch.wording import plain, rate
 
@@ -29,6 +31,7 @@ PIECE = 1 << 19  # bytes read a tick: about 3,000 records, some milliseconds
 DIAGNOSE_S = 0.02  # a tick, of what was read faster than it can be judged (a side file)
 STEP_BYTES = 160  # of a step record, at least
 PULSE_EVERY_S = 1.0
+ANSWER_SHOWN_S = 30.0
 SAME_LR = 1e-3  # relative: a first step of an annealing lies a little below the rate that was asked for
 
 
@@ -47,6 +50,11 @@ class Sent:
     at: float
     lr: float | None = None
     answer: Answer | None = None
+    answered_at: float = math.inf
+
+    def faded(self, now: float) -> bool:
+        """Has the last word to it stood on the screen for long enough? It stays in the list of events."""
+        return self.answer is not None and self.answer.status in TERMINAL and now - self.answered_at > ANSWER_SHOWN_S
 
     @property
     def differs(self) -> bool:
@@ -110,7 +118,7 @@ class Session:
         self._open(folder or newest_run(logs))
 
     def _open(self, folder: Path | None) -> None:
-        self.folder = folder
+        self.folder, self.problem = folder, None
         self.history, self.deviation = History(), Deviation()
         self.diagnosis = Diagnosis.of_foreign() if self.foreign else Diagnosis()
         self.events: list[Event] = []
@@ -241,6 +249,9 @@ class Session:
                 self._undiagnosed, self._diagnosed = iter(()), True
             self.events.append(Event(time.time(), what))
             self.version += 1
+        elif polled and self.problem is not None:  # it can be read again
+            self.problem = None
+            self.version += 1
         for item in items:
             self.history.append(item)
             self.version += 1
@@ -273,7 +284,7 @@ class Session:
     def _judge(self, item: Item) -> None:
         when = float(item.time[-1]) if isinstance(item, StepBlock) else item.time
         for finding in self.diagnosis.feed(item):
-            self._found(finding, when)
+            self._found(finding, _time_of(item, finding.step) if isinstance(item, StepBlock) else when)
         if not isinstance(item, StepBlock):
             self._event(item)
         self.version += 1
@@ -286,10 +297,18 @@ class Session:
             self.version += 1
 
     def _found(self, finding: Finding, when: float) -> None:
-        word = "resolved" if finding.severity == RESOLVED else finding.severity
-        self.events.append(Event(when, f"{word}: {finding.message}"))
+        if finding.severity == RESOLVED:
+            self.events.append(Event(when, f"{finding.rule} resolved: {finding.message}"))
+        else:
+            self.events.append(Event(when, f"{finding.severity}: {finding.message}"))
         if self.loaded and finding.severity == ERROR:
             self.on_alarm(finding)
+
+    def newest_events(self, most: int | None = None) -> list[Event]:
+        """The events, the newest first by their time: a log that is read at once is judged a block at a time."""
+        recent = self.events if most is None else self.events[-max(200, most) :]
+        later = sorted(enumerate(recent), key=lambda pair: (-pair[1].time, -pair[0]))
+        return [event for _, event in later[:most]]
 
     def _event(self, item: Any) -> None:
         text = None
@@ -330,7 +349,7 @@ class Session:
             self.version += 1
             ours = self.sent is not None and record.id == self.sent.id
             if ours and self.sent is not None:
-                self.sent.answer = record
+                self.sent.answer, self.sent.answered_at = record, time.time()
             if ours or record.status != "accepted":
                 reason = f": {plain(record.reason)}" if record.reason else ""
                 self.events.append(Event(record.time, f"{record.command or 'command'} {record.status}{reason}"))
@@ -338,3 +357,9 @@ class Session:
                 fresh = self.logs / str((record.effect or {}).get("run_id", ""))
                 if fresh != self.folder and (fresh / RUN_LOG).exists():
                     self.switch(fresh)
+
+
+def _time_of(block: StepBlock, step: int) -> float:
+    """When a step of the block was logged; the nearest one's time where it is not in it."""
+    at = int(np.searchsorted(block.step, step))
+    return float(block.time[min(at, len(block) - 1)])

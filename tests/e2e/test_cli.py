@@ -37,7 +37,7 @@ def test_without_a_terminal_a_frame_is_printed_and_the_exit_code_is_0(frozen: Pa
         assert done.returncode == 0
         lines = done.stdout.splitlines()
         assert len(lines) == 26 and max(map(len, lines)) <= 90
-        assert "LR FROZEN at 1.20e-04 since step 1" in done.stdout
+        assert "LR STUCK at 1.20e-4 since step 1" in done.stdout
 
 
 def test_check_prints_the_findings_as_json(frozen: Path) -> None:
@@ -149,7 +149,7 @@ def test_the_incident_from_three_digits_and_the_configuration_alone(tmp_path: Pa
     cause = finding["cause"]
     assert cause["name"] == "scheduler_stepped_per_epoch"
     assert "schedule_frozen_on_resume" in cause["alternatives"]
-    assert "frozen at 2.84e-03" in finding["message"] and "2.4 times too high on average if left" in finding["message"]
+    assert "stuck at 2.84e-3" in finding["message"] and "2.4 times too high on average if left" in finding["message"]
     shorter = bare_log(tmp_path / "logs" / "before", range(r + 50, r + 1650, 50), [2.84e-3] * 32, 58_285)
     assert eegwatch("check", str(shorter), "--config", str(config)).returncode == 0  # it cannot be told yet
 
@@ -207,9 +207,9 @@ def test_a_report_is_one_self_contained_page_with_the_verdict_first(frozen: Path
         )
     target = tmp_path / f"report.{ending}"
     done = eegwatch("report", str(frozen), "-o", str(target))
-    assert done.returncode == 1 and "LR frozen at 1.20e-04" in done.stdout
+    assert done.returncode == 1 and "LR stuck at 1.20e-4" in done.stdout
     page = target.read_text()
-    assert page.index("LR frozen at 1.20e-04 since step 1") < page.index("expected and observed")
+    assert page.index("LR stuck at 1.20e-4 since step 1") < page.index("expected and observed")
     for words in ("scheduler_stepped_per_epoch", "scheduler_never_stepped", "initial LR", "configuration"):
         assert words in page
     assert "<img src=x" not in page and "\x1b" not in page

@@ -404,7 +404,7 @@ def test_the_incident_is_found_within_two_steps_and_a_resume_repairs_it(
     finding = daemon.wait(lambda: daemon.records("finding"))[0]
     assert (finding["rule"], finding["severity"], finding["since_step"]) == ("lr_stuck", "error", 1)
     assert finding["cause"]["name"] == "scheduler_stepped_per_epoch"
-    assert "LR frozen at 1.20e-04 since step 1: the scheduler is stepped once per epoch" in finding["message"]
+    assert "LR stuck at 1.20e-4 since step 1: the scheduler is stepped once per epoch" in finding["message"]
     rates = [r["lr"] for r in daemon.records("step") if r["step"] <= run["steps_per_epoch"]]
     assert len(set(rates)) == 1  # a real torch OneCycleLR, left standing within the epoch
     assert "resume: done: lr 0.0003" in daemon.cli("resume", "--lr", "3e-4").stdout

@@ -78,7 +78,7 @@ def test_watch_stop_resume_restart_from_the_keyboard(
     path = config_file(top={"inject": "scheduler_stepped_per_epoch"}, max_epochs=300, pace_steps_per_s=30)
     daemon.cli("start", "--config", str(path))
     terminal.open(eegwatch(daemon.logs), 80, 24)
-    terminal.wait("LR FROZEN at 1.20e-04 since step 1", "stepped once per epoch", "✖ LR moves", "┤", "injected: sch")
+    terminal.wait("LR STUCK at 1.20e-4 since step 1", "stepped once per epoch", "✖ LR moves", "┤", "injected: sch")
     terminal.wait("learning rate", "loss", "● training")
 
     terminal.press("s")
@@ -90,10 +90,10 @@ def test_watch_stop_resume_restart_from_the_keyboard(
     terminal.press("m")
     terminal.wait("resume this run", "rejoins the declared schedule")
     terminal.type("3e-4")
-    terminal.wait("follows your LR: 3.00e-04", "--lr 0.0003 --then anneal")
+    terminal.wait("resume at your LR: 3.00e-4", "--lr 3e-4 --then anneal")
     terminal.press("Enter")
-    terminal.wait("LR 0.0003, anneal: done: LR 3.00e-04", "● training", "✔ LR moves")
-    terminal.wait("LR FROZEN", absent=True)
+    terminal.wait("resume at LR 3e-4, then anneal: done: LR 3.00e-4", "● training", "✔ LR moves")
+    terminal.wait("LR STUCK", absent=True)
 
     terminal.tmux("resize-window", "-t", "t", "-x", "150", "-y", "45")
     terminal.wait("checklist", "expected / observed", "manual anneal")
@@ -164,7 +164,7 @@ def test_without_colour_what_matters_is_in_the_words(log_writer: LogWriter, term
     log_writer.run()
     log_writer.steps(np.full(150, 1.2e-4), positions=np.zeros(150))
     terminal.open(f"env NO_COLOR=1 {eegwatch(log_writer.folder.parent)}", 80, 24)
-    terminal.wait("✖ LR FROZEN at 1.20e-04", "✖ LR moves")
+    terminal.wait("✖ LR STUCK at 1.20e-4", "✖ LR moves")
     coloured = terminal.tmux("capture-pane", "-p", "-e", "-t", "t")
     shades = {tuple(rgb) for rgb in re.findall(r"[34]8;2;(\d+);(\d+);(\d+)", coloured)}
     assert all(red == green == blue for red, green, blue in shades)
@@ -203,10 +203,10 @@ def test_a_session_of_its_own_is_made_once_and_says_state_and_verdict(
             assert time.monotonic() < end, pane(0) + pane(1)
             time.sleep(0.1)
 
-    until(lambda: "LR FROZEN at 1.20e-04" in pane(0))
+    until(lambda: "LR STUCK at 1.20e-4" in pane(0))
     until(lambda: "what the trainer printed" in pane(1))
     title = terminal.tmux("display-message", "-p", "-t", f"{name}:.0", "#{pane_title}")
-    assert "LR frozen at 1.20e-04" in title and log_writer.folder.name in title
+    assert "LR stuck at 1.20e-4" in title and log_writer.folder.name in title
     done = subprocess.run(
         [sys.executable, "-m", "eegwatch.cli", "tmux", str(logs)],
         capture_output=True, text=True, timeout=30, env=os.environ | {"TMUX_TMPDIR": str(terminal.folder)},

@@ -120,8 +120,8 @@ async def test_an_emptied_field_with_a_chosen_way_on_is_refused(frozen: Path) ->
         ("-1", "above 0, not -1"),
         ("nan", "finite number above 0"),
         ("5", "5e0 is above the planned maximum 3e-3"),
-        ("3e-4", "resume at your LR: 3.00e-04 from step 101"),
-        ("", "resume on the planned curve: 1.57e-03 from step 101"),
+        ("3e-4", "resume at your LR: 3.00e-4 from step 101"),
+        ("", "resume on the planned curve: 1.57e-3 from step 101"),
     ],
 )
 async def test_the_resume_dialog_judges_as_the_daemon_would(frozen: Path, typed: str, words: str) -> None:
@@ -185,7 +185,7 @@ async def test_without_a_checkpoint_the_preview_begins_at_step_1(writer: LogWrit
         async with screen(logs, writer.folder, (120, 40)) as pilot:
             assert beginning(pilot.app.session).step == 0
             await pilot.press("m")
-            await until(pilot, lambda: "1.20e-04 from step 1," in pilot.text())
+            await until(pilot, lambda: "1.20e-4 from step 1," in pilot.text())
             assert "there is no checkpoint yet" in pilot.text()
 
 
@@ -201,7 +201,7 @@ async def test_an_answer_with_another_rate_than_was_asked_for_is_said_in_red(fro
             answer = Answer(time=NOW, id=sent(logs)[0]["id"], command="resume", status="done", effect=effect)
             log.append(answer)
             log.close()
-            await until(pilot, lambda: "NOT what was asked: LR 1.90e-03 at step 151" in pilot.text())
+            await until(pilot, lambda: "NOT what was asked: LR 1.90e-3 at step 151" in pilot.text())
 
 
 # ---- keys that cannot work ----

@@ -38,8 +38,8 @@ async def test_at_80_by_24_lr_loss_verdict_and_progress_are_on_the_first_screen(
     async with screen(frozen.parent, frozen, (80, 24)) as pilot:
         text = pilot.text()
     for words in (
-        "LR FROZEN at 1.20e-04 since step 1",
-        "12 times too low on average if left",
+        "LR STUCK at 1.20e-4 since step 1",
+        "now 1/21 of the planned LR; if nothing is done, 1/12 on average",
         "stepped once per epoch",
         "step 150 / 2,000",
         "epoch 1 / 10",
@@ -55,7 +55,7 @@ async def test_at_80_by_24_lr_loss_verdict_and_progress_are_on_the_first_screen(
 async def test_a_healthy_run_has_no_banner_and_every_tick(healthy: Path) -> None:
     async with screen(healthy.parent, healthy, (160, 48)) as pilot:
         text = pilot.text()
-    assert "FROZEN" not in text and "completed" in text
+    assert "STUCK" not in text and "completed" in text
     for words in (
         "✔ LR moves every batch",
         "✔ warm-up 1.2e-4 → 3e-3",
@@ -81,9 +81,9 @@ async def test_a_growing_log_is_followed(writer: LogWriter) -> None:
         assert "step 50 / 2,000" in pilot.text()
         writer.healthy(51, 120)
         await until(pilot, lambda: "step 120 / 2,000" in pilot.text())
-        assert "FROZEN" not in pilot.text()
+        assert "STUCK" not in pilot.text()
         writer.steps(np.full(30, 2e-3), 121)
-        await until(pilot, lambda: "LR FROZEN at 2.00e-03" in pilot.text())
+        await until(pilot, lambda: "LR STUCK at 2.00e-3" in pilot.text())
 
 
 async def test_where_the_file_system_tells_nothing_it_is_followed_by_polling(
@@ -110,7 +110,7 @@ async def test_the_bell_rings_once_when_a_fault_is_proved(writer: LogWriter) -> 
     async with screen(writer.folder.parent, None) as pilot:
         pilot.app.bell = lambda: rings.append(None)
         writer.steps(np.full(40, 2.9e-3), 51)
-        await until(pilot, lambda: "LR FROZEN" in pilot.text())
+        await until(pilot, lambda: "LR STUCK" in pilot.text())
         await pilot.pause(0.5)
     assert 1 <= len(rings) <= 2  # off its schedule at the first record, frozen at the second
 
@@ -211,7 +211,7 @@ async def test_it_draws_at_any_size(frozen: Path, size: tuple[int, int]) -> None
     async with screen(frozen.parent, frozen, size) as pilot:
         assert "150" in pilot.text()
         await pilot.resize_terminal(80, 24)
-        await until(pilot, lambda: pilot.app.size == (80, 24) and "LR FROZEN" in pilot.text())
+        await until(pilot, lambda: pilot.app.size == (80, 24) and "LR STUCK" in pilot.text())
 
 
 async def test_keys_command_a_real_daemon_and_show_its_answers(
@@ -221,7 +221,7 @@ async def test_keys_command_a_real_daemon_and_show_its_answers(
     await asyncio.to_thread(daemon.start, path)
     await asyncio.to_thread(daemon.wait_for_step)
     async with screen(daemon.logs, None, (120, 36)) as pilot:
-        await until(pilot, lambda: "LR FROZEN" in pilot.text())
+        await until(pilot, lambda: "LR STUCK" in pilot.text())
         await until(pilot, lambda: "● training" in pilot.text())
 
         await pilot.press("m")
@@ -229,8 +229,8 @@ async def test_keys_command_a_real_daemon_and_show_its_answers(
         await pilot.press(*"3e-4")
         assert pilot.app.screen.query_one("#lr", Input).value == "3e-4"
         await pilot.press("enter")
-        await until(pilot, lambda: "resume at LR 3e-4, then anneal: done: LR 3.00e-04 at step" in pilot.text())
-        await until(pilot, lambda: "LR FROZEN" not in pilot.text())
+        await until(pilot, lambda: "resume at LR 3e-4, then anneal: done: LR 3.00e-4 at step" in pilot.text())
+        await until(pilot, lambda: "LR STUCK" not in pilot.text())
 
         first = pilot.app.session.folder
         await pilot.press("r")

@@ -46,7 +46,7 @@ def test_a_fault_that_healed_is_told_and_counts(repaired: Path, capsys: pytest.C
     assert text.code == 1
     first, healed = text.out.splitlines()[:2]
     assert first == f"{repaired.name}: nothing wrong now, 1 finding that healed; 600 steps and 0 evaluations read"
-    assert healed.startswith("healed   lr_stuck  step 1 to 300 (error): LR frozen at 1.20e-04")
+    assert healed.startswith("healed   lr_stuck  step 1 to 300 (error): LR stuck at 1.20e-4")
     answer = Answer(capsys, str(repaired), "--json")
     (finding,) = answer.object["findings"]
     assert answer.code == 1 and (finding["rule"], finding["since_step"], finding["until_step"]) == ("lr_stuck", 1, 300)

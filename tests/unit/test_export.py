@@ -60,7 +60,7 @@ def test_charts_are_drawn_with_every_point_of_their_window(run: Path, tmp_path: 
     svg = ElementTree.parse(target).getroot()
     assert svg.tag.endswith("svg") and float(svg.attrib["width"].removesuffix("pt")) == 460.8  # 640 pixels
     text = target.read_text()
-    assert "learning rate (log)" in text and "loss" in text
+    assert "learning rate" in text and "loss" in text and run.name in text and "expected" in text
     again = tmp_path / "again.svg"
     assert main(["export", str(run), "-o", str(again), "--steps", "100:300", "--size", "640x480"]) == 0
     assert again.read_text() == text  # the same run gives the same file

@@ -24,9 +24,9 @@ def test_a_deviation_is_a_percentage_when_small_and_a_factor_when_large(ratio: f
 
 
 def test_two_rates_are_told_with_as_many_digits_as_tell_them_apart() -> None:
-    assert wording.exact_rate(1.2e-4, 1.2000005e-4) == "1.200000e-04"
-    assert wording.exact_rate(2.84e-3, 2.79e-3) == "2.84e-03"
-    assert wording.exact_rate(3e-4, 3e-4) == "3.00e-04"
+    assert wording.exact_rate(1.2e-4, 1.2000005e-4) == "1.200000e-4"
+    assert wording.exact_rate(2.84e-3, 2.79e-3) == "2.84e-3"
+    assert wording.exact_rate(3e-4, 3e-4) == "3.00e-4"
 
 
 @pytest.mark.parametrize(

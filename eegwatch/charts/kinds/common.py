@@ -22,10 +22,7 @@ def empty_chart(history: History, style: ChartStyle, name: str, empty: str) -> C
     later = history.attempts[1:]
     places = on_axis(history, view.axis, np.array([run.step for run in later]))
     chart.rules = [(float(x), f"{run.attempt}") for x, run in zip(places, later, strict=True)]
-    if view.axis == "epoch":
-        chart.x_text = lambda epoch: f"epoch {epoch:g}"
-    elif view.axis == "time":
-        chart.x_text = lambda hours: f"{hours:g} h"
+    chart.x_kind = view.axis
     return chart
 
 

@@ -191,7 +191,7 @@ class Fault:
         expected = float(self.situation.expected(step))
         now, later = self.cost()
         if self.rule == "lr_stuck":
-            what = f"LR frozen at {rate(lr)} since step {self.since:,}"
+            what = f"LR stuck at {rate(lr)} since step {self.since:,}"
         elif self.rule == "lr_jump":
             what = f"LR jumped off its schedule at step {self.since:,}: {exact_rate(lr, expected)}"
         elif self.rule == "no_warmup":

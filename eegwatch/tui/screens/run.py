@@ -15,6 +15,7 @@ from textual.widgets import Input
 from eegwatch.charts.deviation import schedule_of
 from eegwatch.charts.model import ChartStyle
 from eegwatch.charts.view import View, on_axis, readout
+from eegwatch.diagnosis.findings import RATE
 from eegwatch.schedule import rate_at
 from eegwatch.tui.actions import bindings
 from eegwatch.tui.session import Session
@@ -23,8 +24,9 @@ from eegwatch.tui.widgets.chart import Chart
 from eegwatch.tui.widgets.grid import WEIGHT_STEP, ChartGrid
 from eegwatch.tui.widgets.keybar import KeyBar
 from eegwatch.tui.widgets.output import Output
-from eegwatch.tui.widgets.panels import Checklist, Events, Figures, System, Ticks, Verdict
+from eegwatch.tui.widgets.panels import Checklist, Events, Figures, System, Ticks
 from eegwatch.tui.widgets.status import StatusLine
+from eegwatch.tui.widgets.verdict import Verdict
 
 WIDE, TALL = 110, 30  # from here on the side panels have room
 VERY_TALL = 55  # from here on the trainer's output has
@@ -41,7 +43,9 @@ class Side(VerticalScroll):
         cells: int
 
     def __init__(self, *children: Checklist | Figures | System) -> None:
-        super().__init__(*children, id="side", can_focus=False)
+        self.events = Events()
+        self.events.add_class("aside")
+        super().__init__(*children, self.events, id="side", can_focus=False)
         self._at: int | None = None
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
@@ -71,6 +75,7 @@ class RunScreen(Screen[None]):
     RunScreen.compact Chart { border: none; border-top: solid $panel; }
     RunScreen.compact Chart:focus { border: none; border-top: solid $accent; }
     RunScreen #side { height: 1fr; scrollbar-size-vertical: 1; }
+    RunScreen Events.aside { height: 1fr; min-height: 8; border: round $panel; border-title-color: $text; }
     RunScreen #filter { height: 1; border: none; padding: 0 1; display: none; }
     RunScreen #filter.shown { display: block; }
     """
@@ -115,10 +120,12 @@ class RunScreen(Screen[None]):
         self.ticks.display = not roomy
         output = size.height >= VERY_TALL if self.wants_output is None else self.wants_output
         self.output.display = output and session.foreign is None
-        self.events.styles.height = 5 if roomy else 2 if size.height >= 22 else 1
+        aside = roomy and size.height >= VERY_TALL  # the events have room beside the charts
+        self.side.events.display, self.events.display = aside, not aside
+        self.events.styles.height = (5 if size.height >= 40 else 3) if roomy else 2 if size.height >= 22 else 1
         self.verdict.show(session, compact=not roomy, read_only=self.read_only)
         self.status.show(session)
-        self.events.show(session)
+        (self.side.events if aside else self.events).show(session)
         self.keys.show(session, read_only=self.read_only)
         for panel in (self.checklist, self.figures, self.system) if roomy else (self.ticks,):
             panel.show(session)
@@ -128,6 +135,9 @@ class RunScreen(Screen[None]):
     def show_ages(self) -> None:
         """Only what the passing of time changes: "2 min ago"."""
         self.status.show(self.session)
+        for shown in (self.events, self.side.events):
+            if shown.display:
+                shown.show(self.session)
         self.keys.show(self.session, read_only=self.read_only)
 
     def show_output(self) -> None:
@@ -140,7 +150,8 @@ class RunScreen(Screen[None]):
         return ChartStyle(self.view, self.charts.logarithmic, self.session.overlays, self.session.deviation)
 
     def _draw_charts(self) -> None:
-        self.charts.draw(self.session.drawn_history, self.chart_style)
+        wrong = any(f.bad and f.family == RATE for f in self.session.diagnosis.findings)
+        self.charts.draw(self.session.drawn_history, self.chart_style, wrong_rate=wrong)
         if self.view.cursor is not None and "lr" in self.charts.charts:
             self.charts.charts["lr"].border_title = self._readout()
 

@@ -181,7 +181,7 @@ def events_text(session: Session) -> Text:
         if finding.remedy:
             text.append(f"   remedy    {finding.remedy}\n")
         text.append("\n")
-    for event in reversed(session.events):
+    for event in session.newest_events():
         text.append(f"{clock(event.time)}  ", "dim")
         text.append(f"{event.text}\n")
     run = session.history.run

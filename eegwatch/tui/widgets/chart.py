@@ -48,8 +48,8 @@ class Chart(Widget):
     """
     can_focus = True
 
-    def __init__(self, title: str = "", *, id: str | None = None) -> None:
-        super().__init__(id=id)
+    def __init__(self, title: str = "", *, name: str | None = None, id: str | None = None) -> None:
+        super().__init__(name=name, id=id)
         self.border_title = title
         self.data = ChartData()
         self._strips: list[Strip] = []

@@ -5,17 +5,16 @@ from __future__ import annotations
 from textual.containers import Grid
 from textual.message import Message
 
-from eegwatch.charts.kinds import KINDS, kinds
+from eegwatch.charts.kinds import kinds
 from eegwatch.charts.model import ChartKind, ChartStyle, legend
 from eegwatch.run.history import History
 from eegwatch.tui.widgets.chart import Chart
 from eegwatch.wording import pattern_of
 
-ROWS_EACH, COLUMNS_EACH = 15, 70  # cells: a chart gets at least about this much where there is a choice
+ROWS_EACH, COLUMNS_EACH = 12, 70  # cells: a chart gets at least about this much where there is a choice
 BOTH_FROM = 13  # rows of the grid from which LR and loss both stay on the screen
+LR_WRONG = 1.6  # times the height of the others, while a finding is about the learning rate
 WEIGHT_STEP = 1.25  # a key makes a row so much taller
-
-ORDER = {kind.name: i for i, kind in enumerate(KINDS)}
 
 
 class ChartGrid(Grid):
@@ -31,6 +30,7 @@ class ChartGrid(Grid):
         self.columns: int | None = None  # None: as many as fit
         self.logarithmic: frozenset[str] = frozenset({"lr"})
         self.weights: dict[int, float] = {}
+        self.wanted = 1.0  # of the first row
         self._arranged: object = None
 
     class Resized(Message):
@@ -60,15 +60,16 @@ class ChartGrid(Grid):
         fit = self.columns or max(1, self.size.width // COLUMNS_EACH)
         return min(fit, shown) if self.columns or shown > 2 else 1
 
-    def draw(self, history: History, style: ChartStyle) -> None:
-        """Draw every chart that is shown."""
+    def draw(self, history: History, style: ChartStyle, *, wrong_rate: bool = False) -> None:
+        """Draw every chart that is shown. `wrong_rate`: the learning rate is what to look at, it gets more room."""
         shown = self.chosen(history)
         columns = self._columns(len(shown))
         rows = -(-len(shown) // columns)
-        arranged = tuple(kind.name for kind in shown), columns, tuple(self.weights.get(i, 1.0) for i in range(rows))
+        self.wanted = LR_WRONG if wrong_rate and rows > 1 and shown[0].name == "lr" else 1.0
+        arranged = tuple(kind.name for kind in shown), columns, tuple(self.weight(i) for i in range(rows))
         if arranged != self._arranged:
             self._arranged = arranged
-            self._place_charts(shown, columns, rows)
+            self._place_charts(history, shown, columns, rows)
         for kind in shown:
             chart = self.charts[kind.name]
             chart.border_title = legend(kind, style)
@@ -77,17 +78,26 @@ class ChartGrid(Grid):
             chart.border_subtitle = f"step {cursor:,}: {value}" if value else ""
             chart.show(kind.draw(history, style))
 
-    def _place_charts(self, shown: list[ChartKind], columns: int, rows: int) -> None:
-        names = {kind.name for kind in shown}
-        for name in names - self.charts.keys():
-            chart = self.charts[name] = Chart(id=name)
-            behind = [c for n, c in self.charts.items() if ORDER[n] > ORDER[name]]
-            first = min(behind, key=lambda c: ORDER[c.id or ""], default=None)
-            self.mount(chart, before=first)
+    def _place_charts(self, history: History, shown: list[ChartKind], columns: int, rows: int) -> None:
+        names = [kind.name for kind in shown]
+        order = {kind.name: i for i, kind in enumerate(kinds(history))}
+        for name in names:
+            if name not in self.charts:
+                chart = self.charts[name] = Chart(name=name, id=name if name.isidentifier() else None)
+                behind = [c for n, c in self.charts.items() if order.get(n, -1) > order[name]]
+                first = min(behind, key=lambda c: order[c.name or ""], default=None)
+                self.mount(chart, before=first)
         for name, chart in self.charts.items():
             chart.display = name in names
+            chart.styles.column_span = 1
+        last = self.charts[shown[-1].name]
+        last.styles.column_span = columns * rows - len(shown) + 1  # no empty corner
         self.styles.grid_size_columns, self.styles.grid_size_rows = columns, rows
-        self.styles.grid_rows = " ".join(f"{self.weights.get(i, 1.0):.3f}fr" for i in range(rows))
+        self.styles.grid_rows = " ".join(f"{self.weight(i):.3f}fr" for i in range(rows))
+
+    def weight(self, row: int) -> float:
+        """How tall a row of charts is beside the others."""
+        return self.weights.get(row, self.wanted if row == 0 else 1.0)
 
     # ---- what keys and the mouse change ----
 
@@ -115,19 +125,17 @@ class ChartGrid(Grid):
     def taller(self, name: str | None, factor: float) -> None:
         """The row of a chart taller or shorter than the others."""
         row = self._row_of(name)
-        self.weights[row] = min(max(self.weights.get(row, 1.0) * factor, 0.2), 5.0)
+        self.weights[row] = min(max(self.weight(row) * factor, 0.2), 5.0)
 
     def pulled(self, chart: Chart, rows: int) -> None:
         """A chart's title line was dragged by so many cells: the boundary to the row above moves along."""
-        row = self._row_of(chart.id)
+        row = self._row_of(chart.name)
         if row == 0:
             return
-        unit = sum(self.weights.get(i, 1.0) for i in range(self.styles.grid_size_rows)) / max(1, self.size.height)
-        above, below = (
-            max(0.2, self.weights.get(r, 1.0) + sign * rows * unit) for r, sign in ((row - 1, 1), (row, -1))
-        )
+        unit = sum(self.weight(i) for i in range(self.styles.grid_size_rows)) / max(1, self.size.height)
+        above, below = (max(0.2, self.weight(r) + sign * rows * unit) for r, sign in ((row - 1, 1), (row, -1)))
         self.weights |= {row - 1: above, row: below}
 
     def _row_of(self, name: str | None) -> int:
-        shown = [chart.id for chart in self.children if chart.display]
+        shown = [chart.name for chart in self.children if chart.display]
         return shown.index(name) // max(1, self.styles.grid_size_columns) if name in shown else 0

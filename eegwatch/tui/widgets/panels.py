@@ -1,80 +1,18 @@
-"""The verdict at the top, the checklist and the table at the side (or as one line of ticks), the events below."""
+"""The checklist and the table at the side (or as one line of ticks), the load of the machine, the events."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 from rich.text import Text
 
 from eegwatch.diagnosis.checklist import FAIL, PASS, WAIT, WARN, checklist, table
-from eegwatch.diagnosis.findings import ERROR, INFO, RATE, WARNING, Finding
-from eegwatch.tui.actions import possible
 from eegwatch.tui.session import Session
 from eegwatch.tui.widgets.lines import Lines
 from eegwatch.wording import clock, size
 
 MARK_STYLE = {PASS: "green", FAIL: "bold red", WAIT: "dim", WARN: "yellow", "": ""}
-SIGN = {ERROR: ("✖", "bold white on #a01020"), WARNING: ("!", "bold black on #e0a000"), INFO: ("i", "")}
-RATE_KEYS = {
-    "app.resume": ("m resume on the planned LR curve, or at an LR of yours", "m resume"),
-    "app.restart": ("r restart from step 0", "r restart"),
-    "app.stop": ("s stop", "s stop"),
-    "app.evidence": ("⏎ evidence", "⏎ evidence"),
-}
-
-
-class Verdict(Lines):
-    """What is wrong, the worst first: what and since when, why, what to do. Gone when nothing is wrong."""
-
-    DEFAULT_CSS = "Verdict { height: auto; padding: 0 1; max-height: 9; }"
-
-    def show(self, session: Session, *, compact: bool, read_only: bool = False) -> None:
-        findings = [f for f in session.diagnosis.findings if f.bad]
-        self.display = bool(findings)
-        if not findings:
-            return
-        width = max(20, self.app.size.width - 2)
-        lines = self._finding(session, findings[0], compact, read_only)
-        others = findings[1:] if compact else findings[1:3]
-        if compact and others:
-            lines[-1].append(f"   (+{len(others)} more: e)", "dim")
-        elif not compact:
-            for other in others:
-                sign, style = SIGN[other.severity]
-                lines.append(Text.assemble((f" {sign} ", style), " ", other.message))
-        if compact:
-            for line in lines:
-                line.truncate(width, overflow="ellipsis")
-        self.put(lines)
-
-    def _finding(self, session: Session, finding: Finding, compact: bool, read_only: bool) -> list[Text]:
-        sign, style = SIGN[finding.severity]
-        headline = finding.headline or finding.message
-        if headline.startswith("LR "):  # LR FROZEN: the word that matters, readable without colour
-            first, second, rest = headline.split(" ", 2)
-            headline = f"{first} {second.upper()} {rest}"
-        about = finding.cost.partition(", ")[2] if compact else ": ".join(t for t in (finding.here, finding.cost) if t)
-        lines = [Text.assemble((f" {sign} {headline} ", style), f" {about}" if about else "")]
-        label = "bold"
-        if finding.why:
-            lines.append(Text.assemble(("   why  ", label), finding.why))
-        if finding.family == RATE:
-            code = finding.remedy.split("; ")[0]
-            keys = self._keys(session, compact, read_only)
-            if keys:
-                lines.append(Text.assemble(("   do   ", label), keys))
-            if code and (not compact or not keys):
-                lines.append(Text.assemble(("   code ", label), code))
-        elif finding.remedy and finding.remedy not in headline:
-            lines.append(Text.assemble(("   do   ", label), finding.remedy))
-        return lines
-
-    def _keys(self, session: Session, compact: bool, read_only: bool) -> str:
-        """The keys that help against a wrong learning rate and can work now."""
-        able = {action.action for action in possible(session, read_only=read_only)}
-        if not able & {"app.resume", "app.restart"}:
-            return ""
-        return " · ".join(words[compact] for action, words in RATE_KEYS.items() if action in able)
 
 
 class Checklist(Lines):
@@ -184,20 +122,23 @@ def sparkline(values: list[float], width: int) -> str:
 
 
 class Events(Lines):
-    """What happened, the newest first; the answer to a command of ours stands above all."""
+    """What happened, the newest first; the answer to a command of ours stands above all, for a while."""
 
     DEFAULT_CSS = "Events { height: 4; padding: 0 1; }"
+    BORDER_TITLE = "events"
 
     def show(self, session: Session) -> None:
         lines: list[Text] = []
-        if session.sent is not None:
-            done = session.sent.answer.status if session.sent.answer else ""
+        sent = session.sent
+        if sent is not None and not sent.faded(time.time()):
+            done = sent.answer.status if sent.answer else ""
             style = {"done": "bold green", "failed": "bold red", "rejected": "bold red", "expired": "bold red"}
-            colour = "bold red" if session.sent.differs else style.get(done, "bold yellow")
-            lines.append(Text(f"» {session.sent.text()}", colour))
-        for event in reversed(session.events[-12:]):
+            colour = "bold red" if sent.differs else style.get(done, "bold yellow")
+            lines.append(Text(f"» {sent.text()}", colour))
+        room = max(1, self.content_size.height or 4)
+        for event in session.newest_events(room):
             lines.append(Text.assemble((f"{clock(event.time)} ", "dim"), event.text))
-        room = max(1, self.size.height or 4)
-        for line in lines:
-            line.truncate(max(20, self.size.width - 2), overflow="ellipsis")
+        if not self.has_class("aside"):  # there a long one may take several lines
+            for line in lines:
+                line.truncate(max(20, self.content_size.width), overflow="ellipsis")
         self.put(lines[:room])

@@ -11,15 +11,20 @@ from rich.text import Text
 
 from eegwatch.tui.session import Session
 from eegwatch.tui.widgets.lines import Lines
-from eegwatch.wording import deviation, duration, exact_rate, plain, rate
+from eegwatch.wording import duration, exact_rate, plain, rate
 
 PACE_OVER = 100  # steps whose median interval is the pace
 STALE_S = 15.0  # a log of a live trainer that has not grown for so long is said to stand
+MOVING = ("training", "evaluating", "checkpointing", "watching")  # states in which a pace says something
 GOOD, BAD, QUIET = "bold green", "bold red", "yellow"
-STATE_STYLE = {"training": GOOD, "evaluating": GOOD, "checkpointing": GOOD, "preparing": GOOD, "completed": GOOD,
-               "dead": BAD, "hung": BAD, "failed": BAD}  # fmt: skip
-STATE_SIGN = {"training": "●", "evaluating": "●", "checkpointing": "●", "preparing": "◔", "restarting": "◔",
-              "starting": "◔", "completed": "✔", "dead": "✖", "hung": "✖", "failed": "✖"}  # fmt: skip
+LIVE = ("training", "evaluating", "checkpointing", "preparing")
+STATE_STYLE = dict.fromkeys((*LIVE, "completed", "early stopped"), GOOD) | dict.fromkeys(
+    ("dead", "hung", "failed"), BAD
+)
+STATE_SIGN = {
+    "training": "●", "evaluating": "●", "checkpointing": "●", "preparing": "◔", "restarting": "◔", "starting": "◔",
+    "completed": "✔", "early stopped": "✔", "dead": "✖", "hung": "✖", "failed": "✖",
+}  # fmt: skip
 
 
 def pace(session: Session) -> float | None:
@@ -35,7 +40,7 @@ def state_of(session: Session) -> tuple[str, str]:
     """(state, since when or why) of the run on the screen, in words."""
     history, life = session.history, session.life
     if session.is_current and life.word in ("dead", "hung"):
-        return life.word, life.detail
+        return life.word, ""  # the notice below says what happened, and what helps
     run = history.run
     stepping = run is not None and history.end is None and history.length > 0 and history.step_done > run.step
     if session.is_current and life.alive and life.word in ("starting", "preparing", "restarting") and stepping:
@@ -50,9 +55,7 @@ def state_of(session: Session) -> tuple[str, str]:
         return life.word, life.detail
     if history.end is not None:
         end = history.end
-        ago = f"{duration(time.time() - end.time)} ago"
-        daemon = "" if life.alive else ", no daemon is running"
-        return end.reason, (f"{plain(end.error)}, " if end.error else "") + ago + daemon
+        return end.reason.replace("_", " "), f"{duration(time.time() - end.time)} ago"
     if session.foreign is not None:
         kind = session.problem or session.foreign.format
         return (
@@ -91,11 +94,11 @@ class StatusLine(Lines):
     def _texts(self, session: Session, width: int) -> list[Text]:
         run = session.history.run
         if session.folder is None:
-            return [Text(f"no run in {session.logs} yet: eegpt-daemon start --logs {session.logs}", "bold")]
+            return [Text(f"no run in {session.logs} yet", "bold")]
         state, detail = state_of(session)
         head = Text(session.name_of(session.folder), "bold")
         if run is not None and any("SYNTHETIC" in note for note in run.notes):
-            head.append("  SYNTHETIC", "magenta")
+            head.append("  SYNTHETIC", "bold magenta")
         if run is not None and run.attempt > 1:
             head.append(f"  attempt {run.attempt}", "dim")
         head.append(f"   {STATE_SIGN.get(state, '○')} {state}", STATE_STYLE.get(state, QUIET))
@@ -104,9 +107,9 @@ class StatusLine(Lines):
         if run is not None and run.inject:
             head.append(f"  injected: {plain(run.inject)}", "magenta")
         head.truncate(width, overflow="ellipsis")
-        return [head, *self._figures(session, width)]
+        return [head, *self._figures(session, width, moving=state in MOVING and "no record" not in detail)]
 
-    def _figures(self, session: Session, width: int) -> list[Text]:
+    def _figures(self, session: Session, width: int, *, moving: bool) -> list[Text]:
         history, run = session.history, session.history.run
         if run is None:
             return []
@@ -120,12 +123,12 @@ class StatusLine(Lines):
             parts.append((1, Text(f"epoch {epoch + 1} / {run.epochs or '?'}")))
             parts.append((4, Text(f"batch {batch + 1:,} / {run.steps_per_epoch:,}")))
         speed = pace(session)
-        if speed is not None and history.end is None:
+        if speed is not None and moving:
             parts.append((3, Text(f"{speed:,.1f} it/s" if speed >= 1 else f"{1 / speed:,.1f} s/it")))
             if run.total_steps:
                 parts.append((2, Text(f"{duration((run.total_steps - step) / speed)} left")))
         samples = history.samples_per_s
-        if len(samples) and np.isfinite(samples[-1]) and history.end is None:
+        if len(samples) and np.isfinite(samples[-1]) and moving:
             parts.append((5, Text(f"{samples[-1]:,.0f} samples/s")))
         rates = self._rates(session)
         while len(parts) > 1:
@@ -138,7 +141,8 @@ class StatusLine(Lines):
             return [line]
         if line.cell_len + rates.cell_len + 3 <= width:
             return [Text("   ").join([line, rates])]
-        return [line, rates]
+        faulty = session.diagnosis.lr is not None and session.diagnosis.lr.fault is not None
+        return [line] if faulty else [line, rates]  # what is wrong with it stands just below
 
     def _rates(self, session: Session) -> Text | None:
         lr = session.history.lr
@@ -150,7 +154,5 @@ class StatusLine(Lines):
         expected = float(session.diagnosis.lr.situation.expected(int(session.history.step[-1])))
         if session.diagnosis.lr.fault is None:
             return Text.assemble(f"LR {rate(now)}, expected {rate(expected)} ", ("✔", "green"))
-        words = deviation(now / expected) if expected else ""
-        return Text.assemble(
-            (f"LR {exact_rate(now, expected)}, expected {exact_rate(expected, now)} ✖ {words}", "bold red")
-        )
+        words = f"LR {exact_rate(now, expected)}, expected {exact_rate(expected, now)} ✖"  # how bad: below
+        return Text(words, "bold red")

@@ -133,7 +133,7 @@ def test_runs_lists_every_run_with_its_figures(log_writer: LogWriter, capsys: py
     assert main(["runs", logs]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert re.split(r"  +", lines[0]) == ["run", "state", "step", "LR", "AUROC", "verdict"]
-    assert re.split(r"  +", lines[3])[:5] == [log_writer.folder.name, "stopped", "300 / 2,000", "2.98e-03", "0.812"]
+    assert re.split(r"  +", lines[3])[:5] == [log_writer.folder.name, "stopped", "300 / 2,000", "2.98e-3", "0.812"]
     assert "no data" in lines[1] and "unfinished" in lines[2]
     assert main(["runs", logs, "--json", "-n", "2"]) == 0
     rows = [

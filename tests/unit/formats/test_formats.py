@@ -84,7 +84,7 @@ def test_the_incidents_own_log_is_read_and_the_frozen_rate_proved(tmp_path: Path
     assert history.run is not None and history.run.total_steps == 50 * 58285 and history.run.batch_size == 32
     assert history.evals[0].auroc == 0.7916 and history.evals[0].balanced_accuracy == 0.7120
     (stuck,) = [f for f in run.outcome().findings if f.rule == "lr_stuck"]
-    assert "LR frozen at 2.84e-03" in stuck.message
+    assert "LR stuck at 2.84e-3" in stuck.message
     healthy = read(incident_log(tmp_path, frozen=False), config=config)
     assert not [f for f in healthy.outcome().findings if f.family == "rate"], healthy.outcome().text()
 
@@ -299,5 +299,5 @@ def test_the_screen_watches_a_foreign_log(tmp_path: Path, make: str, capsys: pyt
         words = [str(path), "--once"]
     assert main(words) == 0
     shown = capsys.readouterr().out
-    assert ("LR FROZEN at 2.84e-03" in shown and "annealing" in shown) if make == "text" else "LR 1.00e-03" in shown
+    assert ("LR STUCK at 2.84e-3" in shown and "annealing" in shown) if make == "text" else "LR 1.00e-3" in shown
     assert re.search(r"┤", shown)

@@ -1,0 +1,86 @@
+"""The top of the screen: what happened to the run, what is wrong, why, what to press. Gone when all is well."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from eegwatch.diagnosis.findings import ERROR, INFO, RATE, WARNING, Finding
+from eegwatch.tui.actions import possible
+from eegwatch.tui.session import Session
+from eegwatch.tui.widgets.lines import Lines
+from eegwatch.tui.words import Notice, consequence, headline, notice
+
+SIGN = {ERROR: ("✖", "bold white on #a01020"), WARNING: ("!", "bold black on #e0a000"), INFO: ("i", "")}
+NOTICE = {"error": ("✖", "bold white on #a01020"), "warning": ("!", "bold black on #e0a000"),
+          "good": ("✔", "bold white on #1b6f3b")}  # fmt: skip
+RATE_KEYS = {
+    "app.resume": ("m resume on the planned LR curve, or at an LR of yours", "m resume"),
+    "app.restart": ("r restart from step 0", "r restart"),
+    "app.stop": ("s stop", "s stop"),
+    "app.evidence": ("⏎ evidence", "⏎ evidence"),
+}
+LABEL = "bold"
+MOST_FINDINGS = 3  # on a roomy screen; the others are counted
+
+
+class Verdict(Lines):
+    """A notice, and the findings, the worst first."""
+
+    DEFAULT_CSS = "Verdict { height: auto; padding: 0 1; max-height: 9; }"
+
+    def show(self, session: Session, *, compact: bool, read_only: bool = False) -> None:
+        findings = [f for f in session.diagnosis.findings if f.bad]
+        told = notice(session, read_only=read_only)
+        self.display = bool(findings) or told is not None
+        if not self.display:
+            return
+        lines = self._notice(told) if told is not None else []
+        if findings:
+            lines += self._finding(session, findings[0], compact, read_only)
+            if compact:
+                more = len(findings) - 1
+            else:
+                for other in findings[1:MOST_FINDINGS]:
+                    sign, style = SIGN[other.severity]
+                    lines.append(Text.assemble((f" {sign} ", style), " ", other.headline or other.message))
+                more = len(findings) - MOST_FINDINGS
+            if more > 0:
+                lines[-1].append(f"   (+{more} more: e)", "dim")
+        width = max(20, self.app.size.width - 2)
+        for line in lines:
+            if compact or line.cell_len <= width:
+                line.truncate(width, overflow="ellipsis")
+        self.put(lines)
+
+    def _notice(self, told: Notice) -> list[Text]:
+        sign, style = NOTICE[told.kind]
+        lines = [Text.assemble((f" {sign} ", style), (f" {told.text}", "bold"))]
+        if told.do:
+            lines.append(Text.assemble(("   do   ", LABEL), told.do))
+        return lines
+
+    def _finding(self, session: Session, finding: Finding, compact: bool, read_only: bool) -> list[Text]:
+        sign, style = SIGN[finding.severity]
+        what = Text.assemble((f" {sign} {headline(finding)} ", style))
+        bad = consequence(session, finding, short=compact)
+        lines = [what]
+        if bad and not compact and what.cell_len + len(bad) + 4 < self.app.size.width:
+            what.append(f" {bad}")
+        elif bad:
+            lines.append(Text(f"   {bad}"))
+        if finding.why:
+            lines.append(Text.assemble(("   why  ", LABEL), finding.why))
+        keys = self._keys(session, compact, read_only) if finding.family == RATE else ""
+        code = finding.remedy.split("; ")[0]
+        if keys:
+            lines.append(Text.assemble(("   do   ", LABEL), keys))
+        if code and code not in headline(finding) and not (keys and compact):
+            lines.append(Text.assemble(("   code " if finding.family == RATE else "   do   ", LABEL), code))
+        return lines
+
+    def _keys(self, session: Session, compact: bool, read_only: bool) -> str:
+        """The keys that help against a wrong learning rate and can work now."""
+        able = {action.action for action in possible(session, read_only=read_only)}
+        if not able & {"app.resume", "app.restart"}:
+            return ""
+        return " · ".join(words[compact] for action, words in RATE_KEYS.items() if action in able)

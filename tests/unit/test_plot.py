@@ -1,0 +1,119 @@
+"""A chart is right to the row: every label stands in the row of its value, at every height and on every axis."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eegwatch.charts.axis import Axis, time_text, time_ticks
+from eegwatch.charts.braille import Canvas
+from eegwatch.charts.model import EXPECTED, OBSERVED, ChartData, Series, limits
+from eegwatch.charts.plot import AXIS, GUTTER, PHASE, Row, plot
+from eegwatch.charts.reduce import reduce
+
+WIDTH = 60
+
+
+def text_of(row: Row) -> str:
+    return "".join(text for text, _ in row)
+
+
+def labels_of(rows: list[Row]) -> dict[int, float]:
+    """Row -> the value of the label that stands there."""
+    found = {}
+    for number, row in enumerate(rows):
+        label, style = row[0]
+        if style == AXIS and label.rstrip().endswith("┤"):
+            found[number] = float(label.strip(" ┤").replace(",", ""))
+    return found
+
+
+def row_of_a_line(value: float, axis: Axis, height: int) -> int:
+    """The row in which the canvas draws a horizontal line at this value."""
+    canvas = Canvas(10, height)
+    canvas.line(np.full(20, value), axis, 0)
+    drawn = [number for number, runs in enumerate(canvas.rows()) if any(text.strip() for text, _ in runs)]
+    assert len(drawn) == 1
+    return drawn[0]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    height=st.integers(3, 60),
+    low=st.floats(1e-9, 1e3),
+    times=st.floats(1.001, 1e8),
+    log=st.booleans(),
+    rates=st.booleans(),
+    bands=st.booleans(),
+)
+def test_each_label_stands_in_the_row_in_which_its_value_is_drawn(
+    height: int, low: float, times: float, log: bool, rates: bool, bands: bool
+) -> None:
+    x = np.arange(400)
+    y = np.geomspace(low, low * times, 400)
+    data = ChartData(0, 399, [Series(x, y, "line", OBSERVED)], log=log, rates=rates)
+    data.bands = [("warm-up", 0, 40), ("annealing", 40, 399)] if bands else []
+    rows = plot(data, WIDTH, height)
+    assert len(rows) == height and {len(text_of(row)) for row in rows} == {WIDTH}
+    axis = limits(data, [reduce(x, y, 0, np.nextafter(399, np.inf), (WIDTH - GUTTER) * 2)])
+    assert axis is not None
+    plot_height = height - 1 - bands
+    labels = labels_of(rows)
+    for row, value in labels.items():
+        true = row_of_a_line(value, axis, plot_height)
+        assert row == true, f"{value} stands in row {row}, and is drawn in row {true}"
+    ordered = [labels[row] for row in sorted(labels)]
+    assert ordered == sorted(ordered, reverse=True)
+    if plot_height >= 6:
+        assert all(b - a >= 2 for a, b in zip(sorted(labels), sorted(labels)[1:], strict=False))
+
+
+@pytest.mark.parametrize("height", range(4, 40))
+def test_a_flat_rate_is_drawn_in_no_row_of_another_label(height: int) -> None:
+    """README's first picture: 1.2e-4 stood in the row that was labelled 1e-3."""
+    x = np.arange(1, 2001)
+    expected = 1.2e-4 + (3e-3 - 1.2e-4) * np.minimum(x / 200, 1)
+    observed = np.full(2000, 1.2e-4)
+    data = ChartData(0, 2000, [Series(x, expected, "dotted", EXPECTED), Series(x, observed, "line", OBSERVED)], log=True, rates=True)  # fmt: skip
+    rows = plot(data, 80, height)
+    flat = next(number for number, row in enumerate(rows) if any(style == "observed" for _, style in row))
+    label = labels_of(rows).get(flat)
+    assert label is None or label == pytest.approx(1e-4)
+
+
+def test_the_ticks_of_a_linear_axis_have_the_same_decimals() -> None:
+    data = ChartData(0, 99, [Series(np.arange(100), np.linspace(0.79, 0.861, 100), "line", OBSERVED)])
+    spelled = [row[0][0].strip(" ┤│") for row in plot(data, WIDTH, 16)]
+    decimals = {len(word.partition(".")[2]) for word in spelled if word and word[0].isdigit()}
+    assert decimals == {2}
+
+
+@pytest.mark.parametrize("last", [2, 3, 4, 5, 7, 12, 30, 101])
+def test_a_short_run_has_whole_steps_on_its_axis_each_once(last: int) -> None:
+    data = ChartData(0, last, [Series(np.arange(1, last + 1), np.ones(last), "line", OBSERVED)])
+    words = text_of(plot(data, 100, 8)[-1]).strip(" └─╳").replace("╳", "─")
+    ticks = [word for word in words.split("─") if word]
+    assert ticks == sorted(set(ticks), key=int) and all(word.isdigit() for word in ticks) and len(ticks) >= 2
+
+
+@pytest.mark.parametrize(
+    ("hours", "unit"), [(10 / 3600, "s"), (3 / 60, "s"), (0.5, "min"), (1.5, "min"), (9, "h"), (50, "h"), (600, "d")]
+)
+def test_times_have_the_unit_that_a_person_would_choose(hours: float, unit: str) -> None:
+    seconds, step = time_ticks(Axis(0, hours * 3600), 6)
+    words = [time_text(s, step) for s in seconds]
+    assert len(words) == len(set(words)) and 2 <= len(words) <= 8
+    assert all(word.endswith(unit) or word.split()[0] == "0" for word in words), words
+    assert all(float(word.split()[0]) == int(float(word.split()[0])) for word in words)
+
+
+@pytest.mark.parametrize("width", range(30, 140, 7))
+def test_no_phase_name_is_cut(width: int) -> None:
+    data = ChartData(0, 2000, [Series(np.arange(2000), np.ones(2000), "line", OBSERVED)])
+    data.bands = [("warm-up", 0, 200), ("annealing", 200, 1700), ("manual hold", 1700, 2000)]
+    (row,) = [text for row in plot(data, width, 10) for text, style in row if style == PHASE]
+    words = row.replace("│", " ").split()
+    assert "…" not in row
+    assert "".join(words).replace("manualhold", "") in ("", "annealing", "warm-upannealing", "warm-up")
