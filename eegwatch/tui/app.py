@@ -237,23 +237,28 @@ class WatchApp(DaemonCommands, OrderedKeysApp[None]):
         self.call_from_thread(self.notify, f"saved {path}")
 
     def action_runs(self) -> None:
-        from eegwatch.tui.screens.runs import RunsScreen
+        from eegwatch.tui.screens.runs import Overlays, RunsScreen
 
         if self.session.foreign is not None:
             self.notify("this is one log by itself: the list is of a log root's runs", severity="warning")
             return
         life = self.session.life
         live = (life.run_id if life.alive else None, life.word)
-        screen = RunsScreen(self.session.logs, self.session.folder, live, self.settings)
+        overlays = Overlays(self.session.overlay_labels, self._toggle_overlay)
+        screen = RunsScreen(self.session.logs, self.session.folder, live, self.settings, overlays)
         self.push_screen(screen, self._choose_run)
 
+    def _toggle_overlay(self, folder: Path) -> str:
+        if not self.session.toggle_overlay(folder):
+            return "three runs are drawn over this one already: o on one of them takes it away"
+        label = self.session.overlay_labels().get(folder)
+        self.run_screen.redraw()
+        return (
+            f"{folder.name} is drawn over the run on the screen as {label}" if label else f"{folder.name} is taken away"
+        )
+
     def _choose_run(self, choice: RunChoice | None) -> None:
-        if choice is None:
-            return
-        if choice.action == "overlay":
-            if not self.session.toggle_overlay(choice.folder):
-                self.notify("three runs lie over this one already: o on one of them takes it away", severity="warning")
-        else:
+        if choice is not None:
             self.session.follow_newest = False
             self.session.switch(choice.folder)
             self.run_screen.view = View()
@@ -307,9 +312,14 @@ class WatchApp(DaemonCommands, OrderedKeysApp[None]):
         )
 
     def action_help(self) -> None:
-        from eegwatch.tui.screens.text import TextScreen, help_text
+        from eegwatch.tui.screens.help import HelpScreen
 
-        self.push_screen(TextScreen("keys", help_text(possible(self.session, read_only=self.read_only))))
+        self.push_screen(HelpScreen(possible(self.session, read_only=self.read_only)), self._run_action)
+
+    async def _run_action(self, action: str | None) -> None:
+        """What was chosen from the help or the palette."""
+        if action is not None:
+            await self.run_screen.run_action(action)
 
     def action_events(self) -> None:
         from eegwatch.tui.screens.text import TextScreen, events_text

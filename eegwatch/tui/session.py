@@ -153,6 +153,10 @@ class Session:
         self.version += 1
         return True
 
+    def overlay_labels(self) -> dict[Path, str]:
+        """The runs that are drawn over, and the letter of each."""
+        return {one.folder: one.label for one in self.overlaid}
+
     @property
     def overlays(self) -> tuple[Overlay, ...]:
         return tuple(Overlay(one.label, one.folder.name, one.history) for one in self.overlaid)
@@ -284,7 +288,8 @@ class Session:
     def _judge(self, item: Item) -> None:
         when = float(item.time[-1]) if isinstance(item, StepBlock) else item.time
         for finding in self.diagnosis.feed(item):
-            self._found(finding, _time_of(item, finding.step) if isinstance(item, StepBlock) else when)
+            at = finding.step if finding.severity == RESOLVED else finding.since_step
+            self._found(finding, _time_of(item, at) if isinstance(item, StepBlock) else when)
         if not isinstance(item, StepBlock):
             self._event(item)
         self.version += 1

@@ -107,7 +107,7 @@ async def test_as_many_charts_as_fit(writer: LogWriter) -> None:
     writer.eval(400, 0.8)
     async with screen(writer.folder.parent, writer.folder, (200, 60)) as pilot:
         await pilot.pause()
-        assert shown(pilot) == ["lr", "loss", "residual", "auroc"]
+        assert shown(pilot) == ["lr", "loss", "residual", "auroc", "grad_norm", "samples_per_s"]  # all that there are
         assert pilot.app.run_screen.output.display
         await pilot.resize_terminal(80, 24)
         await until(pilot, lambda: shown(pilot) == ["lr", "loss"] and not pilot.app.run_screen.output.display)
@@ -154,7 +154,7 @@ async def test_a_chart_alone_columns_heights_and_widths_by_key(writer: LogWriter
         assert shown(pilot) == ["loss"]
         await pilot.press("z")
         await pilot.pause()
-        assert shown(pilot) == ["lr", "loss"]
+        assert shown(pilot) == ["lr", "loss", "residual"]
         before = charts.charts["loss"].size.height
         await pilot.press("J", "J")
         await pilot.pause()
@@ -331,4 +331,42 @@ async def test_the_charts_are_saved_as_curves(frozen: Path, tmp_path: Path, monk
         await pilot.app.workers.wait_for_complete()
         await pilot.pause()
     (picture,) = tmp_path.glob("eegwatch-*-charts.svg")
-    assert picture.read_text().startswith("<?xml") and "learning rate (log)" in picture.read_text()
+    assert picture.read_text().startswith("<?xml") and "learning rate" in picture.read_text()
+
+
+async def test_every_metric_has_a_chart_training_and_validation_in_one(writer: LogWriter) -> None:
+    from eegwatch.run.records import Eval, Step
+
+    writer.run(metric_goals={"acc": "max"})
+    for n in range(1, 301):
+        writer.add(
+            Step(time=writer.time + n, step=n, lr=1e-4, loss=0.5, metrics={"train/acc": n / 300, "lr_scale": 1.0})
+        )
+    for n in (100, 200, 300):
+        writer.add(Eval(time=writer.time + n, step=n, loss=0.4, metrics={"val/acc": n / 400, "f1": 0.5}))
+    history = history_of(writer.folder)
+    by_name = {kind.name: kind for kind in kinds(history)}
+    assert {"acc", "f1", "lr_scale"} < set(by_name) and "train/acc" not in by_name
+    assert "higher is better" in by_name["acc"].title
+    data = by_name["acc"].draw(history, ChartStyle())
+    assert [series.kind for series in data.series] == ["noisy", "line"]
+    assert [(x, y) for x, y, _ in data.marks] == [(100, 0.25), (200, 0.5), (300, 0.75)]
+    assert by_name["acc"].value_at(history, 250) == "0.8333, val 0.5 at step 200"
+    async with screen(writer.folder.parent, writer.folder, (160, 48)) as pilot:
+        await pilot.press("slash", *"acc|f1")
+        await pilot.pause()
+        names = [chart.name for chart in pilot.app.run_screen.charts.children if chart.display]
+        assert names == ["acc", "f1"] and "acc, higher is better" in pilot.text()
+
+
+async def test_a_picture_is_of_the_moment_at_which_it_was_asked_for(writer: LogWriter) -> None:
+    """A thread that read the history while a resume shortens it met an IndexError."""
+    from eegwatch.charts import figure
+
+    writer.run()
+    writer.healthy(1, 1000)
+    history, style = history_of(writer.folder), ChartStyle()
+    charts = figure.prepare(history, [BY_NAME["lr"], BY_NAME["loss"]], style)
+    before = figure.draw("run", charts, style)
+    history.length = 10  # what a resume does to it
+    assert figure.draw("run", charts, style) == before

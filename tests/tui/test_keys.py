@@ -14,6 +14,7 @@ from eegwatch.run.folder import CONFIG, TRAINER_LOG
 from eegwatch.tui.app import WatchApp
 from eegwatch.tui.screens.dialogs import Confirm
 from eegwatch.tui.screens.evidence import EvidenceScreen
+from eegwatch.tui.screens.help import HelpScreen
 from eegwatch.tui.screens.resume import ResumeDialog
 from eegwatch.tui.screens.run import RunScreen
 from eegwatch.tui.screens.runs import RunsScreen
@@ -84,6 +85,18 @@ def pinned(app: Any) -> Any:
     return list(app.settings.pinned)
 
 
+def overlaid(app: Any) -> Any:
+    return app.session.overlay_labels()
+
+
+def order(app: Any) -> Any:
+    return app.screen.sort_by
+
+
+def line(app: Any) -> Any:
+    return app.screen.options.highlighted
+
+
 def searching(app: Any) -> Any:
     return app.screen.pattern.has_class("shown")
 
@@ -136,20 +149,25 @@ KEYS: dict[type[Any], dict[str, Key]] = {
         "plus": Key(evidence), "equals_sign": Key(evidence), "minus": Key(evidence), "g": Key(view),
     },
     RunsScreen: {
-        "escape": Key(top), "R": Key(top), "slash": Key(asked), "o": Key(top, ("j",)), "space": Key(pinned),
+        "escape": Key(top), "R": Key(top), "slash": Key(asked), "o": Key(overlaid, ("j",)), "space": Key(pinned),
+        "s": Key(order),
         "d": Key(said), "j": Key(row), "k": Key(row, ("j",)),
     },
     TextScreen: {
-        "escape": Key(top), "q": Key(top), "question_mark": Key(top), "e": Key(top), "t": Key(top), "c": Key(top),
+        "escape": Key(top), "q": Key(top), "e": Key(top), "t": Key(top), "c": Key(top),
         "slash": Key(searching), "n": Key(found, ("slash", *"line 1", "enter")),
         "N": Key(found, ("slash", *"line 1", "enter", "n")), "g": Key(scrolled), "G": Key(scrolled, ("g",)),
         "j": Key(scrolled, ("g",)), "k": Key(scrolled, ("g", "j", "j")),
+    },
+    HelpScreen: {
+        "escape": Key(top), "q": Key(top), "question_mark": Key(top), "slash": Key(searching), "j": Key(line),
+        "k": Key(line, ("j",)),
     },
     Confirm: {"enter": Key(top), "escape": Key(top)},
     ResumeDialog: {"enter": Key(top), "escape": Key(top), "up": Key(choice), "down": Key(choice)},
 }  # fmt: skip
 OPENED_BY: dict[type[Any], str] = {
-    EvidenceScreen: "enter", RunsScreen: "R", TextScreen: "t", Confirm: "s", ResumeDialog: "m",
+    EvidenceScreen: "enter", RunsScreen: "R", TextScreen: "t", HelpScreen: "question_mark", Confirm: "s", ResumeDialog: "m",
 }  # fmt: skip
 
 

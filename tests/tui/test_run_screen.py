@@ -17,6 +17,7 @@ from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.records import End
 from eegwatch.tui.app import WatchApp
 from eegwatch.tui.frame import text_of
+from eegwatch.tui.screens.help import HelpScreen
 from eegwatch.tui.screens.text import TextScreen
 from tests.conftest import ONE_CYCLE, LogWriter, unwrapped
 from tests.e2e.processes import Daemon
@@ -175,7 +176,7 @@ async def test_text_from_a_log_cannot_touch_the_terminal_or_pass_for_markup(writ
 async def test_keys_open_and_close_what_they_should(frozen: Path) -> None:
     async with screen(frozen.parent, frozen) as pilot:
         await pilot.press("question_mark")
-        assert isinstance(pilot.app.screen, TextScreen) and "zoom in" in pilot.text()
+        assert isinstance(pilot.app.screen, HelpScreen) and "zoom in" in pilot.text()
         await pilot.press("escape", "e")
         assert isinstance(pilot.app.screen, TextScreen) and "lr_stuck since step 1" in pilot.text()
         await pilot.press("escape")
@@ -219,7 +220,7 @@ async def test_keys_command_a_real_daemon_and_show_its_answers(
 ) -> None:
     path = config_file(top={"inject": "scheduler_stepped_per_epoch"}, max_epochs=100, pace_steps_per_s=8)
     await asyncio.to_thread(daemon.start, path)
-    await asyncio.to_thread(daemon.wait_for_step)
+    await asyncio.to_thread(daemon.wait_for_step, 10)
     async with screen(daemon.logs, None, (120, 36)) as pilot:
         await until(pilot, lambda: "LR STUCK" in pilot.text())
         await until(pilot, lambda: "● training" in pilot.text())

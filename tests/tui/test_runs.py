@@ -10,6 +10,7 @@ import pytest
 from textual.widgets import DataTable
 
 from eegwatch.run.records import End, Finding
+from eegwatch.tui import frame
 from eegwatch.tui.app import WatchApp
 from eegwatch.tui.screens.runs import RunsScreen
 from eegwatch.tui.screens.text import TextScreen
@@ -73,9 +74,11 @@ async def test_a_filter_an_overlay_and_a_comparison(logs: Path) -> None:
         await pilot.press("d")
         await pilot.pause()
         assert isinstance(app.screen, TextScreen)
-        assert "-    max_lr: 0.003" in text_of(app.screen) and "+    max_lr: 0.001" in text_of(app.screen)
+        assert text_of(app.screen) == "training.scheduler.max_lr  0.003 → 0.001"
         await pilot.press("escape", "o")
         await until(pilot, lambda: len(app.session.overlaid) == 1)
+        assert isinstance(app.screen, RunsScreen)  # the list stays open for the next one
+        await pilot.press("escape", "escape")
         await settled(pilot)
         (laid,) = app.session.overlaid
         charts = app.run_screen.charts.charts
@@ -87,6 +90,25 @@ async def test_a_filter_an_overlay_and_a_comparison(logs: Path) -> None:
         await pilot.press("j", "o")  # the same once more takes it away
         await pilot.pause()
         assert app.session.overlaid == []
+
+
+async def test_all_columns_fit_120_and_the_list_is_sorted_by_what_s_chooses(logs: Path) -> None:
+    app = WatchApp(logs)
+    async with app.run_test(size=(120, 40)) as pilot:
+        screen = await opened(app, pilot)
+        await settled(pilot)
+        text = frame.text_of(app, 120, 40)
+        for words in ("verdict", "AUROC", "step", "LR", "LR frozen", "0.800", "300 / 2,000", "unfinished", "failed"):
+            assert words in text
+        assert screen.table.max_scroll_x == 0
+        for word in ("AUROC", "verdict"):
+            await pilot.press("s")
+            await settled(pilot)
+            assert f"sorted by {word}" in frame.text_of(app, 120, 40)
+        assert screen.shown[0].name.endswith("bad")
+        await pilot.resize_terminal(80, 24)
+        await settled(pilot)
+        assert "LR frozen" in frame.text_of(app, 80, 24) and "0.800" in frame.text_of(app, 80, 24)
 
 
 async def test_what_the_trainer_printed_and_the_configuration(logs: Path) -> None:
@@ -119,4 +141,4 @@ async def test_a_thousand_runs_open_at_once_and_stay_quick(tmp_path: Path) -> No
         while len(screen._known) < 1000 and time.monotonic() < end:
             await asyncio.sleep(0.1)
         last = screen.query_one(DataTable).get_row_at(999)
-        assert "3 / 2,000" in str(last[2])
+        assert "3 / 2,000" in str(last[4])

@@ -6,10 +6,9 @@ with a thousand runs opens at once, and stays quick.
 
 from __future__ import annotations
 
-import difflib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from rich.text import Text
 from textual import on
@@ -21,30 +20,44 @@ from textual.widgets import DataTable, Input, Static
 
 from eegwatch.run.folder import CONFIG, runs
 from eegwatch.run.summary import Summary, summarise
+from eegwatch.run.yaml_file import ConfigError, text_of, tree_of
 from eegwatch.tui.screens.text import TextScreen
 from eegwatch.tui.settings import Settings
 from eegwatch.wording import pattern_of, plain, rate
 
 TICK_S, A_TICK = 0.05, 16  # runs whose log's end is read a tick: some ten milliseconds
-COLUMNS = ("run", "state", "step", "LR", "AUROC", "verdict")
-WIDTHS = (None, 13, 21, 9, 6, 60)  # fixed: a table that measures every cell anew takes a second for a hundred runs
+COLUMNS = ("run", "state", "verdict", "AUROC", "step", "LR")  # what tells most stays in sight where the width is small
+STATE_WIDTH, SCORE_WIDTH, STEP_WIDTH, RATE_WIDTH = 12, 7, 19, 8
+NAME_WIDTH, VERDICT_WIDTH = (24, 44), (20, 60)  # least and most; fixed widths: measuring every cell takes a second
+SORTS = ("newest", "AUROC", "verdict", "state", "step")
+STATE_STYLE = {"failed": "red", "dead": "red", "hung": "red", "completed": "green", "early stopped": "green",
+               "training": "bold green", "evaluating": "bold green", "checkpointing": "bold green",
+               "unfinished": "yellow"}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class RunChoice:
-    """What to do with a run of the list."""
+    """A run of the list to watch."""
 
     folder: Path
-    action: Literal["watch", "overlay"]
+
+
+@dataclass(frozen=True)
+class Overlays:
+    """The runs drawn over the one on the screen: their labels, and a switch that says what it did."""
+
+    labels: Callable[[], dict[Path, str]]
+    toggle: Callable[[Path], str]
 
 
 class RunsScreen(ModalScreen[RunChoice | None]):
-    """Choose a run. Enter watches it, o lays it over the one on the screen, d compares its configuration with that."""
+    """Choose a run. Enter watches it, o draws it over the one on the screen, d compares its configuration with that."""
 
     BINDINGS = [
         Binding("escape,R", "close", "close"),
         Binding("slash", "filter", "filter", key_display="/"),
-        Binding("o", "overlay", "overlay"),
+        Binding("o", "overlay", "draw over the run on the screen, or take it away"),
+        Binding("s", "sort", "sort"),
         Binding("space", "pin", "pin to the top"),
         Binding("d", "compare", "compare configurations"),
         Binding("j", "down", "down", show=False),
@@ -65,14 +78,20 @@ class RunsScreen(ModalScreen[RunChoice | None]):
         current: Path | None,
         live: tuple[str | None, str] = (None, ""),
         settings: Settings | None = None,
+        overlays: Overlays | None = None,
     ) -> None:
-        """`live`: (run of the daemon that lives, what it does). `settings`: hold the pinned runs."""
+        """`live`: (run of the daemon that lives, what it does). `settings`: hold the pinned runs.
+
+        `overlays`: which runs are drawn over the one on the screen, and how to change that.
+        """
         super().__init__()
+        self.overlays, self.sort_by = overlays, SORTS[0]
         self.settings = settings or Settings()
         self.logs, self.current, self.live = logs, current, live
         self.folders = list(reversed(runs(logs)))
         self.shown: list[Path] = []
         self._known: dict[Path, Summary | None] = {}
+        self._complete = False
         self.table: DataTable[Text] = DataTable(cursor_type="row", zebra_stripes=True)
         self.filter = Input(
             placeholder="name, state, verdict: text or a regular expression; Enter keeps it, Esc clears it"
@@ -83,21 +102,61 @@ class RunsScreen(ModalScreen[RunChoice | None]):
             box.border_title = f"{len(self.folders):,} runs in {self.logs}"
             yield self.filter
             yield self.table
-            yield Static("Enter watch  o overlay  space pin  d compare configurations  / filter  Esc close", id="keys")
+            yield Static("Enter watch  o draw over  d compare configurations  s sort  space pin  / filter  Esc close",
+                         id="keys")  # fmt: skip
 
     def on_mount(self) -> None:
-        for name, width in zip(COLUMNS, WIDTHS, strict=True):
-            self.table.add_column(name, key=name, width=width)
-        self._list()
+        self._lay_out()
         self.table.focus()
         self.set_interval(TICK_S, self._read_some)
+
+    def on_resize(self) -> None:
+        if self.table.columns:
+            row = self.table.cursor_row
+            self._lay_out()
+            self.table.move_cursor(row=row)
+
+    def _lay_out(self) -> None:
+        """The columns at the widths that the screen has room for, and the rows."""
+        self.table.clear(columns=True)
+        for name, width in zip(COLUMNS, self._widths(), strict=True):
+            self.table.add_column(name, key=name, width=width)
+        self._list()
+
+    def _widths(self) -> list[int]:
+        """Name and verdict share what the other columns leave, so that all fit 120 columns; 80 show the first four."""
+        padding = 2 * len(COLUMNS)
+        room = int(self.app.size.width * 0.98) - 3 - padding - STATE_WIDTH - SCORE_WIDTH - STEP_WIDTH - RATE_WIDTH
+        longest = max((len(folder.name) for folder in self.folders), default=0) + 4  # a pin, a label
+        name = min(max(longest, NAME_WIDTH[0]), NAME_WIDTH[1], max(NAME_WIDTH[0], room - VERDICT_WIDTH[0]))
+        verdict = min(max(room - name, VERDICT_WIDTH[0]), VERDICT_WIDTH[1])
+        return [name, STATE_WIDTH, verdict, SCORE_WIDTH, STEP_WIDTH, RATE_WIDTH]
+
+    def _sorted(self, folders: list[Path]) -> list[Path]:
+        """Pinned runs first, then by what `s` chose; the newest first among equals. Unknown ones come last."""
+        return sorted(folders, key=lambda folder: (not self.settings.pins(folder), self._rank(folder)))
+
+    def _rank(self, folder: Path) -> tuple[object, ...]:
+        s = self._known.get(folder)
+        if self.sort_by == "newest":
+            return ()
+        if s is None:
+            return (2,)
+        if self.sort_by == "AUROC":
+            return (1, 0.0) if s.auroc is None else (0, -s.auroc)
+        if self.sort_by == "verdict":
+            return (0, {"error": 0, "warning": 1, "info": 2}.get(s.severity or "", 3))
+        if self.sort_by == "state":
+            return (0, self._state(s))
+        return (0, -s.step)
 
     def _list(self) -> None:
         """Rows of the runs that match the filter, with what is known of them."""
         wanted = self.filter.value.strip()
         pattern = pattern_of(wanted)
         found = [folder for folder in self.folders if pattern.search(self._words(folder))]
-        self.shown = sorted(found, key=lambda folder: not self.settings.pins(folder))  # stable: the newest first
+        self.shown = self._sorted(found)
+        self.query_one(Vertical).border_subtitle = "" if self.sort_by == "newest" else f"sorted by {self.sort_by}"
         self.table.clear()
         for folder in self.shown:
             self.table.add_row(*self._row(folder), key=folder.name)
@@ -106,22 +165,24 @@ class RunsScreen(ModalScreen[RunChoice | None]):
 
     def _row(self, folder: Path) -> list[Text]:
         pin = "▸ " if self.settings.pins(folder) else ""
-        name = Text(pin + folder.name, "bold" if folder == self.current else "")
+        label = self.overlays.labels().get(folder) if self.overlays is not None else None
+        name = Text(f"{pin}{label + ' ' if label else ''}{folder.name}", "bold" if folder == self.current else "")
         if folder not in self._known:
             return [name, *(Text("…", "dim") for _ in COLUMNS[1:])]
         s = self._known[folder]
         if s is None:
             return [name, Text("unreadable", "red"), *(Text("") for _ in COLUMNS[2:])]
         total = f" / {s.total_steps:,}" if s.total_steps else ""
+        state = self._state(s)
         return [
             name,
-            Text(self._state(s), "red" if s.end == "failed" else ""),
-            Text(f"{s.step:,}{total}", justify="right"),
-            Text(rate(s.lr) if s.lr is not None else "–", justify="right"),
-            Text(f"{s.auroc:.3f}" if s.auroc is not None else "–", justify="right"),
+            Text(state, STATE_STYLE.get(state, "")),
             Text(plain(s.verdict), "bold red" if s.severity == "error" else "yellow")
             if s.verdict
             else Text("✔" if s.step else "", "green"),
+            Text(f"{s.auroc:.3f}" if s.auroc is not None else "–", justify="right"),
+            Text(f"{s.step:,}{total}", justify="right"),
+            Text(rate(s.lr) if s.lr is not None else "–", justify="right"),
         ]
 
     def _words(self, folder: Path) -> str:
@@ -132,13 +193,17 @@ class RunsScreen(ModalScreen[RunChoice | None]):
     def _state(self, s: Summary) -> str:
         if s.end is None and s.run_id == self.live[0]:
             return self.live[1]
-        return plain(s.end or s.progress or "open")
+        return plain(s.state).replace("_", " ")
 
     def _read_some(self) -> None:
         """The ends of a few more logs: those in sight first."""
         top = int(self.table.scroll_y)
         order = [*self.shown[top : top + 60], *self.shown]
         todo = [folder for folder in dict.fromkeys(order) if folder not in self._known][:A_TICK]
+        if not todo and not self._complete:
+            self._complete = True
+            if self.sort_by != "newest":
+                self._list()  # now that all figures are known
         for folder in todo:
             try:
                 self._known[folder] = summarise(folder)
@@ -157,12 +222,24 @@ class RunsScreen(ModalScreen[RunChoice | None]):
     def _watch(self) -> None:
         folder = self._chosen()
         if folder is not None:
-            self.dismiss(RunChoice(folder, "watch"))
+            self.dismiss(RunChoice(folder))
 
     def action_overlay(self) -> None:
+        """Draw a run over the one on the screen, or take it away; the list stays open for the next one."""
         folder = self._chosen()
-        if folder is not None and folder != self.current:
-            self.dismiss(RunChoice(folder, "overlay"))
+        if folder is None or folder == self.current or self.overlays is None:
+            self.notify("move to another run: o draws it over the one on the screen")
+            return
+        self.notify(self.overlays.toggle(folder))
+        self._list()
+        self.table.move_cursor(row=self.shown.index(folder))
+
+    def action_sort(self) -> None:
+        self.sort_by = SORTS[(SORTS.index(self.sort_by) + 1) % len(SORTS)]
+        chosen = self._chosen()
+        self._list()
+        if chosen is not None:
+            self.table.move_cursor(row=self.shown.index(chosen))
 
     def action_pin(self) -> None:
         folder = self._chosen()
@@ -206,16 +283,32 @@ class RunsScreen(ModalScreen[RunChoice | None]):
 
 
 def config_diff(one: Path, other: Path) -> Text:
-    """What differs between the configurations that two runs were trained with."""
-    texts: list[list[str]] = []
+    """What differs between the configurations that two runs were trained with, one key a line: key: A → B."""
+    flat: list[dict[str, str]] = []
     for folder in (one, other):
+        path = folder / CONFIG
         try:
-            texts.append((folder / CONFIG).read_text(encoding="utf-8", errors="replace").splitlines())
-        except OSError as error:
-            return Text(f"{folder / CONFIG}: {error.strerror}")
-    difference = difflib.unified_diff(texts[0], texts[1], one.name, other.name, lineterm="", n=2)
-    lines = [plain(line) for line in difference]
-    if not lines:
+            flat.append(dict(_flat(tree_of(text_of(path, str(path)), str(path)))))
+        except (ConfigError, OSError) as error:
+            return Text(plain(str(error)))
+    before, after = flat
+    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    if not keys:
         return Text("the configurations are the same")
-    style = {"+": "green", "-": "red", "@": "dim"}
-    return Text("\n").join(Text(line, style.get(line[:1], "")) for line in lines)
+    width = min(max(map(len, keys)), 48)
+    lines = []
+    for key in sorted(keys):
+        old, new = before.get(key, "–"), after.get(key, "–")
+        lines.append(
+            Text.assemble((f"{plain(key):<{width}}  ", "bold"), (plain(old), "red"), " → ", (plain(new), "green"))
+        )
+    return Text("\n").join(lines)
+
+
+def _flat(tree: object, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The leaves of a configuration as (training.scheduler.max_lr, 0.003)."""
+    if isinstance(tree, dict) and tree:
+        for key, value in tree.items():
+            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    elif prefix:
+        yield prefix, "none" if tree is None else str(tree)

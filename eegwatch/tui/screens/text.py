@@ -1,9 +1,8 @@
-"""Full-screen texts with search: the help, made from the real key bindings, the events, the trainer's output, files."""
+"""Full-screen texts with search: the events, the trainer's output, files."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 from rich.text import Text
 from textual import on
@@ -13,7 +12,6 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input, RichLog
 
-from eegwatch.tui.actions import GROUPS, Action
 from eegwatch.tui.session import Session
 from eegwatch.wording import clock, pattern_of, plain
 
@@ -23,7 +21,7 @@ class TextScreen(ModalScreen[None]):
 
     BINDINGS = [
         Binding("escape", "back", "close"),
-        Binding("q,question_mark,e,t,c", "close", "close"),
+        Binding("q,e,t,c", "close", "close"),
         Binding("slash", "search", "search"),
         Binding("n", "find(1)", "next"),
         Binding("N", "find(-1)", "before"),
@@ -143,24 +141,6 @@ class TextScreen(ModalScreen[None]):
 
     def action_close(self) -> None:
         self.dismiss(None)
-
-
-def help_text(actions: Sequence[Action]) -> Text:
-    """The keys in groups, as the table has them."""
-    text = Text()
-    for group in GROUPS:
-        text.append(f"{group}\n", "bold underline")
-        for action in actions:
-            if action.group == group:
-                text.append(f"{action.key:>7}  ", "bold")
-                text.append(f"{action.help}\n")
-    text.append("\n✔ proved right   ✖ proved wrong   ! evidence, not proof   … cannot be told yet\n", "bold")
-    text.append(
-        "\nThe LR chart draws what was logged (━) over what the declared schedule asks for (┄), ahead to the end of "
-        "the run. A learning-rate finding is a fact: the logged rates cannot come from the declared schedule. A single "
-        "batch's loss scatters: the range under “loss” is what batch size and AUROC explain.\n"
-    )
-    return text
 
 
 def events_text(session: Session) -> Text:
