@@ -1,4 +1,4 @@
-"""Every screen, compared as a picture, in three sizes and two themes."""
+"""Every screen, compared as a picture, in the sizes that have a layout of their own."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.conftest import LogWriter
 from tests.tui.conftest import lock_held
 from tests.tui.waiting import settled
 
-SIZES = [(80, 24), (160, 48), (200, 60)]
-THEMES = ["textual-dark", "textual-light"]
+DARK, LIGHT = "textual-dark", "textual-light"
+SMALL, USUAL, LARGE = (80, 24), (120, 30), (200, 60)
 Pressed = Callable[[Any], Awaitable[None]]
 
 
@@ -50,9 +50,13 @@ SCREENS: dict[str, tuple[str, Pressed]] = {
 }
 
 
-@pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("size", SIZES, ids=lambda s: f"{s[0]}x{s[1]}")
-@pytest.mark.parametrize("name", SCREENS)
+# the run screen in each of its layouts and on a light ground; what lies over it where it is cramped, and where it is not
+CASES = [(name, size, DARK) for name in ("healthy", "frozen") for size in (SMALL, USUAL, LARGE)]
+CASES += [(name, USUAL, LIGHT) for name in ("healthy", "frozen", "resume")]
+CASES += [(name, size, DARK) for name in SCREENS if name not in ("healthy", "frozen") for size in (SMALL, USUAL)]
+
+
+@pytest.mark.parametrize("name, size, theme", CASES, ids=[f"{n}-{w}x{h}-{t}" for n, (w, h), t in CASES])
 def test_a_screen(
     name: str,
     size: tuple[int, int],
