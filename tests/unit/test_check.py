@@ -151,7 +151,7 @@ def test_the_report_of_a_repaired_run_tells_the_same(
     assert main(["report", str(repaired), "-o", str(target)]) == 1
     assert "nothing wrong now, 1 finding that healed" in capsys.readouterr().out
     page = target.read_text()
-    assert "Wrong until step 300, nothing wrong since. It was: LR frozen at 1.20e-04" in page
+    assert "Wrong until step 300, nothing wrong since. It was: LR stuck at 1.20e-4" in page
     assert (
         "Nothing wrong" not in page
         and "healed at step 300" in page
