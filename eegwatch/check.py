@@ -16,7 +16,7 @@ from eegwatch.diagnosis.findings import Finding
 from eegwatch.diagnosis.rate.law_words import described
 from eegwatch.formats import foreign_log
 from eegwatch.run.control import DAEMON_LOG
-from eegwatch.run.declare import Declaration
+from eegwatch.run.declare import Declaration, Declared
 from eegwatch.run.folder import RUN_LOG, NotARun, newest_run, resolve
 from eegwatch.run.follow import Foreign, OwnLog, RunFollower
 from eegwatch.run.history import History, StepBlock
@@ -152,7 +152,7 @@ class CheckedRun:
     """One log and its detectors. A `config` declares the schedule where the log has no `run` record that does."""
 
     def __init__(
-        self, folder: Path, config: Path | None, steps_per_epoch: int | None, foreign: Foreign | None = None
+        self, folder: Path, config: Declared | None, steps_per_epoch: int | None, foreign: Foreign | None = None
     ) -> None:
         """Raises ConfigError, formats.FormatError."""
         self.folder, self.foreign = folder, foreign
@@ -241,7 +241,7 @@ class CheckedRun:
 
 
 def open_run(
-    path: Path, config: Path | None, steps_per_epoch: int | None, patterns: Sequence[re.Pattern[str]] = ()
+    path: Path, config: Declared | None, steps_per_epoch: int | None, patterns: Sequence[re.Pattern[str]] = ()
 ) -> CheckedRun:
     """The run at PATH (of a log root, the newest), or someone else's log. Raises NotARun, ConfigError, FormatError."""
     foreign = foreign_log(path, patterns)

@@ -11,6 +11,7 @@ from eegwatch.formats import compile_patterns
 
 if TYPE_CHECKING:
     from eegwatch.check import CheckedRun
+    from eegwatch.run.schedule_line import ScheduleLine
 
 WRONG, UNREADABLE = 1, 2
 A_RUN = "log root (its newest run), run folder, run.jsonl, or another program's log"
@@ -24,7 +25,20 @@ def add_path(parser: argparse.ArgumentParser, **more: Any) -> None:
 
 def add_declaration(parser: argparse.ArgumentParser) -> None:
     """What another program's log does not say."""
-    parser.add_argument("--config", type=Path, metavar="YAML", help="the declared schedule, where the log has none")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="the declared schedule, where the log has none: ours, or the hyperparameters of transformers "
+        "(training_args.bin, JSON), mmengine, detectron2, fairseq, timm or nanoGPT",
+    )
+    parser.add_argument(
+        "--schedule",
+        dest="config",
+        type=_schedule_line,
+        metavar="LINE",
+        help='the same in one line: "cosine max_lr=3e-4 warmup=500 total=10000"',
+    )
     parser.add_argument(
         "--steps-per-epoch", type=whole(1), metavar="N", help="where neither --config nor the log says it"
     )
@@ -35,6 +49,16 @@ def add_declaration(parser: argparse.ArgumentParser) -> None:
         metavar="REGEX",
         help="for text logs: (?P<step>…) (?P<lr>…) (?P<loss>…) …",
     )
+
+
+def _schedule_line(text: str) -> ScheduleLine:
+    from eegwatch.run.config import ConfigError
+    from eegwatch.run.schedule_line import ScheduleLine
+
+    try:
+        return ScheduleLine.read(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("--schedule: ")) from None
 
 
 def add_read_only(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ import argparse
 from eegwatch.commands.options import add_declaration, add_path, add_read_only, whole
 from eegwatch.run.control import log_root
 from eegwatch.run.folder import NotARun
+from eegwatch.run.schedule_line import ScheduleLine
 
 
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
@@ -27,8 +28,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise NotARun(f"{path}: no such file or folder; give a log root, a run folder or a run.jsonl")
     words = ["watch", str(path)]
     for name in ("config", "steps_per_epoch"):
-        if getattr(arguments, name) is not None:
-            words += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
+        value = getattr(arguments, name)
+        if isinstance(value, ScheduleLine):
+            words += ["--schedule", value.text]
+        elif value is not None:
+            words += [f"--{name.replace('_', '-')}", str(value)]
     words += [word for pattern in arguments.pattern for word in ("--pattern", pattern)]
     words += ["--read-only"] if arguments.read_only else []
     run_server(words, arguments.host, arguments.port, read_only=arguments.read_only)

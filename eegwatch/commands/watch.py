@@ -11,8 +11,8 @@ from pathlib import Path
 from eegwatch import __version__
 from eegwatch.commands.options import add_declaration, add_path, add_read_only, size, whole
 from eegwatch.formats import compile_patterns, foreign_log
-from eegwatch.run import config as configuration
 from eegwatch.run.control import log_root
+from eegwatch.run.declare import source_of
 from eegwatch.run.folder import resolve
 from eegwatch.wording import plain_lines
 
@@ -50,8 +50,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     path = log_root(arguments.path)
     declared = arguments.config, arguments.steps_per_epoch
-    if arguments.config is not None:
-        configuration.load(arguments.config, expand=False)
+    source_of(arguments.config)  # what is wrong with it is said here, before the screen
     foreign = foreign_log(path, compile_patterns(arguments.pattern)) if arguments.path else None
     if foreign is not None:
         foreign.follow().close()  # what cannot be read at all is said here, before the screen

@@ -8,9 +8,35 @@ from pathlib import Path
 import msgspec
 
 from eegwatch.run import config as configuration
-from eegwatch.run.config import ConfigError
+from eegwatch.run import hyperfiles
+from eegwatch.run.config import Config, ConfigError
+from eegwatch.run.hyperparameters import Hyperparameters, interpret
 from eegwatch.run.records import Run, RunRecord, Step
+from eegwatch.run.schedule_line import ScheduleLine
 from eegwatch.schedule import as_dict
+
+Declared = Path | ScheduleLine  # a configuration, ours or another program's, or what --schedule said
+
+
+def source_of(declared: Declared | None) -> Config | Hyperparameters | ScheduleLine | None:
+    """What a person named, read and checked. Raises ConfigError, in one line."""
+    if declared is None or isinstance(declared, ScheduleLine):
+        return declared
+    tree = hyperfiles.read(declared) if declared.suffix in hyperfiles.NOT_OURS else _tree_of(declared)
+    known = interpret(tree, str(declared))
+    if known is not None:
+        return known
+    if declared.suffix in hyperfiles.NOT_OURS:
+        raise ConfigError(f"{declared}: no learning-rate schedule is read off it; say it with --schedule")
+    return configuration.load(declared, expand=False)
+
+
+def _tree_of(path: Path) -> object:
+    """The data of a YAML file, or nothing where it is not readable as one: our own loader then says what is wrong."""
+    try:
+        return hyperfiles.read(path)
+    except ConfigError:
+        return None
 
 
 class Declaration:
@@ -19,9 +45,9 @@ class Declaration:
     `bare` is set by a log that has no `run` record of its own. `steps_per_epoch` overrides what the log says.
     """
 
-    def __init__(self, path: Path | None, steps_per_epoch: int | None, run_id: str) -> None:
+    def __init__(self, path: Declared | None, steps_per_epoch: int | None, run_id: str) -> None:
         self.path, self.steps_per_epoch, self.run_id = path, steps_per_epoch, run_id
-        self.config = configuration.load(path, expand=False) if path else None
+        self.config = source_of(path)
         self.bare = False
         self.applied = False  # the schedule that holds was declared here, not by the log
         self._begun = False
@@ -32,11 +58,8 @@ class Declaration:
             if isinstance(record, Run):
                 self._begun = True
                 self.applied = False
-                if (
-                    self.config is not None
-                    and record.schedule is None
-                    and (record.steps_per_epoch or self.steps_per_epoch)
-                ):
+                known = record.steps_per_epoch or self.steps_per_epoch or not isinstance(self.config, Config)
+                if self.config is not None and record.schedule is None and known:
                     yield self._declare(record, record.steps_per_epoch)
                     continue
             elif isinstance(record, Step) and not self._begun and self.config is not None:
@@ -54,6 +77,8 @@ class Declaration:
     def _declare(self, run: Run, known: int | None) -> Run:
         assert self.config is not None
         per_epoch = self.steps_per_epoch or known
+        if not isinstance(self.config, Config):
+            return self._declare_other(run, per_epoch, self.config)
         if per_epoch is None:
             raise ConfigError(
                 f"{self.path}: how long an epoch is, neither it nor the log says: give --steps-per-epoch N"
@@ -74,3 +99,16 @@ class Declaration:
             expected=configuration.expected_rates(self.config) or None,
             detectors=dict(self.config.detectors),
         )
+
+    def _declare_other(self, run: Run, per_epoch: int | None, source: Hyperparameters | ScheduleLine) -> Run:
+        """The schedule of another program's hyperparameters, or of --schedule; the rest of the record stays."""
+        schedule = source.declare(run, per_epoch)
+        if isinstance(source, ScheduleLine):
+            per_epoch = source.given.get("steps_per_epoch") or per_epoch
+        if schedule.get("unit") == "epoch" and not per_epoch:
+            raise ConfigError(f"{source}: it counts epochs: give --steps-per-epoch N")
+        self.applied = True
+        total = run.total_steps or schedule["total_steps"] * (
+            (per_epoch or 1) if schedule.get("unit") == "epoch" else 1
+        )
+        return msgspec.structs.replace(run, schedule=schedule, steps_per_epoch=per_epoch, total_steps=total)

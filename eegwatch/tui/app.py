@@ -20,6 +20,7 @@ from textual.screen import Screen
 from eegwatch.charts.model import ChartStyle
 from eegwatch.charts.view import View
 from eegwatch.diagnosis.findings import Finding
+from eegwatch.run.declare import Declared
 from eegwatch.run.folder import CONFIG, TRAINER_LOG
 from eegwatch.run.follow import Foreign, Waker
 from eegwatch.tui import settings
@@ -64,7 +65,7 @@ class WatchApp(DaemonCommands, OrderedKeysApp[None]):
         logs: Path,
         folder: Path | None = None,
         foreign: Foreign | None = None,
-        declared: tuple[Path | None, int | None] = (None, None),
+        declared: tuple[Declared | None, int | None] = (None, None),
         *,
         ascii: bool = False,
         read_only: bool = False,

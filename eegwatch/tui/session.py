@@ -17,7 +17,7 @@ from eegwatch.diagnosis.engine import Diagnosis
 from eegwatch.diagnosis.findings import ERROR, RESOLVED, Finding
 from eegwatch.run.config import ConfigError
 from eegwatch.run.control import AnswerWatch, live_script, send
-from eegwatch.run.declare import Declaration
+from eegwatch.run.declare import Declaration, Declared
 from eegwatch.run.folder import RUN_LOG, newest_run
 from eegwatch.run.follow import Followed, Foreign, FormatError, OwnLog, RunFollower, side_of
 from eegwatch.run.history import History, Item, StepBlock
@@ -100,7 +100,7 @@ class Session:
         folder: Path | None,
         on_alarm: Callable[[Finding], None],
         foreign: Foreign | None = None,
-        declared: tuple[Path | None, int | None] = (None, None),
+        declared: tuple[Declared | None, int | None] = (None, None),
     ) -> None:
         """`foreign`: someone else's log, watched but not commanded. `declared`: configuration, steps an epoch."""
         self.logs, self.foreign, self.declared = logs, foreign, declared
