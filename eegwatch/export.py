@@ -150,13 +150,15 @@ def _charts(history: History, name: str, output: Path, charts: Charts) -> str:
 
 def _csv(history: History, output: Path) -> str:
     table, count = table_of(history), 0
+    # in a column's name `/` parts an evaluation's split from its metric: a training metric has `.` in its place
+    columns = {name: name.replace("/", ".") if name in history.metrics else name for name in table.names}
     try:
         with output.open("x", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, table.names, restval="")
+            writer = csv.DictWriter(file, list(dict.fromkeys(columns.values())), restval="")
             writer.writeheader()
             for row in table.rows:
                 count += 1
-                writer.writerow(row)
+                writer.writerow({columns[name]: value for name, value in row.items()})
     except FileExistsError:
         raise ExportError(f"{output} is there already; name another file") from None
     return f"{output}: {count:,} rows, {len(table.names)} columns"

@@ -57,7 +57,7 @@ class Counter:
         self.epochs: int | None = None
         self.restarts = 0
         self.left_out = 0
-        self._rows_in_epochs = self._solid = False
+        self._rows_in_epochs = self._solid = self._weak = False
         self._epoch_zero: int | None = None  # the smallest epoch said: 0 or 1 is where its numbers begin
         self._begin()
 
@@ -114,6 +114,7 @@ class Counter:
             self.unit = None
             unit, count = self._unit(at)
         self._solid = self._solid or (solid and unit is not None)
+        self._weak = self._solid and not solid  # a metric alone does not begin a run anew
         if unit is None:
             return None, None
         if unit != self.unit:
@@ -236,6 +237,8 @@ class Counter:
         return seen + self._interval - 1 if self._shift else seen
 
     def _restart(self, count: int, words: str, at: Counters | None = None) -> tuple[int | None, Restart | None]:
+        if self._weak:
+            return None, None
         if self.restarts >= MOST_RESTARTS:
             self.left_out += 1
             return None, None

@@ -73,6 +73,7 @@ LOSS_RANKS = {
     ("loss", "epoch"): 5, ("epoch", "loss"): 5, ("total", "loss", "epoch"): 5, ("avg", "epoch", "loss"): 5,
     ("epoch", "avg", "loss"): 5, ("epoch", "mean", "loss"): 5,
     ("cost",): 6, ("avg", "cost"): 6, ("average", "cost"): 6, ("objective",): 6,
+    ("xent",): 6, ("cross", "entropy"): 6, ("nll",): 6, ("crossentropy",): 6,
 }  # fmt: skip
 EPOCH_MEAN = 5
 COMPONENT = 9  # one loss of several: it stands for the loss only where it is alone
@@ -97,9 +98,9 @@ FIELDS = {
 # what makes a line of text an evaluation or a training record, though it names neither a loss nor a rate
 METRIC_WORDS = {
     "acc", "accuracy", "acc1", "acc5", "top1", "top5", "f1", "auc", "auroc", "kappa", "map", "ap", "miou", "iou",
-    "dice", "bleu", "wer", "cer", "ppl", "perplexity", "precision", "recall", "mse", "mae", "rmse", "r2", "psnr",
+    "dice", "bleu", "wer", "cer", "ppl", "perplexity", "prec", "precision", "recall", "mse", "mae", "rmse", "r2", "psnr",
     "ssim", "reward", "return", "returns", "score", "bpb", "bpc", "rouge", "meteor", "pck", "mcc", "specificity",
-    "sensitivity", "auprc", "fid", "error", "err", "loss", "hd95", "ndcg", "mrr", "elbo", "nll", "pearson",
+    "sensitivity", "auprc", "fid", "loss", "hd95", "ndcg", "mrr", "elbo", "nll", "pearson",
     "spearman", "corr", "eer",
 }  # fmt: skip
 NO_RESULT = {  # last words of settings, not of results: `eval_accumulation_steps`

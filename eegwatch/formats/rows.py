@@ -9,6 +9,7 @@ from eegwatch.formats.counters import Counters
 from eegwatch.formats.names import COMPONENT, EPOCH_MEAN, TRAIN, Role, meaning, role
 from eegwatch.formats.numerals import clock_of, whole
 
+MOST_EPOCHS = 100_000
 # a line with one of these and without a counter is a configuration, whatever rate stands in it
 SETTINGS = {
     "momentum", "weight_decay", "weight decay", "batch_size", "batch size", "bs", "dropout", "seed", "num_workers",
@@ -29,7 +30,7 @@ class Row:
     time: float | None = None
     loss_name: str | None = None  # under which name the loss stood
     lone: bool = False  # the loss is the one component that was found
-    settings: bool = False  # names of a configuration stand among the values
+    settings: int = 0  # how many names of a configuration stand among the values
 
     @property
     def empty(self) -> bool:
@@ -71,11 +72,12 @@ class RowMaker:
         losses: dict[str, list[tuple[int, str, float]]] = {}
         rates: list[tuple[int, int | None, str, float]] = []
         step_rank, total = 99, None
+        counts: list[tuple[float, int | None]] = []
         for what, value, of in values:
             kind = what.kind
             if kind in ("metric", "grad_norm", "samples_per_s", "loss"):
                 where = what.split or given or TRAIN
-                row.settings = row.settings or what.name.lower() in SETTINGS
+                row.settings += what.name.lower() in SETTINGS
                 if kind == "loss":
                     losses.setdefault(where, []).append((what.rank, what.name, value))
                 elif where == TRAIN:
@@ -85,6 +87,7 @@ class RowMaker:
             elif kind == "lr":
                 rates.append((what.rank, what.group, what.name, value))
             elif kind == "step":
+                counts.append((value, of))
                 if what.rank < step_rank:
                     at.step, at.steps, step_rank = value, of, what.rank
                     at.local = what.rank in (1, 2)
@@ -105,6 +108,10 @@ class RowMaker:
             elif kind == "time":  # a duration
                 where = what.split or given or TRAIN
                 (row.train if where == TRAIN else row.evals.setdefault(where, {})).setdefault(what.name, value)
+        if at.steps and at.epoch is None:
+            # `iteration: 74 step: 649/1687`: the other counter is the epoch's
+            (first, of), inner = counts[0], at.step
+            at.epoch = first if of is None and first != inner and first <= MOST_EPOCHS else None
         at.steps = at.steps or total
         for where, found in losses.items():
             self._losses(where, found, row)

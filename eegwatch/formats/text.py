@@ -30,7 +30,7 @@ _TIME_OF_DAY = re.compile(
     r"\[?\b(?:\d\d[/-]\d\d(?:[/-]\d\d(?:\d\d)?)?[ T])?\d\d:\d\d:\d\d(?:[.,]\d+)?(?: [\w.:]+)?\]?:?"
 )
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x08]+")
-_BEST = re.compile(r"^\W*(?:new |current |the )?(?:best|max(?:imum)?|min(?:imum)?|lowest|highest)\b", re.IGNORECASE)
+_BEST = re.compile(r"^[^\d]*\b(?:best|lowest|highest)\b|^\W*(?:max(?:imum)?|min(?:imum)?)\b", re.IGNORECASE)
 _HEADING = re.compile(
     r"\b(val|valid|validation|validating|eval|evaluation|evaluating|dev|test|testing)\b", re.IGNORECASE
 )
@@ -176,7 +176,7 @@ class TextDecoder:
         self._stand(row, line)
         if found.splits and at.step is None and at.batch is None and not found.inner:
             self._context, self._heading_left = None, 0
-        if _BEST.match(line):
+        if _BEST.match(line[:120]):
             return None
         if not {"loss", "lr"} & set(row.train):
             if found.bar and row.at.epoch is None:
@@ -223,7 +223,7 @@ class TextDecoder:
         """A training record, unless what it holds belongs to the evaluation that a heading announced."""
         at = row.at
         counted = at.step is not None or at.batch is not None or at.epoch is not None
-        if row.settings and at.step is None and at.batch is None:
+        if row.settings > 1 or (row.settings and at.step is None and at.batch is None):
             return None
         if not counted and self._position is not None and not (found.splits and not found.trained):
             row.at = self._position  # `iter 10` on the line before

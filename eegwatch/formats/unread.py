@@ -145,7 +145,7 @@ def _groups(lines: Sequence[str], columns: Sequence[list[re.Match[str]]]) -> lis
 def _plausible(line: str, number: re.Match[str]) -> bool:
     """Not part of a date or a time of day."""
     before, after = line[: number.start()][-1:], line[number.end() :][:1]
-    return before not in ("-", ":") and after not in ("-", ":", "/")
+    return before not in ("-", ":", "/") and after not in ("-", ":", "/")
 
 
 def _group(name: str) -> str | None:

@@ -19,7 +19,7 @@ _TEST = re.compile(
     r"^\W*(?:Test|Val|Valid|Validation|Eval|Evaluation)\w*(?: \(\w+\))?\s*:?\s+\[\s*(\d{1,12})/(\d{1,12})\]"
 )
 _AVERAGE = re.compile(r"([A-Za-z][\w@/.]*)[ :=]+[-+.\deE]+ \(\s*([-+]?\d[\d.]*(?:e[-+]?\d+)?)\)")
-_RESULT = re.compile(r"^\s*\* (?=\S*(?:Acc|AP|mIoU|loss))")
+_RESULT = re.compile(r"^\s*\* (?=\S*(?:Acc|AP|mIoU|loss|Prec|top))")
 _PAIR = re.compile(r"([A-Za-z][\w@/.]*)[ :=]+([-+]?\d[\d.]*(?:e[-+]?\d+)?)")
 
 
