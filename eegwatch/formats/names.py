@@ -98,9 +98,9 @@ FIELDS = {
 # what makes a line of text an evaluation or a training record, though it names neither a loss nor a rate
 METRIC_WORDS = {
     "acc", "accuracy", "acc1", "acc5", "top1", "top5", "f1", "auc", "auroc", "kappa", "map", "ap", "miou", "iou",
-    "dice", "bleu", "wer", "cer", "ppl", "perplexity", "prec", "precision", "recall", "mse", "mae", "rmse", "r2", "psnr",
-    "ssim", "reward", "return", "returns", "score", "bpb", "bpc", "rouge", "meteor", "pck", "mcc", "specificity",
-    "sensitivity", "auprc", "fid", "loss", "hd95", "ndcg", "mrr", "elbo", "nll", "pearson",
+    "dice", "bleu", "wer", "cer", "ppl", "perplexity", "prec", "precision", "recall", "mse", "mae", "rmse", "r2",
+    "psnr", "ssim", "reward", "return", "returns", "score", "bpb", "bpc", "rouge", "meteor", "pck", "mcc",
+    "specificity", "sensitivity", "auprc", "fid", "loss", "hd95", "ndcg", "mrr", "elbo", "nll", "pearson",
     "spearman", "corr", "eer",
 }  # fmt: skip
 NO_RESULT = {  # last words of settings, not of results: `eval_accumulation_steps`
