@@ -107,6 +107,12 @@ NO_RESULT = {  # last words of settings, not of results: `eval_accumulation_step
     "size", "steps", "num", "count", "weight", "every", "interval", "threshold", "window", "tokens", "mode", "path",
     "type", "strategy", "delay", "patience", "alpha", "beta", "gamma", "coef", "scale", "scaler",
 }  # fmt: skip
+# a line with one of these and without a counter is a configuration, whatever rate stands in it
+SETTINGS = {
+    "momentum", "weight_decay", "weight decay", "batch_size", "batch size", "bs", "dropout", "seed", "num_workers",
+    "workers", "warmup_epochs", "warmup_steps", "warmup", "beta1", "beta2", "betas", "eps", "epsilon", "hidden_size",
+    "num_layers", "patience", "train_batch_size", "eval_batch_size", "max_len", "max_length", "num_classes", "wd",
+}  # fmt: skip
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _GROUP = re.compile(r"(?:pg|group|paramgroup|g)_?(\d+)$|^(?:lr|learning_?rate)_?(\d+)$", re.IGNORECASE)
 
@@ -121,6 +127,7 @@ class Role(NamedTuple):
     name: str
     rank: int = 0
     group: int | None = None
+    setting: bool = False  # the name of a hyperparameter
 
 
 @lru_cache(8192)
@@ -156,7 +163,7 @@ def role(name: str) -> Role:
         return Role("grad_norm", split, own)
     if "".join(rest) in SPEEDS:
         return Role("samples_per_s", split, own)
-    return Role("metric", split, own)
+    return Role("metric", split, own, setting=own.lower() in SETTINGS)
 
 
 def _counter(letters: str, split: str | None, rest: str) -> Role | None:

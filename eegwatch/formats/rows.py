@@ -10,12 +10,6 @@ from eegwatch.formats.names import COMPONENT, EPOCH_MEAN, TRAIN, Role, meaning, 
 from eegwatch.formats.numerals import clock_of, whole
 
 MOST_EPOCHS = 100_000
-# a line with one of these and without a counter is a configuration, whatever rate stands in it
-SETTINGS = {
-    "momentum", "weight_decay", "weight decay", "batch_size", "batch size", "bs", "dropout", "seed", "num_workers",
-    "workers", "warmup_epochs", "warmup_steps", "warmup", "beta1", "beta2", "betas", "eps", "epsilon", "hidden_size",
-    "num_layers", "patience", "train_batch_size", "eval_batch_size", "max_len", "max_length", "num_classes", "wd",
-}  # fmt: skip
 __all__ = ["Field", "Row", "RowMaker", "meaning"]
 
 
@@ -66,8 +60,8 @@ class RowMaker:
         split: str | None = None,
         lists: Mapping[str, list[float]] | None = None,
     ) -> Row:
-        row, at = Row(), Counters()
-        row.at = at
+        row = Row()
+        at = row.at
         given = split or self.split
         losses: dict[str, list[tuple[int, str, float]]] = {}
         rates: list[tuple[int, int | None, str, float]] = []
@@ -77,7 +71,8 @@ class RowMaker:
             kind = what.kind
             if kind in ("metric", "grad_norm", "samples_per_s", "loss"):
                 where = what.split or given or TRAIN
-                row.settings += what.name.lower() in SETTINGS
+                if what.setting:
+                    row.settings += 1
                 if kind == "loss":
                     losses.setdefault(where, []).append((what.rank, what.name, value))
                 elif where == TRAIN:
@@ -115,7 +110,10 @@ class RowMaker:
         at.steps = at.steps or total
         for where, found in losses.items():
             self._losses(where, found, row)
-        self._rates(rates, lists or {}, row)
+        if len(rates) == 1 and not rates[0][0] and not lists:
+            row.train["lr"] = rates[0][3]
+        elif rates or lists:
+            self._rates(rates, lists or {}, row)
         return row
 
     def _losses(self, where: str, found: list[tuple[int, str, float]], row: Row) -> None:

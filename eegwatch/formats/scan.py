@@ -7,6 +7,7 @@ what it means is looked up; only a new one is taken apart.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from eegwatch.formats.names import COMPONENT, SPLITS, TEST, TRAIN, VAL, Role, is_metric, role
@@ -14,12 +15,14 @@ from eegwatch.formats.numerals import number
 
 MOST_NUMBERS = 300  # of a line: beyond, it is an array
 KNOWN_LEFTS = 4096
-NUMBER = r"[-+]?(?:\d{1,3}(?:,\d{3})+(?!\d|,\d)|\d+)(?:\.\d*)?(?:[eE][-+]?\d+)?|[-+]?\.\d+(?:[eE][-+]?\d+)?"
+# begins with one digit, so that the search is one for digits; what may stand before it is looked at afterwards
 _NUMBER = re.compile(
-    rf"(?<![\w@.$#])(?<!\w-)(?<!\w\+)({NUMBER}|[-+]?(?:nan|inf(?:inity)?)\b)"
-    r"(?:(?:\s?/\s{0,8}|\s+of\s+)(\d+)(?![\w.]))?(%?[A-Za-zµ]*(?:/\w+)?)",
-    re.IGNORECASE,
+    r"\d(?:\d{0,2}(?:,\d{3})+(?!\d|,\d)|\d*)(?:\.\d*)?(?:[eE][-+]?\d+)?"
+    r"(?:(?:\s?/\s{0,8}|\s+of\s+)(\d+)(?![\w.]))?(%?[A-Za-zµ]*(?:/\w+)?)"
 )
+_OF = re.compile(r"\s*(?:/|of)\s*\d+$")
+_NOT_FINITE = re.compile(r"(?<![\w@.$#])([-+]?(?:nan|inf(?:inity)?)\b)()(%?)", re.IGNORECASE)
+_BEFORE = set("@.$#_")
 _BAR = re.compile(r"\s*(?:\[(?:[=>.\-]|[\d:?]+<)|[━╸╺])|\s*\|\s*\[?[\d:]+<")
 _LETTER = re.compile(r"[^\W\d_]")
 _SPLIT = re.compile(
@@ -77,6 +80,42 @@ class Found:
     loss_first: bool = False
 
 
+def numbers(line: str) -> Iterator[tuple[int, int, str, str | None, str]]:
+    """(begin, end with unit, number, of how many, unit) of each number that is no part of a word."""
+    found = _digits(line)
+    if "an" in line or "AN" in line or "nf" in line or "NF" in line:
+        others = [(m.start(), m.end(), m[1], None, m[3]) for m in _NOT_FINITE.finditer(line)]
+        if others:
+            yield from sorted([*found, *others])
+            return
+    yield from found
+
+
+def _digits(line: str) -> Iterator[tuple[int, int, str, str | None, str]]:
+    for match in _NUMBER.finditer(line):
+        begin, end = match.span()
+        of, unit = match[1], match[2]
+        text = line[begin : match.start(2)] if unit else match[0]
+        if of is not None:
+            text = line[begin : begin + len(text) - len(_OF.search(text)[0])]  # type: ignore[index]
+        before = line[begin - 1 : begin]
+        if before == "." and not _wordlike(line[begin - 2 : begin - 1]):
+            begin, text = begin - 1, "." + text
+            before = line[begin - 1 : begin]
+        if before in ("-", "+") and before:
+            ahead = line[begin - 2 : begin - 1]
+            if _wordlike(ahead):
+                continue
+            begin, text = begin - 1, before + text
+        elif _wordlike(before):
+            continue
+        yield begin, end, text, of, unit
+
+
+def _wordlike(mark: str) -> bool:
+    return mark.isalnum() or mark in _BEFORE if mark else False
+
+
 class Scanner:
     """Scans lines; it keeps what it has learned of the texts between numbers."""
 
@@ -91,15 +130,14 @@ class Scanner:
         at = 0
         last_list: list[float] | None = None
         count = 0
-        for match in _NUMBER.finditer(line):
+        for begin, end, text, of, unit in numbers(line):
             count += 1
             if count > MOST_NUMBERS:
                 break
-            text, of, unit = match[1], match[2], match[3]
-            left = line[at : match.start()]
-            at = match.end()
+            left = line[at:begin]
+            at = end
             what = self._lefts.get(left) or self._learn(left)
-            if at < len(line) and line[at] == ":" and line[at + 1 : at + 2].isdigit():
+            if line[at : at + 1] == ":" and line[at + 1 : at + 2].isdigit():
                 continue  # a time of day or a duration
             if what.split is not None:
                 split = what.split
@@ -164,7 +202,10 @@ class Scanner:
 
 
 def _value(text: str) -> float:
-    return number(text) or 0.0 if text[-1:].isdigit() or text[-1:] == "." else float(text)
+    try:
+        return float(text)
+    except ValueError:  # 1,000
+        return number(text) or 0.0
 
 
 def _read(left: str) -> _Left:

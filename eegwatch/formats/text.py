@@ -26,6 +26,7 @@ from eegwatch.run.records import RunRecord
 
 LONGEST = 20_000  # characters of a line that is searched for named numbers: a longer one is a dump of something
 _TIME = re.compile(r"\[?(\d{4})[-/](\d\d)[-/](\d\d)[T _](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,6}))?(?:Z|[+-]\d\d:?\d\d)?\]?")
+_CLOCK = re.compile(r"\d\d:\d\d")
 _TIME_OF_DAY = re.compile(
     r"\[?\b(?:\d\d[/-]\d\d(?:[/-]\d\d(?:\d\d)?)?[ T])?\d\d:\d\d:\d\d(?:[.,]\d+)?(?: [\w.:]+)?\]?:?"
 )
@@ -37,13 +38,23 @@ _HEADING = re.compile(
 _TRAINING = re.compile(r"\b(train|training)\b", re.IGNORECASE)
 _SHORT_EPOCH = re.compile(r"^\s*[\[(]?[Ee]p?\s?(\d{1,7})(?:/(\d{1,7}))?[\])/:|,\s]")  # `[E3] step 10 loss 0.5`
 _SETTING = re.compile(r"^\W*(?:\w+_)?(?:steps|iters|iterations|max_iter|epochs|batches)\s*[:=]", re.IGNORECASE)
-_DIGIT = re.compile(r"\d|nan|inf", re.IGNORECASE)
+_DIGIT = re.compile(r"\d|[Nn]a[Nn]|[Ii]nf|NAN|INF")
 
 
 class LineKind(Protocol):
     """One kind of line, of one framework: what it takes no other reader need look at."""
 
     name: str
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """A line that holds none of these is not of this kind."""
+        ...
+
+    @property
+    def active(self) -> bool:
+        """Does it want every line, whatever its marks: it is in the middle of a table?"""
+        ...
 
     def take(self, line: str, reader: RowReader) -> list[Row] | None:
         """The rows of a line of this kind, [] for one of its that holds none, None for another's."""
@@ -69,6 +80,9 @@ class TextDecoder:
         self._heading_left = 0
         self._position: Counters | None = None
         self._position_left = 0
+        self._marks = tuple(dict.fromkeys(mark for kind in kinds for mark in kind.marks))
+        self._active = False
+        self._hour, self._hour_begins = "", 0.0
         self._epoch_rate: tuple[float, float] | None = None
 
     def decode(self, data: bytes) -> list[RunRecord]:
@@ -90,14 +104,29 @@ class TextDecoder:
     def line(self, line: str, now: float) -> list[RunRecord]:
         """Records that a line completes."""
         line = _ESCAPE.sub("", line) if "\x1b" in line or "\x08" in line else line
-        when = _TIME.search(line, 0, 200)
-        time = _timestamp(when) if when else now
+        clock = _CLOCK.search(line, 0, 200)
+        when = _TIME.search(line, 0, 200) if clock else None
+        time = self._timestamp(when) if when else now
         records: list[RunRecord] = []
-        for row in self.rows(line, when):
+        for row in self.rows(line, when, clock is not None):
             records += self.reader.add(row, time or now)
         return records
 
-    def rows(self, line: str, when: re.Match[str] | None = None) -> list[Row]:
+    def _timestamp(self, m: re.Match[str]) -> float:
+        """Local time. The hour is looked up once: daylight saving begins and ends at one."""
+        hour = m.string[m.start(1) : m.end(4)]
+        if hour != self._hour:
+            try:
+                begin = datetime.datetime(int(m[1]), int(m[2]), int(m[3]), int(m[4])).timestamp()
+            except (ValueError, OverflowError, OSError):
+                begin = 0.0
+            self._hour, self._hour_begins = hour, begin
+        if not self._hour_begins:
+            return 0.0
+        part = float(f"0.{m[7]}") if m[7] else 0.0
+        return self._hour_begins + int(m[5]) * 60 + int(m[6]) + part
+
+    def rows(self, line: str, when: re.Match[str] | None = None, clock: bool = True) -> list[Row]:
         for pattern in self.patterns:
             found = pattern.search(line)
             if found:
@@ -105,17 +134,20 @@ class TextDecoder:
         bare = line
         if when:
             bare = line[: when.start()] + " " + line[when.end() :]
-        elif (of_day := _TIME_OF_DAY.search(line, 0, 40)) is not None:
+        elif clock and (of_day := _TIME_OF_DAY.search(line, 0, 40)) is not None:
             bare = line[: of_day.start()] + " " + line[of_day.end() :]
         if bare.startswith("wandb:"):
             return []  # its summary repeats the last values
         self._position_left -= 1
         if self._position_left <= 0:
             self._position = None
-        for kind in self.kinds:
-            rows = kind.take(bare, self.reader)
-            if rows is not None:
-                return rows
+        if self._active or any_in(self._marks, bare):
+            for kind in self.kinds:
+                rows = kind.take(bare, self.reader)
+                if rows is not None:
+                    self._active = any(kind.active for kind in self.kinds)
+                    return rows
+            self._active = any(kind.active for kind in self.kinds)
         if "{" in bare and (inside := embedded(bare)) is not None:
             row = self._object(*inside)
             if row is not None:
@@ -170,13 +202,17 @@ class TextDecoder:
         at = row.at
         if found.outer is not None and at.epoch is None and found.inner is not None:
             at.epoch, at.epochs = found.outer[0], found.outer[1] or at.epochs
-        if at.epoch is None and (short := _SHORT_EPOCH.match(line)) is not None:
+        if (
+            at.epoch is None
+            and line[:3].lstrip(" \t[(")[:1] in ("E", "e")
+            and (short := _SHORT_EPOCH.match(line)) is not None
+        ):
             at.epoch, at.epochs = float(short[1]), int(short[2]) if short[2] else at.epochs
         self._inner(found, at)
         self._stand(row, line)
         if found.splits and at.step is None and at.batch is None and not found.inner:
             self._context, self._heading_left = None, 0
-        if _BEST.match(line[:120]):
+        if ("est" in line or line.lstrip()[:1] in ("M", "m")) and _BEST.match(line[:120]):
             return None
         if not {"loss", "lr"} & set(row.train):
             if found.bar and row.at.epoch is None:
@@ -196,7 +232,7 @@ class TextDecoder:
         at = row.at
         if row.evals:
             self._position = None
-        elif (at.step is not None or at.batch is not None) and not _SETTING.match(line):
+        elif (at.step is not None or at.batch is not None) and (row.train or not _SETTING.match(line)):
             self._position, self._position_left = Counters(**vars(at)), 12
         elif at.epoch is not None:
             self._position = None
@@ -266,13 +302,11 @@ def _only_results(row: Row) -> None:
             del row.evals[split]
 
 
-def _timestamp(m: re.Match[str]) -> float:
-    year, month, day, hour, minute, second = (int(m[i]) for i in range(1, 7))
-    micro = int((m[7] or "0").ljust(6, "0"))
-    try:
-        return datetime.datetime(year, month, day, hour, minute, second, micro).timestamp()
-    except (ValueError, OverflowError, OSError):
-        return 0.0
+def any_in(marks: tuple[str, ...], line: str) -> bool:
+    for mark in marks:  # noqa: SIM110  a third of the time of any(), and it is asked of each line
+        if mark in line:
+            return True
+    return False
 
 
 __all__ = ["TRAIN", "LineKind", "TextDecoder", "number"]

@@ -20,10 +20,15 @@ class DeepSpeedChat:
     """Lines of the PPO loop."""
 
     name = "DeepSpeed-Chat"
+    marks = ("ppo_ep",)
 
     def __init__(self) -> None:
         self._seen = False
         self._last: Row | None = None
+
+    @property
+    def active(self) -> bool:
+        return self._seen
 
     def take(self, line: str, reader: RowReader) -> list[Row] | None:
         if "ppo_ep" in line and (found := _LINE.search(line)) is not None:

@@ -20,6 +20,8 @@ class Espnet:
     """Means over the batches since the last line; the step is that of the last batch."""
 
     name = "ESPnet"
+    marks = ("epoch:train:", "epoch results:")
+    active = False
 
     def __init__(self) -> None:
         self.maker, self.valid = RowMaker(), RowMaker()

@@ -26,6 +26,8 @@ class Fairseq:
     """Lines with `num_updates`."""
 
     name = "fairseq"
+    marks = ("num_updates",)
+    active = False
 
     def __init__(self) -> None:
         self.maker, self.valid = RowMaker(), RowMaker()

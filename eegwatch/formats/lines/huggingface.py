@@ -25,6 +25,8 @@ class HuggingFaceConsole:
     """Dicts of the Trainer, placed by the bar."""
 
     name = "Hugging Face console"
+    marks = ("%|", "{", "Total optimization", "Num Epochs")
+    active = False
 
     def __init__(self) -> None:
         self.maker = RowMaker()

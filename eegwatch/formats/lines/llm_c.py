@@ -20,6 +20,8 @@ class LlmC:
     """Lines that begin with `s:`, the step."""
 
     name = "llm.c"
+    marks = ("trl:", "tel:", "eval:")
+    active = False
 
     def take(self, line: str, reader: RowReader) -> list[Row] | None:
         if "s:" not in line[:8] or (found := _LINE.match(line)) is None:

@@ -27,6 +27,8 @@ class MetricLogger:
     """What of its lines is no training record."""
 
     name = "MetricLogger"
+    marks = ("Averaged stats", "Test", "Val", "Eval", "* ")
+    active = False
 
     def take(self, line: str, reader: RowReader) -> list[Row] | None:
         if "Averaged stats" in line:

@@ -20,6 +20,8 @@ class NanoGpt:
     """The estimate of both losses is one evaluation; the training loss of that step stands on a line of its own."""
 
     name = "nanoGPT"
+    marks = ("train loss",)
+    active = False
 
     def take(self, line: str, reader: RowReader) -> list[Row] | None:
         if "train loss" not in line or (found := _BOTH.search(line)) is None:

@@ -28,10 +28,15 @@ class HeaderTable:
     """Rows under a line of names that holds a counter and a loss, a rate or an evaluation."""
 
     name = "table"
+    marks = ("|", "│")
 
     def __init__(self) -> None:
         self._names: list[str] = []
         self._maker = RowMaker()
+
+    @property
+    def active(self) -> bool:
+        return bool(self._names)
 
     def take(self, line: str, reader: RowReader) -> list[Row] | None:
         if not self._names and ("|" not in line and "│" not in line):
@@ -64,11 +69,16 @@ class KeyValueTable:
     """`| name | value |` lines between two rules: one record."""
 
     name = "Stable-Baselines3 console"
+    marks = ("|", "│", "┃")
 
     def __init__(self) -> None:
         self._fields: list[Field] = []
         self._group = ""
         self._maker = RowMaker()
+
+    @property
+    def active(self) -> bool:
+        return bool(self._fields)
 
     def take(self, line: str, reader: RowReader) -> list[Row] | None:
         if self._fields and _RULE.match(line):

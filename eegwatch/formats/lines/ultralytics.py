@@ -23,11 +23,16 @@ class Ultralytics:
     """The last state of an epoch's bar, and its evaluation."""
 
     name = "YOLO console"
+    marks = ("pu_mem", "PU_mem")
 
     def __init__(self) -> None:
         self._names: list[str] = []
         self._results: list[str] = []
         self._zero = False  # YOLOv5 and v7 count epochs from 0
+
+    @property
+    def active(self) -> bool:
+        return bool(self._names)
 
     def take(self, line: str, reader: RowReader) -> list[Row] | None:
         if "pu_mem" in line.lower() and (found := _NAMES.match(line)) is not None:
