@@ -40,6 +40,8 @@ def find(path: Path, patterns: Sequence[re.Pattern[str]] = ()) -> Foreign | None
     """The foreign log at PATH (of a folder: the newest that holds steps), or None where there is none."""
     if path.is_dir():
         return best_in(path, patterns)
+    if not path.is_file():  # a FIFO or a device: who opens it may wait for ever
+        raise FormatError(f"{path}: not a regular file")
     kind = kind_of(path)
     if kind is None:
         return None

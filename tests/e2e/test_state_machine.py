@@ -311,7 +311,7 @@ def test_random_walks_through_states_and_deaths(capsys: pytest.CaptureFixture[st
     run_state_machine_as_test(
         Control,
         settings=settings(
-            max_examples=40 if FULL else 4,
+            max_examples=40 if FULL else 1,
             stateful_step_count=25 if FULL else 14,
             deadline=None,
             phases=[Phase.generate],

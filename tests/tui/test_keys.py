@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from textual.binding import Binding
 
+from eegwatch.charts.view import View
 from eegwatch.run.folder import CONFIG, TRAINER_LOG
 from eegwatch.tui.app import WatchApp
 from eegwatch.tui.screens.dialogs import Confirm
@@ -183,10 +184,46 @@ def test_every_binding_is_tried(screen: type[Any]) -> None:
     assert set(KEYS[screen]) == bound(screen)
 
 
-@pytest.mark.parametrize("screen, key", [(s, k) for s, keys in KEYS.items() for k in keys])
-async def test_a_key_does_something_that_can_be_seen(
-    screen: type[Any], key: str, writer: LogWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@asynccontextmanager
+async def opened(folder: Path) -> AsyncIterator[Any]:
+    """The monitor on a run with two findings."""
+    app = WatchApp(folder.parent, folder)
+    async with app.run_test(size=(160, 48), notifications=True) as pilot:
+        await app.loaded()
+        app.run_screen.redraw()
+        await settled(pilot)
+        yield pilot
+
+
+async def does_something(pilot: Any, screen: type[Any], key: str) -> bool:
+    """Whether a key changes what can be seen, on this screen opened anew."""
+    app = pilot.app
+    while app.screen is not app.run_screen:
+        app.pop_screen()
+        await pilot.pause()
+    app.run_screen.view = View()
+    app.run_screen.redraw()
+    if screen is not RunScreen:
+        await pilot.press(OPENED_BY[screen])
+        await until(pilot, lambda: isinstance(app.screen, screen))
+    await settled(pilot)
+    for word in KEYS[screen][key].first:
+        await pilot.press(word)
+        await pilot.pause()
+    await settled(pilot)
+    seen = KEYS[screen][key].seen
+    before = seen(app)
+    await pilot.press(key)
+    if app.is_running:
+        await settled(pilot)
+    return bool(seen(app) != before)
+
+
+@pytest.mark.parametrize("screen", KEYS)
+async def test_each_key_does_something_that_can_be_seen(
+    screen: type[Any], writer: LogWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """One monitor for the keys of a screen, and another where a key ended it or an earlier key stands in the way."""
     monkeypatch.chdir(tmp_path)  # pictures are saved where the monitor was started
     folder = writer.folder
     (folder / TRAINER_LOG).write_text("".join(f"line {n}\n" for n in range(300)))
@@ -198,24 +235,15 @@ async def test_a_key_does_something_that_can_be_seen(
     other.run()
     other.healthy(1, 20)
     other.log.close()
+    waiting = list(KEYS[screen])
     with lock_held(folder.parent) if screen in (Confirm, ResumeDialog) else nullcontext():
-        app = WatchApp(folder.parent, folder)
-        async with app.run_test(size=(160, 48), notifications=True) as pilot:
-            await app.loaded()
-            app.run_screen.redraw()
-            await pilot.pause(0.1)
-            if screen is not RunScreen:
-                await pilot.press(OPENED_BY[screen])
-                await until(pilot, lambda: isinstance(app.screen, screen))
-                await settled(pilot)
-            for word in KEYS[screen][key].first:
-                await pilot.press(word)
-                await pilot.pause()
-            await pilot.pause(0.1)
-            seen = KEYS[screen][key].seen
-            before = seen(app)
-            await pilot.press(key)
-            if app.is_running:
-                await app.workers.wait_for_complete()
-                await pilot.pause(0.1)
-            assert seen(app) != before
+        while waiting:
+            async with opened(folder) as pilot:
+                for tried, key in enumerate(list(waiting)):
+                    if await does_something(pilot, screen, key):
+                        waiting.remove(key)
+                    else:
+                        assert tried, f"{key} does nothing on a {screen.__name__} that was just opened"
+                        break
+                    if not pilot.app.is_running:
+                        break

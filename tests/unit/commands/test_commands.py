@@ -116,6 +116,10 @@ def test_a_fifo_in_the_place_of_a_log_is_refused_and_does_not_block(
     os.mkfifo(tmp_path / "run" / "run.jsonl")
     assert "not a regular file" in refused(capsys, "check", str(tmp_path / "run"))
     assert main(["runs", str(tmp_path)]) == 0 and "unreadable" in capsys.readouterr().out
+    for name in ("train.log", "metrics.csv", "trainer_state.json"):
+        os.mkfifo(tmp_path / name)
+        for words in (["check"], ["watch", "--once"], ["report", "-o", str(tmp_path / "report.md")]):
+            assert "not a regular file" in refused(capsys, *words, str(tmp_path / name))
 
 
 def test_runs_lists_every_run_with_its_figures(log_writer: LogWriter, capsys: pytest.CaptureFixture[str]) -> None:
