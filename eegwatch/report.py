@@ -22,7 +22,7 @@ from eegwatch.charts.model import ChartData, ChartStyle
 from eegwatch.check import TOLD_OF_A_RULE, CheckedRun
 from eegwatch.diagnosis.checklist import checklist, loss_band, table, val_auroc
 from eegwatch.diagnosis.findings import RATE, Finding
-from eegwatch.run.folder import CONFIG
+from eegwatch.run.folder import CONFIG, write_whole
 from eegwatch.run.history import History
 from eegwatch.wording import UserError, clock, plain
 
@@ -73,9 +73,8 @@ def _beside(target: Path, title: str) -> Path:
 
 
 def _replace(target: Path, text: str) -> None:
-    aside = target.with_name(f".{target.name}.tmp")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(target)
+    """Write a file whole, mode 0600: a configuration in it may hold what is meant for few."""
+    write_whole(target, text.encode("utf-8", "replace"))
 
 
 # ---- pictures --------------------------------------------------------------------------------------------------------

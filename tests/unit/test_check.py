@@ -151,6 +151,7 @@ def test_the_report_of_a_repaired_run_tells_the_same(
     assert main(["report", str(repaired), "-o", str(target)]) == 1
     assert "nothing wrong now, 1 finding that healed" in capsys.readouterr().out
     page = target.read_text()
+    assert target.stat().st_mode & 0o777 == 0o600
     assert "Wrong until step 300, nothing wrong since. It was: LR stuck at 1.20e-4" in page
     assert (
         "Nothing wrong" not in page
