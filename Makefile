@@ -3,33 +3,50 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+READY_DEMO := $(VENV)/.ready-demo
+SHELL := bash
 LOGS ?= logs
 
 .PHONY: demo demo-script demo-real incident test test-full test-minimum lint types pytest docs format snapshots bench clean
 
-$(READY): pyproject.toml constraints.txt
+# what a demo needs: the daemon's packages. What the tests need comes with `make test`. Without a graphics card, torch
+# from this address is a tenth of the size: make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+define venv
 	@$(PYTHON) -c 'import sys; sys.exit("eegwatch needs Python >= 3.11, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
-	@echo "making the environment in $(VENV) (a minute or two) …"
-	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[daemon,dev]'
-	@touch $(READY)
+	@test -x $(BIN)/python || { echo "1/2 making the environment in $(VENV)"; $(PYTHON) -m venv $(VENV); }
+endef
+PIP = $(BIN)/pip install --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+# one line a package, as it comes: minutes of silence look like a failure
+SHOWN = awk '/^Collecting|^  Downloading|^Installing|^ERROR|^WARNING/ { sub(/^ +/, ""); print substr($$0, 1, 110); fflush() }'
 
-demo: $(READY)  ## train the demo and watch it
-	-@$(BIN)/eegpt-daemon start --config configs/demo.yaml --logs $(LOGS)
+$(READY_DEMO): pyproject.toml constraints.txt
+	$(venv)
+	@echo "2/2 installing what a demo needs"
+	@set -o pipefail; $(PIP) -e '.[daemon]' 2>&1 | $(SHOWN)
+	@touch $@
+
+$(READY): pyproject.toml constraints.txt
+	$(venv)
+	@echo "2/2 installing what the tests need"
+	@set -o pipefail; $(PIP) -e '.[daemon,dev]' 2>&1 | $(SHOWN)
+	@touch $@ $(READY_DEMO)
+
+demo: $(READY_DEMO)  ## train the demo and watch it
+	@$(BIN)/python -m eegpt_daemon.demo configs/demo.yaml --logs $(LOGS)
 	@test -t 1 || { $(BIN)/eegpt-daemon status --logs $(LOGS); echo; }
 	@$(BIN)/eegwatch $(LOGS) --wait-steps 60
 
-incident: $(READY)  ## the historical bug, on purpose
-	-@$(BIN)/eegpt-daemon start --config configs/incident.yaml --logs $(LOGS)
+incident: $(READY_DEMO)  ## the historical bug, on purpose
+	@$(BIN)/python -m eegpt_daemon.demo configs/incident.yaml --logs $(LOGS)
 	@$(BIN)/eegwatch $(LOGS) --wait-steps 60
 
-demo-script: $(READY)  ## a training script of a user's under the daemon
-	-@$(BIN)/eegpt-daemon start --config configs/script_example.yaml --logs $(LOGS)
+demo-script: $(READY_DEMO)  ## a training script of a user's under the daemon
+	@$(BIN)/python -m eegpt_daemon.demo configs/script_example.yaml --logs $(LOGS)
 	@$(BIN)/eegwatch $(LOGS) --wait-steps 60
 
-demo-real: $(READY)  ## the same on real, labelled EEG, fetched by name
+demo-real: $(READY_DEMO)  ## the same on real, labelled EEG, fetched by name
 	@$(BIN)/python -m eegpt_daemon.data.scp1 ~/.cache/eegwatch/scp1
-	-@$(BIN)/eegpt-daemon start --config configs/real_scp1.yaml --logs $(LOGS)
+	@$(BIN)/python -m eegpt_daemon.demo configs/real_scp1.yaml --logs $(LOGS)
 	@$(BIN)/eegwatch $(LOGS) --wait-steps 60
 
 test: lint types pytest  ## everything that CI runs

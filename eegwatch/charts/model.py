@@ -13,6 +13,7 @@ from eegwatch.charts.deviation import Deviation
 from eegwatch.charts.reduce import Columns
 from eegwatch.charts.view import View, XAxis
 from eegwatch.run.history import History
+from eegwatch.schedule.found import Law
 
 OBSERVED, EXPECTED, BAND, MARK, PAST, FIRST, SECOND, THIRD = range(8)
 STYLES = ("observed", "expected", "band", "mark", "past", "first", "second", "third")
@@ -66,12 +67,16 @@ class Overlay:
 
 @dataclass(frozen=True)
 class ChartStyle:
-    """How charts are drawn: the part in sight, the y axes that are logarithmic, the runs drawn over."""
+    """How charts are drawn: the part in sight, the y axes that are logarithmic, the runs drawn over.
+
+    `law`: the schedule found in the rates of a log that declares none.
+    """
 
     view: View = field(default_factory=View)
     log: frozenset[str] = frozenset({"lr"})
     overlays: tuple[Overlay, ...] = ()
     deviation: Deviation = field(default_factory=Deviation)
+    law: Law | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,8 @@ def legend(kind: ChartKind, style: ChartStyle) -> str:
     part = "" if view.width is None else "  following" if view.follow else "  zoomed"
     overlays = "".join(f"  {o.label} {o.name}" for o in style.overlays)
     words = f"{kind.title} ({axis})" + (f"   {kind.legend}" if kind.legend else "")
+    if kind.name == "lr" and style.law is not None:
+        words = words.replace("┄ expected", f"┄ found in the log: {style.law.name}")
     return f"{words}{part}{overlays}"
 
 

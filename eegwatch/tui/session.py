@@ -131,7 +131,7 @@ class Session:
                 self.history.reserve((folder / RUN_LOG).stat().st_size // STEP_BYTES)
             self.follower = RunFollower(log, Declaration(*self.declared, self.name_of(folder)), side)
         self._undiagnosed: Iterator[Item] = iter(())
-        self._diagnosed = True
+        self._diagnosed, self._settled = True, False
         self.complete = self.loaded = folder is None  # read to the end; judged to the end too
         self.sketch = skeleton(folder / RUN_LOG) if folder is not None and self.foreign is None else None
         self.version += 1
@@ -218,6 +218,11 @@ class Session:
             training = self.is_current and life.alive and life.word == "training"
             for finding in self.diagnosis.clock(time.time(), training=training):
                 self._found(finding, self.history.last_time)
+            if self.loaded and not self.lively and not self._settled:
+                self._settled = True  # nothing more comes: what waited for more records is decided by those there are
+                for finding in self.diagnosis.settle():
+                    self._found(finding, self.history.last_time)
+                    self.version += 1
             self._look_for_a_newer_run(life)
         return self.version != before
 
@@ -258,6 +263,7 @@ class Session:
             self.version += 1
         for item in items:
             self.history.append(item)
+            self._settled = False
             self.version += 1
         if not self.complete and not self.follower.behind and not recalled:
             self.complete, self.sketch = True, None

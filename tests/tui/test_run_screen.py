@@ -72,7 +72,7 @@ async def test_a_one_step_spike_is_marked_and_flattens_nothing(healthy: Path) ->
     async with screen(healthy.parent, healthy, (80, 24)) as pilot:
         text = pilot.text()
     loss = text[text.index("─loss") :]
-    assert "▲50" in loss and "0.5" in loss
+    assert "▲50" in loss and "0.2┤" in loss
 
 
 async def test_a_growing_log_is_followed(writer: LogWriter) -> None:
@@ -164,7 +164,7 @@ async def test_whatever_happens_to_the_log_the_screen_lives_and_says_so(writer: 
 
 async def test_text_from_a_log_cannot_touch_the_terminal_or_pass_for_markup(writer: LogWriter) -> None:
     writer.run()
-    writer.healthy(1)
+    writer.healthy(1, 10)
     writer.add(
         End(time=writer.time, step=10, reason="failed", error="\x1b[2J\x1b]0;owned\x07 [bold red]boom[/] $(reboot)")
     )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from eegwatch.charts.deviation import schedule_of
-from eegwatch.charts.expected import expected_series
+from eegwatch.charts.expected import expected_series, sampled
 from eegwatch.charts.kinds.common import empty_chart, placed
 from eegwatch.charts.kinds.steps import value_at_step
-from eegwatch.charts.model import MORE, OBSERVED, PAST, ChartData, ChartKind, ChartStyle, Series
+from eegwatch.charts.model import EXPECTED, MORE, OBSERVED, PAST, ChartData, ChartKind, ChartStyle, Series
 from eegwatch.charts.view import on_axis
 from eegwatch.run.history import History
 
@@ -20,6 +20,9 @@ def lr_chart(history: History, style: ChartStyle) -> ChartData:
     chart.rates = True
     left, right = view.window(history)
     series = expected_series(history, left, right)
+    if style.law is not None and not series:
+        steps = sampled(max(left, style.law.begin), right)
+        series = [Series(steps, style.law.rate(steps), "dotted", EXPECTED)]
     series += [Series(o.history.step, o.history.lr, "line", c, o.label) for o, c in zip(style.overlays, MORE)]
     series += [Series(old.step, old.lr, "line", PAST) for old in history.superseded]
     series.append(Series(history.step, history.lr, "line", OBSERVED))

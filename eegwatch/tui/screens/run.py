@@ -147,7 +147,9 @@ class RunScreen(Screen[None]):
     @property
     def chart_style(self) -> ChartStyle:
         """How the charts are drawn now."""
-        return ChartStyle(self.view, self.charts.logarithmic, self.session.overlays, self.session.deviation)
+        session = self.session
+        law = session.diagnosis.law if session.loaded else None
+        return ChartStyle(self.view, self.charts.logarithmic, session.overlays, session.deviation, law)
 
     def _draw_charts(self) -> None:
         wrong = any(f.bad and f.family == RATE for f in self.session.diagnosis.findings)
