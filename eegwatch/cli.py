@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from collections.abc import Sequence
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads spin after import: twice the CPU for a 4 ms job
@@ -20,11 +19,7 @@ from eegwatch.wording import UserError, plain
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code; `--help` and `--version` raise SystemExit(0)."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", RuntimeWarning
-            )  # numpy's, of the NaN and the infinities that a log may hold
-            code = run(sys.argv[1:] if argv is None else argv)
+        code = run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()  # a pipe that nobody reads is noticed here, not at the end of the interpreter
         return code
     except UserError as error:

@@ -24,6 +24,7 @@ from eegwatch.diagnosis.checklist import checklist, loss_band, table, val_auroc
 from eegwatch.diagnosis.findings import RATE, Finding
 from eegwatch.run.folder import CONFIG, write_whole
 from eegwatch.run.history import History
+from eegwatch.run.yaml_file import without_secrets
 from eegwatch.wording import UserError, clock, plain
 
 TITLES = {"lr": "learning rate", "loss": "loss", "residual": "learning rate against expected, %", "auroc": "AUROC"}
@@ -175,8 +176,9 @@ def _attempts(history: History) -> list[tuple[str, ...]]:
 
 
 def _config(run: CheckedRun) -> str | None:
+    """The configuration as run, without what may hold passwords: a report is made to be sent to people."""
     path = run.folder / CONFIG
-    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
+    return without_secrets(path.read_text(encoding="utf-8", errors="replace")) if path.exists() else None
 
 
 def _html(run: CheckedRun, pictures: dict[str, str]) -> str:

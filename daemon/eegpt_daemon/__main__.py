@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
-from eegpt_daemon.cli import Refused, live
+from eegpt_daemon.cli import PRIVATE, Refused, live
 from eegwatch.run import config as configuration
 from eegwatch.run.config import ConfigError
 
@@ -17,6 +18,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path)
     parser.add_argument("--continue", dest="go_on", action="store_true")
     arguments = parser.parse_args()
+    os.umask(PRIVATE)
     try:
         config = configuration.load(arguments.config) if arguments.config else None
         return live(arguments.logs, config, go_on=arguments.go_on)

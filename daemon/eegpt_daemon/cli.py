@@ -1,4 +1,4 @@
-"""`eegpt-daemon`: start, status, stop, restart, resume, checkpoint, check, prepare, join, logs.
+"""`eegpt-daemon`: start, status, stop, restart, resume, checkpoint, check, prepare, prune, join, logs.
 
 What changes a run goes through the control file.
 
@@ -12,6 +12,8 @@ import argparse
 import contextlib
 import importlib.util
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -31,16 +33,20 @@ from eegwatch.run.control import (
     send,
     unsafe_control,
 )
-from eegwatch.run.folder import TRAINER_LOG, newest_run
-from eegwatch.run.liveness import Pulse
+from eegwatch.run.folder import TRAINER_LOG, last_bytes, newest_run
 from eegwatch.run.log import Tail
 from eegwatch.run.records import DaemonState
-from eegwatch.run.summary import summarise
-from eegwatch.wording import clock, duration, json_line, plain, plain_lines
+from eegwatch.run.summary import first_run
+from eegwatch.schedule import ScheduleError, declared_base, peak_rate
+from eegwatch.schedule import parse as parse_schedule
+from eegwatch.wording import clock, duration, json_line, plain, plain_lines, size
 
 OK, FAILED, USAGE, NOT_RUNNING, TRY_AGAIN, WRONG_CONFIG = 0, 1, 2, 3, 75, 78
 HEAVY = ("torch", "mne", "edfio")
+LARGEST_RATE = 1000.0
+PRIVATE = 0o077  # folders 0700, files 0600, whatever the shell says: logs, caches, checkpoints
 DAEMON_OUT = "daemon.out"  # what a crash of the supervisor itself printed
+DAEMON_WORDS = 1 << 16
 START_TIMEOUT_S = 60.0  # it may wait for the trainer of a killed daemon first
 NEWER_RUN_S = 1.0  # `logs -f` looks for one this often: a log root may hold a thousand
 ANSWER_TIMEOUT_S = 600.0  # a resume answers with its first step, and preparation may come before it
@@ -56,6 +62,7 @@ class Refused(Exception):
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
+    os.umask(PRIVATE)
     try:
         code: int = arguments.action(arguments, log_root(arguments.logs))
         return code
@@ -104,7 +111,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--config", type=Path, metavar="PATH", help="another configuration (default: the run's own)")
     sub.set_defaults(action=restart)
     sub = command("resume", "go on with the newest run: rejoin the schedule, or with an LR of your choice")
-    sub.add_argument("--lr", type=float, metavar="X", help="a manual learning rate (default: rejoin the schedule)")
+    sub.add_argument("--lr", type=_rate, metavar="X", help="a manual learning rate (default: rejoin the schedule)")
     sub.add_argument("--then", choices=("anneal", "hold", "scale"), default=None, help="after --lr (default: anneal)")
     sub.add_argument("--checkpoint", metavar="PATH", help="resume from this one (default: the newest good one)")
     sub.add_argument("--force", action="store_true", help="allow an LR above the declared peak")
@@ -124,10 +131,37 @@ def parser() -> argparse.ArgumentParser:
     sub = command("join", "on a further node: take part in the runs of the daemon whose log root this is")
     sub.add_argument("--node-rank", type=int, required=True, metavar="N", help="1 … nnodes - 1; the daemon's is node 0")
     sub.set_defaults(action=join)
+    sub = command("prune", "list old runs, packs and caches, and remove them with --yes")
+    sub.add_argument("--older-than", type=_days, default=30.0, metavar="DAYS", help="unused for so long (default: 30)")
+    sub.add_argument("--keep", type=int, default=10, metavar="N", help="the newest N runs stay (default: 10)")
+    sub.add_argument("--cache", type=Path, action="append", default=[], metavar="DIR", help="a further data.cache_dir")
+    sub.add_argument("--yes", action="store_true", help="remove what is listed")
+    sub.add_argument("--json", action="store_true")
+    sub.set_defaults(action=prune)
     sub = command("logs", "print what the trainer printed")
     sub.add_argument("-f", "--follow", action="store_true", help="go on as it grows")
     sub.set_defaults(action=show_logs)
     return top
+
+
+def _rate(text: str) -> float:
+    """A learning rate as it is typed: `nan`, `inf`, nothing, a blank or 1e9 is a slip."""
+    if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a learning rate; write a number such as 3e-4")
+    value = float(text)
+    if not 0 < value <= LARGEST_RATE:
+        raise argparse.ArgumentTypeError(f"{text} is not a learning rate: above 0, {LARGEST_RATE:g} at most")
+    return value
+
+
+def _days(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days")
+    return value
 
 
 def require_heavy() -> None:
@@ -227,8 +261,10 @@ def launch(logs: Path, arguments: list[str]) -> None:
             other = daemon_pid(logs)
             if other is not None:
                 raise Refused(_already_running(logs, other))
-            words = (logs / DAEMON_OUT).read_bytes()[said_before:].decode(errors="replace").strip().splitlines()
-            raise Refused(f"the daemon died while starting: {words[-1] if words else process.returncode}")
+            grown = max(1, min(DAEMON_WORDS, (logs / DAEMON_OUT).stat().st_size - said_before))
+            words = last_bytes(logs / DAEMON_OUT, DAEMON_WORDS)[-grown:].decode(errors="replace").strip().splitlines()
+            full = shutil.disk_usage(logs).free < 1 << 16 and f"no space left on the disk of {logs}: make room"
+            raise Refused(f"the daemon died while starting: {words[-1] if words else full or process.returncode}")
         time.sleep(0.05)
     raise Refused(f"the daemon (pid {process.pid}) did not report within {START_TIMEOUT_S:.0f} s", TRY_AGAIN)
 
@@ -293,6 +329,7 @@ def restart(arguments: argparse.Namespace, logs: Path) -> int:
 def resume(arguments: argparse.Namespace, logs: Path) -> int:
     if arguments.then is not None and arguments.lr is None:
         raise Refused("--then says what follows a manual LR: give --lr X too, or neither to rejoin the schedule", USAGE)
+    _refuse_above_the_peak(logs, arguments.lr, force=arguments.force)
     if daemon_pid(logs) is None:
         if newest_run(logs) is None:
             raise Refused(f"no run in {logs} to resume; a new one: eegpt-daemon start --config PATH", NOT_RUNNING)
@@ -302,6 +339,20 @@ def resume(arguments: argparse.Namespace, logs: Path) -> int:
     then = arguments.then or ("anneal" if arguments.lr is not None else None)
     fields = {"lr": arguments.lr, "then": then, "checkpoint": arguments.checkpoint, "force": arguments.force or None}
     return ask(logs, "resume", **fields)
+
+
+def _refuse_above_the_peak(logs: Path, lr: float | None, *, force: bool) -> None:
+    """Raises Refused before anything is written; the daemon judges again, by the step resumed from."""
+    newest = newest_run(logs)
+    record = first_run(newest) if newest is not None and lr is not None and not force else None
+    if record is None or record.schedule is None or lr is None:
+        return
+    try:
+        peak = float(peak_rate(declared_base(parse_schedule(record.schedule))))
+    except ScheduleError:
+        return  # a schedule of another version: the daemon says what it makes of it
+    if lr > peak:
+        raise Refused(f"{lr:g} is above the declared peak {peak:g}; --force if it is meant", USAGE)
 
 
 def checkpoint(arguments: argparse.Namespace, logs: Path) -> int:
@@ -314,33 +365,43 @@ def checkpoint(arguments: argparse.Namespace, logs: Path) -> int:
 
 def status(arguments: argparse.Namespace, logs: Path) -> int:
     """0 a daemon lives, 1 it is dead (it ended without saying so), 3 none is running."""
-    life, state = Pulse(logs).take(), latest_state(logs)
-    newest = newest_run(logs)
-    summary = summarise(newest) if newest else None
-    word = {"none": "not running"}.get(life.word, life.word)
-    if arguments.json:
-        tree = {
-            "daemon": word,
-            "pid": life.pid,
-            "since": life.since,
-            "last_sign": state.time if state else None,
-            "reason": life.detail or None,
-            "logs": str(logs),
-            "run": summary.as_dict() if summary else None,
-        }
-        print(json_line(tree))
-    else:
-        since = f" since {clock(life.since)} ({duration(time.time() - life.since)})" if life.since is not None else ""
-        print(f"daemon   {word}{since}" + (f", pid {life.pid}" if life.pid else ""))
-        if life.detail:
-            print(f"         {plain(life.detail)}")
-        if summary is not None:
-            print(plain_lines(summary.text()))
-        else:
-            print(f"run      none in {logs}")
+    from eegpt_daemon import status_command
+
+    life, summary, help_ = status_command.status(logs)
+    write = status_command.as_json if arguments.json else status_command.as_text
+    print(write(logs, life, summary, help_))
     if life.alive:
         return OK
-    return FAILED if life.word == "dead" else NOT_RUNNING
+    return FAILED if life.word in ("dead", "unknown") else NOT_RUNNING
+
+
+def prune(arguments: argparse.Namespace, logs: Path) -> int:
+    """List what can be removed; with --yes remove it."""
+    from eegpt_daemon import prune_command
+
+    found = prune_command.candidates(
+        logs, older_than_days=arguments.older_than, keep=arguments.keep, caches=arguments.cache
+    )
+    if arguments.json:
+        print(prune_command.as_json(found))
+    else:
+        for candidate in found:
+            print(plain(candidate.line()))
+    total = size(sum(c.size for c in found))
+    if not arguments.yes:
+        if not arguments.json:
+            print(f"{len(found)} in all, {total}; --yes removes them" if found else "nothing to remove")
+        return OK
+    failed = 0
+    for candidate in found:
+        try:
+            prune_command.remove(candidate)
+        except OSError as error:
+            failed += 1
+            print(f"eegpt-daemon: {plain(str(candidate.path))}: {error.strerror}", file=sys.stderr)
+    if not arguments.json:
+        print(f"removed {len(found) - failed}, {total}" if found else "nothing to remove")
+    return FAILED if failed else OK
 
 
 def check(arguments: argparse.Namespace, logs: Path) -> int:
@@ -357,7 +418,7 @@ def prepare(arguments: argparse.Namespace, logs: Path) -> int:
     """0 ready, 78 a configuration or corpus that cannot be trained on, 130 interrupted (what is done is kept)."""
     require_heavy()
     from eegpt_daemon.prepare_command import prepare_alone
-    from eegpt_daemon.trainer.loop import USER_ERRORS
+    from eegpt_daemon.trainer.attempt import USER_ERRORS
 
     try:
         prepare_alone(arguments.config)

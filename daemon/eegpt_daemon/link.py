@@ -35,6 +35,7 @@ class Attempt(msgspec.Struct, kw_only=True):
     notes: list[str] = []
     argv: list[str] = []
     keep: list[str] = []  # checkpoints that a person ordered: not pruned
+    ended: str | None = None  # the reason for which the attempt before ended
 
 
 class Order(msgspec.Struct, kw_only=True):
@@ -106,7 +107,10 @@ class Link:
         while data := os.read(0, 1 << 16):  # not sys.stdin: its buffer's lock cannot be had when the process exits
             *lines, buffer = (buffer + data).split(b"\n")
             for line in lines:
-                self._orders.put(decoder.decode(line))
+                try:
+                    self._orders.put(decoder.decode(line))
+                except msgspec.DecodeError as error:  # this thread must live: without it no order is heard
+                    print(f"eegpt-daemon: an order that is none: {error}", flush=True)
         self._orders.put(Order(order="stop", reason=SUPERVISOR_GONE))
 
     def order(self) -> Order | None:

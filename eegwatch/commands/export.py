@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from eegwatch.commands.options import A_RUN, add_declaration, add_path, open_run, size, step_range
+from eegwatch.run.folder import private_files
 
 ENDINGS = {".csv": "csv", ".svg": "chart", ".png": "chart"}
 
@@ -43,5 +44,6 @@ def run(arguments: argparse.Namespace) -> int:
     charts = Charts(arguments.chart, arguments.steps, arguments.x, logarithmic, arguments.size)
     checked = open_run(arguments, arguments.path)
     checked.read_to_end()
-    print(export(checked.history, checked.name, form, arguments.output, charts))
+    with private_files():
+        print(export(checked.history, checked.name, form, arguments.output, charts))
     return 0

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from eegwatch.commands.options import A_RUN, UNREADABLE, WRONG, add_declaration, add_path, open_run
+from eegwatch.run.folder import private_files
 from eegwatch.wording import plain
 
 
@@ -22,12 +22,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     checked = open_run(arguments, arguments.path)
     outcome = checked.read_to_end()
-    write_report(checked, arguments.output)
-    verdict = plain(f"{arguments.output}: {checked.name}, {outcome.verdict()}")
-    if not outcome.steps:
-        print(f"eegwatch: {verdict}", file=sys.stderr)
-        return UNREADABLE
-    print(verdict)
+    with private_files():
+        write_report(checked, arguments.output)
+    print(plain(f"{arguments.output}: {checked.name}, {outcome.verdict()}"))
     for finding in outcome.findings:
         print(plain(f"{finding.severity:7}  {finding.rule}: {finding.message}"))
-    return WRONG if outcome.wrong else 0
+    return UNREADABLE if not outcome.steps else WRONG if outcome.wrong else 0

@@ -9,8 +9,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import math
-import os
-import re
 import types
 import typing
 from pathlib import Path
@@ -20,7 +18,7 @@ import msgspec
 import yaml
 
 from eegwatch.run.yaml_file import ConfigError as ConfigError
-from eegwatch.run.yaml_file import check_values, short_name, text_of, tree_of
+from eegwatch.run.yaml_file import check_values, expanded, short_name, text_of, tree_of
 from eegwatch.schedule import FAMILIES, Schedule, ScheduleError, parse
 
 # rules of evidence, which a person may silence or scale; facts (learning rate, non-finite numbers) are not tuned
@@ -319,7 +317,10 @@ def parse_text(text: str, where: str, *, expand: bool = True) -> Config:
         config.data.root_dir = ""  # a script has data of its own
     if expand:
         try:
-            config = msgspec.convert(_expanded(msgspec.to_builtins(config), ""), Config)
+            tree = msgspec.to_builtins(config)
+            unexpanded = tree.pop("notify")  # a password stays in the environment: expanded when it is used
+            expanded(unexpanded, "notify")  # what is not set is said now
+            config = msgspec.convert(expanded(tree, "") | {"notify": unexpanded}, Config)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from None
     check_values(msgspec.to_builtins(config), where, "")
@@ -330,6 +331,18 @@ def parse_text(text: str, where: str, *, expand: bool = True) -> Config:
 def dump(config: Config) -> str:
     """The configuration as run, every default filled in, as YAML."""
     return yaml.safe_dump(msgspec.to_builtins(config), sort_keys=False, allow_unicode=True)
+
+
+def expanded_notify(notify: Notify) -> Notify:
+    """Addresses and command with their environment variables expanded. Raises ConfigError for one that is not set."""
+    return msgspec.convert(expanded(msgspec.to_builtins(notify), "notify"), Notify)
+
+
+def public(config: Config) -> dict[str, Any]:
+    """The configuration as a log may hold it: without `notify`, whose addresses and arguments may hold passwords."""
+    tree: dict[str, Any] = msgspec.to_builtins(config)
+    del tree["notify"]
+    return tree
 
 
 def schedule_of(config: Config, steps_per_epoch: int, where: str = "configuration") -> Schedule:
@@ -412,26 +425,6 @@ def _part_of(hint: Any) -> type[Part] | None:
         if isinstance(option, type) and issubclass(option, Part):
             return option
     return None
-
-
-_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
-PATH_KEYS = ("root_dir", "cache_dir", "checkpoint_path")
-
-
-def _expanded(tree: Any, key: str) -> Any:
-    if isinstance(tree, dict):
-        return {name: _expanded(value, f"{key}.{name}" if key else name) for name, value in tree.items()}
-    if not isinstance(tree, str):
-        return tree
-
-    def value_of(match: re.Match[str]) -> str:
-        value = os.environ.get(match[1]) or match[2]
-        if value is None:
-            raise ConfigError(f"{key}: the environment variable {match[1]} is not set; export it or write the path")
-        return value
-
-    text = _VARIABLE.sub(value_of, tree)
-    return os.path.expanduser(text) if key.rpartition(".")[2] in PATH_KEYS else text
 
 
 def _check(config: Config, where: str) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import hashlib
 import os
 import re
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BufferedWriter
 from itertools import groupby
 from pathlib import Path
 
 from eegwatch.wording import UserError
 
+OLD_S = 7 * 86400.0
+_ASIDE = re.compile(r"\.([0-9a-f]{8})-(\d{1,9})\.tmp$")
 RUN_LOG, CONFIG, TRAINER_LOG, CHECKPOINTS = "run.jsonl", "config.yaml", "trainer.log", "checkpoints"
 
 
@@ -54,12 +60,43 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
+def aside_of(path: Path) -> Path:
+    """Where this process writes a file before it is renamed: `.NAME.<place>-<pid>.tmp`, unlike that of any other.
+
+    Two containers have one pid twice, and two hosts one file system: `place` names the host and its table of processes.
+    """
+    return path.with_name(f".{path.name}.{_place()}-{os.getpid()}.tmp")
+
+
+def left_behind(aside: Path) -> bool:
+    """Was this aside left by a process that is gone? One of another host or container is, after OLD_S unwritten."""
+    found = _ASIDE.search(aside.name)
+    if found is not None and found[1] == _place():
+        import psutil
+
+        return not psutil.pid_exists(int(found[2]))
+    try:
+        return time.time() - aside.stat().st_mtime > OLD_S
+    except FileNotFoundError:
+        return False
+
+
+@functools.cache
+def _place() -> str:
+    """This host and pid namespace, in eight characters."""
+    try:
+        processes = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        processes = ""
+    return hashlib.sha256(f"{socket.gethostname()} {processes}".encode()).hexdigest()[:8]
+
+
 def write_whole(path: Path, content: bytes, reached: Callable[[str], None] = lambda _: None) -> None:
     """A file that survives a power cut, whole or as it was: aside, fsynced, renamed, the folder fsynced; mode 0600.
 
     `reached` hears of each boundary that was passed. Raises OSError, and leaves nothing half-written under the name.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = aside_of(path)
     aside.unlink(missing_ok=True)  # a process of this pid that was killed
     fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -75,6 +112,58 @@ def write_whole(path: Path, content: bytes, reached: Callable[[str], None] = lam
     reached("after_rename")
     sync_folder(path.parent)
     reached("after_folder_fsync")
+
+
+@contextlib.contextmanager
+def private_files() -> Iterator[None]:
+    """Files made meanwhile are for this user alone (0600, folders 0700), whatever the shell's umask says."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def last_bytes(path: Path, most: int) -> bytes:
+    """The end of a file that may be gigabytes. Raises OSError."""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - most))
+        return file.read(most)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, read in parts: a checkpoint may be larger than this process should be. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class HeldFolder:
+    """A folder by its descriptor: `path` is where it lies now, also after it or one above it was renamed."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError."""
+        self._named = path
+        self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    @property
+    def in_place(self) -> bool:
+        """Is it still what its name leads to?"""
+        try:
+            return os.path.samestat(os.fstat(self._fd), os.stat(self._named))
+        except OSError:
+            return False
+
+    @property
+    def path(self) -> Path:
+        """Its path now; the one that it had where the system does not say."""
+        if self.in_place:
+            return self._named
+        try:
+            now = Path(os.readlink(f"/proc/self/fd/{self._fd}"))  # Linux; elsewhere the old name must do
+            moved = os.path.samestat(os.fstat(self._fd), os.stat(now))
+        except OSError:
+            return self._named
+        return now if moved else self._named
 
 
 def runs(logs: Path) -> list[Path]:

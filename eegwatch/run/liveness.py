@@ -13,6 +13,7 @@ from eegwatch.wording import duration
 
 SILENT_S = 5 * HEARTBEAT_S  # a supervisor that has not counted for so long is stopped or hung
 HUNG_S = 60.0  # a training loop that has not counted for so long, in a phase that takes milliseconds a step
+PREPARING_HUNG_S = 1800.0  # a preparation that has not counted for so long: one count may read gigabytes over NFS
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,12 @@ class Pulse:
         self._progress = _Seen(clock)  # of the training loop
 
     def take(self) -> Liveness:
-        pid, state = daemon_pid(self.logs), latest_state(self.logs)
+        """Never raises: `unknown` where the files cannot be read (another's, a mount that is away)."""
+        try:
+            pid, state = daemon_pid(self.logs), latest_state(self.logs)
+        except OSError as error:
+            where = error.filename or self.logs
+            return Liveness("unknown", f"{where} cannot be read: {error.strerror}", False)
         run_id = state.run_id if state else None
         if pid is None:
             return self._without_daemon(state, run_id)
@@ -55,8 +61,10 @@ class Pulse:
         if age > SILENT_S:
             detail = f"the daemon (pid {pid}) has not counted for {duration(age)}"
             return Liveness("hung", detail, True, pid, run_id, time.time() - age)
-        if state.state in ("training", "evaluating") and stood > HUNG_S:
-            detail = f"the daemon lives, the training loop has not moved for {duration(stood)}"
+        limit = {"training": HUNG_S, "evaluating": HUNG_S, "preparing": PREPARING_HUNG_S}.get(state.state)
+        if limit is not None and stood > limit:
+            what = "preparation" if state.state == "preparing" else "training loop"
+            detail = f"the daemon lives, the {what} has not moved for {duration(stood)}"
             return Liveness("hung", detail, True, pid, run_id, time.time() - stood)
         return Liveness(state.state, state.reason or "", True, pid, run_id, state.since)
 

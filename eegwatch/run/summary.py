@@ -13,10 +13,11 @@ import msgspec
 from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.log import open_regular, run_decoder
 from eegwatch.run.records import End, Eval, Finding, Number, Progress, Run, RunRecord, Step, number
-from eegwatch.wording import plain, rate
+from eegwatch.wording import duration, plain, rate
 
 HEAD_BYTES = TAIL_BYTES = 1 << 16  # the last 64 kB hold the newest step, whatever the log's length
 SEARCH_BYTES, SEARCHED_BYTES = 4 << 20, 256 << 20
+PACE_STEPS = 200
 RARE = (b'"run"', b'"eval"', b'"finding"')
 
 
@@ -40,6 +41,10 @@ class Summary:
     time: float
     verdict: str | None = None  # the worst finding of the newest attempt that was not resolved
     severity: str | None = None
+    steps_per_s: float | None = None  # over the last steps of the log
+    left_s: float | None = None  # at that pace, of an attempt that has not ended
+    target: float | None = None  # AUROC that the configuration aims at
+    test_auroc: float | None = None  # of the official evaluation, at the end
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -51,7 +56,8 @@ class Summary:
             return self.end or self.progress or ""
         return "unfinished" if self.time or self.step else "no data"
 
-    def text(self) -> str:
+    def text(self, *, running: bool = False) -> str:
+        """Lines for a terminal. `running`: it is being trained now, so pace and time left mean something."""
         of = f" of {self.total_steps:,}" if self.total_steps else ""
         epochs = f", epoch {self.epoch + 1} of {self.epochs}" if self.epoch is not None and self.epochs else ""
         lines = [
@@ -60,8 +66,16 @@ class Summary:
         ]
         if self.progress:
             lines.append(f"now      {self.progress}")
+        if self.loss is not None:
+            lines.append(f"loss     {self.loss:.4f}")
+        if running and self.steps_per_s is not None:
+            left = f", {duration(self.left_s)} left" if self.left_s is not None else ""
+            lines.append(f"pace     {self.steps_per_s:,.1f} steps/s{left}")
         if self.auroc is not None:
-            lines.append(f"AUROC    {self.auroc:.4f} (validation)")
+            target = f", target {self.target:g}" if self.target is not None else ""
+            lines.append(f"AUROC    {self.auroc:.4f} (validation{target})")
+        if self.test_auroc is not None:
+            lines.append(f"test     AUROC {self.test_auroc:.4f} (official evaluation set)")
         if self.end:
             lines.append(f"ended    {self.end}" + (f": {plain(self.error)}" if self.error else ""))
         return "\n".join(lines)
@@ -148,18 +162,23 @@ def _is_run(line: bytes) -> bool:
 
 
 def _summary_of(run_id: str, records: list[RunRecord]) -> Summary:
-    run, step, end, progress = None, None, None, None
+    run, step, end, progress, test = None, None, None, None, None
+    steps: list[Step] = []
     evaluations: list[Eval] = []
     open_findings: dict[str, Finding] = {}
     for record in records:
         if isinstance(record, Run):
-            run, end, step = record, None, None
+            run, end, step, steps = record, None, None, []
+            test = test if test is not None and test.step <= record.step else None
             open_findings.clear()
             evaluations = [e for e in evaluations if e.step <= record.step]  # the rest is superseded
         elif isinstance(record, Step):
             step, progress = record, None
+            steps.append(record)
         elif isinstance(record, Eval) and record.split == "val":
             evaluations.append(record)
+        elif isinstance(record, Eval) and record.split == "eval":
+            test = record
         elif isinstance(record, End):
             end = record
         elif isinstance(record, Finding):
@@ -186,7 +205,33 @@ def _summary_of(run_id: str, records: list[RunRecord]) -> Summary:
         time=records[-1].time if records else 0.0,
         verdict=worst.message if worst else None,
         severity=worst.severity if worst else None,
+        steps_per_s=(pace := _pace(steps[-PACE_STEPS:])),
+        left_s=(run.total_steps - step.step) / pace if run and run.total_steps and step and pace and not end else None,
+        target=run.target.get("auroc") if run and run.target else None,
+        test_auroc=_known(test.auroc) if test else None,
     )
+
+
+def _pace(steps: list[Step]) -> float | None:
+    """Steps a second over these records; None where there is nothing to measure."""
+    if len(steps) < 2:
+        return None
+    seconds = steps[-1].time - steps[0].time
+    return (steps[-1].step - steps[0].step) / seconds if seconds > 0 else None
+
+
+def first_run(folder: Path) -> Run | None:
+    """The first `run` record of a log: its schedule is the declared one, also where later attempts changed the rate."""
+    try:
+        fd = open_regular(folder / RUN_LOG)
+    except FileNotFoundError:
+        return None
+    try:
+        head = os.pread(fd, HEAD_BYTES, 0)
+    finally:
+        os.close(fd)
+    records = run_decoder().decode(head[: head.rfind(b"\n") + 1])
+    return next((record for record in records if isinstance(record, Run)), None)
 
 
 def _step_done(run: Run | None, step: Step | None, end: End | None) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from eegwatch.wording import UserError
 
 LARGEST_BYTES = 1 << 18  # of a configuration: fifty times the longest seen; PyYAML parses it within 3 s
 LONGEST_NAME = 300  # of a path that an error repeats
+_PASSWORD = re.compile(r"://[^/\s@]*@")
 LARGEST_INTEGER = (1 << 63) - 1
 
 
@@ -89,6 +91,29 @@ def _short(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error)[:200]}"
 
 
+def without_secrets(text: str) -> str:
+    """A configuration as it may be shown to others: without `notify`, and without passwords in addresses.
+
+    Comments go too; of a text that is no mapping nothing is left.
+    """
+    try:
+        tree = tree_of(text, "")
+    except ConfigError:
+        return ""
+    if not isinstance(tree, dict):
+        return ""
+    shown = _without_passwords({key: value for key, value in tree.items() if key != "notify"})
+    return yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)
+
+
+def _without_passwords(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _without_passwords(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_without_passwords(value) for value in tree]
+    return _PASSWORD.sub("://…@", tree) if isinstance(tree, str) else tree
+
+
 def check_values(tree: Any, where: str, key: str) -> None:
     """Values that no record can hold: a NaN, an integer beyond 64 bits, text that is no UTF-8 or holds a NUL."""
     if isinstance(tree, dict):
@@ -103,3 +128,26 @@ def check_values(tree: Any, where: str, key: str) -> None:
         raise ConfigError(f"{where}: {key}: is not a number (nan)")
     elif isinstance(tree, int) and not -LARGEST_INTEGER <= tree <= LARGEST_INTEGER:
         raise ConfigError(f"{where}: {key}: an integer of {tree.bit_length()} bits; at most 63 fit")
+
+
+_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+PATH_KEYS = ("root_dir", "cache_dir", "checkpoint_path")
+
+
+def expanded(tree: Any, key: str) -> Any:
+    """Values with `${NAME}` and `${NAME:-default}` replaced from the environment. Raises ConfigError."""
+    if isinstance(tree, dict):
+        return {name: expanded(value, f"{key}.{name}" if key else name) for name, value in tree.items()}
+    if isinstance(tree, list):
+        return [expanded(value, key) for value in tree]
+    if not isinstance(tree, str):
+        return tree
+
+    def value_of(match: re.Match[str]) -> str:
+        value = os.environ.get(match[1]) or match[2]
+        if value is None:
+            raise ConfigError(f"{key}: the environment variable {match[1]} is not set; export it or write the path")
+        return value
+
+    text = _VARIABLE.sub(value_of, tree)
+    return os.path.expanduser(text) if key.rpartition(".")[2] in PATH_KEYS else text

@@ -23,6 +23,7 @@ from eegwatch.diagnosis.findings import Finding
 from eegwatch.run.declare import Declared
 from eegwatch.run.folder import CONFIG, TRAINER_LOG
 from eegwatch.run.follow import Foreign, Waker
+from eegwatch.run.yaml_file import without_secrets
 from eegwatch.tui import settings
 from eegwatch.tui.actions import possible
 from eegwatch.tui.ascii import Ascii, Harmless
@@ -307,7 +308,8 @@ class WatchApp(DaemonCommands, OrderedKeysApp[None]):
         except OSError as error:
             self.notify(f"{path}: {error.strerror}", severity="warning")
             return
-        lines = [plain(line) for line in data.decode("utf-8", "replace").splitlines()]
+        text = data.decode("utf-8", "replace")
+        lines = [plain(line) for line in (without_secrets(text) if name == CONFIG else text).splitlines()]
         self.push_screen(
             TextScreen(title, Text("\n".join(lines) or "there is nothing here"), at_end=name == TRAINER_LOG)
         )

@@ -28,33 +28,41 @@ from eegpt_daemon.data.shards import ShardStore
 from eegpt_daemon.link import Attempt, NullLink
 from eegpt_daemon.model.encoder import Encoder
 from eegpt_daemon.model.probe import Probe
+from eegpt_daemon.trainer.journal import Journal
 from eegpt_daemon.trainer.learner import Learner
-from eegpt_daemon.trainer.loop import Trainer
+from eegpt_daemon.trainer.loop import Loop
+from eegpt_daemon.trainer.preparation import Preparation
+from eegpt_daemon.trainer.saving import Saver
 from eegpt_daemon.trainer.world import World
 from eegwatch.run import config as configuration
 
 EPOCH_STEPS, EPOCHS = 58_285, 50
 
 
-class Prepared(Trainer):
-    """The real trainer on features that are already there: only where they come from is replaced."""
+class Measured(Loop):
+    """The real loop, without the official evaluation at its end."""
 
-    def __init__(self, folder: Path, features: Windows, link: NullLink) -> None:
-        super().__init__(folder, Attempt(), link, World())
-        self.config = configuration.load(folder / "config.yaml", expand=False)
-        mean, std = standardiser(features)
-        self.data = prepare.Data(features, None, features, mean, std)
-        self.device, self.notes, self.state = torch.device("cpu"), [], None
-        self._count(len(features))
-        self._begin()
-        torch.manual_seed(1)
-        self.config.data.cache_dir = str(folder)
-        encoder = Encoder.preset("large", wanted_channels(self.config.data), 1)
-        store = FeatureStore(self.config, encoder, self.device)
-        self.learner = Learner(self.config, self.data, encoder, store, self.world, self.device)
-        self._restore()
+    def _finish(self, reason: str) -> str:
+        return reason
 
-    def _test(self, epoch: int) -> None: ...
+
+def loop_on(folder: Path, features: Windows, link: NullLink) -> Measured:
+    """The real loop on features that are already there: only where they come from is replaced."""
+    config = configuration.load(folder / "config.yaml", expand=False)
+    config.data.cache_dir = str(folder)
+    mean, std = standardiser(features)
+    data = prepare.Data(features, None, features, mean, std)
+    journal = Journal(folder, leads=True)
+    preparation = Preparation(folder, config, Attempt(), link, World(), journal)
+    preparation.count(len(features))
+    preparation.begin()
+    torch.manual_seed(1)
+    device = torch.device("cpu")
+    encoder = Encoder.preset("large", wanted_channels(config.data), 1)
+    store = FeatureStore(config, encoder, device)
+    prepared = preparation.restore(data, Learner(config, data, encoder, store, World(), device))
+    saver = Saver(prepared, Attempt(), link, journal)
+    return Measured(prepared, saver, link, journal, go_on_after_end=False)
 
 
 def make_features(folder: Path, n: int, width: int) -> Windows:
@@ -79,14 +87,14 @@ def ours(folder: Path, features: Windows, steps: int, batch: int, link: NullLink
         "training": {"max_epochs": epochs, "scheduler": {"name": "one_cycle", "max_lr": 3e-3, "pct_start": 0.1}},
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(tree))
-    trainer = Prepared(folder, features, link or NullLink())
+    loop = loop_on(folder, features, link or NullLink())
     began = time.perf_counter()
     with contextlib.redirect_stdout(open(folder / "trainer.log", "w")):  # where the daemon sends it too
-        trainer._train()
+        loop.run()
     seconds = time.perf_counter() - began
     taken = sum(b'"type":"step"' in line for line in (folder / "run.jsonl").read_bytes().splitlines())
-    assert taken == trainer.total == trainer.step
-    return trainer.total / seconds
+    assert taken == loop.prepared.total == loop.step
+    return loop.prepared.total / seconds
 
 
 def bare(features: Windows, steps: int, batch: int) -> float:

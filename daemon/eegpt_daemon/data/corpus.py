@@ -8,11 +8,15 @@ otherwise; the cache folder's recordings.tsv, which stays with the data, knows w
 
 from __future__ import annotations
 
+import os
 import random
 import re
+import stat
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from eegwatch.wording import plain
 
 SPLITS = ("train", "eval")
 _NAME = re.compile(r"^(?P<subject>[A-Za-z0-9]+)_s(?P<session>\d+)(?:_\d{4})?_t(?P<token>\d+)$")
@@ -65,7 +69,7 @@ def index(root: Path, labels: list[str], *, names: bool = True) -> list[Entry]:
         subject = match["subject"] if match else path.stem
         relative = path.relative_to(root).as_posix()
         number[split, label] += 1
-        alias = relative if names else f"{split}/{label} #{number[split, label]}"
+        alias = _printable(relative) if names else f"{split}/{label} #{number[split, label]}"
         entries.append(Entry(path, relative, subject, labels.index(label), split, alias))
     for split in SPLITS:
         present = {entry.label for entry in entries if entry.split == split}
@@ -76,9 +80,30 @@ def index(root: Path, labels: list[str], *, names: bool = True) -> list[Entry]:
 
 
 def _place(relative: Path, labels: list[str]) -> tuple[str | None, str | None]:
-    """(split, label) by the folders that a file lies in."""
-    parts = [part.lower() for part in relative.parts[:-1]]
-    return next((p for p in parts if p in SPLITS), None), next((p for p in parts if p in labels), None)
+    """(split, label) by the folders that a file lies in, in any case."""
+    parts, known = [part.lower() for part in relative.parts[:-1]], {label.lower(): label for label in labels}
+    return next((p for p in parts if p in SPLITS), None), next((known[p] for p in parts if p in known), None)
+
+
+def reachable(entries: list[Entry]) -> tuple[list[Entry], list[Rejected]]:
+    """(files that are there and regular, those that are not: dangling links, folders, pipes)."""
+    kept, rejected = list[Entry](), list[Rejected]()
+    for entry in entries:
+        try:
+            regular = stat.S_ISREG(os.stat(entry.path).st_mode)
+            reason = None if regular else "not a regular file"
+        except OSError as error:
+            reason = f"cannot be reached: {error.strerror}"
+        if reason is None:
+            kept.append(entry)
+        else:
+            rejected.append(Rejected(entry.relative, reason, entry.alias))
+    return kept, rejected
+
+
+def _printable(name: str) -> str:
+    """A file's name as a log can hold it: bytes that are no UTF-8 and control characters are replaced."""
+    return plain(name.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
 
 
 def misnamed(root: Path, labels: list[str], *, names: bool = True) -> list[Rejected]:
@@ -88,12 +113,16 @@ def misnamed(root: Path, labels: list[str], *, names: bool = True) -> list[Rejec
         split, label = _place(path.relative_to(root), labels)
         if split is None or label is None or not path.is_file():
             continue
-        with path.open("rb") as file:
-            if file.read(8) == b"0       ":
-                relative = path.relative_to(root).as_posix()
-                alias = relative if names else f"{split}/{label}, a {path.suffix or 'bare'} file"
-                what = path.suffix or "without suffix"
-                found.append(Rejected(relative, f"an EDF file named {what}: rename it to .edf", alias))
+        try:
+            with path.open("rb") as file:
+                begins = file.read(8)
+        except OSError:
+            continue  # it is none of the corpus's files by its name, and nobody can say what else it is
+        if begins == b"0       ":
+            relative = path.relative_to(root).as_posix()
+            what = _printable(path.suffix) or "without suffix"
+            alias = _printable(relative) if names else f"{split}/{label}, a file {what}"
+            found.append(Rejected(relative, f"an EDF file named {what}: rename it to .edf", alias))
     return found
 
 

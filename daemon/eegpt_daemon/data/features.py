@@ -39,6 +39,25 @@ STATISTICS_BLOCK = 1 << 16
 Report = Callable[[str, int, int], None]
 
 
+CHANGED = "changed while it was read: the next preparation reads it again"
+
+
+def _identity(path: Path) -> str:
+    """A hash of a file's path, size and time; of one that is gone, of its path alone."""
+    try:
+        status = path.stat()
+        name = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+    except (OSError, RuntimeError):  # a loop of links is a RuntimeError in Python 3.11
+        name = f"{path}|gone"
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+
+
+def _row(*cells: str) -> str:
+    """A line of recordings.tsv: a tab or a newline in a file's name is written as an escape."""
+    escapes = {"\t": r"\t", "\n": r"\n", "\r": r"\r"}
+    return "\t".join("".join(escapes.get(character, character) for character in cell) for cell in cells)
+
+
 @dataclass
 class Windows:
     """Windows of one split. `rows`: where each begins in the pack; `y` labels; `recording` index into `names`."""
@@ -59,7 +78,7 @@ class Windows:
 
     def hash(self) -> str:
         """What a resume must find unchanged: the values themselves, windows a recording, labels and names."""
-        digest = hashlib.sha256("\n".join([self.pack.content, *self.names]).encode())
+        digest = hashlib.sha256("\n".join([self.pack.content, *self.names]).encode("utf-8", "surrogateescape"))
         digest.update(self.recording.tobytes() + self.y.tobytes())
         return digest.hexdigest()[:16]
 
@@ -89,6 +108,7 @@ class WindowStore(ABC):
                 f"({PATCH / self.rate:g} s): {data.window_duration:g} and {data.window_stride:g} s are not"
             )
         self._opened = False
+        self._named: dict[Path, str] = {}
 
     @property
     def folder(self) -> Path:
@@ -139,9 +159,15 @@ class WindowStore(ABC):
         return self.store.path(self.shard_name(entry))
 
     def shard_name(self, entry: Entry) -> str:
-        status = entry.path.stat()
-        name = f"{entry.path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
-        return hashlib.sha256(name.encode()).hexdigest()[:24]
+        """The name of a recording's shard, by path, size and time of the file when it was first asked for."""
+        known = self._named.get(entry.path)
+        if known is None:
+            known = self._named[entry.path] = _identity(entry.path)
+        return known
+
+    def _changed(self, entry: Entry) -> bool:
+        """Is the file another one than when its shard was named?"""
+        return _identity(entry.path) != self.shard_name(entry)
 
     def known_rows(self, entry: Entry) -> int | None:
         """Rows of a recording that is in the cache (0 for one that cannot be used), or None."""
@@ -176,11 +202,14 @@ class WindowStore(ABC):
         files = len(entries) + len(left_out or [])
         done = len(entries) - len(missing)
         report(done, len(entries))
-        for entry, reason in self._compute(missing, names, note, lambda ended: report(done + ended, len(entries))):
-            self.store.refuse(names[entry.relative], reason)
+        for entry, reason, lasting in self._compute(
+            missing, names, note, lambda ended: report(done + ended, len(entries))
+        ):
+            if lasting:
+                self.store.refuse(names[entry.relative], reason)
             rejected.append(self._reject(entry, reason, note))
             self._refuse_if_too_many(rejected, files)
-        self._write_table(entries, names, left_out or [])
+        self._write_table(entries, names, rejected)
         self._refuse_if_too_many(rejected, files)
         return rejected
 
@@ -198,8 +227,8 @@ class WindowStore(ABC):
 
     def _compute(
         self, entries: list[Entry], names: dict[str, str], note: Callable[[str], None], ended: Callable[[int], None]
-    ) -> Iterator[tuple[Entry, str]]:
-        """Stream recordings into shards; yields (entry, reason) of those that cannot be used."""
+    ) -> Iterator[tuple[Entry, str, bool]]:
+        """Stream recordings into shards; yields (entry, reason, whether it lasts) of those that cannot be used."""
         writing: dict[int, tuple[ShardWriter, Rower]] = {}
         count = 0
         try:
@@ -213,7 +242,9 @@ class WindowStore(ABC):
                     ended(count)
                     continue
                 count += 1
-                reason = part.reason
+                reason, lasting = part.reason, part.lasting
+                if self._changed(entry):
+                    reason, lasting = CHANGED, False
                 if part.number in writing:
                     writer, rower = writing.pop(part.number)
                     reason = reason or rower.problem
@@ -224,23 +255,26 @@ class WindowStore(ABC):
                 for repair in part.repairs if reason is None else ():
                     note(f"{entry.alias or entry.relative}: {repair}")
                 if reason is not None:
-                    yield entry, reason
+                    yield entry, reason, lasting
                 ended(count)
         finally:
             for writer, _ in writing.values():
                 writer.abandon()
 
-    def _write_table(self, entries: list[Entry], names: dict[str, str], left_out: list[Rejected]) -> None:
+    def _write_table(self, entries: list[Entry], names: dict[str, str], rejected: list[Rejected]) -> None:
         """recordings.tsv: which file each name in the log is, and what became of it. Stays with the data."""
+        reasons = {r.relative: r.reason for r in rejected}
         lines = ["called\tfile\tsplit\tlabel\trows\tstatus\tremarks"]
         for e in entries:
-            shard = self.store.index[names[e.relative]]
-            status = "rejected" if shard.reason else "repaired" if shard.repairs else "ok"
-            remarks = shard.reason or "; ".join(shard.repairs)
+            reason, shard = reasons.pop(e.relative, None), self.store.index.get(names[e.relative])
+            repairs = shard.repairs if shard is not None else []
+            status = "rejected" if reason else "repaired" if repairs else "ok"
+            rows = shard.rows if shard is not None and not reason else 0
             label = self.config.data.labels[e.label]
-            lines.append(f"{e.alias}\t{e.relative}\t{e.split}\t{label}\t{shard.rows}\t{status}\t{remarks}")
-        lines += [f"{r.alias}\t{r.relative}\t\t\t0\trejected\t{r.reason}" for r in left_out]
-        write_whole(self.folder / "recordings.tsv", ("\n".join(lines) + "\n").encode())
+            lines.append(_row(e.alias, e.relative, e.split, label, str(rows), status, reason or "; ".join(repairs)))
+        left_out = [r for r in rejected if r.relative in reasons]
+        lines += [_row(r.alias, r.relative, "", "", "0", "rejected", r.reason) for r in left_out]
+        write_whole(self.folder / "recordings.tsv", ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape"))
 
     def pack(self, entries: list[Entry], rejected: list[Rejected], report: Report, note: Callable[[str], None]) -> Pack:
         """One verified memory map of all usable recordings. A damaged shard is made again, once."""
@@ -359,9 +393,10 @@ class Pooler:
         view = np.lib.stride_tricks.sliding_window_view(encoded, wide, axis=0)[::apart]  # (windows, summary, D, wide)
         self._encoded = encoded[len(view) * apart :]
         out = pool(view.transpose(0, 3, 1, 2), store.pooling)
-        self._finite &= bool(np.isfinite(out).all())
-        self.problem = None if self._finite else "its features are not finite"
-        return out.astype(np.float16)
+        rows = out.astype(np.float16)  # checked as it is kept: 65,504 is the largest that fits
+        self._finite &= bool(np.isfinite(rows).all())
+        self.problem = None if self._finite else "its features are not finite, or too large for float16"
+        return rows
 
 
 class SignalStore(WindowStore):

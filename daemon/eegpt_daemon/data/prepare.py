@@ -19,6 +19,7 @@ from eegpt_daemon.data.corpus import (
     counts,
     index,
     misnamed,
+    reachable,
     with_validation,
     without_eval_subjects,
 )
@@ -38,7 +39,7 @@ class Plan:
     windows: dict[str, int]
     bytes_to_write: int
     notes: list[str]
-    misnamed: list[Rejected]
+    left_out: list[Rejected]  # known to be unusable without being read
 
 
 @dataclass
@@ -86,7 +87,9 @@ def plan(config: Config, store: WindowStore, report: Report) -> Plan:
                 raise CorpusError(f"data.root_dir: {root} cannot be made: {error}") from None
         notes.append("corpus: SYNTHETIC signals in real EDF files; its AUROC says nothing about EEGPT or patients")
     names = data.log_file_names or data.synthetic is not None
-    entries, dropped = without_eval_subjects(index(root, data.labels, names=names))
+    entries, left_out = reachable(index(root, data.labels, names=names))
+    left_out += misnamed(root, data.labels, names=names)
+    entries, dropped = without_eval_subjects(entries)
     if dropped:
         notes.append(f"{dropped} training files left out: their subjects are in the official evaluation set too")
     entries = with_validation(entries, data.val_fraction, config.experiment.seed)
@@ -105,7 +108,7 @@ def plan(config: Config, store: WindowStore, report: Report) -> Plan:
         notes.append(f"{said} of {table['subjects']} subjects, {windows[split]:,} windows")
     notes += _as_expected(config, windows)
     bytes_to_write = (missing + (rows if missing else 0)) * store.store.width * 2
-    return Plan(entries, windows, bytes_to_write, notes, misnamed(root, data.labels, names=names))
+    return Plan(entries, windows, bytes_to_write, notes, left_out)
 
 
 def _as_expected(config: Config, windows: dict[str, int]) -> list[str]:
@@ -137,7 +140,7 @@ def _windows(config: Config, store: WindowStore, planned: Plan, report: Report, 
             f"{planned.bytes_to_write / 1e9:.1f} GB; write a folder on a larger disk"
         )
     what = "signals" if isinstance(store, SignalStore) else "features"
-    rejected = store.prepare(entries, lambda done, total: report(what, done, total), note, planned.misnamed)
+    rejected = store.prepare(entries, lambda done, total: report(what, done, total), note, planned.left_out)
     pack = store.pack(entries, rejected, report, note)
     train = store.gather(pack, entries, "train", rejected)
     test = store.gather(pack, entries, "eval", rejected)

@@ -10,6 +10,9 @@ of its neighbours around it that the blocks put together equal the whole.
 
 from __future__ import annotations
 
+import errno
+import math
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -33,13 +36,38 @@ LEAST_SHARE = 17 / 19  # of the wanted channels must be in the file
 FLAT_UV, CLIPPED_UV = 0.1, 1000.0
 MOST_CLIPPED = 0.05
 SANE_STD_UV = (1.0, 500.0)
+MOST_SIGNALS = 4096  # of a header: 512 is a large one
 BLOCK_S = 120.0  # 2.3 MB a block as float32: small enough for a pipe between processes, long enough for numpy
 SCALES = {"millivolt": 1e-3, "uv100": 1e-2}  # from microvolt; EEGPT was trained on millivolt
-UNREADABLE = (ValueError, OSError, RuntimeError, NotImplementedError, MemoryError, IndexError)
+SLOWEST_HZ, FASTEST_HZ = 50.0, 20_000.0  # what EEG is sampled at; beyond, a header is wrong
+BLOCK_SAMPLES = 1 << 20  # at most: at 20 kHz two minutes of 20 channels would be 384 MB
+# a network mount that is away for a moment, no descriptors left: nothing is wrong with the recording itself
+PASSING = {errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN}
 
 
 class Unusable(ValueError):
-    """A recording that must not be trained on, with the reason."""
+    """A recording that must not be trained on, with the reason. `lasting`: it will be so the next time too."""
+
+    def __init__(self, reason: str, *, lasting: bool = True) -> None:
+        super().__init__(reason)
+        self.lasting = lasting
+
+
+def why(path: Path, error: Exception) -> Unusable:
+    """What an exception says of a recording, without its name: that is a patient's id, and logs have an alias for it.
+
+    Whatever mne raises for a broken file (assertions, divisions by zero, decoding errors) is a reason to skip the file.
+    """
+    text = str(error).strip().splitlines()
+    words = text[0] if text else repr(error)
+    if isinstance(error, OSError) and error.strerror:
+        words = error.strerror
+    for name in (str(path.absolute()), str(path), path.name, path.stem):
+        if len(name) >= 4 or "/" in name:
+            words = words.replace(name, "the file")
+    kind = "" if isinstance(error, ValueError | OSError | RuntimeError) else f"{type(error).__name__}: "
+    passing = isinstance(error, OSError) and error.errno in PASSING
+    return Unusable(f"cannot be read: {kind}{words[:300]}", lasting=not passing)
 
 
 @dataclass
@@ -49,6 +77,7 @@ class Recording:
     `montage`: (wanted, present) float64; signal = (montage @ microvolt - offset) * factor.
     """
 
+    path: Path
     raw: mne.io.BaseRaw
     present: list[str]
     channels: list[str]
@@ -76,14 +105,14 @@ class Recording:
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """(channels, about 2 minutes) float32, in order; put together they are `data`. Raises Unusable."""
         up, down = _ratio(self.raw.info["sfreq"], self.rate)
-        length = max(1, round(BLOCK_S * self.raw.info["sfreq"] / down)) * down
+        length = max(1, round(min(BLOCK_S * self.raw.info["sfreq"], BLOCK_SAMPLES) / down)) * down
         total = self.raw.n_times
         half = -(-10 * max(up, down) // up)  # input samples under half of the filter
         reach = (half // down + 1) * down if up != down else 0
         for begin in range(0, total, length):
             end = min(begin + length, total)
             low, high = max(0, begin - reach), min(total, end + reach)
-            microvolt = _read(self.raw, self.present, low, high)
+            microvolt = _read(self.path, self.raw, self.present, low, high)
             signal = ((self.montage @ microvolt - self.offset[:, None]) * self.factor[:, None]).astype(np.float32)
             if up != down:
                 signal = scipy.signal.resample_poly(
@@ -118,15 +147,18 @@ def read(path: Path, data: Data) -> Recording:
         warnings.simplefilter("always")
         try:
             raw, names = _open(path, wanted)
-        except UNREADABLE as error:
-            raise Unusable(f"mne cannot read it: {_first_line(error)}") from None
-        repairs = [str(w.message).splitlines()[0] for w in caught if issubclass(w.category, RuntimeWarning)]
+        except Unusable:
+            raise
+        except Exception as error:
+            raise why(path, error) from None
+        said = [w.message for w in caught if issubclass(w.category, RuntimeWarning)]
+        repairs = [str(why(path, ValueError(str(message)))).removeprefix("cannot be read: ") for message in said]
         repairs += _continuity(path)
         seconds = raw.n_times / raw.info["sfreq"]
         if seconds < data.min_duration:
             raise Unusable(f"{seconds:.1f} s long, data.min_duration is {data.min_duration:g} s")
         present = [name for name in wanted if name in names]
-        mean, covariance = _statistics(raw, [names[name] for name in present])
+        mean, covariance = _statistics(path, raw, [names[name] for name in present])
     std = np.sqrt(np.maximum(np.diag(covariance), 0))
     flat = [name for name, value in zip(present, std, strict=True) if value < FLAT_UV]
     if flat:
@@ -149,22 +181,37 @@ def read(path: Path, data: Data) -> Recording:
         variance = np.einsum("ij,jk,ik->i", montage, covariance[np.ix_(kept, kept)], montage)
         factor = 1 / (np.sqrt(np.maximum(variance, 0)) + 1e-12)
     rate = float(data.sampling_rate)
-    return Recording(raw, [names[name] for name in good], wanted, rate, montage, offset, factor, repairs)
+    return Recording(path, raw, [names[name] for name in good], wanted, rate, montage, offset, factor, repairs)
 
 
 def header_samples(path: Path, rate: int) -> int:
-    """How many samples at `rate` the header promises; 0 for a file that mne cannot open (`read` says why)."""
+    """How many samples at `rate` the header promises; 0 for a file that cannot be read (`read` says why).
+
+    Read without mne, which takes a hundred times as long: a corpus has tens of thousands of headers.
+    """
     try:
-        header = mne.io.read_raw_edf(path, preload=False, verbose="ERROR")
-    except UNREADABLE:
+        with path.open("rb") as file:
+            size, fixed = os.fstat(file.fileno()).st_size, file.read(256)
+            signals = int(fixed[252:256])
+            table = file.read(256 * min(max(signals, 0), MOST_SIGNALS))
+        names = [table[16 * i : 16 * (i + 1)].decode("latin-1").strip() for i in range(signals)]
+        samples = [int(table[216 * signals + 8 * i : 216 * signals + 8 * (i + 1)]) for i in range(signals)]
+        records, seconds = int(fixed[236:244]), float(fixed[244:252])
+        whole = (size - int(fixed[184:192])) // (2 * sum(samples))
+    except (OSError, ValueError, ZeroDivisionError, OverflowError):
         return 0
-    up, down = _ratio(header.info["sfreq"], rate)
-    return int(-(-header.n_times * up // down))
+    wanted = [n for n, name in zip(samples, names, strict=True) if canonical(name) in TWENTY]
+    most = max(wanted or samples, default=0)
+    if not (math.isfinite(seconds) and seconds > 0 and SLOWEST_HZ <= most / seconds <= FASTEST_HZ):
+        return 0
+    up, down = _ratio(most / seconds, rate)
+    return max(0, int(-(-most * (whole if records < 0 else min(records, whole)) * up // down)))
 
 
 def _open(path: Path, wanted: list[str]) -> tuple[mne.io.BaseRaw, dict[str, str]]:
     """The raw file with the wanted channels alone, and canonical name -> its name there."""
     header = mne.io.read_raw_edf(path, preload=False, verbose="WARNING")
+    _check_rate(header.info["sfreq"])
     first: dict[str, str] = {}
     for name in header.ch_names:  # mne renames duplicate labels -0, -1: the first is taken
         first.setdefault(canonical(name.removesuffix("-0")), name)
@@ -173,30 +220,39 @@ def _open(path: Path, wanted: list[str]) -> tuple[mne.io.BaseRaw, dict[str, str]
         raise ValueError(f"none of the channels {' '.join(wanted[:4])} … is in it")
     if any(name.endswith("-0") for name in names.values()):
         return header, names  # `include` knows labels, not the new names
-    return mne.io.read_raw_edf(path, include=list(names.values()), preload=False, verbose="ERROR"), names
+    raw = mne.io.read_raw_edf(path, include=list(names.values()), preload=False, verbose="ERROR")
+    _check_rate(raw.info["sfreq"])
+    return raw, names
+
+
+def _check_rate(hertz: float) -> None:
+    """Raises Unusable for a sampling rate that no EEG has: resampling from it would never end, or need all memory."""
+    if not (math.isfinite(hertz) and SLOWEST_HZ <= hertz <= FASTEST_HZ):
+        raise Unusable(f"sampled at {hertz:g} Hz by its header; EEG has {SLOWEST_HZ:g} to {FASTEST_HZ:,.0f} Hz")
 
 
 def _continuity(path: Path) -> list[str]:
     """Raises Unusable for EDF+D with gaps, which mne reads as if it had none: windows would cross them."""
-    with path.open("rb") as file:
-        file.seek(192)
-        if file.read(5) != b"EDF+D":
-            return []
     try:
+        with path.open("rb") as file:
+            file.seek(192)
+            if file.read(5) != b"EDF+D":
+                return []
         continuous = edfio.read_edf(path).is_continuous
-    except UNREADABLE as error:
-        raise Unusable(f"discontinuous EDF+ (EDF+D), and its gaps cannot be read: {_first_line(error)}") from None
+    except Exception as error:
+        cause = why(path, error)
+        raise Unusable(f"discontinuous EDF+ (EDF+D), and its gaps {cause}", lasting=cause.lasting) from None
     if not continuous:
         raise Unusable("discontinuous EDF+ (EDF+D): windows would cross its gaps; write its pieces as EDF+C files")
     return ["marked discontinuous (EDF+D), but without gaps"]
 
 
-def _statistics(raw: mne.io.BaseRaw, names: list[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _statistics(path: Path, raw: mne.io.BaseRaw, names: list[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(mean, covariance) in microvolt over the whole file, block by block. Raises Unusable for what is no EEG."""
     total, square = np.zeros(len(names)), np.zeros((len(names), len(names)))
-    clipped, n, length = 0, raw.n_times, max(1, round(BLOCK_S * raw.info["sfreq"]))
+    clipped, n, length = 0, raw.n_times, max(1, round(min(BLOCK_S * raw.info["sfreq"], BLOCK_SAMPLES)))
     for begin in range(0, n, length):
-        microvolt = _read(raw, names, begin, min(begin + length, n))
+        microvolt = _read(path, raw, names, begin, min(begin + length, n))
         if not np.isfinite(microvolt).all():
             raise Unusable("holds values that are not finite")
         clipped += int((np.abs(microvolt) > CLIPPED_UV).sum())
@@ -209,12 +265,12 @@ def _statistics(raw: mne.io.BaseRaw, names: list[str]) -> tuple[NDArray[np.float
     return mean, square / n - np.outer(mean, mean)
 
 
-def _read(raw: mne.io.BaseRaw, names: list[str], begin: int, end: int) -> NDArray[np.float64]:
-    """(channels, samples) in microvolt, rows in the order of `names`."""
+def _read(path: Path, raw: mne.io.BaseRaw, names: list[str], begin: int, end: int) -> NDArray[np.float64]:
+    """(channels, samples) in microvolt, rows in the order of `names`. Raises Unusable."""
     try:
         volts: NDArray[np.float64] = raw.get_data(picks=names, start=begin, stop=end, verbose="ERROR")
-    except UNREADABLE as error:
-        raise Unusable(f"mne cannot read it: {_first_line(error)}") from None
+    except Exception as error:
+        raise why(path, error) from None
     return volts * 1e6
 
 
@@ -252,7 +308,3 @@ def _completion(have: list[str], wanted: list[str], policy: str, repairs: list[s
             matrix[row, [have.index(other) for other in near]] = 0.5
             repairs.append(f"{name} missing: mean of {' and '.join(near)}")
     return matrix
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else repr(error)

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from eegwatch.run.folder import write_whole
+from eegwatch.run.folder import aside_of, left_behind, write_whole
 from eegwatch.run.log import AppendLog, Decoder, read_all
 from eegwatch.run.records import Record
 
@@ -66,7 +65,7 @@ class ShardStore:
         if not manifest.exists():
             write_whole(manifest, json.dumps(self.depends_on, indent=1).encode())
         for aside in self.folder.glob(".*.tmp"):
-            if not psutil.pid_exists(int(aside.name.split(".")[-2])):
+            if left_behind(aside):
                 aside.unlink(missing_ok=True)
         self._log = AppendLog(self.folder / INDEX)
         self.index = {shard.name: shard for shard in read_all(self.folder / INDEX, Decoder[Shard](Shard))}
@@ -121,7 +120,7 @@ class ShardStore:
         return Pack(path, self.width, [s.rows for s in shards], content)
 
     def _write_pack(self, path: Path, shards: list[Shard], report: Callable[[int, int], None]) -> None:
-        aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        aside = aside_of(path)
         damaged: list[str] = []
         try:
             with aside.open("wb") as out:
@@ -151,7 +150,7 @@ class ShardWriter:
 
     def __init__(self, store: ShardStore, name: str) -> None:
         self._store, self._name = store, name
-        self._aside = store.folder / f".{name}.{os.getpid()}.tmp"
+        self._aside = aside_of(store.path(name))
         self._digest, self._rows = hashlib.sha256(), 0
         self._file = self._aside.open("wb")
         self._file.write(_header(0, store.width))

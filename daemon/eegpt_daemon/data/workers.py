@@ -7,8 +7,10 @@ with a small /dev/shm are safe. `data.num_workers: 0` reads in this process.
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,10 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from eegpt_daemon.data.corpus import CorpusError, Entry
-from eegpt_daemon.data.recording import Unusable, read
+from eegpt_daemon.data.recording import Recording, Unusable, read, why
 from eegwatch.run.config import Data
+
+PAUSES_S = (1.0, 5.0, 20.0)  # before a recording on a network mount that does not answer is given up
 
 
 @dataclass
@@ -30,6 +34,7 @@ class Part:
     block: NDArray[np.float32] | None = None
     repairs: list[str] = field(default_factory=list)
     reason: str | None = None
+    lasting: bool = True
 
 
 class _Recordings(IterableDataset[Part]):
@@ -40,13 +45,28 @@ class _Recordings(IterableDataset[Part]):
         worker = get_worker_info()
         first, step = (worker.id, worker.num_workers) if worker else (0, 1)
         for number in range(first, len(self.entries), step):
+            path = self.entries[number].path
             try:
-                recording = read(self.entries[number].path, self.data)
+                recording = self._patiently(path)
                 for block in recording.blocks():
                     yield Part(number, block)
                 yield Part(number, repairs=recording.repairs)
             except Unusable as error:
-                yield Part(number, reason=str(error))
+                yield Part(number, reason=str(error), lasting=error.lasting)
+            except Exception as error:  # one recording never ends a preparation
+                cause = why(path, error)
+                yield Part(number, reason=str(cause), lasting=cause.lasting)
+
+    def _patiently(self, path: Path) -> Recording:
+        """`read`, tried again where the file system is away for a moment. Raises Unusable."""
+        for pause in PAUSES_S:
+            try:
+                return read(path, self.data)
+            except Unusable as error:
+                if error.lasting:
+                    raise
+            time.sleep(pause)
+        return read(path, self.data)
 
 
 def blocks(entries: list[Entry], data: Data) -> Iterator[Part]:

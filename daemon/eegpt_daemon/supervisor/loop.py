@@ -26,7 +26,7 @@ from eegpt_daemon.supervisor.commands import COMMANDS, Action, Outcome, Standing
 from eegpt_daemon.supervisor.commands.base import ACCEPTED, EXPIRED, FAILED, REJECTED
 from eegpt_daemon.supervisor.control import ControlReader
 from eegpt_daemon.supervisor.incidents import Incidents
-from eegpt_daemon.supervisor.process import HURRY
+from eegpt_daemon.supervisor.process import HURRY, sweep
 from eegpt_daemon.supervisor.run_supervisor import CANNOT_BEGIN, TICK_S, RunSupervisor
 from eegwatch.run.alive import ALIVE
 from eegwatch.run.config import Config
@@ -68,6 +68,7 @@ class Supervisor:
         self.log.enter("starting", exposed(logs))
         if new:
             self.log.note(f"signs of life are in {ALIVE}: a monitor of 0.1 takes this daemon for hung; upgrade it")
+        self._guarded("removing what dead daemons left in the temporary folder", sweep)
         self._guarded("taking over the newest run", self.runs.take_over)
         self._settle_the_past(past)
 
@@ -171,8 +172,13 @@ class Supervisor:
 
     def _watch_trainer(self) -> None:
         ending = self.runs.look()
-        if ending is not None and (self.action is None or not self.action.awaits_exit):
+        if ending is None or (self.action is not None and self.action.awaits_exit):
+            return
+        try:
             self.runs.conclude(ending, exiting=self.exiting is not None)
+        except Exception as error:
+            self.incidents.tell("deciding whether to start the trainer again", error)
+            self.log.enter("idle", f"the trainer ended ({ending.cause}), and what follows could not be decided")
 
     # ---- commands ----
 

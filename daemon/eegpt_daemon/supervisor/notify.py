@@ -90,18 +90,10 @@ class Notifier:
             return
         if message.event in ("finding", "resolved") and not self._is_news(message):
             return
-        now = time.monotonic()
-        while self._sent and now - self._sent[0] > HOUR_S:
-            self._sent.popleft()
-        if len(self._sent) >= settings.most_per_hour:
-            self._held_back += 1
-            if self._held_back == 1:
-                self._say(f"notify: {settings.most_per_hour} messages within an hour, further ones are held back")
+        if not self._within_limit(settings, message):
+            if message.event == "resolved":
+                self._up.pop((message.run_id, message.rule), None)
             return
-        if self._held_back:
-            message.message += f" ({self._held_back} messages before this one were held back)"
-            self._held_back = 0
-        self._sent.append(now)
         if self._thread is None:
             self._thread = threading.Thread(target=self._deliver, name="notify", daemon=True)
             self._thread.start()
@@ -109,16 +101,39 @@ class Notifier:
             self._queue.put_nowait((message, settings))
         except queue.Full:
             self._complain("queue", "a thousand messages wait to be delivered; this one is dropped")
+            return
+        self._told(message)
+
+    def _within_limit(self, settings: Notify, message: Message) -> bool:
+        """Count the message against the hour's limit; what is held back is not told, and news for the next hour."""
+        now = time.monotonic()
+        while self._sent and now - self._sent[0] > HOUR_S:
+            self._sent.popleft()
+        if len(self._sent) >= settings.most_per_hour:
+            self._held_back += 1
+            if self._held_back == 1:
+                self._say(f"notify: {settings.most_per_hour} messages within an hour, further ones are held back")
+            return False
+        if self._held_back:
+            message.message += f" ({self._held_back} messages before this one were held back)"
+            self._held_back = 0
+        self._sent.append(now)
+        return True
 
     def _is_news(self, message: Message) -> bool:
         """Once while it is up, whatever more is learnt of its cause; again only if it has become worse."""
         key = (message.run_id, message.rule)
         if message.event == "resolved":
-            return self._up.pop(key, None) is not None
-        rank = RANK.get(message.severity, 2)
-        worse = rank > self._up.get(key, -1)
-        self._up[key] = max(rank, self._up.get(key, -1))
-        return worse
+            return key in self._up
+        return RANK.get(message.severity, 2) > self._up.get(key, -1)
+
+    def _told(self, message: Message) -> None:
+        """Remember what is up and was told."""
+        key = (message.run_id, message.rule)
+        if message.event == "resolved":
+            self._up.pop(key, None)
+        elif message.event == "finding":
+            self._up[key] = max(RANK.get(message.severity, 2), self._up.get(key, -1))
 
     def close(self) -> None:
         """Let what is queued go out, but not for long."""

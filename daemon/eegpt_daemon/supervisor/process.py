@@ -20,9 +20,10 @@ from eegpt_daemon.link import ORPHAN_PATIENCE_S, RUN_LOCK, Attempt, Order, Phase
 from eegwatch.run import config as configuration
 from eegwatch.run.config import Distributed
 from eegwatch.run.control import daemon_pid, lock_holder
-from eegwatch.run.folder import CONFIG, TRAINER_LOG, newest_run, open_output
+from eegwatch.run.folder import CONFIG, TRAINER_LOG, aside_of, last_bytes, left_behind, newest_run, open_output
 
 RENDEZVOUS = "attempt.json"
+PIPE_PREFIX = "eegpt-daemon-"
 LAST_WORDS_BYTES = 4096  # of trainer.log, which may be gigabytes of warnings
 # A stop that hangs: seconds after the order, and the signal. The first SIGTERM asks for what the order asked, the
 # second to leave at once without a checkpoint; after SIGKILL the last checkpoint is what is left.
@@ -75,6 +76,27 @@ def join_attempts(logs: Path, node_rank: int, say: Callable[[str], None]) -> int
     return int(code != 0)
 
 
+def _phase(line: bytes) -> Phase | None:
+    """A line of the pipe; None for one that is no phase (the pipe is this user's, and so may be another writer)."""
+    try:
+        return msgspec.json.decode(line, type=Phase)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def folder_of_the_pipe() -> Path:
+    """A folder of our own, named after this process, so that a later daemon knows that it is left behind."""
+    suffix = aside_of(Path("x")).name.removeprefix(".x")
+    return Path(tempfile.mkdtemp(prefix=PIPE_PREFIX, suffix=suffix))
+
+
+def sweep() -> None:
+    """Remove the folders that daemons of this user which are dead have left in the temporary folder."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PIPE_PREFIX}*.tmp"):
+        if folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.geteuid() and left_behind(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 class TrainerProcess:
     """One trainer process. `poll` reads what it says; `stop` asks, `escalate` insists."""
 
@@ -84,7 +106,7 @@ class TrainerProcess:
         command = [*launcher(distributed, f"{folder.name}-{attempt.attempt}"), "-m", "eegpt_daemon.trainer"]
         said = msgspec.json.encode(attempt).decode()
         with open_output(folder / TRAINER_LOG) as log, contextlib.ExitStack() as unless_it_starts:
-            self._pipe = Path(tempfile.mkdtemp(prefix="eegpt-daemon-")) / "status"
+            self._pipe = folder_of_the_pipe() / "status"
             unless_it_starts.callback(shutil.rmtree, self._pipe.parent, ignore_errors=True)
             os.mkfifo(self._pipe, 0o600)
             self._status = os.open(self._pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -122,7 +144,7 @@ class TrainerProcess:
         except BlockingIOError:
             pass  # nothing more at present
         *lines, self._buffer = self._buffer.split(b"\n")
-        phases = [msgspec.json.decode(line, type=Phase) for line in lines]
+        phases = [phase for line in lines if (phase := _phase(line)) is not None]
         self.phase = phases[-1] if phases else self.phase
         return phases
 
@@ -210,9 +232,7 @@ class TrainerProcess:
     def last_words(self, lines: int = 3) -> str:
         """The end of trainer.log, on one line."""
         try:
-            with (self.folder / TRAINER_LOG).open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
-                text = file.read(LAST_WORDS_BYTES).decode("utf-8", "replace")
+            text = last_bytes(self.folder / TRAINER_LOG, LAST_WORDS_BYTES).decode("utf-8", "replace")
         except OSError:
             return ""
         return " | ".join(line.strip() for line in text.splitlines()[-lines:] if line.strip())

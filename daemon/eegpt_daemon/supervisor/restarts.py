@@ -14,12 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from eegwatch.run.config import Supervision
+from eegwatch.run.liveness import PREPARING_HUNG_S
 from eegwatch.run.records import End
 from eegwatch.wording import duration
 
 LONGEST_PAUSE_S = 300.0
 HUNG_LEAST_S, HUNG_TIMES = 300.0, 100.0  # without progress, and times the longest step so far
+PREPARING_LEAST_S = PREPARING_HUNG_S  # a large checkpoint read over a network counts once
 WORKING = ("training", "evaluating", "checkpointing")  # the phases in which a loop counts its progress
+PREPARING = ("starting", "preparing")
+MOST_BARE = 2  # starts in a row after a preparation was killed or hung: what it put into the cache is kept
 FINAL = {0: "it ended on purpose", 78: "the configuration is wrong, which no restart mends"}
 # what the last words of a trainer tell of its death
 TELLING = (
@@ -79,20 +83,27 @@ class Restarts:
 
     settings: Supervision
     started_from: int = -1  # checkpoint step that the newest start began from; -1: none
+    bare: int = 0  # starts without a new checkpoint, in a row
     _times: list[float] = field(default_factory=list)
 
     def began(self, checkpoint_step: int | None) -> None:
         """An attempt was started from this checkpoint."""
         self.started_from = -1 if checkpoint_step is None else checkpoint_step
 
-    def after(self, code: int, cause: str, checkpoint_step: int | None) -> Revival | str:
-        """When to start again, or why not. `checkpoint_step`: of the newest good checkpoint, None if there is none."""
+    def after(self, code: int, cause: str, checkpoint_step: int | None, *, preparing: bool = False) -> Revival | str:
+        """When to start again, or why not.
+
+        `checkpoint_step`: of the newest good checkpoint, None if there is none; `preparing`: it died before its first
+        step, where no checkpoint can be.
+        """
         limit = self.settings.restarts
         if code in FINAL:
             return FINAL[code]
         if limit.max <= 0:
             return "supervision.restarts.max is 0"
-        if checkpoint_step is None or checkpoint_step <= self.started_from:
+        newer = checkpoint_step is not None and checkpoint_step > self.started_from
+        self.bare = 0 if newer else self.bare + 1
+        if not newer and not (preparing and code < 0 and self.bare <= MOST_BARE):
             return "no checkpoint was written since the last start, it would die at the same place"
         now = time.monotonic()
         self._times = [at for at in self._times if now - at < limit.window_minutes * 60]
@@ -106,13 +117,16 @@ class Restarts:
 
 @dataclass
 class HangWatch:
-    """Sees that a loop has stopped counting.
+    """Sees that a trainer has stopped counting, in any phase.
 
-    `longest`: seconds between two counts so far; `moved`: when it last counted, seconds since the epoch.
+    `longest`: seconds between two counts so far, of steps and of a preparation's; `moved`: when it last counted,
+    seconds since the epoch. `patient`: a preparation may wait for people (nodes that have still to join).
     """
 
     settings: Supervision
+    patient: bool = False
     longest: float = 0.0
+    longest_preparing: float = 0.0
     moved: float | None = None
     _seen: tuple[str, int] = ("", -1)
     _moved_at: float = math.inf
@@ -120,19 +134,25 @@ class HangWatch:
     def look(self, state: str, progress: int) -> str | None:
         """Why the trainer counts as hung, or None. Call it often: it measures by its own clock."""
         now = time.monotonic()
-        if (state, progress) != self._seen or state not in WORKING:
-            if state in WORKING and self._seen[0] == state:
+        watched = state in WORKING or (state in PREPARING and not self.patient)
+        if (state, progress) != self._seen or not watched:
+            if self._seen[0] == state and state in WORKING:
                 self.longest = max(self.longest, now - self._moved_at)
+            elif self._seen[0] == state and state in PREPARING:
+                self.longest_preparing = max(self.longest_preparing, now - self._moved_at)
             self._seen, self._moved_at, self.moved = (state, progress), now, time.time()
             return None
         stood = now - self._moved_at
-        if stood < self.limit():
+        longest = self.longest if state in WORKING else self.longest_preparing
+        if stood < self.limit(state):
             return None
-        return f"no progress while {state} for {duration(stood)}; the longest before was {self.longest:.1f} s"
+        return f"no progress while {state} for {duration(stood)}; the longest before was {longest:.1f} s"
 
-    def limit(self) -> float:
-        """Seconds without progress that are too many."""
+    def limit(self, state: str) -> float:
+        """Seconds without progress that are too many in this phase."""
         minutes = self.settings.hung.after_minutes
         if minutes is not None:
             return minutes * 60
-        return max(HUNG_LEAST_S, HUNG_TIMES * self.longest)
+        if state in WORKING:
+            return max(HUNG_LEAST_S, HUNG_TIMES * self.longest)
+        return max(PREPARING_LEAST_S, HUNG_TIMES * self.longest_preparing)

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eegpt_daemon import crash
-from eegpt_daemon.link import BOTH_DIED, ORPHAN_PATIENCE_S, RUN_LOCK, Attempt, Order
+from eegpt_daemon.link import BOTH_DIED, ORPHAN_PATIENCE_S, RUN_LOCK, SUPERVISOR_GONE, Attempt, Order
 from eegpt_daemon.script.template import resolved
 from eegpt_daemon.supervisor import notify
 from eegpt_daemon.supervisor.answers import DaemonLog
 from eegpt_daemon.supervisor.process import CALM, HUNG, Escalation, TrainerProcess
-from eegpt_daemon.supervisor.restarts import HangWatch, Restarts, Revival, cause_of, in_words, oom_kills
+from eegpt_daemon.supervisor.restarts import PREPARING, HangWatch, Restarts, Revival, cause_of, in_words, oom_kills
 from eegpt_daemon.supervisor.script_process import ScriptProcess
 from eegpt_daemon.supervisor.watched_run import BadCheckpoint, WatchedRun
 from eegwatch.run import config as configuration
-from eegwatch.run.config import Config, ConfigError, Guard, Supervision
+from eegwatch.run.config import Config, ConfigError, Guard, Notify, Supervision
 from eegwatch.run.control import Command, lock_holder
 from eegwatch.run.folder import CONFIG, RUN_LOG, make_run_folder, newest_run, write_whole
 from eegwatch.run.log import AppendLog
@@ -31,10 +31,11 @@ CANNOT_BEGIN = (BadCheckpoint, ConfigError, OSError)  # why an attempt may not b
 
 
 class Ending(NamedTuple):
-    """How a trainer ended: its exit code (negative: a signal; a hung one counts as killed), and that in words."""
+    """How a trainer ended: exit code (negative: a signal; a hung one counts as killed), that in words, its phase."""
 
     code: int
     cause: str
+    phase: str
 
 
 class RunSupervisor:
@@ -164,6 +165,7 @@ class RunSupervisor:
                 command=command.id if command else None,
                 notes=notes,
                 keep=run.asked_for(),
+                ended=run.end.reason if run.end else None,
             )
         )
         return problems
@@ -176,10 +178,11 @@ class RunSupervisor:
             raise OSError(errno.ENOSPC, "cannot be written (a full disk?); nothing was begun", str(folder / RUN_LOG))
         attempt.argv = sys.orig_argv
         self.revival, self._hung = None, None
-        self.notifier.settings = config.notify
+        self.notifier.settings = self._notify(config)
+        patient = config.distributed.nnodes > 1 or config.script is not None  # one says nothing while it prepares
         self.restarts = self.restarts or Restarts(config.supervision)
         self.restarts.began(self.current.checkpoint_step(attempt.checkpoint))
-        self.hang, self._oom_kills = HangWatch(config.supervision), oom_kills()
+        self.hang, self._oom_kills = HangWatch(config.supervision, patient=patient), oom_kills()
         self.guard = config.guard
         if config.script is not None:
             self.trainer = ScriptProcess(folder, attempt)
@@ -187,6 +190,14 @@ class RunSupervisor:
             self.trainer = TrainerProcess(folder, attempt, config.distributed)
         crash.point("attempt.after_spawn")
         self.log.enter("preparing", f"attempt {attempt.attempt} of {self.current.run_id}, pid {self.trainer.pid}")
+
+    def _notify(self, config: Config) -> Notify:
+        """Whom to tell. What cannot be told for want of an environment variable does not keep a run from starting."""
+        try:
+            return configuration.expanded_notify(config.notify)
+        except ConfigError as error:
+            self.log.note(f"nobody is notified: {error}")
+            return Notify()
 
     def stop(self, reason: str, escalation: Escalation = CALM) -> None:
         """Have the trainer checkpoint, write an `end` with this reason, and leave."""
@@ -226,12 +237,13 @@ class RunSupervisor:
         words = trainer.last_words()
         cause = f"hung: {self._hung}" if self._hung else cause_of(code, words, oom_kills() - self._oom_kills)
         if run.end is None:
-            error = f"the trainer ended with {cause}" + (f": {words}" if words else "")
+            last = trainer.last_words(lines=1)[:200]  # more is in trainer.log
+            error = f"the trainer ended with {cause}" + (f": {last}" if last else "")
             run.append(End(time=time.time(), step=run.step, reason="failed", error=error))
             run.poll()
         trainer.close()
         self.trainer = None
-        return Ending(-signal.SIGKILL if self._hung else code, cause)
+        return Ending(-signal.SIGKILL if self._hung else code, cause, trainer.phase.state)
 
     def _look_for_a_hang(self, trainer: TrainerProcess) -> None:
         """A trainer that lives and does nothing: its stack into trainer.log, then what `supervision.hung` says."""
@@ -264,13 +276,17 @@ class RunSupervisor:
         run = self.current
         assert run is not None
         end, said = run.end, in_words(run.end, ending.cause)
-        died = self._hung is not None or end is None or end.reason == "failed"
+        # torch's launcher alone was killed: its trainer took that for the end of this daemon, which lives
+        orphaned = end is not None and end.error == SUPERVISOR_GONE
+        died = self._hung is not None or end is None or end.reason == "failed" or orphaned
         left = self._hung is not None and self.hang.settings.hung.action == "stop"
         if not died or left or exiting or self.restarts is None:
             self.log.enter("idle", said)
         else:
             newest, _ = run.newest_good()
-            outcome = self.restarts.after(ending.code, ending.cause, run.checkpoint_step(newest))
+            outcome = self.restarts.after(
+                ending.code, ending.cause, run.checkpoint_step(newest), preparing=ending.phase in PREPARING
+            )
             if isinstance(outcome, str):
                 said = f"{said}; not restarted: {outcome}"
                 self.log.enter("idle", said)

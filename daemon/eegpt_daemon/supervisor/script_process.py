@@ -12,13 +12,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import msgspec
 
 from eegpt_daemon.link import ORDERS, RUN_LOCK, Attempt, Order, Phase
-from eegpt_daemon.supervisor.process import TrainerProcess
+from eegpt_daemon.supervisor.process import TrainerProcess, folder_of_the_pipe
 from eegwatch.run.control import lock_holder
 from eegwatch.run.folder import TRAINER_LOG, open_output
 
@@ -49,7 +48,7 @@ class ScriptProcess(TrainerProcess):
         """Start a runner, or with `adopted` take over the one of this pid. Raises OSError."""
         self._prepare(folder, attempt)
         with contextlib.ExitStack() as unless_it_starts:
-            self._pipe = Path(tempfile.mkdtemp(prefix="eegpt-daemon-")) / "status"
+            self._pipe = folder_of_the_pipe() / "status"
             unless_it_starts.callback(shutil.rmtree, self._pipe.parent, ignore_errors=True)
             os.mkfifo(self._pipe, 0o600)
             self._status = os.open(self._pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

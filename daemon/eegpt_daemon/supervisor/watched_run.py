@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
 import traceback
@@ -20,10 +19,10 @@ from eegwatch.diagnosis.engine import Diagnosis
 from eegwatch.diagnosis.findings import ERROR, Finding
 from eegwatch.run import config as configuration
 from eegwatch.run.config import Script
-from eegwatch.run.folder import CHECKPOINTS, CONFIG, RUN_LOG
+from eegwatch.run.folder import CHECKPOINTS, CONFIG, RUN_LOG, file_hash
 from eegwatch.run.history import Reader
 from eegwatch.run.log import Tail, run_decoder
-from eegwatch.run.records import Checkpoint, DaemonState, End, Run, RunRecord, Step, number
+from eegwatch.run.records import Checkpoint, DaemonState, End, Eval, Run, RunRecord, Step, number
 from eegwatch.schedule import Schedule, declared_base, parse
 
 _NAME = re.compile(rf"{CHECKPOINTS}/step-\d{{8,18}}\.pt")  # judged before any file is touched: a name is anybody's text
@@ -51,6 +50,7 @@ class WatchedRun:
     total: int | None = None
     end: End | None = None
     first_step: Step | None = None  # of the newest attempt: what `done` reads back
+    tested: Eval | None = None  # the official evaluation, if it was made after the last step
     checkpoints: list[Checkpoint] = field(default_factory=list)  # of the steps that count
     superseded: list[Checkpoint] = field(default_factory=list)  # beyond the step from which a later attempt went on
 
@@ -75,7 +75,9 @@ class WatchedRun:
 
     @property
     def complete(self) -> bool:
-        return self.total is not None and self.step >= self.total
+        """Has it taken all its steps, and been evaluated on the official set?"""
+        all_steps = self.total is not None and self.step >= self.total
+        return all_steps and (self.tested is not None or (self.end is not None and self.end.reason == "completed"))
 
     def catch_up(self) -> None:
         """Read what is there without writing findings: what the past held was said when it was the present."""
@@ -98,9 +100,14 @@ class WatchedRun:
         if isinstance(record, Step):
             self.step = record.step
             self.first_step = self.first_step or record
+            self.tested = None
+        elif isinstance(record, Eval):
+            if record.split == "eval":
+                self.tested = record
         elif isinstance(record, Run):
             self.record, self.step, self.end, self.first_step = record, record.step, None, None
             self.total = record.total_steps
+            self.tested = self.tested if self.tested is not None and self.tested.step <= record.step else None
             self.superseded += [c for c in self.checkpoints if c.step > record.step]
             self.checkpoints = [c for c in self.checkpoints if c.step <= record.step]
         elif isinstance(record, Checkpoint):
@@ -222,13 +229,14 @@ class WatchedRun:
         if not _NAME.fullmatch(name) or (self.folder / name).is_symlink():
             raise BadCheckpoint(f"{name[:100]!r} is not a checkpoint of this run; give {CHECKPOINTS}/step-….pt")
         known = [c for c in (*self.superseded, *self.checkpoints) if c.path == name]
+        hashes = {c.sha256 for c in known}  # of the file before an evaluation and after it: either is whole
         if not known:
             raise BadCheckpoint(f"{name} is not in the run log: it was never durable")
         try:
             digest = file_hash(self.folder / name)
         except OSError as error:
             raise BadCheckpoint(f"{name} cannot be read: {error.strerror}") from None
-        if known[-1].sha256 is not None and digest != known[-1].sha256:
+        if None not in hashes and digest not in hashes:
             raise BadCheckpoint(f"{name} is damaged: its hash is not the logged one")
         return known[-1].step
 
@@ -260,12 +268,6 @@ def records_anew(run: Run, step: int, checkpoints: list[Checkpoint], words: str)
     """What a run log that is begun anew in mid-run holds first: the attempt, and the checkpoints that are durable."""
     now = time.time()
     return [msgspec.structs.replace(run, time=now, step=step, notes=[*run.notes, words]), *checkpoints]
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, read in parts: a checkpoint may be larger than this process should be. Raises OSError."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def numbers(record: Step | None) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def main() -> int:
                 print(f"eegpt-daemon: another trainer (pid {held.args[0]}) still holds {folder}", file=sys.stderr)
                 return 75
             time.sleep(0.1)
-    from eegpt_daemon.trainer.loop import Trainer  # torch: 2 s, after the lock
+    from eegpt_daemon.trainer.attempt import Trainer  # torch: 2 s, after the lock
     from eegpt_daemon.trainer.world import World
 
     return Trainer(folder, attempt, link, World.from_environment()).run()

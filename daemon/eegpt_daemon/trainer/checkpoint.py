@@ -13,6 +13,7 @@ import os
 import pickle
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,13 @@ def step_of(path: str | Path) -> int | None:
     return int(match[1]) if match else None
 
 
-def save(run_folder: Path, step: int, state: dict[str, Any]) -> tuple[str, str]:
+def save(
+    run_folder: Path, step: int, state: dict[str, Any], about_to_rename: Callable[[str, str], None] = lambda *_: None
+) -> tuple[str, str]:
     """Write the state durably; returns (path relative to the run, sha256). Raises OSError when the disk is full.
 
-    A file of that name is replaced only by the rename, when the new one is complete and on disk.
+    A file of that name is replaced only by the rename, when the new one is complete and on disk; `about_to_rename`
+    hears of path and hash just before.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -59,8 +63,15 @@ def save(run_folder: Path, step: int, state: dict[str, Any]) -> tuple[str, str]:
     if free < 2 * len(content):
         words = f"{os.strerror(errno.ENOSPC)}: {size(free)} free, a checkpoint needs {size(2 * len(content))}"
         raise OSError(errno.ENOSPC, words, str(target.parent))
-    write_whole(target, content, lambda boundary: crash.point(f"checkpoint.{boundary}"))
-    return name_of(step), hashlib.sha256(content).hexdigest()
+    sha256 = hashlib.sha256(content).hexdigest()
+
+    def reached(boundary: str) -> None:
+        if boundary == "after_fsync":
+            about_to_rename(name_of(step), sha256)
+        crash.point(f"checkpoint.{boundary}")
+
+    write_whole(target, content, reached)
+    return name_of(step), sha256
 
 
 def load(path: Path) -> dict[str, Any]:

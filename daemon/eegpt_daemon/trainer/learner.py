@@ -147,17 +147,25 @@ class Learner:
         no_sync: contextlib.AbstractContextManager[None] = self.parallel.no_sync()  # type: ignore[operator]
         return no_sync
 
-    def logits(self, windows: Windows, tick: Callable[[], None]) -> Tensor:
-        """(n, classes) of a whole split on the CPU, in every process; each computes its part."""
+    def logits(self, windows: Windows, stop: Callable[[], bool]) -> Tensor | None:
+        """(n, classes) of a whole split on the CPU, in every process; each computes its part.
+
+        `stop` is asked after each batch; None where any process was told to stop.
+        """
         self.network.eval()
         self._training = False
         gather = Gather(windows, self.device, self.span)
+        size = EVAL_BATCH if self.span is None else EVAL_BATCH_BACKBONE
         mine = self.world.mine(torch.arange(len(windows)))
+        most = -(-len(windows) // self.world.size)  # of any process's share: all take equally many turns
         parts = []
         with torch.inference_mode():
-            for part in torch.split(mine, EVAL_BATCH if self.span is None else EVAL_BATCH_BACKBONE):
-                parts.append(self.network(gather.at(part.to(gather.y.device))).float().cpu())
-                tick()
+            for begin in range(0, most, size):
+                part = mine[begin : begin + size]
+                if len(part):
+                    parts.append(self.network(gather.at(part.to(gather.y.device))).float().cpu())
+                if self.world.sum([float(stop())])[0]:
+                    return None
         return torch.cat([part for parts in self.world.collect(parts) for part in parts])
 
     # ---- what is saved ----

@@ -174,7 +174,7 @@ class Fault:
     def cost(self) -> tuple[float, float]:
         """(observed / expected now, their mean over the rest of the run if nothing is done)."""
         step, lr = self.last or (int(self._latest.step[0]), float(self._latest.low[0]))
-        now = _ratio(lr, float(self.situation.expected(step)))
+        now = lr / float(self.situation.expected(step))
         rest = np.unique(np.linspace(step, self.situation.total, 2049).round().astype(np.int64))
         expected = self.situation.expected(rest)
         remaining = self.alive
@@ -182,7 +182,7 @@ class Fault:
             predicted = remaining[0].rate(rest)
         else:
             predicted = np.full(len(rest), lr) if self.rule == "lr_stuck" else expected * now
-        return now, _ratio(float(predicted.sum()), float(expected.sum()))
+        return now, float(predicted.sum() / expected.sum())
 
     def finding(self) -> Finding:
         """The fault in words, with the figures of this moment."""
@@ -236,10 +236,3 @@ class Fault:
         if done < EARLY:
             return "the run is young: restart it (r), or rejoin the schedule (m)"
         return "rejoin the schedule, or resume with an LR of your choice (m)"
-
-
-def _ratio(observed: float, expected: float) -> float:
-    """observed / expected; infinite where nothing but 0 is expected."""
-    if expected == 0:
-        return 1.0 if observed == 0 else float("inf")
-    return observed / expected

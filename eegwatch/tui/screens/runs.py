@@ -20,7 +20,7 @@ from textual.widgets import DataTable, Input, Static
 
 from eegwatch.run.folder import CONFIG, runs
 from eegwatch.run.summary import Summary, summarise
-from eegwatch.run.yaml_file import ConfigError, text_of, tree_of
+from eegwatch.run.yaml_file import ConfigError, text_of, tree_of, without_secrets
 from eegwatch.tui.screens.text import TextScreen
 from eegwatch.tui.settings import Settings
 from eegwatch.wording import pattern_of, plain, rate
@@ -288,7 +288,7 @@ def config_diff(one: Path, other: Path) -> Text:
     for folder in (one, other):
         path = folder / CONFIG
         try:
-            flat.append(dict(_flat(tree_of(text_of(path, str(path)), str(path)))))
+            flat.append(dict(_flat(tree_of(without_secrets(text_of(path, str(path))), str(path)))))
         except (ConfigError, OSError) as error:
             return Text(plain(str(error)))
     before, after = flat

@@ -10,7 +10,9 @@ from eegpt_daemon.supervisor.watched_run import WatchedRun, numbers
 from eegwatch.run.control import Command
 from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.log import each_record, run_decoder
-from eegwatch.run.records import Run, Step
+from eegwatch.run.records import Run, Step, number
+
+BY_ITSELF = ("completed", "early_stopped")
 
 
 class Beginning(Action):
@@ -57,6 +59,10 @@ class Beginning(Action):
                 effect["checkpoint"] = run.record.checkpoint
             return Outcome(DONE, "; ".join(self.notes) or None, effect)
         if self.runs.trainer is None:
+            ended = run.attempt == self.attempt and run.end is not None and run.end.reason in BY_ITSELF
+            if ended and run.tested is not None:  # only the official evaluation was left to do
+                effect = {"step": run.step, "run_id": run.run_id, "auroc": number(run.tested.auroc)}
+                return Outcome(DONE, "evaluated; no step was left to take", effect)
             error = run.end.error or run.end.reason if run.end else "the trainer ended"
             return Outcome(FAILED, f"no step was taken: {error}")
         return None

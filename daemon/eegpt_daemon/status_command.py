@@ -1,0 +1,79 @@
+"""`eegpt-daemon status`: what the daemon does, how the run stands, and which command helps where something is wrong."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from eegwatch.run.control import latest_state
+from eegwatch.run.folder import CHECKPOINTS, newest_run
+from eegwatch.run.liveness import Liveness, Pulse
+from eegwatch.run.summary import Summary, summarise
+from eegwatch.wording import clock, duration, json_line, plain, plain_lines
+
+AT_WORK = ("training", "evaluating", "checkpointing")
+
+
+def status(logs: Path) -> tuple[Liveness, Summary | None, str]:
+    """(is a daemon there, its run, what to do where something is wrong). Raises OSError."""
+    life = Pulse(logs).take()
+    folder = logs / life.run_id if life.run_id and (logs / life.run_id).is_dir() else newest_run(logs)
+    summary = summarise(folder) if folder else None
+    saved = folder is not None and any((folder / CHECKPOINTS).glob("step-*.pt"))
+    return life, summary, advice(life, summary, logs, saved=saved)
+
+
+def advice(life: Liveness, summary: Summary | None, logs: Path, *, saved: bool) -> str:
+    """The command that helps, and why; empty where nothing has to be done. `saved`: there is a checkpoint."""
+    at = f"--logs {logs}"
+    if life.word == "hung":
+        return f"eegpt-daemon stop {at}, or kill -9 {life.pid}, then start --continue; its output: {logs}/daemon.out"
+    if life.word == "unknown":
+        return "nothing can be said of the daemon until these files can be read"
+    if life.word == "dead":
+        goes_on = "goes on from the newest checkpoint" if saved else "begins the run again: it has no checkpoint yet"
+        return f"eegpt-daemon start --continue {at} {goes_on}; why it died may be in {logs}/daemon.out"
+    if life.alive and life.word != "idle":
+        return ""
+    if summary is None:
+        if life.alive:
+            return f"it has no run: eegpt-daemon stop {at}, then eegpt-daemon start --config PATH {at}"
+        return f"eegpt-daemon start --config PATH {at} begins a run"
+    if summary.end == "failed" and not saved:
+        anew = "restart" if life.alive else "start"
+        return f"no checkpoint was written: eegpt-daemon logs {at} says why it failed; eegpt-daemon {anew} begins anew"
+    if summary.end in ("failed", "stopped") or summary.end is None:
+        return f"eegpt-daemon resume {at} goes on from the newest checkpoint"
+    return ""
+
+
+def as_text(logs: Path, life: Liveness, summary: Summary | None, help_: str) -> str:
+    word = {"none": "not running"}.get(life.word, life.word)
+    since = f" since {clock(life.since)} ({duration(time.time() - life.since)})" if life.since is not None else ""
+    lines = [f"daemon   {word}{since}" + (f", pid {life.pid}" if life.pid else "")]
+    if life.detail:
+        lines.append(f"         {plain(life.detail)}")
+    running = life.alive and life.word in AT_WORK and summary is not None and summary.run_id == life.run_id
+    lines.append(plain_lines(summary.text(running=running)) if summary else f"run      none in {logs}")
+    if help_:
+        lines.append(f"do       {plain(help_)}")
+    return "\n".join(lines)
+
+
+def as_json(logs: Path, life: Liveness, summary: Summary | None, help_: str) -> str:
+    """One object; a number that is not finite is the string "nan", "inf" or "-inf", as everywhere."""
+    try:
+        state = latest_state(logs)
+    except OSError:
+        state = None  # `daemon` is "unknown" then
+    tree = {
+        "daemon": {"none": "not running"}.get(life.word, life.word),
+        "pid": life.pid,
+        "since": life.since,
+        "last_sign": state.time if state else None,
+        "reason": life.detail or None,
+        "do": help_ or None,
+        "logs": str(logs),
+        "run": summary.as_dict() if summary else None,
+    }
+    return json_line(tree)

@@ -1,0 +1,137 @@
+"""What `status` says, what `prune` would remove, and what the command line refuses before anything is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eegpt_daemon.cli import main
+from eegwatch.run.control import CONTROL, take_lock
+from eegwatch.run.records import End, Eval, Step
+
+
+def status(logs: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    code = main(["status", "--logs", str(logs), *words])
+    return code, capsys.readouterr().out
+
+
+def test_status_is_json_whatever_the_numbers(log_writer: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    log_writer.run()
+    log_writer.steps([1e-3, float("nan")], losses=[0.5, float("nan")])
+    log_writer.add(Step(time=time.time(), step=3, lr="inf", loss="-inf"))
+    log_writer.add(Eval(time=time.time(), step=3, auroc="nan"))
+    code, out = status(log_writer.folder.parent, capsys, "--json")
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    tree = json.loads(out, parse_constant=refuse)
+    assert code == 3 and tree["run"]["loss"] == "-inf" and tree["run"]["lr"] == "inf" and tree["run"]["step"] == 3
+
+
+def test_status_says_how_the_run_stands_and_which_command_helps(
+    log_writer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs = log_writer.folder.parent
+    log_writer.run()
+    log_writer.healthy(1, 300)
+    log_writer.eval(200, 0.81)
+    log_writer.run(step=200, attempt=2, checkpoint="checkpoints/step-00000200.pt")
+    log_writer.healthy(201, 240)
+    assert "attempt 2" in status(logs, capsys)[1] and "target 0.85" in status(logs, capsys)[1]
+    log_writer.add(End(time=time.time(), step=240, reason="failed", error="the trainer ended with exit code 1"))
+    _, out = status(logs, capsys)
+    assert "no checkpoint was written" in out and "eegpt-daemon logs" in out and "steps/s" not in out
+    (log_writer.folder / "checkpoints" / "step-00000200.pt").write_bytes(b"x")
+    assert "eegpt-daemon resume" in status(logs, capsys)[1]
+    log_writer.run(step=200, attempt=3)
+    log_writer.healthy(201, 2000)
+    log_writer.add(Eval(time=time.time(), step=2000, split="eval", auroc=0.7891, n=9))
+    log_writer.add(End(time=time.time(), step=2000, reason="completed"))
+    _, out = status(logs, capsys)
+    assert "0.7891 (official" in out and "\ndo " not in out and "attempt 3" in out
+
+
+def test_a_daemon_that_died_is_explained(log_writer: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    logs = log_writer.folder.parent
+    log_writer.run()
+    line = {
+        "type": "daemon",
+        "time": time.time() - 300,
+        "state": "training",
+        "run_id": log_writer.folder.name,
+        "pid": 1,
+    }
+    (logs / "daemon.jsonl").write_text(json.dumps(line) + "\n")
+    code, out = status(logs, capsys)
+    assert (
+        code == 1 and "daemon   dead" in out and "eegpt-daemon start --continue" in out and "no checkpoint yet" in out
+    )
+
+
+@pytest.mark.parametrize("typed", ["nan", "inf", "-inf", "", " ", "3e-4 ", "1e9", "0", "-1e-3", "3e-4x", "1e400", "٣"])
+def test_a_rate_that_is_none_is_refused_before_anything_is_written(
+    log_writer: Any, capsys: pytest.CaptureFixture[str], typed: str
+) -> None:
+    logs = log_writer.folder.parent
+    log_writer.run()
+    with pytest.raises(SystemExit) as refused:
+        main(["resume", "--logs", str(logs), f"--lr={typed}"])
+    assert refused.value.code == 2 and "is not a learning rate" in capsys.readouterr().err
+    assert not (logs / CONTROL).exists() and not (logs / "daemon.jsonl").exists()
+
+
+def test_a_rate_above_the_declared_peak_is_refused_before_anything_is_written(
+    log_writer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs = log_writer.folder.parent
+    log_writer.run()
+    assert main(["resume", "--logs", str(logs), "--lr", "0.5"]) == 2
+    assert "above the declared peak 0.003" in capsys.readouterr().err
+    assert not (logs / CONTROL).exists() and not (logs / "daemon.jsonl").exists()
+
+
+def old(path: Path, days: float) -> None:
+    when = time.time() - days * 86400
+    for file in [path, *path.rglob("*")]:
+        os.utime(file, (when, when))
+
+
+def test_prune_lists_first_and_removes_what_it_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logs, cache = tmp_path / "logs", tmp_path / "cache"
+    for day in range(1, 6):
+        run = logs / f"2026010{day}-000000-x"
+        run.mkdir(parents=True)
+        (run / "run.jsonl").write_text("")
+        (run / "config.yaml").write_text(f"data: {{root_dir: /x, cache_dir: {cache}}}\n")
+        old(run, 100)
+    lock = take_lock(logs / "20260101-000000-x" / "trainer.lock")  # in this process: it does not count as held
+    os.close(lock)
+    old(logs / "20260101-000000-x", 100)
+    stale, used = cache / ("a" * 16), cache / ("b" * 16)
+    for store in (stale, used):
+        store.mkdir(parents=True)
+        (store / "manifest.json").write_text("{}")
+        (store / "pack-1.npy").write_bytes(b"x" * 10_000)
+        (store / "pack-2.npy").write_bytes(b"x" * 10_000)
+        old(store, 100)
+    os.utime(used / "pack-2.npy")
+    (cache / "mine").mkdir()
+    (cache / "mine" / "pack-1.npy").write_bytes(b"not ours")
+    old(cache / "mine", 100)
+    words = ["prune", "--logs", str(logs), "--keep", "2"]
+    assert main(words) == 0
+    listed = capsys.readouterr().out
+    assert "5 in all" in listed and "--yes removes them" in listed and len(list(logs.iterdir())) == 5
+    assert main([*words, "--yes"]) == 0
+    assert sorted(p.name[:8] for p in logs.iterdir()) == ["20260104", "20260105"]
+    assert not stale.exists() and (cache / "mine" / "pack-1.npy").exists()
+    assert [p.name for p in sorted(used.glob("pack-*"))] == ["pack-2.npy"]
+    capsys.readouterr()
+    assert main([*words, "--older-than", "0"]) == 0 and "removes them" in capsys.readouterr().out
+    assert len(list(logs.iterdir())) == 2
