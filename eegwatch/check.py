@@ -49,6 +49,7 @@ class Checked:
     bad_lines: int
     disorder: str | None = None
     clock_back: str | None = None
+    beside: str | None = None  # of a file of hyperparameters that the records contradict
     law_in_words: str | None = None  # of a schedule that was found
     logs: Path | None = None  # the log root of a daemon that can be commanded
 
@@ -64,7 +65,7 @@ class Checked:
     def remarks(self) -> list[str]:
         """What was wrong with the log itself, in words."""
         skipped = f"{self.bad_lines} lines could not be read and were skipped" if self.bad_lines else None
-        return [remark for remark in (skipped, self.disorder, self.clock_back) if remark]
+        return [remark for remark in (skipped, self.disorder, self.clock_back, self.beside) if remark]
 
     def as_dict(self) -> dict[str, Any]:
         """The object of `--json`, as docs/check.md describes it. Healed findings follow the present ones."""
@@ -125,7 +126,7 @@ class Checked:
             unit = f" {self.schedule.get('unit', 'step')}s" if length else ""
             source = {
                 "declared": "declared in the log",
-                "config": "declared by --config",
+                "config": "declared by a configuration",
                 "found": "found from the log",
             }
             law = f"schedule: {self.schedule.get('name')}{length}{unit}, {source[self.schedule['source']]}"
@@ -157,7 +158,7 @@ class CheckedRun:
         """Raises ConfigError, formats.FormatError."""
         self.folder, self.foreign = folder, foreign
         self.name = foreign.name if foreign else folder.name
-        self._declaration = Declaration(config, steps_per_epoch, self.name)
+        self._declaration = Declaration(config, steps_per_epoch, self.name, foreign.path if foreign else None)
         self._follower = RunFollower(foreign.follow() if foreign else OwnLog(folder), self._declaration)
         self.diagnosis = Diagnosis.of_foreign() if foreign else Diagnosis()
         self.history = History()
@@ -225,6 +226,7 @@ class CheckedRun:
             bad_lines=self._follower.bad_lines,
             disorder=disorder,
             clock_back=reader.clock_back,
+            beside=self._declaration.remark,
             law_in_words=described(self.diagnosis.law) if self.diagnosis.law is not None else None,
             logs=self.folder.parent if commanded else None,
         )

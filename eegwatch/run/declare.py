@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice, takewhile
 from pathlib import Path
 
 import msgspec
 
+from eegwatch.run import beside, hyperfiles
 from eegwatch.run import config as configuration
-from eegwatch.run import hyperfiles
 from eegwatch.run.config import Config, ConfigError
 from eegwatch.run.hyperparameters import Hyperparameters, interpret
 from eegwatch.run.records import Run, RunRecord, Step
@@ -45,15 +46,43 @@ class Declaration:
     `bare` is set by a log that has no `run` record of its own. `steps_per_epoch` overrides what the log says.
     """
 
-    def __init__(self, path: Declared | None, steps_per_epoch: int | None, run_id: str) -> None:
+    def __init__(
+        self, path: Declared | None, steps_per_epoch: int | None, run_id: str, log: Path | None = None
+    ) -> None:
+        """`log`: another program's log, whose hyperparameters beside it are looked at where no `path` is given."""
         self.path, self.steps_per_epoch, self.run_id = path, steps_per_epoch, run_id
         self.config = source_of(path)
+        self.log = log if path is None else None
+        self.remark: str | None = None  # of a file beside the log that its records contradict
         self.bare = False
         self.applied = False  # the schedule that holds was declared here, not by the log
         self._begun = False
 
     def apply(self, records: Iterable[RunRecord]) -> Iterator[RunRecord]:
         """Raises ConfigError if neither the log nor the caller says how long an epoch is."""
+        return self._by_what_lies_beside(list(records)) if self.log is not None else self._by_config(records)
+
+    @property
+    def declares(self) -> bool:
+        """May records come out other than they went in?"""
+        return self.config is not None or self.log is not None
+
+    def _by_what_lies_beside(self, records: list[RunRecord]) -> Iterator[RunRecord]:
+        assert self.log is not None
+        for i, record in enumerate(records):
+            if isinstance(record, Run):
+                self.applied = False
+                if record.schedule is None:
+                    after = takewhile(lambda one: not isinstance(one, Run), records[i + 1 :])
+                    steps = [one for one in islice(after, 4 * beside.LOOKED_AT) if isinstance(one, Step)]
+                    schedule, self.remark = beside.agreeing(self.log, record, steps)
+                    if schedule is not None:
+                        self.applied = True
+                        yield msgspec.structs.replace(record, schedule=schedule)
+                        continue
+            yield record
+
+    def _by_config(self, records: Iterable[RunRecord]) -> Iterator[RunRecord]:
         for record in records:
             if isinstance(record, Run):
                 self._begun = True

@@ -116,7 +116,7 @@ class RunFollower:
         self.records = 0
         self.reader = Reader()
         self._news_at = self._looked_at = 0.0
-        declares = declaration is not None and declaration.config is not None
+        declares = declaration is not None and declaration.declares
         self._side = None if declares else side
         self._recalled = self._side.frames() if self._side is not None else None
         self._unsaved: list[Item] = []
@@ -158,7 +158,7 @@ class RunFollower:
             self._forget_side()
         if begins_anew(self.reset):
             self.reader = Reader()
-        declaring = self.declaration is not None and self.declaration.config is not None
+        declaring = self.declaration is not None and self.declaration.declares
         items = list(self.reader.items(self.declaration.apply(records) if self.declaration and declaring else records))
         self._remember(items)
         return items

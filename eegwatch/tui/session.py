@@ -129,7 +129,11 @@ class Session:
             side = None if self.foreign else side_of(folder)
             if side is not None:
                 self.history.reserve((folder / RUN_LOG).stat().st_size // STEP_BYTES)
-            self.follower = RunFollower(log, Declaration(*self.declared, self.name_of(folder)), side)
+            self.follower = RunFollower(
+                log,
+                Declaration(*self.declared, self.name_of(folder), self.foreign.path if self.foreign else None),
+                side,
+            )
         self._undiagnosed: Iterator[Item] = iter(())
         self._diagnosed, self._settled = True, False
         self.complete = self.loaded = folder is None  # read to the end; judged to the end too
