@@ -39,9 +39,9 @@ def test_a_healthy_finished_run_has_no_finding_and_every_tick(log_writer: LogWri
     assert diagnosis.findings == [] and worst(diagnosis.findings) == ""
     assert marks(log_writer) == {"LR moves": PASS, "warm-up": PASS, "annealing": PASS, "loss": PASS, "AUROC": PASS}
     rows = {row.metric: (row.expected, row.observed, row.mark) for row in table(history, diagnosis)}
-    assert rows["initial LR"] == ("1.2e-4", "1.2e-4", PASS)
-    assert rows["peak LR"] == ("3e-3", "3e-3", PASS)
-    assert rows["final LR"] == ("3e-6", "3e-6", PASS)
+    assert rows["initial LR"] == ("1.20e-4", "1.20e-4", PASS)
+    assert rows["peak LR"] == ("3.00e-3", "3.00e-3", PASS)
+    assert rows["final LR"] == ("3.00e-6", "3.00e-6", PASS)
 
 
 def test_the_frozen_run_fails_the_ticks_it_should(log_writer: LogWriter) -> None:
