@@ -52,15 +52,21 @@ def short_rate(value: float) -> str:
 
 
 def deviation(ratio: float) -> str:
-    """observed / expected in words: +1.7 %, 12 times too low."""
-    if not math.isfinite(ratio) or ratio <= 0:
-        return "of no size"
+    """observed / expected in words: +1.7 %, 12 times too low. Infinite: the expected rate is 0."""
+    if ratio == 0:
+        return "0 instead of a rate"
+    if not math.isfinite(ratio) or ratio < 0:
+        return "a rate instead of 0" if ratio == math.inf else "beyond comparison"
     if 0.5 < ratio < 2:
         percent = (ratio - 1) * 100
+        if abs(percent) < 1e-6:
+            return "by less than a millionth of a per cent"
         digits = 1 if abs(percent) >= 0.1 else 3 if abs(percent) >= 0.001 else 6
         return f"{percent:+.{digits}f} %"
     times = ratio if ratio > 1 else 1 / ratio
     word = "high" if ratio > 1 else "low"
+    if times >= 1e6:
+        return f"more than a million times too {word}"
     return f"{times:.1f} times too {word}" if times < 10 else f"{times:,.0f} times too {word}"
 
 
@@ -77,6 +83,17 @@ def of_planned(ratio: float) -> str:
     percent = abs(ratio - 1) * 100
     digits = 1 if percent >= 0.1 else 3 if percent >= 0.001 else 6
     return f"{percent:.{digits}f} % {'above' if ratio > 1 else 'below'} the planned LR"
+
+
+def count_of(number: int, noun: str) -> str:
+    """1 step, 3 steps."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def ordinal(number: int) -> str:
+    """1st, 2nd, 3rd, 4th, 11th."""
+    ending = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number:,}{ending}"
 
 
 def duration(seconds: float) -> str:

@@ -6,22 +6,24 @@ The monitor, `eegwatch check` and the daemon's guard run this same engine.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from eegwatch.diagnosis import coverage
+from eegwatch.diagnosis import contradictions, coverage
 from eegwatch.diagnosis.declared import against_expected
 from eegwatch.diagnosis.findings import ERROR, INFO, RATE, RESOLVED, SEVERITIES, WARNING, Finding
 from eegwatch.diagnosis.isolation import Isolation
 from eegwatch.diagnosis.numbers import NumberWatch
 from eegwatch.diagnosis.rate.causes import Situation
+from eegwatch.diagnosis.rate.groups import Group, GroupWatch
 from eegwatch.diagnosis.rate.precision import Precision
 from eegwatch.diagnosis.rate.undeclared import UndeclaredWatch
 from eegwatch.diagnosis.rate.watch import LrWatch
 from eegwatch.diagnosis.rules import EvidenceWatch, Settings
 from eegwatch.run.config import TUNABLE
 from eegwatch.run.history import Item, StepBlock
-from eegwatch.run.records import End, Eval, Run
+from eegwatch.run.records import End, Eval, Run, ScheduleChange
 from eegwatch.schedule import Schedule, ScheduleError, parse, rate_at
 from eegwatch.schedule.found import Law
 
@@ -29,6 +31,7 @@ RATE_RULES = ("lr_stuck", "lr_off_schedule", "lr_jump", "no_warmup")
 UNDECLARED_RULES = ("lr_zero", "warmup_never_ends", "law_length")
 # findings that a new attempt ends: what it says is judged anew
 OF_AN_ATTEMPT = (*NumberWatch.RULES, "lr_stuck", *UNDECLARED_RULES, *TUNABLE)
+DECIMALS_OF_A_TEXT = 4
 PAST_OF_A_RULE = 100  # findings of the past kept for each rule; later ones extend the last
 
 
@@ -39,18 +42,23 @@ class Diagnosis:
     """
 
     @classmethod
-    def of_foreign(cls) -> Diagnosis:
-        """For a log of unknown digits, which may write the rate before or after the scheduler moved."""
-        return cls(Precision(), lags=(0, 1, -1))
+    def of_foreign(cls, format: str = "") -> Diagnosis:
+        """For a log of unknown digits, which may write the rate before or after the scheduler moved.
+
+        `format`: that of `Foreign`; a text may print no more than four decimals of a rate that is nearly 0.
+        """
+        precision = Precision(fewest_decimals=DECIMALS_OF_A_TEXT) if format == "text" else Precision()
+        return cls(precision, lags=(0, 1, -1))
 
     def __init__(
         self,
         precision: Precision | None = None,
-        lags: tuple[int, ...] = (0,),
+        lags: tuple[int, ...] = (0, 1),
         settings: Settings | None = None,
     ) -> None:
         """`precision`, `lags`: how somebody else's log prints its rates and which rate it logs (see LrWatch).
 
+        Records that carry a position have no lag; without one a script may log the rate that is used or the next.
         Without a `precision`, a log that carries positions keeps the contract and its full float64; the digits of
         any other are found from its values.
         `settings`: rules silenced or scaled; by default those of the run's own record.
@@ -59,7 +67,9 @@ class Diagnosis:
         self._lags = lags
         self.run: Run | None = None
         self.schedule: Schedule | None = None
-        self.lr: LrWatch | None = None
+        self.rates: GroupWatch | None = None
+        self._start = 0  # optimizer steps done when the present law began to hold
+        self._steps_seen = False  # of this attempt
         self.past: list[Finding] = []
         self.isolation = Isolation()
         self._inputs = coverage.Inputs()
@@ -75,6 +85,8 @@ class Diagnosis:
             changes = self._begin(item)
         elif isinstance(item, StepBlock) and len(item):
             changes = self._steps(item)
+        elif isinstance(item, ScheduleChange):
+            changes = self._change(item)
         elif isinstance(item, Eval):
             self._inputs.evaluation(item)
             changes = self.isolation.call("evidence", item.step, lambda: self._evidence.evaluation(item))
@@ -103,13 +115,17 @@ class Diagnosis:
         return self._undeclared.laws.law if self._undeclared is not None else None
 
     @property
+    def lr(self) -> LrWatch | None:
+        """What is known of the rates of group 0; None where no schedule is declared."""
+        return None if self.rates is None else self.rates.watches.get(0)
+
+    @property
     def findings(self) -> list[Finding]:
         """What is wrong now, the worst first; a learning-rate fault with the figures of this moment."""
-        present = dict(self._present)
-        if self.lr is not None and self.lr.fault is not None:
-            fault = self.lr.fault.finding()
-            present[fault.rule] = fault
-        return sorted(present.values(), key=lambda f: (SEVERITIES.index(f.severity), f.family != RATE))
+        of_rates = [] if self.rates is None else self.isolation.call("rates", 0, self.rates.findings)
+        return sorted(
+            [*of_rates, *self._present.values()], key=lambda f: (SEVERITIES.index(f.severity), f.family != RATE)
+        )
 
     def coverage(self) -> tuple[list[str], list[coverage.Skipped]]:
         """(rules that had records to judge, [{"rule", "why"}] of those that had none)."""
@@ -161,66 +177,122 @@ class Diagnosis:
     # ---- a new attempt ----
 
     def _begin(self, run: Run) -> list[Finding]:
-        changes: list[Finding] = []
+        if (
+            self.run is not None
+            and self._steps_seen
+            and (run.run_id, run.attempt) == (self.run.run_id, self.run.attempt)
+        ):
+            return self._go_on(run)
         began = f"a new attempt ({run.attempt}) began at step {run.step:,}"
-        last = self.lr.last if self.lr else None
-        if self.lr is not None and self.lr.fault is not None:
-            changes.append(self.lr.fault.finding().resolved(run.step, began))
+        changes = self._end_rates(run.step, began)
         for rule in OF_AN_ATTEMPT:
             old = self._present.pop(rule, None)
             if old is not None:
                 changes.append(old.resolved(run.step, began))
-        self.run, self.lr, self.schedule = run, None, None
+        self.run, self._start, self._steps_seen = run, run.step, False
         self._evidence = EvidenceWatch(run, self._present, self._active_settings)
         self._numbers = NumberWatch(self._present, run.step)
-        before, self._undeclared = self._undeclared, None
-        if run.lr_precision == "float64":
-            self._precision = Precision(full=True)
-        if run.schedule is None:
+        return [*changes, *self._declare(run, run.schedule, run.groups)]
+
+    def _go_on(self, run: Run) -> list[Finding]:
+        """The same attempt says more of itself: its length has become known, the course of its steps goes on."""
+        assert self.run is not None
+        changed = run.schedule != self.run.schedule or run.groups != self.run.groups
+        old, self.run = self.run, run
+        self._evidence = EvidenceWatch(run, self._present, self._active_settings)
+        if self._undeclared is not None:
+            self._undeclared.laws.told(run)
+        if changed or old.steps_per_epoch != run.steps_per_epoch:
+            self._end_rates(run.step, "")
+            return self._declare(run, run.schedule, run.groups)
+        return []
+
+    def _change(self, change: ScheduleChange) -> list[Finding]:
+        """Within an attempt another schedule holds from the next step on."""
+        run = self.run or Run()
+        says = f"another schedule holds since step {change.step + 1:,}"
+        changes = self._end_rates(change.step, says)
+        before, self._start = self.schedule, change.step
+        return [*changes, *self._declare(run, change.schedule, change.groups, before)]
+
+    def _end_rates(self, step: int, message: str) -> list[Finding]:
+        return [] if self.rates is None else self.rates.end(step, message)
+
+    def _declare(
+        self,
+        run: Run,
+        schedule: dict[str, Any] | None,
+        groups: list[dict[str, Any]] | None,
+        before: Schedule | None = None,
+    ) -> list[Finding]:
+        """From here on these laws hold."""
+        earlier, self.rates, self.schedule = self.rates, None, None
+        self._precision = Precision.named(run.lr_precision) or self._precision
+        if schedule is None:
             goes_on = run.step > 0 and run.attempt > 1
-            self._undeclared = UndeclaredWatch(self._present, run, before if goes_on else None)
-            return changes
+            self._undeclared = UndeclaredWatch(self._present, run, self._undeclared if goes_on else None)
+            return []
+        self._undeclared = None
         try:
-            schedule = parse(run.schedule)
-            rate_at(schedule, 1, run.steps_per_epoch)  # what has no rate at its first step is no schedule
-            self.schedule = schedule
+            law = self.schedule = self._law(schedule, run)
+            others = [group.get("schedule") for group in (groups or [])[1:]]
+            laws = [law, *(None if other is None else self._law(other, run) for other in others)]
         except ScheduleError as error:
-            return [*changes, *self._raise(Finding("config_mismatch", ERROR, run.step, run.step, str(error)))]
-        restored = run.restored or {}
-        situation = Situation(
-            schedule=self.schedule,
+            self.schedule = None
+            return self._raise(Finding("config_mismatch", ERROR, run.step, run.step, str(error)))
+        names = [group.get("name") for group in groups or [{}]]
+        named = [Group(f"group {i}" if not name else f"group {i} ({name})", self._situation(run, law, before, i))
+                 for i, (name, law) in enumerate(zip(names, laws))]  # fmt: skip
+        precision = self._precision or Precision(full=True)
+        self.rates = GroupWatch(named, precision, self._lags, earlier)
+        for rule in ("config_mismatch", contradictions.RULE):
+            self._present.pop(rule, None)
+        found = [*against_expected(run, law), *contradictions.of_lengths(run, law)]
+        return [change for finding in found for change in self._raise(finding)]
+
+    def _law(self, declared: Any, run: Run) -> Schedule:
+        """Raises ScheduleError for one that has no rate at its first step."""
+        schedule = parse(declared)
+        rate_at(schedule, 1, run.steps_per_epoch)
+        return schedule
+
+    def _situation(self, run: Run, law: Schedule | None, before: Schedule | None, group: int) -> Situation | None:
+        if law is None:
+            return None
+        restored = {} if before is not None else run.restored or {}
+        return Situation(
+            schedule=law,
             steps_per_epoch=run.steps_per_epoch,
             accumulate=run.accumulate,
             world_size=run.world_size,
             epochs=run.epochs,
-            start=run.step,
-            restored_position=restored.get("position"),
-            restored_total=restored.get("total_steps"),
+            start=self._start,
+            restored_position=_count(restored.get("position")),
+            restored_total=_count(restored.get("total_steps")),
+            run_total=run.total_steps,
+            before=before if group == 0 else None,
         )
-        self.lr = LrWatch(situation, self._precision or Precision(full=True), self._lags)
-        self.lr.last = last
-        self._present.pop("config_mismatch", None)
-        return [*changes, *(f for found in against_expected(run, self.schedule) for f in self._raise(found))]
 
     # ---- steps ----
 
     def _steps(self, block: StepBlock) -> list[Finding]:
         self._inputs.feed(block)
+        self._steps_seen = True
         step = int(block.step[-1])
         call = self.isolation.call
         return [
-            *call("rates", step, lambda: self._rates(block)),
+            *call("rates", step, lambda: self._of_rates(block)),
             *call("evidence", step, lambda: self._evidence.steps(block)),
             *call("numbers", step, lambda: self._numbers.feed(block)),
         ]
 
-    def _rates(self, block: StepBlock) -> list[Finding]:
+    def _of_rates(self, block: StepBlock) -> list[Finding]:
         if self._precision is None:
             self._precision = Precision() if np.isnan(block.position).all() else Precision(full=True)
-            if self.lr is not None:
-                self.lr.precision = self._precision
-        if self.lr is not None:
-            return self.lr.feed(block)
+            if self.rates is not None:
+                self.rates.measured_by(self._precision)
+        if self.rates is not None:
+            return self.rates.feed(block)
         if self._undeclared is None:
             return []
         self._precision.learn(block.lr)
@@ -238,3 +310,8 @@ def worst(findings: list[Finding]) -> str:
     """The highest severity among findings: error, warning, info, or "" for none."""
     severities = {finding.severity for finding in findings}
     return next((s for s in (ERROR, WARNING, INFO) if s in severities), "")
+
+
+def _count(value: Any) -> int | None:
+    """A position or a length of another writer's `restored`; None where it is none."""
+    return int(value) if isinstance(value, int | float) and 0 <= value < 1 << 62 else None

@@ -26,6 +26,7 @@ FAMILIES = {
     "grad_nonfinite": NUMBER,
     "lr_nonfinite": NUMBER,
     "config_mismatch": CONFIG,
+    "schedule_length": CONFIG,
 }  # every other rule is evidence
 
 

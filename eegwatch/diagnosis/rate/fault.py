@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from eegwatch.diagnosis.findings import ERROR, Cause, Finding
-from eegwatch.diagnosis.rate.causes import RELATIVE, REMEDIES, Evidence, Hypothesis, Sample, Situation, hypotheses
+from eegwatch.diagnosis.findings import ERROR, WARNING, Cause, Finding
+from eegwatch.diagnosis.rate.catalogue import REMEDIES, hypotheses
+from eegwatch.diagnosis.rate.causes import RELATIVE, Evidence, Floats, Hypothesis, Sample, Scaled, Situation
 from eegwatch.schedule.inverse import position_intervals
 from eegwatch.wording import deviation, exact_rate, rate
 
 SMALL_COST, EARLY = 0.05, 0.2  # of the rate; of the run
+NARROW = 1e-7  # of the rate: a wider cell is print, and a rate is then a range of positions
+YOUNG = 64  # steps and records of a fault that may still turn out to be skipped steps
+PROVED = 2  # records on schedule that show that an attempt began as it should
 LATE = 10  # rank of a cause that begins inside an attempt, behind all that begin with it
+
+
+def _ratio(observed: float, expected: float) -> float:
+    """observed / expected; 1 where both are 0."""
+    if expected == 0:
+        return 1.0 if observed == 0 else math.inf
+    return observed / expected
 
 
 def _alternatives(remaining: list[Hypothesis]) -> tuple[str, ...]:
@@ -20,27 +32,43 @@ def _alternatives(remaining: list[Hypothesis]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(h.name for h in remaining[1:] if h.name != remaining[0].name))
 
 
+@dataclass(frozen=True)
+class Onset:
+    """Where a fault begins: its first step, the attempt's records on schedule before it, the log's lag."""
+
+    since: int
+    on_schedule: int = 0
+    shift: int = 0
+
+
 class Fault:
     """One learning-rate fault from its onset on: the causes that remain, and the words for them."""
 
-    def __init__(self, situation: Situation, rule: str, since: int, sample: Sample, onset: Evidence) -> None:
+    def __init__(
+        self, situation: Situation, rule: str, onset: Onset, sample: Sample, evidence: Evidence, latest: Evidence
+    ) -> None:
+        """`evidence`: the records from the onset on; `latest`: the newest of them that is off schedule."""
         self.situation = situation
         self.rule = rule
-        self.since = since
+        self.since = onset.since
+        self._begun = onset
         self.records = 0
         self.values = 0
         self.last: tuple[int, float] | None = None
         self._sample = sample
-        self._onset = onset[slice(0, 1)]
-        self._latest = onset[slice(-1, None)]
+        self._onset = evidence[slice(0, 1)]
+        self._latest = latest
         self._next_fit = 0
         self._told: tuple[str, str, tuple[str, ...]] | None = None
         self.hypotheses: list[Hypothesis] = []
-        self._fit(onset)
+        self._fit(evidence)
 
-    def look(self, evidence: Evidence) -> None:
-        """Test what remains against new records; if nothing remains, look for parameters again, ever more rarely."""
-        self._latest = evidence[slice(-1, None)]
+    def look(self, evidence: Evidence, latest: Evidence | None) -> None:
+        """Test what remains against new records; if nothing remains, look for parameters again, ever more rarely.
+
+        `latest`: the newest of them that is off schedule, if one is.
+        """
+        self._latest = latest or self._latest
         for hypothesis in self.hypotheses:
             hypothesis.test(evidence)
         if not self.alive and int(self._latest.step[0]) >= self._next_fit:
@@ -64,14 +92,14 @@ class Fault:
             if known is not None:
                 hypothesis.test(known)
             hypothesis.test(evidence)
-        if self.since > s.start + 1:
-            late = replace(s, start=self.since - 1, restored_position=None)
-            after = hypotheses(late, self._onset, self._latest)
+        if self._begun.on_schedule >= PROVED:
+            late = replace(s, start=self.since - 1, restored_position=None, before=None)
+            after = hypotheses(late, self._onset, self._latest, logged=False)
+            begun = self.since + self._begun.shift
             for hypothesis in after:
                 hypothesis.rank += LATE
-                hypothesis.says += " (no resume is logged there)"
                 if known is not None:
-                    hypothesis.test(known[slice(int(np.searchsorted(known.step, self.since)), None)])
+                    hypothesis.test(known[slice(int(np.searchsorted(known.step, begun)), None)])
                 hypothesis.test(evidence)
             proposals += after
         self.hypotheses = proposals
@@ -81,6 +109,15 @@ class Fault:
         self.rule, self._told = rule, None
         word = "stands still" if rule == "lr_stuck" else "moves, but not along the schedule"
         return old.renamed(step, f"{old.rule} is now {rule}: the rate {word}")
+
+    def may_be_skips(self, step: int) -> bool:
+        """Is it young, and did it begin within an attempt that was on schedule?"""
+        young = step - self.since <= YOUNG and self.records <= YOUNG
+        return young and self._begun.on_schedule >= PROVED and self.rule in ("lr_stuck", "lr_off_schedule")
+
+    def withdraw(self, step: int) -> Finding:
+        says = "the loss scaler had skipped optimizer steps: the schedule goes on behind by as many"
+        return self.finding().renamed(step, f"{self.rule} since step {self.since:,} is withdrawn: {says}")
 
     def resolve(self, step: int) -> Finding:
         return self.finding().resolved(
@@ -117,7 +154,7 @@ class Fault:
             at = float(best.position(self._latest.step)[0])
             evidence += f"; the rate is that of position {at:,.0f}, where a healthy run is at {step - 1:,.0f}"
             position = at if position is None else position
-            if high > low:  # printed with few digits: an interval, never a point
+            if high - low > NARROW * abs(high):  # printed with few digits: an interval, never a point
                 position, words = self._interval(at, low, high)
                 evidence += words
         for other in remaining[1:]:
@@ -144,16 +181,25 @@ class Fault:
             words += f"; one epoch boundary among them, {last // B} × {B:,}"
         return [float(first), float(last)], words + ")"
 
+    @property
+    def _newest(self) -> tuple[int, float]:
+        """(step, rate) of the newest record that is off schedule, as it was logged."""
+        shift = self._begun.shift
+        return self.last or (int(self._latest.step[0]) - shift, float(self._latest.low[0]))
+
+    def _expected(self, step: int) -> float:
+        return float(self.situation.expected(np.array([max(step + self._begun.shift, 1)]))[0])
+
     def _seen(self) -> str:
-        step, lr = self.last or (int(self._latest.step[0]), float(self._latest.low[0]))
-        expected = float(self.situation.expected(step))
+        step, lr = self._newest
+        expected = self._expected(step)
         return f"{exact_rate(lr, expected)} at step {step:,}, expected {exact_rate(expected, lr)}"
 
     def separates_at(self) -> int | None:
         """The next step at which the remaining causes predict different rates; None if one is left or none differ."""
         remaining = self.alive
         step = int(self._latest.step[0])
-        if len({h.name for h in remaining}) < 2:
+        if len({h.name for h in remaining}) < 2 or step >= self.situation.total:
             return None
         half = float(self._latest.high[0] - self._latest.low[0]) / 2
         B = self.situation.steps_per_epoch
@@ -172,23 +218,30 @@ class Fault:
         return int(steps[int(np.argmax(differ))]) if differ.any() else None
 
     def cost(self) -> tuple[float, float]:
-        """(observed / expected now, their mean over the rest of the run if nothing is done)."""
-        step, lr = self.last or (int(self._latest.step[0]), float(self._latest.low[0]))
-        now = lr / float(self.situation.expected(step))
-        rest = np.unique(np.linspace(step, self.situation.total, 2049).round().astype(np.int64))
+        """(observed / expected now, their mean over the rest if nothing is done); inf where 0 is expected."""
+        step, lr = self._newest
+        now = _ratio(lr, self._expected(step))
+        rest = np.unique(np.linspace(min(step, self.situation.total), self.situation.total, 2049).round()).astype(
+            np.int64
+        )
         expected = self.situation.expected(rest)
-        remaining = self.alive
-        if remaining and remaining[0].name not in ("rate_scaled", "optimizer_steps_skipped"):
-            predicted = remaining[0].rate(rest)
+        predicted: Floats
+        best = self.alive[0] if self.alive else None
+        if isinstance(best, Scaled):
+            predicted = expected * (best.least + best.most) / 2
+        elif best is not None and best.name != "optimizer_steps_skipped":
+            predicted = best.rate(rest)
+        elif self.rule == "lr_stuck" or not math.isfinite(now):
+            predicted = np.full(len(rest), lr)
         else:
-            predicted = np.full(len(rest), lr) if self.rule == "lr_stuck" else expected * now
-        return now, float(predicted.sum() / expected.sum())
+            predicted = expected * now
+        return now, _ratio(float(predicted.sum()), float(expected.sum()))
 
     def finding(self) -> Finding:
         """The fault in words, with the figures of this moment."""
         cause = self.cause()
-        step, lr = self.last or (int(self._latest.step[0]), float(self._latest.low[0]))
-        expected = float(self.situation.expected(step))
+        step, lr = self._newest
+        expected = self._expected(step)
         now, later = self.cost()
         if self.rule == "lr_stuck":
             what = f"LR stuck at {rate(lr)} since step {self.since:,}"
@@ -206,13 +259,17 @@ class Fault:
             if cause.separates_at:
                 why += f" (step {cause.separates_at:,} will tell)"
         over = step >= self.situation.total
-        cost = (
-            f"{deviation(now)} at its end" if over else f"{deviation(now)} now, {deviation(later)} on average if left"
-        )
+        cost = f"{deviation(now)} now, {deviation(later)} on average if left"
+        if over:
+            cost = f"{deviation(now)} at its end"
+        held = cause.name == "schedule_overrun" and abs(lr - expected) <= RELATIVE * self.situation.peak
+        if held:  # the schedule has ended and its last rate is held: no wrong rate, but no schedule either
+            what = f"LR {rate(lr)} beyond the end of its schedule since step {self.since:,}"
+            cost = "nothing is trained at 0" if lr == 0 else "its last rate is held"
         here = f"expected {exact_rate(expected, lr)} at step {step:,}"
         return Finding(
             self.rule,
-            ERROR,
+            WARNING if held else ERROR,
             step,
             self.since,
             f"{what}: {why}; {here}, {cost}",

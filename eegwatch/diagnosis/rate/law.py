@@ -51,6 +51,10 @@ class LawWatch:
         self._cell: Cell = lambda values: (values, values)
         self._idle_at = -1
 
+    def told(self, run: Run) -> None:
+        """The same attempt has said more of itself: its length, an epoch's."""
+        self._run = run
+
     def resumed(self, run: Run) -> None:
         """A new attempt of the run: what it does again is forgotten, the law is not."""
         keep = self._steps <= run.step

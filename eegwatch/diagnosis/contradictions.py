@@ -1,0 +1,96 @@
+"""The record against itself: a schedule and a run whose lengths contradict each other, told before the first step.
+
+Only lengths that a known mistake explains exactly are told: a run that stops early, a schedule that ends early on
+purpose (a floor held to the end), or cycles are no contradiction. All are warnings, since each can be meant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from eegwatch.diagnosis.findings import WARNING, Cause, Finding
+from eegwatch.diagnosis.rate.causes import with_total
+from eegwatch.run.records import Run
+from eegwatch.schedule import Manual, Schedule
+from eegwatch.wording import count_of
+
+RULE = "schedule_length"
+
+
+@dataclass(frozen=True)
+class _Lengths:
+    """Optimizer steps of the run, of an epoch; epochs; positions of the schedule."""
+
+    run: int
+    epoch: int
+    epochs: int
+    schedule: int
+    accumulate: int
+    world_size: int
+
+
+def of_lengths(run: Run, schedule: Schedule) -> list[Finding]:
+    """`schedule_length` where the schedule cannot have been built for this run."""
+    total = run.total_steps
+    if not total or total < 2 or isinstance(schedule, Manual):
+        return []
+    endless = _endless_warm_up(run, schedule, total)
+    if endless:
+        return [endless]
+    if with_total(schedule, 2 * schedule.total_steps) is None:
+        return []  # its curve has no end
+    epoch = run.steps_per_epoch or 0
+    epochs = run.epochs or (-(-total // epoch) if epoch else 0)
+    lengths = _Lengths(total, epoch, epochs, schedule.total_steps, max(run.accumulate, 1), max(run.world_size, 1))
+    found = _of_epochs(lengths) if schedule.unit == "epoch" else _of_steps(lengths)
+    return [_finding(run, *found)] if found else []
+
+
+def _of_steps(n: _Lengths) -> tuple[str, str] | None:
+    """(what contradicts what, the line to change), for a schedule that counts steps."""
+    if n.schedule == n.run:
+        return None
+    built = f"the schedule was built for {n.schedule:,} steps, the run takes {n.run:,}"
+    if n.accumulate > 1 and abs(n.schedule - n.run * n.accumulate) < n.accumulate * max(n.epochs, 1):
+        says = f"it counts the micro-batches, {n.accumulate} of which make one optimizer step"
+        return f"{built}: {says}; the rate ends after 1/{n.accumulate} of its curve", f"total_steps={n.run}"
+    if n.epochs > 1 and n.schedule == n.epoch:
+        return f"{built}: it was built for one epoch of {n.epochs}", f"total_steps={n.run} (epochs * steps per epoch)"
+    if n.epochs > 1 and n.schedule == n.epochs and n.epoch > 1:
+        says = f"its length is the number of epochs, {n.epochs}, but it is stepped at every batch"
+        return f"{built}: {says}", f"total_steps={n.run}, or step it once an epoch"
+    if n.world_size > 1 and n.schedule == n.run * n.world_size:
+        says = f"it counts the steps of all {n.world_size} processes"
+        return f"{built}: {says}", f"total_steps={n.run}, unless it is stepped {n.world_size} times a step"
+    if n.world_size > 1 and n.schedule * n.world_size == n.run:
+        says = f"its length was divided by the {n.world_size} processes once too often"
+        return f"{built}: {says}", f"total_steps={n.run}"
+    if n.accumulate > 1 and abs(n.schedule * n.accumulate - n.run) < n.accumulate and n.schedule > 1:
+        says = f"its length was divided by the {n.accumulate} accumulated micro-batches once too often"
+        return f"{built}: {says}", f"total_steps={n.run}"
+    return None
+
+
+def _of_epochs(n: _Lengths) -> tuple[str, str] | None:
+    """The same for a schedule that counts epochs."""
+    if n.schedule == n.run and n.epochs and n.epochs < n.schedule:
+        says = f"the schedule counts epochs, but its length is the run's {count_of(n.run, 'step')}"
+        return f"{says}: it ends after 1/{n.schedule // n.epochs} of its curve", f"total_steps={n.epochs} (epochs)"
+    return None
+
+
+def _endless_warm_up(run: Run, schedule: Schedule, total: int) -> Finding | None:
+    phases = schedule.phases()
+    if not phases or phases[0][0] != "warm-up":
+        return None
+    scale = (run.steps_per_epoch or 1) if schedule.unit == "epoch" else 1
+    warm_up = phases[0][2] * scale
+    if warm_up < total - 1:
+        return None
+    says = f"the warm-up of {warm_up:,.0f} steps never ends: the run takes {total:,}"
+    return _finding(run, says, f"a warm-up shorter than the run, e.g. {max(1, total // 20):,} steps")
+
+
+def _finding(run: Run, says: str, change: str) -> Finding:
+    cause = Cause("wrong_total_steps", says, says=says)
+    return Finding(RULE, WARNING, run.step, run.step, says, cause, headline=says, remedy=f"build it with {change}")
