@@ -155,4 +155,4 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _may_be_a_log(name: str) -> bool:
     lower = name.lower().removesuffix(".gz")
-    return ".tfevents." in name or (lower.endswith(SUFFIXES) and lower not in NO_LOGS)
+    return ".tfevents." in name or lower == "meta.yaml" or (lower.endswith(SUFFIXES) and lower not in NO_LOGS)
