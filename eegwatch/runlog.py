@@ -31,6 +31,7 @@ from typing import Any, SupportsFloat, TypeVar
 
 import msgspec
 
+from eegwatch.declaring import Law, described, no_schedule, paced, position_reader
 from eegwatch.following import Follower, Used, name_of_type, precision_of
 from eegwatch.run.folder import RUN_LOG, make_run_folder
 from eegwatch.run.history import History
@@ -44,7 +45,6 @@ from eegwatch.steering.live import LOOK_EVERY_S, LiveControl
 
 KEPT_UNWRITTEN = 100_000  # lines kept for a disk that is full: some 20 MB
 UNSET = msgspec.UNSET
-Law = dict[str, Any]
 T = TypeVar("T")
 
 
@@ -83,10 +83,11 @@ class RunLog:
         `schedule`: a scheduler of torch, transformers, accelerate, timm or ignite (read before its first step), a dict
         as docs/schedules.md has it, or None. `optimizer`: where the rates are read from, if not the scheduler's own.
         `unit`: "epoch" if the scheduler is meant to be stepped once an epoch; left out, "step" or what the scheduler
-        itself says. `every`: it is meant to be stepped once in so many of them (Lightning's frequency). `goals`: for
-        your own metrics, whether "min" or "max" is better. `control`: obey the log root's control file. Under
-        `eegpt-daemon` (EEGWATCH_RUN) the run is the daemon's. Raises ScheduleError for a dict that is no schedule,
-        ValueError for other wrong arguments, OSError where the folder cannot be written.
+        itself says. `every`: it is meant to be stepped once in so many of them, steps being counted anew in each
+        epoch where steps_per_epoch is known (Lightning's frequency). `goals`: for your own metrics, whether "min" or
+        "max" is better. `control`: obey the log root's control file. Under `eegpt-daemon` (EEGWATCH_RUN) the run is
+        the daemon's. Raises ScheduleError for a dict that is no schedule, ValueError for other wrong arguments,
+        OSError where the folder cannot be written.
         """
         if unit not in (None, "step", "epoch"):
             raise ValueError(f'unit: "step" or "epoch", not {unit!r}')
@@ -132,7 +133,7 @@ class RunLog:
             accumulate=accumulate,
             world_size=world_size,
             schedule=declared,
-            groups=_described(groups, laws) if len(groups) > 1 else None,
+            groups=described(groups, laws) if len(groups) > 1 else None,
             lr_precision=self._precision,
             target=target,
             metric_goals=dict(goals or {}),
@@ -147,7 +148,7 @@ class RunLog:
         self._log.append(self._run)
         self.follower: Follower | None = None
         if optimizer is not None:
-            self._position_of = _position_reader(self._scheduler, declared)
+            self._position_of = position_reader(self._scheduler, declared)
             self.follower = Follower(optimizer, self._position_of, self._write_followed)
         self._control = self._controlled(attempt > 1 and given is None) if control else None
 
@@ -229,7 +230,7 @@ class RunLog:
             return [declared]
         unit = self._unit or from_torch.reading_of(schedule, self._total, fresh=fresh).unit
         if unit == "epoch" and not per_epoch:
-            self._say(f"{_no_schedule(schedule)}: it counts epochs, and steps_per_epoch is not given")
+            self._say(f"{no_schedule(schedule)}: it counts epochs, and steps_per_epoch is not given")
             return []
         pace = self._every * (per_epoch or 1 if unit == "epoch" else 1)
         length = None if self._total is None else -(-self._total // pace)  # a last epoch that is cut short is one
@@ -237,8 +238,9 @@ class RunLog:
         if reading.why is not None:
             which = [number for number, law in enumerate(reading.groups) if law is None]
             where = "" if len(which) == len(reading.groups) else f" for parameter group {which[0]}"
-            self._say(f"{_no_schedule(schedule)}{where}: {reading.why}; rates are logged without one")
-        return [None if law is None else _paced(law, self._every) | {"unit": unit} for law in reading.groups]
+            self._say(f"{no_schedule(schedule)}{where}: {reading.why}; rates are logged without one")
+        within = per_epoch if unit == "step" else None
+        return [None if law is None else paced(law, self._every, within) | {"unit": unit} for law in reading.groups]
 
     def _optimizer(self, given: Any) -> Any:
         """What the rates are read from, or None: the optimizer that was given, else the scheduler's."""
@@ -380,7 +382,7 @@ class RunLog:
             self._say(f"a change of schedule is logged without one: {error}")
             laws = []
         groups = [] if self.follower is None else self.follower.groups
-        entries = _described(groups, laws) if len(groups) > 1 else None
+        entries = described(groups, laws) if len(groups) > 1 else None
         first = laws[0] if laws else None
         self._append(ScheduleChange(time=time.time(), step=self.step_done, schedule=first, groups=entries))
 
@@ -455,42 +457,6 @@ class RunLog:
         if kind not in self._said:
             self._said.add(kind)
             warnings.warn(words if words.startswith("eegwatch") else f"eegwatch: {words}", stacklevel=4)
-
-
-def _no_schedule(schedule: Any) -> str:
-    return f"eegwatch reads no schedule off this {type(schedule).__name__}"
-
-
-def _paced(law: Law, every: int) -> Law:
-    if every == 1:
-        return law
-    return {"name": "paced", "total_steps": law["total_steps"] * every, "of": law, "every": every}
-
-
-def _described(groups: list[dict[str, Any]], laws: list[Law | None]) -> list[dict[str, Any]]:
-    """The entry of each parameter group in the run record: its name, where it has one, and its law."""
-    known = laws if len(laws) == len(groups) else [*laws[:1], *[None] * len(groups)]
-    return [
-        {"name": str(group["name"]) if "name" in group else None, "schedule": law} for group, law in zip(groups, known)
-    ]
-
-
-def _position_reader(scheduler: Any, law: Law | None) -> Any:
-    """A function that tells the scheduler's position in units of its law, or None where it keeps none."""
-    inner, steps = scheduler, 1.0
-    if law is not None and law["name"] == "paced":
-        if law.get("every", 1) != 1:
-            return lambda: None
-        steps = float(law.get("steps", 1))
-    for _ in range(8):
-        if isinstance(getattr(inner, "last_epoch", None), int | float):
-            at = inner
-            return lambda: float(at.last_epoch) / steps
-        members = getattr(inner, "_schedulers", None)
-        inner = members[0] if isinstance(members, list | tuple) and members else getattr(inner, "scheduler", None)
-        if inner is None:
-            break
-    return lambda: None
 
 
 __all__ = ["RunLog", "ScheduleError"]

@@ -8,6 +8,7 @@ the run's steps is taken to be meant for every step all the same, and the screen
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,7 +66,7 @@ class EegwatchCallback(Quiet, Callback):
             schedule=self.schedule if self.schedule is not None else self._scheduler,
             optimizer=optimizer,
             unit=None if self._scheduler is None else self._unit(total, epochs, per_epoch),
-            every=1 if self._config is None else int(self._config.frequency),
+            every=self._every(accumulate),
             total_steps=total,
             steps_per_epoch=per_epoch,
             epochs=epochs,
@@ -166,6 +167,13 @@ class EegwatchCallback(Quiet, Callback):
         own = None if law is None else law.get("decay_steps") or law["total_steps"]
         length = epochs or -(-total // per_epoch)
         return "step" if own is not None and own * own > length * total and own > length else "epoch"
+
+    def _every(self, accumulate: int) -> int:
+        """Optimizer steps between two of the scheduler: Lightning counts `frequency` in batches, at steps only."""
+        if self._config is None:
+            return 1
+        frequency = int(self._config.frequency)
+        return frequency if self._config.interval == "epoch" else frequency // math.gcd(frequency, accumulate)
 
     def _step(self, trainer: Any, pl_module: Any) -> int | None:
         """The number of the step that this batch completed; None if it completed none."""

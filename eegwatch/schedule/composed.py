@@ -88,13 +88,15 @@ class Paced(Warmed, frozen=True, kw_only=True, tag="paced"):
     """`of`, moved `steps` of its positions at a time, once in `every` positions of this schedule.
 
     every = 1,000: `of` counts epochs of 1,000 steps (and the warm-up may still count steps, as YOLO's does);
-    steps = 4: accelerate's prepared scheduler in four processes; every = 20: Lightning's `frequency`.
+    steps = 4: accelerate's prepared scheduler in four processes; every = 20: stepped at every 20th step. `within`: the
+    count begins anew after so many positions (Lightning counts its `frequency` in each epoch).
     """
 
     of: dict[str, Any]
     every: float = 1
     steps: float = 1
-    positive: ClassVar[tuple[str, ...]] = ("every", "steps")
+    within: int | None = None
+    positive: ClassVar[tuple[str, ...]] = ("every", "steps", "within")
 
     @cached_property
     def inner(self) -> Schedule:
@@ -104,10 +106,15 @@ class Paced(Warmed, frozen=True, kw_only=True, tag="paced"):
         return self.inner.peak()
 
     def curve(self, q: Rates, length: float) -> Rates:
-        return self.inner.rate(np.floor_divide(q, self.every) * self.steps)
+        if self.within is None:
+            return self.inner.rate(np.floor_divide(q, self.every) * self.steps)
+        whole, rest = np.divmod(q, self.within)
+        moves = whole * (self.within // self.every) + np.floor_divide(rest, self.every)
+        return self.inner.rate(moves * self.steps)
 
     def phases(self) -> Bands:
-        pace, total = self.every / self.steps, float(self.total_steps)
+        moves = 1 / self.every if self.within is None else max(self.within // self.every, 1) / self.within
+        pace, total = 1 / (moves * self.steps), float(self.total_steps)
         bands: Bands = [
             (name, a * pace, min(b * pace, total)) for name, a, b in self.inner.phases() if a * pace < total
         ]

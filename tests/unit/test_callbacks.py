@@ -71,7 +71,7 @@ def logged(tmp_path: Path) -> tuple[History, Any]:
 
 
 def rate_findings(outcome: Any) -> list[str]:
-    return [f.message for f in outcome.findings if f.rule.startswith("lr_") and f.severity != "info"]
+    return [f.message for f in [*outcome.findings, *outcome.past] if f.rule.startswith("lr_") and f.severity != "info"]
 
 
 # ---- Lightning -------------------------------------------------------------------------------------------------------

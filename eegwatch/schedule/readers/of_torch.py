@@ -151,13 +151,14 @@ def chained(s: Any, group: int, total: int | None, law_of: LawOf) -> Law:
     members = list(s._schedulers)
     if len(members) == 1:
         return law_of(members[0], group, total)
-    length, factors = known_total(total), []
+    length, factors, base = known_total(total), [], base_of(members[0], group)
+    if base == 0:
+        return {"name": "constant", "total_steps": length, "lr": 0.0}
     for member in members:
         name = torch_class(member)
         if name not in MULTIPLIES or (name == "CosineAnnealingLR" and (s_min(member) or member.T_max < length)):
             raise NotRead(f"a chain with this {type(member).__name__} has no formula of its own")
         factors.append(_as_factor(law_of(member, group, length), base_of(member, group)))
-    base = base_of(members[0], group)
     return {"name": "product", "total_steps": length, "lr": base, "factors": factors}
 
 
@@ -168,8 +169,6 @@ def s_min(scheduler: Any) -> float:
 def _as_factor(law: Law, base: float) -> Law:
     """The law of a scheduler that multiplies, with every rate divided by the base."""
     rates = [key for key in ("max_lr", "final_lr", "lr", "initial_lr") if key in law]
-    if base == 0:
-        raise NotRead("the group's rate is 0")
     return law | {key: law[key] / base for key in rates}
 
 

@@ -310,3 +310,10 @@ def test_phases_cover_the_run_without_gaps(wave: int) -> None:
         bands = parse(declared).phases()
         assert bands[0][1] == 0.0 and bands[-1][2] == declared["total_steps"]
         assert all(a[2] == b[1] for a, b in pairwise(bands))
+
+
+def test_a_frequency_that_is_counted_anew_in_each_epoch() -> None:
+    step = {"name": "step", "total_steps": 100, "max_lr": 1.0, "step_size": 1, "gamma": 0.5}
+    law = parse({"name": "paced", "total_steps": 36, "of": step, "every": 10, "within": 12})
+    moves = np.cumsum([0.0] + [(n % 12 + 1) % 10 == 0 for n in range(35)])  # after batches 10, 22 and 34
+    assert np.array_equal(law.rate(np.arange(36)), 0.5**moves)

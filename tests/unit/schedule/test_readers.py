@@ -134,7 +134,7 @@ def test_a_chain_is_read_as_a_product() -> None:
     make = chain(
         lambda o: S.LinearLR(o, 0.1, total_iters=30), lambda o: S.ExponentialLR(o, 0.995), lambda o: S.StepLR(o, 90)
     )
-    laws = is_read(make, (0.02, 0.003))
+    laws = is_read(make)
     assert laws[0]["name"] == "product"
     is_read(chain(lambda o: S.ConstantLR(o, 0.1, 9), lambda o: S.CosineAnnealingLR(o, TOTAL)), (0.1, 0.2))
     o = optimizer_of((0.1,))
