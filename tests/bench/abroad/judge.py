@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import traceback
 import warnings
 from collections.abc import Callable
@@ -57,7 +59,7 @@ def judged(case: Case, folder: Path) -> Verdict:
     """Train, then read the log as `eegwatch check` does, and once more record by record for the step of detection."""
     verdict = Verdict(case)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # trainers print each log line
             warnings.simplefilter("ignore")
             run = case.run(folder)
         outcome = open_run(run, None, None).read_to_end()
