@@ -9,6 +9,7 @@ the run's steps is taken to be meant for every step all the same, and the screen
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,13 +61,18 @@ class EegwatchCallback(Quiet, Callback):
         optimizer = self._choose(trainer)
         done = int(trainer.global_step) if pl_module.automatic_optimization else int(self._state.get("step", 0))
         folder = self._state.get("folder")
+        unit = None if self._scheduler is None else self._unit(pl_module, total, epochs, per_epoch)
+        known = self._scheduler is None or unit is not None
+        if not known:
+            words = "manual optimisation steps the scheduler when it likes: give interval= to hold the rates against it"
+            warnings.warn(f"eegwatch: {words}; rates are logged without a schedule", stacklevel=2)
         self.log_ = RunLog(
             self.logs,
             self.name,
-            schedule=self.schedule if self.schedule is not None else self._scheduler,
+            schedule=self.schedule if self.schedule is not None else self._scheduler if known else None,
             optimizer=optimizer,
-            unit=None if self._scheduler is None else self._unit(total, epochs, per_epoch),
-            every=self._every(accumulate),
+            unit=unit,
+            every=self._every(accumulate) if pl_module.automatic_optimization else 1,
             total_steps=total,
             steps_per_epoch=per_epoch,
             epochs=epochs,
@@ -157,15 +163,21 @@ class EegwatchCallback(Quiet, Callback):
         self._others = {f"lr optimizer {optimizers.index(o)}": o for o in others}
         return chosen
 
-    def _unit(self, total: int | None, epochs: int | None, per_epoch: int | None) -> str | None:
-        """What the scheduler's positions count: as declared; as configured; but steps, where it was built for those."""
+    def _unit(self, module: Any, total: int | None, epochs: int | None, per_epoch: int | None) -> str | None:
+        """What the scheduler's positions count: as declared; as configured; but steps, where it was built for those.
+
+        In manual optimisation nothing is configured: only a length of its own tells, else None.
+        """
+        automatic = module.automatic_optimization
         if self.interval is not None:
             return self.interval
-        if self._config.interval == "step" or not (per_epoch and total):
-            return "step"
+        if (automatic and self._config.interval == "step") or not (per_epoch and total):
+            return "step" if automatic else None
         law = from_torch.read(self._scheduler)  # without the run's length: what is known is the scheduler's own
         own = None if law is None else law.get("decay_steps") or law["total_steps"]
         length = epochs or -(-total // per_epoch)
+        if own is None and not automatic:
+            return None
         return "step" if own is not None and own * own > length * total and own > length else "epoch"
 
     def _every(self, accumulate: int) -> int:

@@ -238,6 +238,8 @@ def broken() -> Iterator[Case]:
     loop = loops.torch_loop
     for fault, (causes, given) in FAULTS.items():
         for name, make in MOVING.items():
+            if fault == "scheduler lost" and name == "exponential":
+                continue  # it goes on from the rate that the optimizer restored: nothing is wrong with the rate
             yield case("torch", name, loop, *causes, fault=fault, make=make, **given)
     for fault in ("a group frozen", "a group scaled"):
         for name in ("one cycle", "cosine", "transformers' linear", "exponential"):

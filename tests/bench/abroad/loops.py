@@ -114,8 +114,12 @@ def torch_loop(
                 for _ in range(3):
                     stepping.step()
 
-        for call in order.split(", "):
-            {"step": step, "schedule": schedule, "log": lambda: log.step(loss=loss)}[call]()
+        try:
+            for call in order.split(", "):
+                {"step": step, "schedule": schedule, "log": lambda: log.step(loss=loss)}[call]()
+        except ValueError as error:  # OneCycleLR stepped beyond its end ends the script
+            log.end("failed", str(error))
+            break
         if fault == "a group frozen":
             frozen_rate = optimizer.param_groups[1]["lr"] if n <= total // 3 else frozen_rate
     log.end()
