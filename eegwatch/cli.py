@@ -12,20 +12,24 @@ from collections.abc import Sequence
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads spin after import: twice the CPU for a 4 ms job
 
 from eegwatch.commands import UsageError, run
-from eegwatch.commands.options import UNREADABLE, WRONG
+from eegwatch.firstframe import first_frame
 from eegwatch.wording import UserError, plain
+
+WRONG, UNREADABLE = 1, 2  # as in commands.options, which takes 0.3 s to import: the first frame comes before it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code; `--help` and `--version` raise SystemExit(0)."""
+    words = sys.argv[1:] if argv is None else argv
     try:
-        code = run(sys.argv[1:] if argv is None else argv)
+        with first_frame(words):
+            code = run(words)
         sys.stdout.flush()  # a pipe that nobody reads is noticed here, not at the end of the interpreter
         return code
     except UserError as error:
-        words = plain(str(error))
-        prefix = "" if isinstance(error, UsageError) and words.startswith("eegwatch") else "eegwatch: "
-        print(f"{prefix}{words}", file=sys.stderr)
+        message = plain(str(error))
+        prefix = "" if isinstance(error, UsageError) and message.startswith("eegwatch") else "eegwatch: "
+        print(f"{prefix}{message}", file=sys.stderr)
         return UNREADABLE
     except BrokenPipeError:  # `eegwatch check … | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,9 @@ from eegwatch.charts.deviation import Deviation
 from eegwatch.charts.reduce import Columns
 from eegwatch.charts.view import View, XAxis
 from eegwatch.run.history import History
-from eegwatch.schedule.found import Law
+
+if TYPE_CHECKING:
+    from eegwatch.schedule.found import Law
 
 OBSERVED, EXPECTED, BAND, MARK, PAST, FIRST, SECOND, THIRD = range(8)
 STYLES = ("observed", "expected", "band", "mark", "past", "first", "second", "third")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from eegwatch import __version__
 from eegwatch.commands.options import add_declaration, add_path, add_read_only, size, whole
+from eegwatch.firstframe import hand_over
 from eegwatch.formats import compile_patterns, foreign_log
 from eegwatch.run.control import log_root
 from eegwatch.run.declare import source_of
@@ -77,5 +78,6 @@ def run(arguments: argparse.Namespace) -> int:
         width, height = arguments.size
         print(plain_lines(render(app, width, height, arguments.wait_steps)))
         return 0
+    hand_over()
     app.run()
     return app.return_code or 0

@@ -130,9 +130,10 @@ class WatchApp(DaemonCommands, OrderedKeysApp[None]):
             except OSError as error:
                 self.log(f"settings not saved: {error}")  # a home that is read-only: nothing is lost but convenience
 
-    def _begin(self) -> None:
+    async def _begin(self) -> None:
         """The first frame is on the screen: read on at once."""
         self._tick()
+        await self.release_keys()
         self.set_timer(SETTLE_S, self._settle)
 
     def _settle(self) -> None:

@@ -36,11 +36,18 @@ class OrderedKeysApp(App[Result], Generic[Result]):
         self._typed: deque[events.Key | events.Paste] = deque()
         self._key_number = 0
         self._key_pending = False
+        self.keys_held = True  # until the screen that they are for is there
+
+    async def release_keys(self) -> None:
+        """Handle the keys that came while the application started, and each further one as it comes."""
+        self.keys_held = False
+        if not self._key_pending:
+            await self._handle_next_key()
 
     async def on_event(self, event: events.Event) -> None:
         if isinstance(event, events.Key | events.Paste) and not event.is_forwarded:
             self._typed.append(event)
-            if not self._key_pending:
+            if not self._key_pending and not self.keys_held:
                 await self._handle_next_key()
             return
         await super().on_event(event)

@@ -8,7 +8,6 @@ from eegwatch.charts.kinds.common import empty_chart, placed
 from eegwatch.charts.kinds.steps import value_at_step
 from eegwatch.charts.model import EXPECTED, MORE, OBSERVED, PAST, ChartData, ChartKind, ChartStyle, Series
 from eegwatch.charts.view import on_axis
-from eegwatch.diagnosis.checklist import loss_band, val_auroc
 from eegwatch.run.history import History
 from eegwatch.run.records import number
 
@@ -18,7 +17,11 @@ def loss_chart(history: History, style: ChartStyle) -> ChartData:
     view = style.view
     chart = empty_chart(history, style, "loss", "no loss yet")
     left, right = view.window(history)
-    band = loss_band(history, val_auroc(history))
+    band = None
+    if history.evals:
+        from eegwatch.diagnosis.checklist import loss_band, val_auroc  # 0.1 s, which the first frame does not need
+
+        band = loss_band(history, val_auroc(history))
     series = [Series(np.array([left, right]), np.array([v, v]), "dotted", EXPECTED) for v in band or ()]
     series.append(Series(history.step, history.loss, "noisy", OBSERVED))
     series += [Series(old.step, old.loss, "smooth", PAST) for old in history.superseded]
