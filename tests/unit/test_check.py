@@ -100,10 +100,16 @@ def test_without_a_declared_schedule_that_is_said_and_the_configuration_is_named
     rates = parse(ONE_CYCLE).rate(range(300))
     log = tmp_path / "rows.jsonl"
     log.write_text("".join(f'{{"step":{n},"lr":{lr!r},"loss":0.5}}\n' for n, lr in enumerate(rates.tolist(), 1)))
-    text = Answer(capsys, str(log))
-    assert text.code == 0 and "no schedule is declared" in text.out
-    bare = Answer(capsys, str(log), "--json").object
-    assert bare["schedule"] is None and "no schedule is declared" in {one["why"] for one in bare["skipped"]}
+    found = Answer(capsys, str(log), "--json").object
+    assert found["schedule"]["source"] == "found" and "no schedule is declared" in {
+        one["why"] for one in found["skipped"]
+    }
+    lawless = tmp_path / "lawless.jsonl"
+    drawn = np.random.default_rng(1).uniform(1e-4, 1e-3, 300).tolist()
+    lawless.write_text("".join(f'{{"step":{n},"lr":{lr!r},"loss":0.5}}\n' for n, lr in enumerate(drawn, 1)))
+    text = Answer(capsys, str(lawless)).out
+    assert "no schedule is declared: whether the learning rate is right cannot be told" in text
+    assert Answer(capsys, str(lawless), "--json").object["schedule"] is None
     config = tmp_path / "users.yaml"
     config.write_text(CONFIG)
     told = Answer(capsys, str(log), "--json", "--config", str(config), "--steps-per-epoch", "200").object
