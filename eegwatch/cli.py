@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads spin after import: twice the CPU for a 4 ms job
@@ -22,7 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code; `--help` and `--version` raise SystemExit(0)."""
     words = sys.argv[1:] if argv is None else argv
     try:
-        with first_frame(words):
+        with warnings.catch_warnings(), first_frame(words):
+            warnings.simplefilter(
+                "ignore", RuntimeWarning
+            )  # numpy's, of the NaN and the infinities that a log may hold
             code = run(words)
         sys.stdout.flush()  # a pipe that nobody reads is noticed here, not at the end of the interpreter
         return code

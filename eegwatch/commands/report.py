@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from eegwatch.commands.options import A_RUN, UNREADABLE, WRONG, add_declaration, add_path, open_run
@@ -24,7 +25,11 @@ def run(arguments: argparse.Namespace) -> int:
     outcome = checked.read_to_end()
     with private_files():
         write_report(checked, arguments.output)
-    print(plain(f"{arguments.output}: {checked.name}, {outcome.verdict()}"))
+    verdict = plain(f"{arguments.output}: {checked.name}, {outcome.verdict()}")
+    if not outcome.steps:
+        print(f"eegwatch: {verdict}", file=sys.stderr)
+        return UNREADABLE
+    print(verdict)
     for finding in outcome.findings:
         print(plain(f"{finding.severity:7}  {finding.rule}: {finding.message}"))
-    return UNREADABLE if not outcome.steps else WRONG if outcome.wrong else 0
+    return WRONG if outcome.wrong else 0

@@ -32,11 +32,11 @@ def unread(path: Path, patterns: Sequence[re.Pattern[str]] = ()) -> FormatError:
         data = beginning(path, LOOKED_AT)
     except OSError as error:
         return FormatError(f"{path}: {error.strerror or error}")
-    if not data.strip():
-        return FormatError(f"{path}: the file is empty")
     if b"\0" in data[:4096]:
         return FormatError(f"{path}: not a run log: a binary file")
     lines = [_ESCAPE.sub("", line) for line in re.split(r"[\r\n]+", data.decode("utf-8", "replace")) if line.strip()]
+    if not lines:
+        return FormatError(f"{path}: the file is empty")
     if patterns:
         return FormatError(_with_patterns(path, lines, patterns))
     alike = most_common_shape(lines)

@@ -1,7 +1,9 @@
 """A callback for Hugging Face transformers: `Trainer(callbacks=[EegwatchCallback("logs")])`, then `eegwatch logs`.
 
 Every optimizer step is written with the rates that it used; the loss is there where the Trainer logs one
-(`logging_steps`), since it tells callbacks no other. `resume_from_checkpoint` goes on in the same run.
+(`logging_steps`), since it tells callbacks no other. `resume_from_checkpoint` goes on in the same run. A stop, a
+checkpoint and an evaluation that the monitor asks for are passed to the Trainer (`should_training_stop`, `should_save`,
+`should_evaluate`).
 """
 
 from __future__ import annotations
@@ -70,6 +72,11 @@ class EegwatchCallback(Quiet, TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         self._flush()
         self._pending = {"step": int(state.global_step)}
+        log = self.log_
+        if log is not None:  # the Trainer's own switches: all its processes read them
+            control.should_training_stop = control.should_training_stop or log.stop_requested
+            control.should_save = control.should_save or log.checkpoint_requested
+            control.should_evaluate = control.should_evaluate or log.evaluation_requested
 
     @quiet
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **given: Any) -> None:

@@ -3,7 +3,8 @@
 The rates are those that the optimizer's steps use; the schedule is read off the scheduler of `configure_optimizers`.
 Lightning steps a scheduler once an *epoch* unless its dict says `"interval": "step"`. A scheduler that was built for
 the run's steps is taken to be meant for every step all the same, and the screen says that it is not stepped so;
-`interval` declares what is meant. A run that is continued from a checkpoint goes on in the same log.
+`interval` declares what is meant. A run that is continued from a checkpoint goes on in the same log. A stop that the
+monitor asks for sets `trainer.should_stop`; a checkpoint is written by `trainer.save_checkpoint`.
 """
 
 from __future__ import annotations
@@ -108,6 +109,17 @@ class EegwatchCallback(Quiet, Callback):
         self._loss, self._micro = None, 0
         rates = {name: other.param_groups[0]["lr"] for name, other in self._others.items()}
         self.log_.step(loss=loss, step=step, metrics=rates)
+        self._obey(trainer, step)
+
+    def _obey(self, trainer: Any, step: int) -> None:
+        """A stop or a checkpoint that the monitor asks for, by Lightning's own means."""
+        assert self.log_ is not None
+        if self.log_.checkpoint_requested:
+            path = Path(trainer.default_root_dir) / "checkpoints" / f"eegwatch-step={step}.ckpt"
+            trainer.save_checkpoint(path)
+            self.log_.checkpoint(path.resolve())
+        if self.log_.stop_requested:
+            trainer.should_stop = True
 
     @quiet
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
