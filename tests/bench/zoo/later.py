@@ -1,0 +1,1 @@
+"""Scenarios written after the rules were tuned."""
