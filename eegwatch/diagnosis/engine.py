@@ -90,8 +90,10 @@ class Diagnosis:
         elif isinstance(item, Eval):
             self._inputs.evaluation(item)
             changes = self.isolation.call("evidence", item.step, lambda: self._evidence.evaluation(item))
-        elif isinstance(item, End) and self._undeclared is not None:
-            changes = self.isolation.call("rates", item.step, self._undeclared.ended)
+        elif isinstance(item, End):
+            changes = self.isolation.call("evidence", item.step, lambda: self._evidence.ended(item.step))
+            if self._undeclared is not None:
+                changes += self.isolation.call("rates", item.step, self._undeclared.ended)
         else:
             return []
         return self._kept(changes)

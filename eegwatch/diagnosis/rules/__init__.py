@@ -7,14 +7,18 @@ scales its threshold, under `detectors:`.
 
 from __future__ import annotations
 
+import numpy as np
+
 from eegwatch.diagnosis.findings import Finding
 from eegwatch.diagnosis.latch import Latch
 from eegwatch.diagnosis.rules.blocks import Blocks
+from eegwatch.diagnosis.rules.course import Course
 from eegwatch.diagnosis.rules.gradients import GradExploding, GradZero
-from eegwatch.diagnosis.rules.level import LossDiverging, LossPlateau
-from eegwatch.diagnosis.rules.levels import Levels
+from eegwatch.diagnosis.rules.level import LossDiverging
 from eegwatch.diagnosis.rules.metric import MetricStuck, Overfitting
+from eegwatch.diagnosis.rules.objective import Objective
 from eegwatch.diagnosis.rules.pace import ThroughputDrop
+from eegwatch.diagnosis.rules.plateau import LossPlateau
 from eegwatch.diagnosis.rules.rule import Attempt, Rule, Settings
 from eegwatch.diagnosis.rules.spike import LossSpike
 from eegwatch.diagnosis.rules.stalled import Stalled
@@ -38,10 +42,7 @@ RULES: tuple[type[Rule], ...] = (
 )
 
 
-def block_size(run: Run | None) -> int:
-    """Records in a block: the loss falls within one of a short run, a long run's must average its noise away."""
-    total = (run.total_steps if run else None) or 100_000
-    return int(min(200, max(20, total // 100)))
+LEAST_RECORDS, MOST_RECORDS = 8, 128  # in a block that the rules are shown
 
 
 class EvidenceWatch:
@@ -49,8 +50,8 @@ class EvidenceWatch:
 
     def __init__(self, run: Run | None, present: dict[str, Finding], settings: Settings) -> None:
         """`settings`: rule -> False (it is not asked) or a factor on its threshold."""
-        self._attempt = Attempt(run, block_size(run), Levels())
-        self._blocks = Blocks(self._attempt.size)
+        self._attempt = Attempt(run, Objective(run), Course())
+        self._blocks = Blocks(LEAST_RECORDS)
         self.rules = [
             rule(self._attempt, Latch(rule.name, present), _factor(settings.get(rule.name, 1.0)))
             for rule in RULES
@@ -59,11 +60,15 @@ class EvidenceWatch:
 
     def steps(self, block: StepBlock) -> list[Finding]:
         changes: list[Finding] = []
+        attempt = self._attempt
+        attempt.objective.see_metrics(block.metrics)
         for part, whole in self._blocks.feed(block):
             for rule in self.rules:
                 changes += rule.look(part)
             if whole is not None:
-                self._attempt.levels.learn(whole)
+                attempt.grew = attempt.course.feed(whole.step, whole.loss.astype(np.float64), whole.lr)
+                # blocks grow with those of the course: a short log is looked at often, a long one cheaply
+                self._blocks.size = min(max(attempt.course.size, LEAST_RECORDS), MOST_RECORDS)
                 for rule in self.rules:
                     changes += rule.learn(whole)
         return changes
@@ -71,7 +76,12 @@ class EvidenceWatch:
     def evaluation(self, record: Eval) -> list[Finding]:
         if record.split != "val":
             return []
+        self._attempt.objective.see_evaluation(record)
         return [change for rule in self.rules for change in rule.evaluation(record)]
+
+    def ended(self, step: int) -> list[Finding]:
+        """What was said of a live run is over with it."""
+        return [change for rule in self.rules for change in rule.ended(step)]
 
     def clock(self, now: float, *, training: bool) -> list[Finding]:
         """What the passing of time shows while no record comes."""

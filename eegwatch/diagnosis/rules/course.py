@@ -1,8 +1,8 @@
 """The course of one logged number over a whole attempt, in at most 256 blocks whatever the length of the log.
 
-The first blocks hold 8 records; when there are 256, neighbours are joined, so a block holds more from then on. Thus a
-log of a hundred records and one of a million are judged alike, and neither the length of the run nor the spacing of
-its records need be known. Only whole blocks count, so that the result does not depend on how the log was cut up.
+The first blocks hold 4 records; when there are 256, neighbours are joined, so a block holds twice as many from then on.
+Thus a log of sixty records and one of a million are judged alike, and neither the length of the run nor the spacing of
+its records need be known.
 """
 
 from __future__ import annotations
@@ -11,84 +11,96 @@ import numpy as np
 from numpy.typing import NDArray
 
 Column = NDArray[np.float64]
-FIRST, MOST = 8, 256  # records in a block at first; blocks
+FIRST, MOST = 4, 256  # records in a block at first; blocks
+LEVEL, VARIANCE, STEP, RATE = range(4)
+
+
+def middle(values: Column) -> float:
+    """The upper median; np.median checks for longer than 24 values take to sort."""
+    return float(np.sort(values)[len(values) // 2])
 
 
 class Course:
     """Blocks of a series: `level` (winsorised mean), `scatter` (standard deviation within), `step` (its last one)."""
 
     def __init__(self) -> None:
-        self._rest: list[tuple[int, float, float]] = []  # step, value, rate: of a block that is not whole yet
-        self._open: list[tuple[float, float, int, float]] = []  # blocks of FIRST records that fill a larger one
-        self._size = FIRST
+        self.size = FIRST  # records in a block
+        self.first = self.lowest_start = float("nan")  # the first record; the lower of it and the first block's level
+        self._rest = np.empty((0, 3))  # step, value, rate of records that fill no FIRST yet
+        self._open = np.empty((0, 4))  # blocks of FIRST that fill no whole one yet
         self._rows = np.empty((MOST, 4))
         self._count = 0
-        self.first = float("nan")  # level of the first FIRST records
-        self.first_scatter = 0.0
 
     def __len__(self) -> int:
         return self._count
 
     @property
-    def size(self) -> int:
-        """Records in a block."""
-        return self._size
-
-    @property
     def level(self) -> Column:
-        return self._rows[: self._count, 0]
+        """(blocks,): mean of each block, its outermost records of each four counted as their neighbours."""
+        return self._rows[: self._count, LEVEL]
 
     @property
     def scatter(self) -> Column:
-        """Standard deviation of single records within each block."""
-        out: Column = np.sqrt(self._rows[: self._count, 1])
+        """(blocks,): standard deviation of single records around the level of their own four."""
+        out: Column = np.sqrt(self._rows[: self._count, VARIANCE])
         return out
 
     @property
-    def step(self) -> NDArray[np.int64]:
-        return self._rows[: self._count, 2].astype(np.int64)
+    def step(self) -> Column:
+        """(blocks,): the last step of each."""
+        return self._rows[: self._count, STEP]
 
     @property
-    def lr(self) -> Column:
-        """Highest learning rate in each block; NaN where none was logged."""
-        return self._rows[: self._count, 3]
+    def rate(self) -> Column:
+        """(blocks,): the highest learning rate in each; NaN where none was logged."""
+        return self._rows[: self._count, RATE]
 
-    def feed(self, step: NDArray[np.int64], value: Column, lr: Column) -> bool:
-        """Take the finite ones of these records; True if a block became whole."""
+    def feed(self, step: NDArray[np.int64], value: Column, rate: Column) -> bool:
+        """Take those of these records whose value is finite; True if a block became whole."""
         known = np.isfinite(value)
-        before = self._count
-        rows = list(zip(step[known].tolist(), value[known].tolist(), lr[known].tolist(), strict=True))
-        self._rest += rows
-        whole = len(self._rest) // FIRST
-        for i in range(whole):
-            self._take(self._rest[i * FIRST : (i + 1) * FIRST])
-        if whole:
-            del self._rest[: whole * FIRST]
-        return self._count != before
+        rows = np.column_stack([step[known], value[known], rate[known]])
+        if np.isnan(self.first) and len(rows):
+            self.first = float(rows[0, 1])
+        self._rest = np.concatenate([self._rest, rows])
+        fours = len(self._rest) // FIRST
+        if not fours:
+            return False
+        self._open = np.concatenate([self._open, _blocks_of(self._rest[: fours * FIRST].reshape(fours, FIRST, 3))])
+        self._rest = self._rest[fours * FIRST :]
+        if np.isnan(self.lowest_start):
+            self.lowest_start = min(self.first, float(self._open[0, LEVEL]))
+        grew = False
+        while len(self._open) * FIRST >= self.size:
+            take = self.size // FIRST
+            self._add(_joined(self._open[None, :take])[0])
+            self._open, grew = self._open[take:], True
+        return grew
 
-    def _take(self, records: list[tuple[int, float, float]]) -> None:
-        values = sorted(value for _, value, _ in records)
-        # one spike of 50 among eight is a spike, not a new level: the outermost count as their neighbours do
-        values[0], values[-1] = values[1], values[-2]
-        mean = sum(values) / FIRST
-        variance = sum((v - mean) ** 2 for v in values) / (FIRST - 1)
-        rates = [lr for _, _, lr in records if lr == lr]
-        if np.isnan(self.first):
-            self.first, self.first_scatter = mean, variance**0.5
-        self._open.append((mean, variance, records[-1][0], max(rates) if rates else float("nan")))
-        if len(self._open) * FIRST < self._size:
-            return
-        self._rows[self._count] = _joined(np.array(self._open))
+    def _add(self, row: Column) -> None:
+        self._rows[self._count] = row
         self._count += 1
-        self._open = []
         if self._count == MOST:
-            pairs = self._rows.reshape(MOST // 2, 2, 4)
-            self._rows[: MOST // 2] = [_joined(pair) for pair in pairs]
-            self._count, self._size = MOST // 2, self._size * 2
+            self._rows[: MOST // 2] = _joined(self._rows.reshape(MOST // 2, 2, 4))
+            self._count, self.size = MOST // 2, self.size * 2
+
+
+def _blocks_of(records: Column) -> Column:
+    """(n, FIRST, 3) of step, value, rate -> (n, 4) of level, variance, last step, highest rate."""
+    values = np.sort(records[:, :, 1], axis=1)
+    variance = values.var(axis=1, ddof=1)
+    # one loss of 50 among four is a spike, not a new level
+    values[:, 0], values[:, -1] = values[:, 1], values[:, -2]
+    return np.column_stack([values.mean(axis=1), variance, records[:, -1, 0], _highest(records[:, :, 2])])
 
 
 def _joined(blocks: Column) -> Column:
-    """One row of several of equal size: (level, variance within, last step, highest rate)."""
-    rates = blocks[:, 3]
-    known = rates[np.isfinite(rates)]
-    return np.array([blocks[:, 0].mean(), blocks[:, 1].mean(), blocks[-1, 2], known.max() if len(known) else np.nan])
+    """(n, several, 4) -> (n, 4): several neighbours of equal size become one."""
+    means = blocks.mean(axis=1)
+    return np.column_stack([means[:, LEVEL], means[:, VARIANCE], blocks[:, -1, STEP], _highest(blocks[:, :, RATE])])
+
+
+def _highest(rates: Column) -> Column:
+    """Along the last axis, NaN only where all are."""
+    highest = np.where(np.isfinite(rates), rates, -np.inf).max(axis=-1)
+    out: Column = np.where(np.isneginf(highest), np.nan, highest)
+    return out

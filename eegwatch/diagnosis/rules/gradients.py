@@ -1,32 +1,37 @@
-"""`grad_zero` and `grad_exploding`: gradient norms of exactly zero, or far above the usual ones, for several steps."""
+"""`grad_zero` and `grad_exploding`: gradients that are gone, or far above the usual ones and growing.
+
+Sparse models and losses with a margin have batches without any gradient; how many is learnt, and a zero gradient of a
+zero loss is right. The first infinite norms of half precision are skipped steps. A backbone that is unfrozen raises the
+norm once and for good; an explosion goes on, or the loss rises with it.
+"""
 
 from __future__ import annotations
 
 import math
-from collections import deque
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eegwatch.diagnosis.findings import WARNING, Finding
 from eegwatch.diagnosis.latch import Latch
-from eegwatch.diagnosis.rules.levels import quantile
+from eegwatch.diagnosis.rules.course import Course, middle
+from eegwatch.diagnosis.rules.level import windows_of
 from eegwatch.diagnosis.rules.rule import Attempt, Rule
 from eegwatch.run.history import StepBlock
 
-EXPLODING, EXPLODING_FOR = 100.0, 3  # times the median gradient norm
 ZERO_FOR = 5
-NONE_TRUE = np.empty(0, np.int64)
+BY_CHANCE = math.log(1e-8)  # of so many batches without a gradient in a row, at the share seen before
+NOTHING = 1e-9  # of the loss, or of the usual norm: no training comes of it
+LARGE, EXPLODING, LARGE_FOR = 100.0, 500.0, 3  # times the usual norm; unfreezing a backbone was 200
+SLOWLY, SLOW_BLOCKS = math.log10(300), 5
+HISTORY, LEAST, AFRESH = 512, 64, 32  # newest norms that say what is usual, found anew after so many
 
 
 def _run_of(true: NDArray[np.bool_], before: int) -> NDArray[np.int64]:
-    """Length of the current run of True at each place, continuing a run of `before`; empty if none is True."""
-    if not true.any():
-        return NONE_TRUE
+    """Length of the current run of True at each place, continuing a run of `before`."""
     index = np.arange(1, len(true) + 1)
     last_false = np.maximum.accumulate(np.where(true, -before, index))
-    length: NDArray[np.int64] = index - last_false
-    return np.where(true, length, 0)
+    return np.where(true, index - last_false, 0)
 
 
 class GradZero(Rule):
@@ -34,19 +39,56 @@ class GradZero(Rule):
 
     def __init__(self, attempt: Attempt, latch: Latch, factor: float) -> None:
         super().__init__(attempt, latch, factor)
-        self._zeros = 0
+        self._run, self._began = 0, 0  # length of the current run of dead gradients, its first step
+        self._counted = 0  # of that run, what `learn` has seen
+        self._dead, self._seen, self._longest = 0.5, 1.0, 0  # of the runs that ended
+        self._least = 0.0  # norms below are dead
 
     def look(self, part: StepBlock) -> list[Finding]:
-        run = _run_of(part.grad_norm == 0, self._zeros)
-        self._zeros = int(run[-1]) if len(run) else 0
-        if not len(run) or run.max() < ZERO_FOR * self.factor:
+        dead = self._dead_of(part)
+        run = _run_of(dead, self._run)
+        self._run = int(run[-1])
+        if self._run and self._run <= len(part):
+            began, self._began = self._began, int(part.step[len(part) - self._run])
+        else:
+            began = self._began
+        needed = self._needed()
+        if run.max() < needed:
             return []
-        step = int(part.step[int(np.argmax(run >= ZERO_FOR))])
-        said = f"the gradient norm is exactly zero since step {step - ZERO_FOR + 1:,}"
-        return self.latch.say(WARNING, step, step - ZERO_FOR + 1, said, "something detached the loss from the model")
+        at = int(np.argmax(run >= needed))
+        since = int(part.step[at - int(run[at]) + 1]) if run[at] <= at + 1 else began
+        step, zero = int(part.step[at]), part.grad_norm[at] == 0
+        how = "exactly zero" if zero else f"{part.grad_norm[at]:.2g}, nothing beside the loss,"
+        said = f"the gradient norm is {how} since step {since:,}"
+        return self.latch.say(WARNING, step, since, said, "something detached the loss from the model")
+
+    def _dead_of(self, part: StepBlock) -> NDArray[np.bool_]:
+        with np.errstate(invalid="ignore"):
+            dead = part.grad_norm <= max(self._least, 0.0)
+            tiny = part.grad_norm.astype(np.float64) <= NOTHING * np.abs(part.loss.astype(np.float64))
+        out: NDArray[np.bool_] = (dead | tiny) & (part.loss != 0)
+        return out
+
+    def _needed(self) -> int:
+        by_share = BY_CHANCE / math.log(min(self._dead / self._seen, 0.999))
+        return max(math.ceil(ZERO_FOR * self.factor), math.ceil(by_share * self.factor), 3 * self._longest)
 
     def learn(self, whole: StepBlock) -> list[Finding]:
-        if self.latch.up and self._zeros == 0:
+        dead = self._dead_of(whole)
+        alive = whole.grad_norm[~dead & np.isfinite(whole.grad_norm)]
+        run = _run_of(dead, self._counted)
+        ended = run[:-1][(run[1:] == 0) & (run[:-1] > 0)]
+        if self._counted and run[0] == 0:
+            ended = np.append(ended, self._counted)
+        self._dead += float(ended.sum())
+        self._seen += float(ended.sum()) + float((~dead).sum())
+        self._longest = max(self._longest, int(ended.max()) if len(ended) else 0)
+        self._counted = int(run[-1])
+        if self._seen > HISTORY:
+            self._dead, self._seen = self._dead / 2, self._seen / 2
+        if len(alive):
+            self._least = max(0.5 * self._least, NOTHING * middle(alive.astype(np.float64)))
+        if self.latch.up and self._run == 0:
             return self.latch.over(int(whole.step[-1]), "gradients are no longer zero")
         return []
 
@@ -56,33 +98,74 @@ class GradExploding(Rule):
 
     def __init__(self, attempt: Attempt, latch: Latch, factor: float) -> None:
         super().__init__(attempt, latch, factor)
-        self._norms: deque[float] = deque(maxlen=10)
+        self._recent = np.empty(0)
         self._usual = math.inf
-        self._huge = 0
-        self._calm = True  # no huge gradient in this block
+        self._large, self._huge = 0, 0  # lengths of the current runs
+        self._began = self._fresh = 0
+        self._course = Course()
 
     def look(self, part: StepBlock) -> list[Finding]:
-        norms = part.grad_norm.astype(np.float64)
-        run = _run_of((norms > EXPLODING * self.factor * self._usual) | np.isinf(norms), self._huge)
-        self._huge = int(run[-1]) if len(run) else 0
-        self._calm &= not len(run)
-        if not len(run) or run.max() < EXPLODING_FOR:
+        finite = np.isfinite(part.grad_norm)
+        norms, steps = part.grad_norm[finite].astype(np.float64), part.step[finite]
+        if not len(norms) or self._usual == math.inf:
             return []
-        at = int(np.argmax(run >= EXPLODING_FOR))
-        step = int(part.step[at])
-        said = f"the gradient norm is {norms[at]:.3g}, the {EXPLODING_FOR}rd so large in a row"
-        said += f"; usual is {self._usual:.3g}"
-        return self.latch.say(WARNING, step, step - EXPLODING_FOR + 1, said, "lower the LR or clip gradients")
+        huge = _run_of(norms > EXPLODING * self.factor * self._usual, self._huge)
+        large = _run_of(norms > LARGE * self.factor * self._usual, self._large)
+        began = self._began
+        if 0 < large[-1] <= len(norms):
+            self._began = int(steps[len(norms) - int(large[-1])])
+        self._huge, self._large = int(huge[-1]), int(large[-1])
+        if huge.max() < LARGE_FOR:
+            return []
+        at = int(np.argmax(huge >= LARGE_FOR))
+        since = int(steps[at - int(huge[at]) + 1]) if huge[at] <= at + 1 else began
+        said = f"the gradient norm is {norms[at]:.3g}, the {LARGE_FOR}rd so large in a row; usual is {self._usual:.3g}"
+        return self.latch.say(WARNING, int(steps[at]), since, said, "lower the LR or clip gradients")
 
     def learn(self, whole: StepBlock) -> list[Finding]:
-        """What is a usual norm from now on; and that it is one again."""
+        """What is a usual norm from now on; an explosion that shows in the loss or is slow; and that it is over."""
+        norms = whole.grad_norm.astype(np.float64)
+        known = np.isfinite(norms) & (norms > 0)
+        step = int(whole.step[-1])
         changes: list[Finding] = []
-        if self.latch.up and self._huge == 0:
-            changes = self.latch.over(int(whole.step[-1]), "gradient norms are usual again")
-        norms = whole.grad_norm
-        finite = norms[np.isfinite(norms) & (norms > 0)] if self._calm else norms[:0]
-        if len(finite):
-            self._norms.append(quantile(np.sort(finite.astype(np.float64)), 0.5))
-            self._usual = quantile(np.sort(np.array(self._norms)), 0.5)
-        self._calm = True
+        if self._large >= LARGE_FOR and not self.latch.up and self._loss_rises():
+            said = f"the gradient norm is {np.median(norms[known]):.3g} since step {self._began:,}, usual is "
+            said += f"{self._usual:.3g}, and the loss rises"
+            changes += self.latch.say(WARNING, step, self._began, said, "lower the LR or clip gradients")
+        grew = self._course.feed(whole.step[known], np.log10(norms[known]), whole.lr[known])
+        slow = self._creeps() if grew else None
+        if slow is not None:
+            since, times, now = slow
+            said = f"the gradient norm has grown {times:,.0f} times since step {since:,}, to {now:.3g}"
+            changes += self.latch.say(WARNING, step, since, said, "lower the LR or clip gradients")
+        elif self.latch.up and self._large == 0 and (grew or not self._course.size > 4):
+            changes += self.latch.over(step, "gradient norms are usual again")
+        self._recent = np.concatenate([self._recent, norms[known]])[-HISTORY:]
+        self._fresh += int(known.sum())
+        if len(self._recent) >= LEAST and self._fresh >= AFRESH:
+            self._usual, self._fresh = middle(self._recent), 0
         return changes
+
+    def _loss_rises(self) -> bool:
+        course = self.attempt.course
+        if len(course) < 12:
+            return False
+        before = middle(course.level[-12:-2])
+        return bool(course.level[-1] > before + 4 * middle(course.scatter[-12:]))
+
+    def _creeps(self) -> tuple[int, float, float] | None:
+        """(since, times, now) of a growth that took many blocks, over what was usual for most of the run."""
+        level = self._course.level
+        if len(level) < 24:
+            return None
+        windows = windows_of(level, max(1, len(level) // 24))
+        low, now = float(np.quantile(windows, 0.25)), float(min(windows[-2:]))
+        limit = SLOWLY + math.log10(self.factor)
+        if now - low < limit or now - float(windows[0]) < limit - 0.5:
+            return None
+        begin = int(np.flatnonzero(windows < low + 0.25 * (now - low))[-1])
+        if len(windows) - 1 - begin < SLOW_BLOCKS:
+            return None
+        width = len(level) // len(windows)
+        since = int(self._course.step[max(0, len(level) - (len(windows) - begin) * width)])
+        return since, 10 ** (now - low), 10**now

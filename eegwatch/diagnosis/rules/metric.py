@@ -1,4 +1,8 @@
-"""`metric_stuck` and `overfitting`: what the evaluations on the validation set show."""
+"""`metric_stuck` and `overfitting`: what the evaluations on the validation set show.
+
+The declared target decides which metric is followed and in which direction. Patience counts evaluations and the share
+of the run that they cover, since ten evaluations an epoch are ten looks at the same model.
+"""
 
 from __future__ import annotations
 
@@ -8,68 +12,192 @@ import numpy as np
 
 from eegwatch.diagnosis.findings import WARNING, Finding
 from eegwatch.diagnosis.latch import Latch
-from eegwatch.diagnosis.rules.levels import mean_of
+from eegwatch.diagnosis.rules.course import Column
+from eegwatch.diagnosis.rules.level import noise_at_scales, noise_of
 from eegwatch.diagnosis.rules.rule import Attempt, Rule
-from eegwatch.run.records import Eval, number
+from eegwatch.run.history import StepBlock
+from eegwatch.run.records import Eval, Run
 
 METRIC_EVALS, METRIC_MARGIN = 6, 0.002
-OVERFIT_EVALS, OVERFIT_RISE = 4, 1.05
+STUCK_SHARE = 0.25  # of the attempt so far, at least
+CHANCE_EVALS, CHANCE_NEAR = 10, 0.03
+OVERFIT_EVALS, OVERFIT_SHARE = 4, 0.15
+OVERFIT_SIGMAS, OVERFIT_RISE = 4.0, 0.1  # of the noise of evaluations; of what the training loss fell meanwhile
+OVERFIT_RISE_BESIDE = 0.3  # the same where another metric is the target: calibration is lost before anything else
+FALLEN = 0.01  # a score between 0 and 1 that has fallen by so much
+LOWER_IS_BETTER = frozenset(
+    ["loss", "error", "err", "wer", "cer", "per", "ppl", "perplexity", "mae", "mse", "rmse", "fid", "nll", "bpc"]
+)
+
+
+def goal_of(run: Run | None, name: str) -> float:
+    """+1 where more of this metric is better, -1 where less is."""
+    goals = getattr(run, "metric_goals", None) or {}
+    if isinstance(goals, dict) and name in goals:
+        return -1.0 if goals[name] == "min" else 1.0
+    return -1.0 if any(word in LOWER_IS_BETTER for word in name.lower().replace("/", "_").split("_")) else 1.0
+
+
+def target_of(run: Run | None) -> tuple[str, float] | None:
+    target = (run.target if run else None) or {}
+    return next(iter(target.items()), None)
 
 
 class MetricStuck(Rule):
-    """The target metric has stopped rising below its target."""
+    """The target metric has stopped getting better short of its target, or a score has never left chance."""
 
     name = "metric_stuck"
 
     def __init__(self, attempt: Attempt, latch: Latch, factor: float) -> None:
         super().__init__(attempt, latch, factor)
-        self._evals: list[Eval] = []
+        self._steps: list[int] = []
+        self._scores: list[float] = []
+        self._at_chance: dict[str, list[float]] = {}
 
     def evaluation(self, record: Eval) -> list[Finding]:
-        run = self.attempt.run
-        target = ((run.target if run else None) or {}).get("auroc")
-        self._evals.append(record)
+        values = record.values()
+        target = target_of(self.attempt.run)
         if target is None:
+            return self._chance(record, values)
+        name, wanted = target
+        score = values.get(name, math.nan)
+        if not math.isfinite(score):
             return []
-        scores = [number(e.auroc) for e in self._evals]
-        window = round(METRIC_EVALS * self.factor)
-        if scores[-1] >= target:
-            return self.latch.over(record.step, f"AUROC {scores[-1]:.3f} has reached the target {target:g}")
+        self._steps.append(record.step)
+        self._scores.append(score)
+        return self._towards(record, name, wanted)
+
+    def _towards(self, record: Eval, name: str, wanted: float) -> list[Finding]:
+        better = goal_of(self.attempt.run, name)
+        label = "AUROC" if name == "auroc" else name.replace("_", " ")
+        scores = better * np.array(self._scores)
+        if scores[-1] >= better * wanted:
+            return self.latch.over(record.step, f"{label} {self._scores[-1]:.3f} has reached the target {wanted:g}")
+        begin = self.attempt.run.step if self.attempt.run else 0
+        share = STUCK_SHARE * (record.step - begin)
+        recent = sum(1 for step in self._steps if step > record.step - share)
+        window = max(round(METRIC_EVALS * self.factor), recent)
         if len(scores) <= window:
             return []
-        before, since = max(scores[:-window]), self._evals[-window]
-        if max(scores[-window:]) < before + METRIC_MARGIN:
-            said = f"AUROC has not risen above {before:.3f} in {window} evaluations, the target is {target:g}"
-            return self.latch.say(WARNING, record.step, since.step, said)
-        return self.latch.over(record.step, f"AUROC rises again: {scores[-1]:.3f}") if self.latch.up else []
+        before, since = float(scores[:-window].max()), self._steps[-window]
+        margin = METRIC_MARGIN if abs(wanted) <= 1 else METRIC_MARGIN * abs(wanted)
+        # of many noisy evaluations the best lies above their level: what counts is that the level stands, too
+        middle = max(1, window // 2)
+        rises = np.median(scores[-middle:]) > np.median(scores[-window - middle : -middle]) + margin
+        if scores[-window:].max() < before + margin and not rises:
+            said = (
+                f"{label} has not {'risen above' if better > 0 else 'fallen below'} {better * before:.3f} in {window} "
+            )
+            return self.latch.say(WARNING, record.step, since, f"{said}evaluations, the target is {wanted:g}")
+        word = "rises" if better > 0 else "falls"
+        return self.latch.over(record.step, f"{label} {word} again: {self._scores[-1]:.3f}") if self.latch.up else []
+
+    def _chance(self, record: Eval, values: dict[str, float]) -> list[Finding]:
+        """AUROC, or the balanced accuracy of so many classes, where it is from the first evaluation on at chance."""
+        classes = self.attempt.objective.classes
+        for name, chance in (("balanced_accuracy", 1 / (classes or 2)), ("auroc", 0.5)):
+            score = values.get(name, math.nan)
+            if not math.isfinite(score):
+                continue
+            scores = self._at_chance.setdefault(name, [])
+            scores.append(score)
+            label = "AUROC" if name == "auroc" else "balanced accuracy"
+            if abs(float(np.median(scores[-3:])) - chance) > CHANCE_NEAR:
+                return self.latch.over(record.step, f"{label} has left chance: {score:.3f}") if self.latch.up else []
+            if len(scores) < CHANCE_EVALS * self.factor or max(abs(s - chance) for s in scores) > 2 * CHANCE_NEAR:
+                continue
+            half = len(scores) // 2
+            if float(np.median(scores[half:])) > float(np.median(scores[:half])) + CHANCE_NEAR / 2:
+                continue  # it rises, slowly
+            low, high = min(scores), max(scores)
+            said = f"{label} is {low:.2f} to {high:.2f} in all {len(scores)} evaluations, chance is {chance:.2g}"
+            return self.latch.say(WARNING, record.step, (self.attempt.run.step if self.attempt.run else 0) + 1, said)
+        return []
 
 
 class Overfitting(Rule):
-    """The validation loss rises while the training loss falls."""
+    """The validation result gets worse while the training loss falls."""
 
     name = "overfitting"
 
     def __init__(self, attempt: Attempt, latch: Latch, factor: float) -> None:
         super().__init__(attempt, latch, factor)
-        self._evals: list[Eval] = []
-        self._loss_then: list[float] = []
+        self._sum, self._count = 0.0, 0
+        self._by = ""  # the result that it was said of
+        self._steps: list[int] = []
+        self._train: list[float] = []
+        self._values: list[dict[str, float]] = []
+
+    def look(self, part: StepBlock) -> list[Finding]:
+        finite = part.loss[np.isfinite(part.loss)]
+        self._sum += float(finite.sum(dtype=np.float64))
+        self._count += len(finite)
+        return []
 
     def evaluation(self, record: Eval) -> list[Finding]:
-        means = list(self.attempt.levels.means)[-3:]
-        self._evals.append(record)
-        self._loss_then.append(mean_of(means) if means else math.nan)
-        losses = [number(e.loss) for e in self._evals]
-        if len(losses) <= OVERFIT_EVALS:
+        values = {name: value for name, value in record.values().items() if math.isfinite(value)}
+        target = target_of(self.attempt.run)
+        name = target[0] if target and target[0] in values else "loss"
+        if name not in values:
             return []
-        best = int(np.nanargmin(losses))
-        rise = losses[-1] / losses[best] if losses[best] else math.inf
-        falling = self._loss_then[-1] < self._loss_then[best]
-        if len(losses) - 1 - best >= OVERFIT_EVALS and rise > OVERFIT_RISE * self.factor and falling:
-            then = self._evals[best].step
-            said = f"overfitting: validation loss {losses[-1]:.3f}, {rise - 1:.0%} above its best at step {then:,}"
-            said += ", while the training loss falls"
-            return self.latch.say(
-                WARNING, record.step, then, said, f"the checkpoint of step {then:,} is the better model"
-            )
-        over = self.latch.up and rise < 1.01
-        return self.latch.over(record.step, "validation loss is near its best again") if over else []
+        train = self._sum / self._count if self._count else math.nan
+        self._steps.append(record.step)
+        self._train.append(train if math.isfinite(train) or not self._train else self._train[-1])
+        self._values.append(values)
+        self._sum, self._count = 0.0, 0
+        # where the target does not tell, the validation loss may, as long as no score gets better
+        names = [name] if name == "loss" or "loss" not in values else [name, "loss"]
+        said: list[Finding] = []
+        for one in names:
+            said = said or self._follow(record, one)
+        return said
+
+    def _follow(self, record: Eval, name: str) -> list[Finding]:
+        kept = [i for i, seen in enumerate(self._values) if name in seen]
+        if len(kept) <= OVERFIT_EVALS:
+            return []
+        worse = -goal_of(self.attempt.run, name) * np.array([self._values[i][name] for i in kept])
+        train_loss = np.array([self._train[i] for i in kept])
+        return self._judge(record, name, worse, train_loss, [self._steps[i] for i in kept])
+
+    def _judge(self, record: Eval, name: str, worse: Column, train: Column, steps: list[int]) -> list[Finding]:
+        """`worse`: the metric, its sign turned so that more is worse."""
+        best = int(np.argmin(worse))
+        # the best of many noisy evaluations lies below their level: compare with the level around it
+        level = float(np.median(worse[max(0, best - 1) : best + 2]))
+        now = float(np.median(worse[-3:]))
+        fell = _near(train, best) - float(np.median(train[-3:]))
+        rise, noise = now - level, max(noise_of(worse), noise_at_scales(worse, 1))
+        if self.latch.up and name == self._by and rise < max(noise, 0.02 * abs(level - now)):
+            return self.latch.over(record.step, "the validation result is near its best again")
+        begin = self.attempt.run.step if self.attempt.run else 0
+        patient = len(worse) - 1 - best >= OVERFIT_EVALS
+        patient &= record.step - steps[best] >= OVERFIT_SHARE * (record.step - begin)
+        share = OVERFIT_RISE if target_of(self.attempt.run) is None else OVERFIT_RISE_BESIDE
+        size = FALLEN if name != "loss" else share * max(fell, float(worse[0]) - level)
+        if not patient or fell <= 0 or rise <= self.factor * max(OVERFIT_SIGMAS * noise, size):
+            return []
+        if name == "loss" and self._another_improves(best):
+            return []
+        label = "validation loss" if name == "loss" else "AUROC" if name == "auroc" else name
+        sign = -goal_of(self.attempt.run, name)
+        said = f"overfitting: {label} {sign * now:.3f}, at step {steps[best]:,} it was {sign * float(worse[best]):.3f}"
+        remedy = f"the checkpoint of step {steps[best]:,} is the better model"
+        self._by = name
+        return self.latch.say(WARNING, record.step, steps[best], f"{said}, while the training loss falls", remedy)
+
+    def _another_improves(self, best: int) -> bool:
+        """A score was at its best since the validation loss was: the model still gets better at its task."""
+        for name in self.attempt.objective.scores:
+            better = goal_of(self.attempt.run, name)
+            scores = better * np.array([seen.get(name, math.nan) for seen in self._values])
+            known = scores[np.isfinite(scores)]
+            if len(known) < 4 or not np.isfinite(scores[: best + 1]).any() or not np.isfinite(scores[-3:]).any():
+                continue
+            if np.nanmedian(scores[-3:]) > np.nanmax(scores[: best + 1]) + max(METRIC_MARGIN, noise_of(known)):
+                return True
+        return False
+
+
+def _near(values: Column, at: int) -> float:
+    return float(np.median(values[max(0, at - 1) : at + 2]))

@@ -8,28 +8,33 @@ from typing import Any, ClassVar
 
 from eegwatch.diagnosis.findings import Finding
 from eegwatch.diagnosis.latch import Latch
-from eegwatch.diagnosis.rules.levels import Levels
+from eegwatch.diagnosis.rules.course import Course
+from eegwatch.diagnosis.rules.objective import Objective
 from eegwatch.run.history import StepBlock
 from eegwatch.run.records import Eval, Run
 
 Settings = Mapping[str, Any]  # rule -> False (silenced) or a factor on its threshold (2.0: half as sensitive)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Attempt:
-    """What all rules of one attempt share: its `run` record, the steps in a block, the level of the loss."""
+    """What all rules of one attempt share: its `run` record, what its loss is for, the course of the loss.
+
+    `grew`: the newest block of steps completed a block of the course.
+    """
 
     run: Run | None
-    size: int
-    levels: Levels
+    objective: Objective
+    course: Course
+    grew: bool = False
 
 
 class Rule:
     """One rule over one attempt. Each method returns the findings that were raised, changed or resolved.
 
     `look` is shown every step as it comes, in parts that never reach across the boundary of a block; `learn` every
-    block once it is whole; `evaluation` every evaluation; `clock` the time. What is usual is learnt in `learn` alone,
-    so that the findings are the same whether a log is read at once or as it grows.
+    block once it is whole; `evaluation` every evaluation; `clock` the time; `ended` the end. What is usual is learnt in
+    `learn` alone, so that the findings are the same whether a log is read at once or as it grows.
     """
 
     name: ClassVar[str]
@@ -45,6 +50,10 @@ class Rule:
         return []
 
     def evaluation(self, record: Eval) -> list[Finding]:
+        return []
+
+    def ended(self, step: int) -> list[Finding]:
+        """The attempt has ended at this step."""
         return []
 
     def clock(self, now: float, *, training: bool) -> list[Finding]:

@@ -1,20 +1,32 @@
-"""`loss_spike`: several losses above everything of the last blocks, or a single one far outside."""
+"""`loss_spike`: several losses far above all of the last thousand that are gone again, or a single one far outside.
+
+A level that stays is `loss_diverging`'s matter, and what comes back slowly (pruning, a warm restart) is no spike.
+"""
 
 from __future__ import annotations
 
 import math
-from collections import deque
 
 import numpy as np
 
 from eegwatch.diagnosis.findings import INFO, WARNING, Finding
 from eegwatch.diagnosis.latch import Latch
-from eegwatch.diagnosis.rules.levels import quantile
+from eegwatch.diagnosis.rules.course import middle
+from eegwatch.diagnosis.rules.objective import WANDERS
 from eegwatch.diagnosis.rules.rule import Attempt, Rule
 from eegwatch.run.history import StepBlock
 
-SPIKE_BEYOND, SPIKE_HISTORY, SPIKES_OF_TEN = 10, 1000, 3  # three of ten losses above all of the 10 blocks before
-SINGLE_SPIKE_SIGMA, SPIKE_WINDOW = 12.0, 128  # batch losses are skewed: 6 sigma fires on noise, 12 did not (measured)
+HISTORY, LEAST, LEAST_BURST = (
+    1000,
+    64,
+    200,
+)  # records that say what is ordinary, of one loss and of several; fewer do not
+SINGLE_SIGMA, SINGLE_HISTORY = 12.0, 128  # batch losses are skewed: 6 sigma fires on noise, 12 did not (measured)
+BURST_SIGMA = 4.0  # above the highest of all, in standard deviations of the newest losses
+SPIKES, APART, LONGEST = 3, 10, 40  # three, each within ten records of the last, over at most forty
+BACK = 10  # records after them whose median is ordinary again
+AFRESH = 32  # records after which the limits are found anew
+FORGOTTEN = 1000  # records without a spike that resolve the finding
 
 
 class LossSpike(Rule):
@@ -24,45 +36,80 @@ class LossSpike(Rule):
 
     def __init__(self, attempt: Attempt, latch: Latch, factor: float) -> None:
         super().__init__(attempt, latch, factor)
-        self._peaks: deque[float] = deque(maxlen=max(SPIKE_BEYOND, -(-SPIKE_HISTORY // attempt.size)))
-        self._spike_steps: list[int] = []
-        self._recent = np.empty(0, np.float32)
-        self._ceiling = self._limit = math.inf
-        self._quiet_since = 0
+        self._recent = np.empty(0)
+        self._limit = self._beyond = math.inf  # of a single loss; of several
+        self._high = math.inf  # what nine of ten ordinary losses lie below
+        self._steps, self._losses = np.empty(0, np.int64), np.empty(0)  # not judged yet
+        self._quiet_since, self._quiet_for = 0, 0
+        self._fresh = 0  # ordinary losses since the limits were found
 
     def look(self, part: StepBlock) -> list[Finding]:
-        losses, ceiling, limit = part.loss, self._ceiling, self._limit
-        if ceiling == limit == math.inf:
+        if self._limit == math.inf:
             return []
         changes: list[Finding] = []
-        for i in np.flatnonzero(losses > min(ceiling, limit)):
-            step, loss = int(part.step[i]), float(losses[i])
-            self._quiet_since = step
-            if loss > ceiling:
-                self._spike_steps = [*(s for s in self._spike_steps if step - s < 10), step]
-                if len(self._spike_steps) >= SPIKES_OF_TEN * self.factor:
-                    said = f"{len(self._spike_steps)} of the last 10 losses above {ceiling:.3g}, the highest for long"
-                    changes += self.latch.say(WARNING, step, self._spike_steps[0], f"loss spikes: {said}")
-                    continue
-            if loss > limit:
-                changes += self.latch.say(INFO, step, step, f"the loss of step {step:,} alone was {loss:.3g}")
+        for i in np.flatnonzero((part.loss > self._limit) & np.isfinite(part.loss)):
+            step = int(part.step[i])
+            self._quiet_since, self._quiet_for = step, 0
+            changes += self.latch.say(INFO, step, step, f"the loss of step {step:,} alone was {part.loss[i]:.3g}")
         return changes
 
     def learn(self, whole: StepBlock) -> list[Finding]:
-        """What a spike would have to rise above from now on."""
-        if self.attempt.levels.fresh:
-            self._peaks.append(self.attempt.levels.peak)
-        ordinary = whole.loss[-SPIKE_WINDOW:]
-        ordinary = ordinary[np.isfinite(ordinary) & (ordinary <= self._limit)]
-        self._recent = np.concatenate([self._recent, ordinary])[-SPIKE_WINDOW:]
-        if len(self._peaks) == self._peaks.maxlen:
-            self._ceiling = max(self._peaks)
-        if len(self._recent) == SPIKE_WINDOW:
-            ordered = np.sort(self._recent.astype(np.float64))
-            mean = float(ordered.sum()) / SPIKE_WINDOW
-            spread = math.sqrt(max(0.0, float((ordered * ordered).sum()) / SPIKE_WINDOW - mean * mean))
-            self._limit = quantile(ordered, 0.5) + SINGLE_SPIKE_SIGMA * self.factor * (spread + 1e-12)
-        last = int(whole.step[-1])
-        if self.latch.up and last - self._quiet_since > 10 * self.attempt.size:
-            return self.latch.over(last, f"no loss spike since step {self._quiet_since:,}")
+        finite = np.isfinite(whole.loss)
+        self._steps = np.concatenate([self._steps, whole.step[finite]])
+        self._losses = np.concatenate([self._losses, whole.loss[finite].astype(np.float64)])
+        self._quiet_for += len(whole)
+        changes = self._bursts() if self.attempt.objective.kind != WANDERS else self._ordinary(len(self._losses))
+        self._limits()
+        if self.latch.up and self._quiet_for > FORGOTTEN:
+            changes += self.latch.over(int(whole.step[-1]), f"no loss spike since step {self._quiet_since:,}")
+        return changes
+
+    def _bursts(self) -> list[Finding]:
+        """Judge the losses that stand above all ordinary ones, as soon as ten records have followed them."""
+        above = np.flatnonzero(self._losses > self._beyond)
+        if not len(above):
+            return self._ordinary(len(self._losses))
+        first = int(above[0])
+        gaps = np.flatnonzero(np.diff(above) > APART)
+        last = int(above[gaps[0]]) if len(gaps) else int(above[-1])
+        if last - first > LONGEST:  # a new level
+            return self._ordinary(len(self._losses))
+        if len(self._losses) - 1 - last < BACK:
+            return self._ordinary(first)
+        burst = above[above <= last]
+        said = f"{len(burst)} losses from step {self._steps[first]:,} to {self._steps[last]:,} above {self._beyond:.3g}"
+        said += f", the highest {self._losses[first : last + 1].max():.3g}; then it came back"
+        step, since = int(self._steps[last]), int(self._steps[first])
+        back = middle(self._losses[last + 1 : last + 1 + BACK]) <= self._high
+        self._ordinary(first)
+        dropped = last + 1 - first
+        self._steps, self._losses = self._steps[dropped:], self._losses[dropped:]
+        changes: list[Finding] = []
+        if len(burst) >= SPIKES * self.factor and back:
+            self._quiet_since, self._quiet_for = step, 0
+            changes = self.latch.say(WARNING, step, since, f"loss spikes: {said}")
+        return changes + self._bursts()
+
+    def _ordinary(self, count: int) -> list[Finding]:
+        """The first `count` of the waiting losses are ordinary ones."""
+        self._recent = np.concatenate([self._recent, self._losses[:count]])[-HISTORY:]
+        self._fresh += count
+        self._steps, self._losses = self._steps[count:], self._losses[count:]
         return []
+
+    def _limits(self) -> None:
+        if (
+            self._fresh < AFRESH or len(self._recent) < LEAST or len(self._losses)
+        ):  # not while a burst waits to be judged by them
+            return
+        self._fresh = 0
+        newest = self._recent[-SINGLE_HISTORY:]
+        newest = newest[newest <= self._limit]
+        if len(newest) >= LEAST:
+            self._limit = middle(newest) + SINGLE_SIGMA * self.factor * (float(newest.std()) + 1e-12)
+        if len(self._recent) < LEAST_BURST:
+            return
+        ordinary = np.sort(self._recent)
+        centre, top = float(ordinary[len(ordinary) // 2]), float(ordinary[-1])
+        self._high = float(ordinary[int(0.9 * (len(ordinary) - 1))])
+        self._beyond = top + self.factor * max(top - centre, BURST_SIGMA * float(newest.std())) + 1e-12

@@ -30,6 +30,9 @@ class Stalled(Rule):
         self._last_time, self._last_step = float(part.time[-1]), int(part.step[-1])
         return self.latch.over(self._last_step, f"steps come again since {first:,}")
 
+    def ended(self, step: int) -> list[Finding]:
+        return self.latch.over(step, "the run has ended")
+
     def clock(self, now: float, *, training: bool) -> list[Finding]:
         if not training or not len(self._intervals):
             return []

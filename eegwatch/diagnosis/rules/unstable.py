@@ -32,7 +32,7 @@ class LossUnstable(Rule):
         auroc, run = number(record.auroc), self.attempt.run
         if run is None or not run.batch_size or not math.isfinite(auroc) or len(self._newest) < SCATTER_OF:
             return []
-        low, high = batch_loss_band(round(auroc, 2), run.batch_size * run.accumulate)
+        low, high = batch_loss_band(round(auroc, 2), run.batch_size * run.accumulate * run.world_size)
         seen = np.quantile(self._newest, [0.01, 0.99])
         times = float(seen[1] - seen[0]) / max(high - low, 1e-9)
         if times > SCATTER_BEYOND * self.factor:

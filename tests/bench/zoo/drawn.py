@@ -99,7 +99,7 @@ def eeg_binary(seed: int, fault: str) -> Trace:
     if fault == "overfit":
         loss = loss * np.linspace(1, 0.4, T)
         share = np.clip((np.arange(T) - T // 4) / (0.75 * T), 0, 1)
-        val, auroc = val[T // 4] * np.ones(T) + 0.5 * share, auroc - 0.05 * share
+        val, auroc = val[T // 4] * np.ones(T) + 0.5 * share, auroc - 0.12 * share
     if fault == "stuck":
         auroc = np.minimum(auroc, 0.74)
     trace = base(rng, loss, batch_size=32, steps_per_epoch=T // 20, epochs=20, target={"auroc": 0.85})

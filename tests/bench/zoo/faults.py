@@ -69,4 +69,12 @@ FAULTS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "stalls": (stalls, ("throughput_drop",)),
 }
 # the scenarios that each is put into: ordinary training, where these mean something
-HOSTS = ("eeg_binary", "five_classes", "regression_large", "language_model", "speech", "segmentation", "small_classifier")
+HOSTS = (
+    "eeg_binary",
+    "five_classes",
+    "regression_large",
+    "language_model",
+    "speech",
+    "segmentation",
+    "small_classifier",
+)

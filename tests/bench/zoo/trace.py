@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -38,8 +39,8 @@ class Trace:
             yield Run(time=1.7e9, total_steps=len(self), **self.run)
         logged = steps % self.every == 0 if self.every > 1 else np.ones(len(self), bool)
         edges = sorted({0, len(self), *range(0, len(self), CHUNK * self.every), *(step for step, _ in self.evals)})
-        at = {step: values for step, values in self.evals}
-        for begin, end in zip(edges, edges[1:], strict=False):
+        at = dict(self.evals)
+        for begin, end in pairwise(edges):
             rows = np.flatnonzero(logged[begin:end]) + begin
             if len(rows):
                 yield StepBlock(
