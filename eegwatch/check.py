@@ -15,6 +15,7 @@ from eegwatch.diagnosis.engine import Diagnosis, worst
 from eegwatch.diagnosis.findings import Finding
 from eegwatch.diagnosis.rate.law_words import described
 from eegwatch.formats import foreign_log
+from eegwatch.run import intents
 from eegwatch.run.control import DAEMON_LOG
 from eegwatch.run.declare import Declaration, Declared
 from eegwatch.run.folder import RUN_LOG, NotARun, newest_run, resolve
@@ -187,7 +188,14 @@ class CheckedRun:
                 self.ended = isinstance(item, End) or (self.ended and not isinstance(item, Run))
                 changes += self.diagnosis.feed(item)
             if not self._follower.behind:
-                return changes
+                return changes + self._meant()
+
+    def _meant(self) -> list[Finding]:
+        """What a person dismissed and the log itself could not take."""
+        run = self.history.run
+        written = intents.read(self.folder, run.run_id if run is not None else "")
+        fresh = [intent for intent in written if intent not in self.diagnosis.intents]
+        return self.diagnosis.intend(fresh) if fresh else []
 
     def read_to_end(self) -> Checked:
         """Raises NotARun for a file without a single record."""

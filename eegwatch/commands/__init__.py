@@ -19,6 +19,7 @@ from eegwatch.wording import UserError
 COMMANDS = {
     "watch": "watch a run on the screen; `eegwatch PATH` does the same",
     "check": "print the findings without a screen, for cron and CI",
+    "meant": "say of a finding that it is meant: it no longer counts",
     "runs": "list the runs of a log root",
     "report": "write one self-contained page on a run",
     "export": "write the metrics or the charts of a run",

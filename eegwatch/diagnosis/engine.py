@@ -5,6 +5,7 @@ The monitor, `eegwatch check` and the daemon's guard run this same engine.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +24,7 @@ from eegwatch.diagnosis.rate.watch import LrWatch
 from eegwatch.diagnosis.rules import EvidenceWatch, Settings
 from eegwatch.run.config import TUNABLE
 from eegwatch.run.history import Item, StepBlock
-from eegwatch.run.records import End, Eval, Run, ScheduleChange
+from eegwatch.run.records import End, Eval, Intent, Run, ScheduleChange
 from eegwatch.schedule import Schedule, ScheduleError, parse, rate_at
 from eegwatch.schedule.found import Law
 
@@ -70,7 +71,8 @@ class Diagnosis:
         self.rates: GroupWatch | None = None
         self._start = 0  # optimizer steps done when the present law began to hold
         self._steps_seen = False  # of this attempt
-        self.past: list[Finding] = []
+        self.intents: list[Intent] = []
+        self._past: list[Finding] = []
         self.isolation = Isolation()
         self._inputs = coverage.Inputs()
         self._present: dict[str, Finding] = {}
@@ -94,9 +96,18 @@ class Diagnosis:
             changes = self.isolation.call("evidence", item.step, lambda: self._evidence.ended(item.step))
             if self._undeclared is not None:
                 changes += self.isolation.call("rates", item.step, self._undeclared.ended)
+        elif isinstance(item, Intent):
+            return self.intend([item])
         else:
             return []
         return self._kept(changes)
+
+    def intend(self, intents: Iterable[Intent]) -> list[Finding]:
+        """A person said that these findings are meant; returns those that are there, as information from now on."""
+        before = sum(finding.meant is not None for finding in self.findings)
+        self.intents += intents
+        meant = [finding for finding in self.findings if finding.meant is not None]
+        return meant if len(meant) > before else []
 
     def clock(self, now: float, *, training: bool) -> list[Finding]:
         """What the passing of time shows: a live trainer (`training`) that writes nothing."""
@@ -125,9 +136,13 @@ class Diagnosis:
     def findings(self) -> list[Finding]:
         """What is wrong now, the worst first; a learning-rate fault with the figures of this moment."""
         of_rates = [] if self.rates is None else self.isolation.call("rates", 0, self.rates.findings)
-        return sorted(
-            [*of_rates, *self._present.values()], key=lambda f: (SEVERITIES.index(f.severity), f.family != RATE)
-        )
+        known = [finding.as_meant(self.intents) for finding in [*of_rates, *self._present.values()]]
+        return sorted(known, key=lambda f: (SEVERITIES.index(f.severity), f.family != RATE))
+
+    @property
+    def past(self) -> list[Finding]:
+        """What was wrong and has resolved, in the order in which it did."""
+        return [finding.as_meant(self.intents) for finding in self._past]
 
     def coverage(self) -> tuple[list[str], list[coverage.Skipped]]:
         """(rules that had records to judge, [{"rule", "why"}] of those that had none)."""
@@ -165,16 +180,16 @@ class Diagnosis:
         return self.run.detectors if self.run is not None else {}
 
     def _kept(self, changes: list[Finding]) -> list[Finding]:
-        """Note what has resolved."""
+        """Note what has resolved; what a person meant is told as information."""
         for change in changes:
             before = change.past() if change.severity == RESOLVED else None
             if before is None:
                 continue
-            alike = [i for i, one in enumerate(self.past) if one.rule == before.rule]
+            alike = [i for i, one in enumerate(self._past) if one.rule == before.rule]
             if len(alike) >= PAST_OF_A_RULE:
-                before = replace(self.past.pop(alike[-1]), until_step=change.step)
-            self.past.append(before)
-        return changes
+                before = replace(self._past.pop(alike[-1]), until_step=change.step)
+            self._past.append(before)
+        return [change.as_meant(self.intents) for change in changes] if self.intents else changes
 
     # ---- a new attempt ----
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from eegwatch.run.records import Finding as FindingRecord
+from eegwatch.run.records import Intent
 
 INFO, WARNING, ERROR, RESOLVED = "info", "warning", "error", "resolved"
 SEVERITIES = (ERROR, WARNING, INFO, RESOLVED)
@@ -73,6 +76,7 @@ class Finding:
     why: str = ""
     remedy: str = ""
     group: str | None = None  # the parameter group it is about; None where there is one group, or all are meant
+    meant: Intent | None = None  # a person's word that this is as it should be
     until_step: int | None = None  # of a finding of the past: the step at which it had resolved
     resolves: Finding | None = field(default=None, repr=False, compare=False)  # of a resolved one: as it was before
 
@@ -97,13 +101,25 @@ class Finding:
         """What is told when the same fault goes on under another rule: it did not heal, so it is not of the past."""
         return replace(self.resolved(step, message), resolves=None)
 
+    def as_meant(self, intents: Iterable[Intent]) -> Finding:
+        """As information alone, if a person said of this very finding (its rule, and since when) that it is meant."""
+        for intent in intents:
+            if self.severity == RESOLVED or intent.rule != self.rule or intent.since_step != self.since_step:
+                continue
+            when = time.strftime("%d %b %Y", time.localtime(intent.time))
+            because = f": {intent.reason}" if intent.reason else ""
+            return replace(self, severity=INFO, meant=intent, remedy=f"meant, says {intent.by} on {when}{because}")
+        return self
+
     def past(self) -> Finding | None:
         """Of a resolved finding: what it was, with the step at which it ended."""
         return None if self.resolves is None else replace(self.resolves, until_step=self.step)
 
     def as_dict(self) -> dict[str, Any]:
         """The interface of `eegwatch check --json`."""
-        about = {"group": self.group} if self.group is not None else {}
+        about: dict[str, Any] = {"group": self.group} if self.group is not None else {}
+        if self.meant is not None:
+            about["meant"] = {"by": self.meant.by, "time": self.meant.time, "reason": self.meant.reason}
         ended = {"until_step": self.until_step} if self.until_step is not None else {}
         return {
             **about,
