@@ -112,4 +112,6 @@ class LossSpike(Rule):
         ordinary = np.sort(self._recent)
         centre, top = float(ordinary[len(ordinary) // 2]), float(ordinary[-1])
         self._high = float(ordinary[int(0.9 * (len(ordinary) - 1))])
-        self._beyond = top + self.factor * max(top - centre, BURST_SIGMA * float(newest.std())) + 1e-12
+        self._beyond = (
+            top + self.factor * max(top - centre, BURST_SIGMA * float(self._recent[-SINGLE_HISTORY:].std())) + 1e-12
+        )
