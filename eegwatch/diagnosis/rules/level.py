@@ -39,7 +39,8 @@ WAIT, WAIT_RECORDS, WAIT_SHARE = 3, 250, 0.15  # windows, or records, or share o
 # new data (the recordings of one subject, a stage of a curriculum) shows within these that it is one
 CERTAIN = 3.0  # a rise of so many times what was won need not be waited for
 UNSEEN_FROM = 0.25  # of the attempt: a queue that fills (momentum contrast) raises the loss early
-CLEAR = 6.0  # standard deviations of a batch, where nothing shows that the loss is meant to fall
+CLEAR = 10.0  # standard deviations of a batch, where nothing shows that the loss is meant to fall
+BLOWN_UP, BLOWN_UP_UNKNOWN = 1.5, 5.0  # times what was won, or the first loss: so far above the first level
 BEFORE = 0.9  # of the way from its best to its newest level, the loss stood shortly before the best: a cycle
 REMEDY = "resume from before it with a lower LR"
 
@@ -70,12 +71,13 @@ class Rise:
     noise: float  # standard deviation of a window's mean
     scatter: float  # of single records, lately
     usual_scatter: float  # the same, over the whole attempt
+    noise_before: float  # standard deviation of a window's mean up to the best level
     best_at: int
     begin: int  # the rise began after this block
     fast: bool
     faster: bool  # for a loss that nothing shows to be meant to fall
     a_jump: bool
-    unseen: bool  # above all that was seen before it, by as much as that spans, after a quarter of the attempt or more
+    unseen: bool  # above all that was seen before it, by twice what that spans, after a quarter of the attempt or more
     a_cycle: bool  # shortly before its best the loss was as high as now
     records: int  # since most of the rise was there
     windows: float  # the same, in windows
@@ -128,12 +130,13 @@ def measure(course: Course) -> Rise | None:
         noise=noise,
         scatter=middle(course.scatter[-2 * short :]),
         usual_scatter=middle(course.scatter),
+        noise_before=middle(course.scatter[: best_at + 1]) / math.sqrt(width * course.size),
         best_at=best_at,
         begin=best_at + begin,
         fast=stood and takes <= max(2, FAST * blocks),
         faster=stood and takes <= max(2, FASTER * blocks),
         a_jump=takes <= short + 1,
-        unseen=best_at + begin > UNSEEN_FROM * blocks and newest > 2 * float(old.max()) - float(old.min()),
+        unseen=best_at + begin > UNSEEN_FROM * blocks and newest > 3 * float(old.max()) - 2 * float(old.min()),
         a_cycle=bool(_smoothed(before, short).max() > best + BEFORE * lost),
         records=waited * course.size,
         windows=waited / width,
@@ -194,6 +197,8 @@ class LossDiverging(Rule):
     def _judge(self, course: Course, rise: Rise) -> str:
         """WARNING, INFO or nothing."""
         factor, known = self.factor, self.attempt.objective.kind == FALLS
+        if self._blown_up(rise, known):
+            return WARNING
         if rise.lost < SIGMAS * rise.noise * factor or rise.easing or rise.a_cycle:
             return ""
         beyond = (rise.newest - rise.start) / factor
@@ -211,6 +216,18 @@ class LossDiverging(Rule):
         if self._with_the_rate(course, rise) or not won:
             return ""
         return self._lost_ground(course, rise, known, waited)
+
+    def _blown_up(self, rise: Rise, known: bool) -> bool:
+        """The loss shot up far above where it began, and has not come back below that: it need not still rise.
+
+        Seen in real runs with a rate much too high: 1.4, 24, then 7.5; 2.5, 24, then 2.3 after three epochs.
+        """
+        won = rise.won > max(SIGMAS * rise.noise, WON_SCATTERS * rise.usual_scatter)
+        least = max(8 * rise.noise_before, 4 * rise.usual_scatter) + SIGMAS * rise.noise_before
+        times = (BLOWN_UP if known else BLOWN_UP_UNKNOWN) * self.factor
+        if not (known or won) or rise.newest <= rise.start + least:
+            return False
+        return rise.highest - rise.start > times * max(rise.won, abs(rise.start) if known else 0.0) + least
 
     def _waited(self, course: Course, rise: Rise) -> bool:
         """The loss has stood at its new level for long enough to tell it from a batch of other data."""

@@ -187,14 +187,20 @@ class Overfitting(Rule):
         return self.latch.say(WARNING, record.step, steps[best], f"{said}, while the training loss falls", remedy)
 
     def _another_improves(self, best: int) -> bool:
-        """A score was at its best since the validation loss was: the model still gets better at its task."""
+        """The target, or another score, still gets better, though the validation loss does not.
+
+        The target is compared with all that came up to the best validation loss, a score that nobody declared with
+        the time before the newest third of the evaluations: a model that is as good as it was does not improve.
+        """
+        target = target_of(self.attempt.run)
         for name in self.attempt.objective.scores:
-            better = goal_of(self.attempt.run, name)
-            scores = better * np.array([seen.get(name, math.nan) for seen in self._values])
+            scores = goal_of(self.attempt.run, name) * np.array([seen.get(name, math.nan) for seen in self._values])
             known = scores[np.isfinite(scores)]
-            if len(known) < 4 or not np.isfinite(scores[: best + 1]).any() or not np.isfinite(scores[-3:]).any():
+            declared = target is not None and target[0] == name
+            until = best + 1 if declared else max(best + 1, len(scores) - max(3, len(scores) // 3))
+            if len(known) < 4 or not np.isfinite(scores[:until]).any() or not np.isfinite(scores[-3:]).any():
                 continue
-            if np.nanmedian(scores[-3:]) > np.nanmax(scores[: best + 1]) + max(METRIC_MARGIN, noise_of(known)):
+            if np.nanmedian(scores[-3:]) > np.nanmax(scores[:until]) + max(METRIC_MARGIN, noise_of(known)):
                 return True
         return False
 
