@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import os
+import re
 import time
 import zlib
 from collections.abc import Callable
@@ -82,8 +83,9 @@ class Plain(Tail):
 class Gzipped:
     """A .gz of lines: read on while it grows, from its beginning when it was replaced."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.overlong, self.broken = path, 0, False
+    def __init__(self, path: Path, bars: bool = False) -> None:
+        """`bars`: as Plain."""
+        self.path, self._bars, self.overlong, self.broken = path, bars, 0, False
         self._file: gzip.GzipFile | None = None
         self._stamp: tuple[int, int, int] | None = None
         self._rest = b""
@@ -104,8 +106,10 @@ class Gzipped:
             return Chunk(0, b"", reset)
         data, self.broken = unpacked(self._file, most)
         self.overlong += self.broken
-        whole, newline, self._rest = (self._rest + data).rpartition(b"\n")
-        return Chunk(0, whole + newline, reset)
+        data = self._rest + data
+        end = max(data.rfind(b"\n"), data.rfind(b"\r") if self._bars else -1) + 1
+        self._rest = data[end:]
+        return Chunk(0, data[:end], reset)
 
     def rest(self) -> bytes:
         return self._rest
@@ -177,7 +181,7 @@ class Lines:
         self._open()
 
     def _open(self) -> None:
-        self._source: Source = Gzipped(self.path) if is_gzip(self.path) else Plain(self.path, self._bars)
+        self._source: Source = Gzipped(self.path, self._bars) if is_gzip(self.path) else Plain(self.path, self._bars)
         self._decoder = self._make()
         self._head = self._first_line() if self._header else b""
         self._wide: codecs.IncrementalDecoder | None = None
@@ -259,7 +263,7 @@ class Lines:
 
     def _first_line(self) -> bytes:
         try:
-            return beginning(self.path).split(b"\n", 1)[0]
+            return re.split(rb"[\r\n]", beginning(self.path), maxsplit=1)[0]
         except OSError:
             return b""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -151,7 +152,7 @@ class RowsOfCsv:
         return []
 
     def _cells(self, text: str) -> Iterator[list[str]]:
-        lines = text.split("\n")
+        lines = re.split(r"[\r\n]+", text)
         if self.header is None:
             while lines and (not lines[0].strip() or lines[0].startswith(self._comment)):
                 del lines[0]

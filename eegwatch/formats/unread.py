@@ -28,6 +28,8 @@ def unread(path: Path, patterns: Sequence[re.Pattern[str]] = ()) -> FormatError:
     """Why nothing of a log was read, as an error to raise: one line of what was seen, one with a pattern to copy."""
     if path.is_dir():
         return FormatError(f"{path}: holds no log in which a step or an evaluation was found")
+    if ".tfevents." in path.name:
+        return FormatError(f"{path.parent}: its event files hold no scalar")
     try:
         data = beginning(path, LOOKED_AT)
     except OSError as error:

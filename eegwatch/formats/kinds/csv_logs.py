@@ -28,7 +28,7 @@ SUFFIXES = (".csv", ".tsv", ".txt", ".log", ".dat")
 
 def columns(head: Head) -> list[str]:
     """The names in the header line, [] where the first line is no header."""
-    lines = [line for line in head.data.decode("utf-8", "replace").split("\n") if line.strip()]
+    lines = [line for line in re.split("[\r\n]+", head.data.decode("utf-8", "replace")) if line.strip()]
     lines = [line for line in lines if not line.startswith("#")] or lines
     first = lines[0] if lines else ""
     mark = delimiter_of(first)
@@ -94,7 +94,7 @@ def _rows(
 ) -> Kind:  # fmt: skip
     def follow(path: Path, patterns: Sequence[re.Pattern[str]]) -> Lines:
         clock = clock_of_file(path)
-        return Lines(path, lambda: make(RowReader(run_name(path), zero_based), clock, rename), header=True)
+        return Lines(path, lambda: make(RowReader(run_name(path), zero_based), clock, rename), header=True, bars=True)
 
     return Kind(name, files, rank, fits, follow)
 

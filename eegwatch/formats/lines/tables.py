@@ -84,7 +84,7 @@ class KeyValueTable:
         if self._fields and _RULE.match(line):
             fields, self._fields, self._group = self._fields, [], ""
             row = self._maker.row(field for field in fields if field[0] != "time/iterations")
-            return [row] if row.at.step is not None else []
+            return [row] if row.at.step is not None or "loss" in row.train else []
         if "|" not in line:
             self._fields = []
             return None

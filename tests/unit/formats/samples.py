@@ -212,6 +212,9 @@ TEXT = [
         "---------------------------------\n| rollout/           |          |\n|    ep_rew_mean     | 21.5     |\n| time/              |          |\n|    total_timesteps | 2048     |\n| train/             |          |\n|    learning_rate   | 0.0003   |\n|    loss            | 8.5      |\n|    value_loss      | 17.5     |\n---------------------------------\n"
         "---------------------------------\n| rollout/           |          |\n|    ep_rew_mean     | 22.5     |\n| time/              |          |\n|    total_timesteps | 4096     |\n| train/             |          |\n|    learning_rate   | 0.0003   |\n|    loss            | 7.5      |\n|    value_loss      | 16.5     |\n---------------------------------\n",
         [2048, 4096], [8.5, 7.5], [3e-4, 3e-4], metrics={"rollout/ep_rew_mean": [21.5, 22.5]}),
+    Sample("a table of names and values without a counter", "gail.txt",
+        "------------------------\n| loss       | 2.25      |\n| value loss | 2.5       |\n------------------------\n------------------------\n| loss       | 2.0       |\n| value loss | 1.5       |\n------------------------\n",
+        [1, 2], [2.25, 2.0], metrics={"value loss": [2.5, 1.5]}),
     Sample("a table", "log.md.txt",
         "| Epoch | Train Loss | Train Acc | Val Loss | Val Acc | Learning Rate |\n|-------|------------|-----------|----------|---------|---------------|\n"
         "|     0 | 7.25 | 0.11% | 6.75 | 0.14% | 0.0005 |\n|     1 | 6.75 | 0.25% | 6.50 | 0.50% | 0.0010 |\n",
@@ -309,6 +312,8 @@ ROWS = [
         [640, 1280], [0.5, 0.25], [1e-5, 1e-5], kind="progress.csv of RL", metrics={"rollout/ep_rew_mean": [0.25, 0.5]}),
     Sample("monitor of an environment", "0.monitor.csv", '# {"t_start": 1558056922.5, "env_id": "X-v0"}\nr,l,t\n7.5,9,2.5\n9.5,11,3.5\n', [9, 20], kind="episodes of RL", metrics={"reward": [7.5, 9.5]}),
     Sample("semicolons", "log.csv", "epoch;loss;val_loss\n1;0.5;0.75\n2;0.25;0.5\n", [1, 2], [0.5, 0.25], evals=[(1, "val", {"loss": 0.75}), (2, "val", {"loss": 0.5})]),
+    Sample("line ends of an old Mac", "train.log", "epoch,acc,loss,lr,val_loss\r0,0.5,0.75,1e-04,0.875\r1,0.75,0.5,1e-04,0.625\r",
+        [1, 2], [0.75, 0.5], [1e-4, 1e-4], evals=[(1, "val", {"loss": 0.875}), (2, "val", {"loss": 0.625})]),
     Sample("tabs, not called a table", "log.txt", "step\tloss\tlr\n0\t0.5\t0.001\n1\t0.25\t0.0005\n", [1, 2], [0.5, 0.25], [1e-3, 5e-4]),
     Sample("step 0 and the last row", "dqn.csv", "Step,Reward,Loss\n0,0.25,0.5\n1,0.5,0.25\n2,0.75,0.125\n", [1, 2, 3], [0.5, 0.25, 0.125], metrics={"Reward": [0.25, 0.5, 0.75]}),
     Sample("a history of lists", "history.json", json.dumps({"train_loss": [0.75, 0.5], "val_loss": [1.0, 0.875], "lr": [1e-3, 5e-4]}),
