@@ -85,7 +85,7 @@ def _endless_warm_up(run: Run, schedule: Schedule, total: int) -> Finding | None
         return None
     scale = (run.steps_per_epoch or 1) if schedule.unit == "epoch" else 1
     warm_up = phases[0][2] * scale
-    if warm_up < total - 1:
+    if warm_up <= total - 1:  # the last step, of position total - 1, has the full rate
         return None
     says = f"the warm-up of {warm_up:,.0f} steps never ends: the run takes {total:,}"
     return _finding(run, says, f"a warm-up shorter than the run, e.g. {max(1, total // 20):,} steps")

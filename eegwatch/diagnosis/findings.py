@@ -35,7 +35,7 @@ FAMILIES = {
 
 @dataclass(frozen=True)
 class Cause:
-    """faults.md's cause: the likeliest name, the numbers behind it, and what explains the records equally well."""
+    """Why (docs/detection.md): the likeliest cause, the numbers behind it, what explains the records equally well."""
 
     name: str
     evidence: str

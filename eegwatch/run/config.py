@@ -50,7 +50,7 @@ class Experiment(Part):
 
 
 class Synthetic(Part):
-    """A corpus to generate at `data.root_dir` if nothing is there: real EDF files, synthetic signals (eeg_notes 6)."""
+    """A corpus to generate at `data.root_dir` if nothing is there: real EDF files, synthetic signals."""
 
     train_recordings: int = 60
     eval_recordings: int = 30
@@ -121,7 +121,7 @@ class Optimizer(Part):
 
 
 class Scheduler(Part):
-    """The declared schedule: our names or torch's class names; which keys a name takes is contract.md's table."""
+    """The declared schedule: our names or torch's class names; docs/schedules.md says which keys a name takes."""
 
     name: str = "one_cycle"
     unit: Literal["step", "epoch"] = "step"

@@ -27,13 +27,13 @@ from eegwatch.run.records import TERMINAL, Answer, DaemonRecord, DaemonState, fi
 
 LIVE_LOCK = "live.lock"  # in a run's folder: held by the script that writes it with RunLog, while it obeys commands
 CONTROL, DAEMON_LOG, LOCK = "control.jsonl", "daemon.jsonl", "daemon.lock"
-EXPIRES_AFTER = 600.0  # seconds after its `time` that an unread command stays valid (contract)
+EXPIRES_AFTER = 600.0  # seconds after its `time` that an unread command stays valid (docs/control.md)
 LONGEST_COMMAND = 1 << 16
 HEARTBEAT_S = 2.0
 
 
 class Command(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """One line of control.jsonl. Which fields belong to which command is contract.md's table."""
+    """One line of control.jsonl. docs/control.md says which fields a command takes."""
 
     command: Literal["stop", "restart", "resume", "checkpoint", "evaluate", "release"]
     id: str | None = None

@@ -169,7 +169,7 @@ class System(Record, frozen=True, kw_only=True, tag="system"):
 
 
 class Finding(Record, frozen=True, kw_only=True, tag="finding"):
-    """A detector changed its mind. `cause` is faults.md's object, or null."""
+    """A detector changed its mind. `cause` is an object (docs/detection.md), or null."""
 
     rule: str
     severity: str

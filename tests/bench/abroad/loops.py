@@ -1,4 +1,4 @@
-"""Loops of one's own: plain torch, accelerate, timm and ignite, with the faults of faults.md injected into the loop."""
+"""Loops of one's own: plain torch, accelerate, timm and ignite, with the faults of docs/detection.md injected into the loop."""
 
 from __future__ import annotations
 

@@ -219,4 +219,4 @@ def test_the_incidents_rate_comes_from_where_its_history_says() -> None:
     )
     assert float(schedule.rate(932560)) == pytest.approx(2.836515e-3, rel=1e-6)
     falling = position_intervals(schedule, 2.835e-3, 2.845e-3)[-1]
-    assert falling == (923198, 934207)  # as detection_control.md computed it: one epoch boundary, 16 x 58,285, inside
+    assert falling == (923198, 934207)  # as docs/detection.md computed it: one epoch boundary, 16 x 58,285, inside

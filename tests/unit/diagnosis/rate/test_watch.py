@@ -172,7 +172,7 @@ def test_at_full_precision_a_freeze_is_seen_one_step_after_it_began(onset: int) 
 def test_with_fewer_digits_the_textbook_freeze_is_seen_at_the_theoretical_minimum(
     form: str, digits: int, seen: int
 ) -> None:
-    """The first step at which a healthy run would have printed something else (detection_control.md 2.4: 98)."""
+    """The first step at which a healthy run would have printed something else (docs/detection.md: 98)."""
     frozen = printed(TEXTBOOK.rate(np.zeros(400)), form)
     healthy = printed(TEXTBOOK.rate(np.arange(400)), form)
     earliest = int(np.argmax(healthy != frozen)) + 1
@@ -183,7 +183,7 @@ def test_with_fewer_digits_the_textbook_freeze_is_seen_at_the_theoretical_minimu
 
 @pytest.mark.parametrize(("every", "seen"), [(1, 1648), (50, 1650)])
 def test_the_incident_is_seen_from_three_digits_after_1648_steps(every: int, seen: int) -> None:
-    """faults.md: frozen at 2.84e-03 from step 932,560 of 2,914,250 on; 58,285 steps an epoch, 50 epochs."""
+    """docs/detection.md: frozen at 2.84e-03 from step 932,560 of 2,914,250 on; 58,285 steps an epoch, 50 epochs."""
     r = 16 * 58_285
     steps = np.arange(r + every, r + 60_000, every)
     lrs = printed(np.full(len(steps), float(INCIDENT.rate(r))), "%.2e")
