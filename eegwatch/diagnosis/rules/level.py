@@ -225,7 +225,7 @@ class LossDiverging(Rule):
         won = rise.won > max(SIGMAS * rise.noise, WON_SCATTERS * rise.usual_scatter)
         least = max(8 * rise.noise_before, 4 * rise.usual_scatter) + SIGMAS * rise.noise_before
         times = (BLOWN_UP if known else BLOWN_UP_UNKNOWN) * self.factor
-        if not (known or won) or rise.newest <= rise.start + least:
+        if not (known or (won and rise.faster)) or rise.newest <= rise.start + least:
             return False
         return rise.highest - rise.start > times * max(rise.won, abs(rise.start) if known else 0.0) + least
 
