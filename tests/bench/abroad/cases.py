@@ -312,8 +312,8 @@ def _broken_trainers() -> Iterator[Case]:
                 "Lightning", words, lightning, "scheduler_stepped_per_epoch", fault=fault, build=build, groups=groups
             )
     for name, build in {
-        "one cycle": lambda o: {"scheduler": S.OneCycleLR(o, 1e-2, total_steps=144), "interval": "step"},
-        "cosine": lambda o: {"scheduler": S.CosineAnnealingLR(o, 144), "interval": "step"},
+        "one cycle": lambda o: {"scheduler": S.OneCycleLR(o, 1e-2, total_steps=36), "interval": "step"},
+        "cosine": lambda o: {"scheduler": S.CosineAnnealingLR(o, 36), "interval": "step"},
     }.items():
         fault = "built for the micro-batches"
         yield case("Lightning", name, lightning, "any", fault=fault, build=build, accumulate_grad_batches=4)

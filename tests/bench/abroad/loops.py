@@ -75,7 +75,11 @@ def torch_loop(
             loss = loss_of(nets) / accumulate
             scaler.scale(loss).backward()
             if fault == "per micro-batch" and micro < accumulate - 1:
-                scheduler.step()
+                try:
+                    scheduler.step()
+                except ValueError as error:  # OneCycleLR stepped beyond its end ends the script
+                    log.end("failed", str(error))
+                    return log.folder
         if n in skips:
             nets[0].weight.grad.fill_(float("inf"))
         if fault == "a group frozen" and n > total // 3:
@@ -106,8 +110,7 @@ def torch_loop(
                     group.pop("initial_lr", None)
                 scheduler = stepping = make(optimizer)
                 return
-            if stepping is not None:
-                stepping.step()
+            stepping.step()
             if fault == "batch and epoch" and n % per_epoch == 0:
                 stepping.step()
             if fault == "in every process":
