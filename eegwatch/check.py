@@ -161,7 +161,7 @@ class CheckedRun:
         self.name = foreign.name if foreign else folder.name
         self._declaration = Declaration(config, steps_per_epoch, self.name, foreign.path if foreign else None)
         self._follower = RunFollower(foreign.follow() if foreign else OwnLog(folder), self._declaration)
-        self.diagnosis = Diagnosis.of_foreign() if foreign else Diagnosis()
+        self.diagnosis = Diagnosis.of_foreign(foreign.format) if foreign else Diagnosis()
         self.history = History()
         self.ended = False
         self.steps = self.evaluations = 0  # records read, those that a resume has superseded included
@@ -178,7 +178,7 @@ class CheckedRun:
             if self._follower.began_anew:
                 self.history.clear()
                 self.steps = self.evaluations = 0
-                self.diagnosis = Diagnosis.of_foreign() if self.foreign else Diagnosis()
+                self.diagnosis = Diagnosis.of_foreign(self.foreign.format) if self.foreign else Diagnosis()
             for item in items:
                 if self._declaration.bare and not self.history.attempts:
                     self.diagnosis = Diagnosis.of_foreign()  # bare step lines: digits and lag unknown

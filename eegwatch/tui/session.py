@@ -120,7 +120,7 @@ class Session:
     def _open(self, folder: Path | None) -> None:
         self.folder, self.problem = folder, None
         self.history, self.deviation = History(), Deviation()
-        self.diagnosis = Diagnosis.of_foreign() if self.foreign else Diagnosis()
+        self.diagnosis = Diagnosis.of_foreign(self.foreign.format) if self.foreign else Diagnosis()
         self.events: list[Event] = []
         self.follower: RunFollower | None = None
         self.steers_itself = self._obeys(folder)
@@ -257,7 +257,7 @@ class Session:
                 what += ", read anew"
                 self.history.clear()
                 self.deviation = Deviation()
-                self.diagnosis = Diagnosis.of_foreign() if self.foreign else Diagnosis()
+                self.diagnosis = Diagnosis.of_foreign(self.foreign.format) if self.foreign else Diagnosis()
                 self.events = []
                 self._undiagnosed, self._diagnosed = iter(()), True
             self.events.append(Event(time.time(), what))

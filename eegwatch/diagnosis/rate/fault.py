@@ -262,7 +262,9 @@ class Fault:
         cost = f"{deviation(now)} now, {deviation(later)} on average if left"
         if over:
             cost = f"{deviation(now)} at its end"
-        held = cause.name == "schedule_overrun" and abs(lr - expected) <= RELATIVE * self.situation.peak
+        slack = RELATIVE * self.situation.peak
+        fits = float(self._latest.low[0]) - slack <= expected <= float(self._latest.high[0]) + slack
+        held = cause.name == "schedule_overrun" and fits
         if held:  # the schedule has ended and its last rate is held: no wrong rate, but no schedule either
             what = f"LR {rate(lr)} beyond the end of its schedule since step {self.since:,}"
             cost = "nothing is trained at 0" if lr == 0 else "its last rate is held"

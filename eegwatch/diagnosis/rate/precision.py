@@ -152,6 +152,9 @@ class Precision:
             above, below = np.maximum(above, fixed), np.maximum(below, fixed)
         if learnt and FLOAT32_DIGITS[0] <= self.significant <= FLOAT32_DIGITS[1]:
             above, below = above + HALF_UNIT[FLOAT32] * size, below + HALF_UNIT[FLOAT32] * size
+        if learnt and self.significant and self._all_float32:  # 0.93359375 is a bfloat16, and no print of eight digits
+            binary = HALF_UNIT[BFLOAT16 if self._all_bfloat16 else FLOAT32] * size
+            above, below = np.maximum(above, binary), np.maximum(below, binary)
         # a printed zero has lost its size: only the decimals bound it; significant digits print a zero only for zero
         decimals = self._fewest_decimals if self.decimals is None and learnt else self.decimals
         zero = 0.0 if decimals is None else 0.5 * 10.0**-decimals

@@ -241,7 +241,7 @@ class LrWatch:
             assert latest is not None
             first = int(rates.step[0])
             # an off record with the value that fitted before: the declared rate left the cell, the logged one did not
-            stood = verdicts[0] == STUCK or since[0] < first
+            stood = (verdicts[0] == STUCK or since[0] < first) and first <= self.situation.end
             rule = "lr_stuck" if stood else self._onset_rule(rates)
             begun = int(since[0]) if stood else first
             onset = Onset(begun, self._on_schedule, self.conventions.shift)

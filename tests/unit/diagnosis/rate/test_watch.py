@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from eegwatch.diagnosis.findings import ERROR, RESOLVED, Finding
@@ -14,7 +15,8 @@ from eegwatch.diagnosis.rate.causes import Situation
 from eegwatch.diagnosis.rate.precision import Precision
 from eegwatch.diagnosis.rate.watch import LrWatch
 from eegwatch.run.history import StepBlock
-from eegwatch.schedule import Schedule, parse, resumed
+from eegwatch.schedule import Schedule, as_dict, parse, resumed
+from eegwatch.schedule.base import Warmed
 
 T, B = 58_285, 11_657
 TEXTBOOK = parse(
@@ -150,6 +152,75 @@ def test_optimizer_steps_that_the_log_says_were_skipped_are_no_fault(
     watching = LrWatch(Situation(schedule, 100), Precision(full=True))
     changes = [c for i in range(0, len(n), size) for c in watching.feed(data[slice(i, i + size)])]
     assert changes == []
+
+
+@given(
+    schedule=schedules(),
+    floor=st.sampled_from([0.0, 1e-9, 1e-4]),
+    kind=st.sampled_from(["float64", "float32", "bfloat16", "%.6f", "%.2e", "truncated", "percent"]),
+    every=st.integers(1, 40),
+    holes=st.integers(0, 5),
+    beyond=st.integers(0, 20),
+    foreign=st.booleans(),
+    size=st.sampled_from([1, 9, 1000]),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=40, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+def test_whatever_a_log_does_to_its_rates_a_healthy_run_is_no_error(
+    schedule: Schedule,
+    floor: float,
+    kind: str,
+    every: int,
+    holes: int,
+    beyond: int,
+    foreign: bool,
+    size: int,
+    seed: int,
+) -> None:
+    """Rates of exactly 0, records without a rate, steps past the end, few records, other number types."""
+    if isinstance(schedule, Warmed):
+        schedule = msgspec.structs.replace(schedule, initial_lr=floor)
+        if hasattr(schedule, "final_lr"):
+            schedule = msgspec.structs.replace(schedule, final_lr=floor)
+    schedule = parse(as_dict(schedule))
+    steps = np.arange(every, schedule.total_steps + 1 + beyond, every)[: 300 if size == 1 else None]
+    lrs = schedule.rate(steps - 1)
+    if kind == "float32":
+        lrs = lrs.astype(np.float32).astype(np.float64)
+    elif kind == "bfloat16":
+        bits = lrs.astype(np.float32).view(np.uint32)
+        lrs = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32).astype(np.float64)
+    elif kind == "truncated":
+        lrs = np.floor(lrs * 1e7) / 1e7
+    elif kind == "percent":
+        lrs = printed(lrs * 100, "%.4f") / 100
+    elif kind.startswith("%"):
+        lrs = printed(lrs, kind)
+    if holes:
+        lrs[np.random.default_rng(seed).random(len(lrs)) < holes / 6] = np.nan
+    precision = Precision(full=True) if kind == "float64" and not foreign else Precision()
+    lags = (0, 1, -1) if foreign else (0, 1)
+    situation = Situation(schedule, 100, run_total=int(steps[-1]) if len(steps) else None)
+    watching, changes = watch(lrs, steps, situation=situation, precision=precision, lags=lags, size=size)
+    wrong = [c for c in changes if c.severity == ERROR or c.rule == "amp_skipped"]
+    assert not wrong or all(c.since_step > schedule.total_steps for c in wrong), (wrong, watching.precision.words)
+
+
+@given(
+    schedule=schedules(), every=st.sampled_from([10, 25, 50]), seed=st.integers(0, 100), size=st.sampled_from([1, 64])
+)
+@settings(max_examples=60, deadline=None)
+def test_steps_that_a_scaler_skipped_and_nobody_logged_are_no_error(
+    schedule: Schedule, every: int, seed: int, size: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    first = np.arange(1, 1 + rng.integers(0, 4))
+    later = np.flatnonzero(rng.random(schedule.total_steps) < 1 / 2000)
+    n = np.arange(every, schedule.total_steps + 1, every)
+    behind = np.searchsorted(np.concatenate([first, later[later > 4]]), n, side="right")
+    lrs = schedule.rate(np.maximum(n - 1 - behind, 0))
+    _, changes = watch(lrs, n, situation=Situation(schedule, 100), lags=(0, 1, -1), precision=Precision(), size=size)
+    assert [c for c in changes if c.severity == ERROR] == []
 
 
 # ---- as early as it can be seen --------------------------------------------------------------------------------------
