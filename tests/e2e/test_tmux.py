@@ -88,11 +88,11 @@ def test_watch_stop_resume_restart_from_the_keyboard(
     assert daemon.pid is not None
 
     terminal.press("m")
-    terminal.wait("resume this run", "rejoins the declared schedule")
+    terminal.wait("resume this run", "resume on the planned curve")
     terminal.type("3e-4")
     terminal.wait("resume at your LR: 3.00e-4", "--lr 3e-4 --then anneal")
     terminal.press("Enter")
-    terminal.wait("resume at LR 3e-4, then anneal: done: LR 3.00e-4", "● training", "✔ LR moves")
+    terminal.wait("resume at LR 3e-4, then anneal: done: LR 3.00e-4", "● training")
     terminal.wait("LR STUCK", absent=True)
 
     terminal.tmux("resize-window", "-t", "t", "-x", "150", "-y", "45")
@@ -103,7 +103,7 @@ def test_watch_stop_resume_restart_from_the_keyboard(
 
     first = daemon.run.name
     terminal.press("r")
-    terminal.wait("start a fresh run from step 0")
+    terminal.wait("start a new run from step 0")
     terminal.press("Enter")
     terminal.wait("fresh restart: done", "● training")
     terminal.wait(first, absent=True)
@@ -115,7 +115,7 @@ def test_watch_stop_resume_restart_from_the_keyboard(
     os.kill(daemon.pid, signal.SIGKILL)
     terminal.wait("✖ dead")
     terminal.press("r")
-    terminal.wait("no daemon is alive", "eegpt-daemon start")
+    terminal.wait("No daemon runs", "start --continue")
     terminal.press("q")
     terminal.wait("exit code 0")
 

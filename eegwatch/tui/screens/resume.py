@@ -30,9 +30,9 @@ Then = Literal["anneal", "hold", "scale"]
 REJOIN = "rejoin"
 CHOICES = {
     REJOIN: "continue on the planned LR curve; type no LR",
-    "anneal": "begin at your LR and fall to the planned final LR along a cosine",
+    "anneal": "begin at your LR, fall along a cosine to the planned final LR",
     "hold": "stay at your LR until the end of the run",
-    "scale": "follow the planned curve, multiplied so that it begins at your LR",
+    "scale": "follow the planned curve, scaled to begin at your LR",
 }
 FOLLOW_S = 0.5  # the run goes on under the dialog: the step at which the resume begins moves with it
 EXPLAINED_FROM = 20  # rows of the terminal from which each choice has a line
