@@ -115,7 +115,7 @@ def test_watch_stop_resume_restart_from_the_keyboard(
     os.kill(daemon.pid, signal.SIGKILL)
     terminal.wait("✖ dead")
     terminal.press("r")
-    terminal.wait("No daemon runs", "start --continue")
+    terminal.wait("No daemon runs", "start --config")
     terminal.press("q")
     terminal.wait("exit code 0")
 
