@@ -26,6 +26,7 @@ from eegwatch.shell import command
 from eegwatch.wording import count, json_line, plain
 
 EVERY_S = 0.5
+OVER_AFTER_S = 3600.0  # without a record: the run has ended, though its log does not say so
 TOLD_OF_A_RULE = 5  # healed findings of one rule in the text
 KEY = re.compile(r" \(([rmsw])\)")  # a key of the screen, as remedies name it
 KEY_COMMANDS = {"r": "restart", "m": "resume", "s": "stop", "w": "checkpoint"}
@@ -219,7 +220,7 @@ class CheckedRun:
             disorder = (
                 f"{reader.disorder} steps out of order were left out; the first: {disorder} without a new attempt"
             )
-        self.diagnosis.settle()
+        self.diagnosis.settle(over=time.time() - self.history.last_time > OVER_AFTER_S)
         checked, skipped = self.diagnosis.coverage()
         commanded = self.foreign is None and (self.folder.parent / DAEMON_LOG).exists()
         return Checked(

@@ -116,11 +116,15 @@ class Diagnosis:
             changes = [*changes, *self.isolation.call("rates", 0, self._undeclared.idle)]
         return self._kept(changes)
 
-    def settle(self) -> list[Finding]:
-        """For who has read a log to its end: what was waiting for more records is decided by those that there are."""
+    def settle(self, *, over: bool = False) -> list[Finding]:
+        """For who has read a log to its end: what was waiting for more records is decided by those that there are.
+
+        `over`: nothing has been written for so long that the run has ended, whether its log says so or not.
+        """
         if self._undeclared is None:
             return []
-        return self._kept(self.isolation.call("rates", 0, self._undeclared.settle))
+        look = self._undeclared.ended if over else self._undeclared.settle
+        return self._kept(self.isolation.call("rates", 0, look))
 
     @property
     def law(self) -> Law | None:

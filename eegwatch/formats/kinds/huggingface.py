@@ -37,7 +37,8 @@ class TrainerState(Whole):
 
     def _begin(self) -> None:
         parent = self.path.resolve().parent
-        self._reader = RowReader(parent.parent.name if parent.name.startswith("checkpoint-") else parent.name)
+        name = parent.parent.name if parent.name.startswith("checkpoint-") else parent.name
+        self._reader = RowReader(name, lr_precision="float64")  # Python's json writes every bit: a 0.0 is 0
         self._maker = RowMaker()
         self._taken = 0
         self.bad = 0

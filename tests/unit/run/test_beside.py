@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -52,3 +53,13 @@ def test_a_file_of_another_run_raises_nothing_and_is_said(tmp_path: Path) -> Non
 def test_a_file_that_is_no_such_thing_is_passed_over(tmp_path: Path, args: object) -> None:
     outcome = checked(tmp_path / "run", RIGHT, "config.json", args)
     assert not outcome.wrong and outcome.remarks() == []
+
+
+def test_a_log_that_was_left_while_its_rate_rose_is_all_warm_up(tmp_path: Path) -> None:
+    """detectron2's default of 1,000 warm-up steps in a run of 1,000: the rate never reaches what was asked for."""
+    log = tmp_path / "metrics.json"
+    rows = [{"iteration": n, "lr": 2.5e-4 * n / 1000, "total_loss": 1.0} for n in range(19, 1000, 20)]
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    os.utime(log, (1.6e9, 1.6e9))
+    (finding,) = (f for f in open_run(log, None, None).read_to_end().findings if f.rule == "warmup_never_ends")
+    assert finding.severity == "info" and "all warm-up" in finding.message
