@@ -79,6 +79,7 @@ class Diagnosis:
         self._settings = settings
         self._evidence = EvidenceWatch(None, self._present, settings or {})
         self._numbers = NumberWatch(self._present, 0)
+        self._ended_at = 0  # the step at which an undeclared run was last taken for ended
         self._undeclared: UndeclaredWatch | None = UndeclaredWatch(self._present)
 
     def feed(self, item: Item) -> list[Finding]:
@@ -318,7 +319,9 @@ class Diagnosis:
             return []
         self._precision.learn(block.lr)
         changes = self._undeclared.feed(block, self._precision.cell)
-        if self.run is not None and self.run.total_steps and int(block.step[-1]) >= self.run.total_steps:
+        total, last = self.run.total_steps if self.run is not None else None, int(block.step[-1])
+        if total and last >= max(total, 2 * self._ended_at):  # a log far beyond its total is searched a few times more
+            self._ended_at = last
             changes += self._undeclared.ended()
         return changes
 

@@ -20,6 +20,7 @@ from eegwatch.schedule.found.stairs import stairs
 
 SURPLUS = 3  # distinct values beyond the parameters: so many predictions came true
 ENOUGH = 64  # drafts of one family that hold: no better one comes after them
+MOST_DRAFTS = 2_000  # tried in one search: laws that were found took 200 at most, a log of two digits drew 10,456
 MOST_ROUNDS = 64  # rises and falls: more is noise
 LEAST = 6  # records below which nothing is looked for
 SLACK = 1e-9  # of the rate: torch's recursive schedulers drift
@@ -86,7 +87,11 @@ def _best(records: Records, drafts: Iterable[Draft], falling: Records) -> Law | 
     """The simplest draft that holds; where digits are few, only if no other family and no rival holds too."""
     distinct = records.distinct
     held: list[tuple[Law, Draft]] = []
-    for draft in drafts:
+    for tried, draft in enumerate(drafts):
+        if tried >= MOST_DRAFTS:
+            if not records.exact:
+                return None  # among the rest there may be a rival
+            break
         name = draft.declared["name"]
         if held and records.exact and name != held[0][0].name:
             break  # exact records decide the family: the first that holds, the simplest, is it
