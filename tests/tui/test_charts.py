@@ -15,10 +15,12 @@ from eegwatch.diagnosis.rules.noise import batch_loss_band
 from eegwatch.run.follow import history_of
 from eegwatch.run.history import History
 from eegwatch.run.records import System
+from eegwatch.schedule import parse
 from eegwatch.tui.ascii import to_ascii
 from eegwatch.tui.widgets.chart import Chart
 from eegwatch.tui.widgets.panels import sparkline
-from tests.conftest import LogWriter
+from tests.conftest import ONE_CYCLE, LogWriter
+from tests.tui.conftest import EXPECTED
 from tests.tui.test_run_screen import screen
 from tests.tui.waiting import settled, until
 
@@ -236,8 +238,10 @@ async def test_n_jumps_from_finding_to_finding(healthy: Path, frozen: Path) -> N
         await pilot.press("N", "0", "escape")
 
 
-async def test_without_a_finding_there_is_no_evidence(healthy: Path) -> None:
-    async with screen(healthy.parent, healthy, (120, 40)) as pilot:
+async def test_without_a_finding_there_is_no_evidence(writer: LogWriter) -> None:
+    writer.run(expected=EXPECTED)
+    writer.steps(parse(ONE_CYCLE).rate(np.arange(300)))
+    async with screen(writer.folder.parent, writer.folder, (120, 40)) as pilot:
         for key in ("enter", "n"):
             await pilot.press(key)
             await pilot.pause()

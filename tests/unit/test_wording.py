@@ -16,7 +16,7 @@ from eegwatch import wording
         (2.35, "2.4 times too high"),
         (1 + 4.4e-7, "+0.000044 %"),
         (25.0, "25 times too high"),
-        (0.0, "of no size"),
+        (0.0, "0 instead of a rate"),
     ],
 )
 def test_a_deviation_is_a_percentage_when_small_and_a_factor_when_large(ratio: float, words: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from eegwatch.diagnosis.findings import ERROR, RESOLVED, Finding
@@ -17,6 +17,7 @@ from eegwatch.diagnosis.rate.watch import LrWatch
 from eegwatch.run.history import StepBlock
 from eegwatch.schedule import Schedule, as_dict, parse, resumed
 from eegwatch.schedule.base import Warmed
+from eegwatch.schedule.families import MultiStep, StepDecay
 
 T, B = 58_285, 11_657
 TEXTBOOK = parse(
@@ -213,6 +214,9 @@ def test_whatever_a_log_does_to_its_rates_a_healthy_run_is_no_error(
 def test_steps_that_a_scaler_skipped_and_nobody_logged_are_no_error(
     schedule: Schedule, every: int, seed: int, size: int
 ) -> None:
+    assume(
+        not isinstance(schedule, StepDecay | MultiStep)
+    )  # docs/detection.md, limits: two records a stair tell nothing
     rng = np.random.default_rng(seed)
     first = np.arange(1, 1 + rng.integers(0, 4))
     later = np.flatnonzero(rng.random(schedule.total_steps) < 1 / 2000)
