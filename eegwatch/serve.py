@@ -13,6 +13,7 @@ import hmac
 import ipaddress
 import json
 import logging
+import os
 import secrets
 import shlex
 import socket
@@ -23,6 +24,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from eegwatch.shell import SERVER_PID
 from eegwatch.wording import UserError
 
 if TYPE_CHECKING:
@@ -103,7 +105,7 @@ def run_server(words: list[str], host: str, port: int, *, read_only: bool) -> No
             return websocket
 
     # exec: the screen is the server's own child, and sees by its parent's death that the server is gone
-    command = "exec " + shlex.join([sys.executable, "-m", "eegwatch.cli", *words])
+    command = f"{SERVER_PID}={os.getpid()} exec " + shlex.join([sys.executable, "-m", "eegwatch.cli", *words])
     Guarded(command, host=host, port=port, title="eegwatch").serve()
 
 

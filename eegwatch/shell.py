@@ -9,6 +9,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
+SERVER_PID = "EEGWATCH_SERVER_PID"  # `eegwatch serve` tells its screens whose death ends them
+
 
 @cache
 def program(name: str) -> str:

@@ -24,6 +24,7 @@ from eegwatch.run.declare import Declared
 from eegwatch.run.folder import CONFIG, TRAINER_LOG
 from eegwatch.run.follow import Foreign, Waker
 from eegwatch.run.yaml_file import without_secrets
+from eegwatch.shell import SERVER_PID
 from eegwatch.tui import settings
 from eegwatch.tui.actions import possible
 from eegwatch.tui.ascii import Ascii, Harmless
@@ -104,7 +105,8 @@ class WatchApp(DaemonCommands, OrderedKeysApp[None]):
             self._waker = Waker(self.session.logs)
         self.set_interval(TICK_S, self._tick)
         if self.is_web:
-            self.set_interval(PARENT_EVERY_S, partial(self._end_with, os.getppid()))
+            server = int(os.environ.get(SERVER_PID, os.getppid()))  # it may have died before this screen stood
+            self.set_interval(PARENT_EVERY_S, partial(self._end_with, server))
         self.call_after_refresh(self._begin)
 
     def _end_with(self, server: int) -> None:

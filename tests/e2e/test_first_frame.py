@@ -32,6 +32,7 @@ class Terminal:
     def __init__(self, *words: str) -> None:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # whoever runs the tests may ignore it, as a shell's `&` does
             os.execv(sys.executable, [sys.executable, "-m", "eegwatch.cli", *words])
         ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 120, 0, 0))
         self.output = b""
@@ -46,9 +47,14 @@ class Terminal:
         return self.output.partition(what)[0]
 
     def end(self) -> int:
-        """The exit code, once all has been read."""
+        """The exit code, once all has been read; a program that does not end is killed."""
+        end = time.monotonic() + PATIENCE_S
         while True:
+            if time.monotonic() > end:
+                os.kill(self.pid, signal.SIGKILL)
             try:
+                if not select.select([self.fd], [], [], 0.1)[0]:
+                    continue
                 data = os.read(self.fd, 1 << 16)
             except OSError:
                 break

@@ -16,7 +16,7 @@ from tests.bench.soak import Soak, run
 from tests.e2e.trainers import Zygote, assert_same, last_state, new_run, next_attempt, steps_that_count
 
 FULL = bool(os.environ.get("EEGWATCH_FULL"))
-KILLS = 100 if FULL else 16
+KILLS = 100 if FULL else 24
 KILLS_WITH_DAEMONS = 200 if FULL else 4
 SOAK_S = 600.0
 ConfigFile = Callable[..., Path]
@@ -39,7 +39,7 @@ def test_a_trainer_killed_again_and_again_loses_nothing(
         runs += 1
         while True:
             attempt = next_attempt(folder)
-            code = zygote.train(folder, attempt, draw.uniform(0.2, 1.1) * seconds if kills < KILLS else None)
+            code = zygote.train(folder, attempt, draw.uniform(0.4, 1.0) * seconds if kills < KILLS else None)
             if code == 0:
                 break
             assert code == -signal.SIGKILL, (folder / "trainer.log").read_text()[-2000:]
@@ -53,7 +53,7 @@ def test_a_trainer_killed_again_and_again_loses_nothing(
     with capsys.disabled():
         print(f"\nkilled with SIGKILL {kills} times over {runs} runs of {len(expected)} steps, resumed from "
               f"{len(resumed_at)} different steps, {mid_epoch} of them within an epoch: all bit for bit the same")  # fmt: skip
-    assert mid_epoch > 5
+    assert mid_epoch > 2  # of 24 kills 3 to 10 on an idle machine; with EEGWATCH_FULL far more
 
 
 def test_trainer_supervisor_or_both_are_killed_under_commands(

@@ -177,6 +177,6 @@ def test_a_real_run_tells_of_its_finding_and_its_end_and_a_dead_webhook_stops_no
     daemon.wait(lambda: any(m["event"] == "completed" for m in told(out)))
     messages = told(out)
     stuck = [m for m in messages if m["rule"] == "lr_stuck" and m["event"] == "finding"]
-    assert len(stuck) == 1 and "LR frozen" in stuck[0]["message"] and "scheduler.step()" in stuck[0]["do"]
+    assert len(stuck) == 1 and "LR stuck" in stuck[0]["message"] and "scheduler.step()" in stuck[0]["do"]
     assert messages[-1]["run_id"] == daemon.run.name and messages[-1]["severity"] == "info"
     assert daemon.records("end")[-1]["reason"] == "completed"
