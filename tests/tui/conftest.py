@@ -15,6 +15,7 @@ import pytest
 
 from eegwatch.run.control import LOCK
 from eegwatch.run.records import Checkpoint, End, System
+from eegwatch.shell import program
 from tests.conftest import ONE_CYCLE, LogWriter
 
 NOW = 1_795_000_000.0  # 2026-11-18
@@ -72,6 +73,7 @@ def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No theme, pin or pane size of whoever runs the tests; an activated environment."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    program.cache_clear()  # another test of this process may have asked with its own PATH
 
 
 HOLD = """
