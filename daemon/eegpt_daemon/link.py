@@ -10,11 +10,15 @@ from __future__ import annotations
 import os
 import queue
 import signal
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+
+from eegwatch.run.control import Locked, take_lock
 
 SUPERVISOR_GONE = "the supervisor is gone"
 BOTH_DIED = "the daemon and its trainer died"
@@ -22,6 +26,20 @@ ORDERS = "script.orders"  # the named pipe by which the runner of a script gets 
 RUN_LOCK = "trainer.lock"  # held by the one trainer that may write a run
 AT_ONCE_AFTER_S = 3.0  # a scheduler and a launcher may both send the first SIGTERM, a moment apart
 ORPHAN_PATIENCE_S = 30.0  # a trainer whose supervisor died needs that long at most to checkpoint and leave
+
+
+def hold_run(folder: Path) -> bool:
+    """Hold the run's lock, waiting ORPHAN_PATIENCE_S for another process to let go; False, and said, if it does not."""
+    end = time.monotonic() + ORPHAN_PATIENCE_S
+    while True:  # two trainers must never write one run
+        try:
+            take_lock(folder / RUN_LOCK)
+            return True
+        except Locked as held:
+            if time.monotonic() > end:
+                print(f"eegpt-daemon: another trainer (pid {held.args[0]}) still holds {folder}", file=sys.stderr)
+                return False
+            time.sleep(0.1)
 
 
 class Attempt(msgspec.Struct, kw_only=True):

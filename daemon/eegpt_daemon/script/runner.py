@@ -8,6 +8,7 @@ running, and the next one adopts it by the named pipe `script.orders`.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -23,7 +24,7 @@ from typing import Any
 import msgspec
 import psutil
 
-from eegpt_daemon.link import Attempt, Order
+from eegpt_daemon.link import Attempt
 from eegpt_daemon.script import checkpoints as saved
 from eegpt_daemon.script.console import Console
 from eegpt_daemon.script.link import ScriptLink
@@ -49,7 +50,6 @@ class Runner:
         self.log = ScriptLog(folder, attempt, config)
         self.out = open_output(folder / TRAINER_LOG)
         self.stop_reason: str | None = None
-        self.waiting: list[Order] = []  # checkpoints that somebody asked for
         self._stop_asked = 0.0
         self._sent: set[int] = set()
         self._looked_at = 0.0
@@ -68,7 +68,8 @@ class Runner:
             self.log.end("failed", f"{command[0]} cannot be started: {error.strerror}")
             return 78
         self.link.phase("training")
-        self._known = {(c.path, c.written) for c in self._all_whole()} if self.attempt.checkpoint else set()
+        if self.attempt.checkpoint:
+            self._known = {self._key(written, path) for written, path in self._candidates()}
         while process.poll() is None:
             self._read(0.1)
             self._obey(process)
@@ -168,8 +169,6 @@ class Runner:
                     self._signal(process, getattr(signal, self.script.stop))
                 else:
                     self._signal(process, signal.SIGKILL if signal.SIGTERM in self._sent else signal.SIGTERM)
-            elif order.order == "checkpoint":
-                self.waiting.append(order)
 
     def _insist(self, process: subprocess.Popen[bytes]) -> None:
         """A script that does not end: SIGTERM, then SIGKILL, to its process group."""
@@ -183,21 +182,15 @@ class Runner:
 
     def _signal(self, process: subprocess.Popen[bytes], number: signal.Signals) -> None:
         self._sent.add(number)
-        targets = [process.pid]
-        try:
+        workers = []
+        if number == signal.SIGKILL:  # in groups of their own too; asked before they lose their parent
+            with contextlib.suppress(psutil.NoSuchProcess):
+                workers = psutil.Process(process.pid).children(recursive=True)
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)  # it leads its own session: the group has its pid
-        except ProcessLookupError:
-            return
-        if number == signal.SIGKILL:  # workers that made groups of their own
-            try:
-                targets = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
-            except psutil.NoSuchProcess:
-                return
-            for pid in targets:
-                try:
-                    os.kill(pid, number)
-                except ProcessLookupError:
-                    continue
+        for worker in workers:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                worker.kill()
 
     # ---- checkpoints and other logs ----
 
@@ -213,18 +206,14 @@ class Runner:
                 step=self.log.step,
                 path=found.path,
                 best="best" in Path(found.path).stem.lower(),
-                command=self.waiting[0].command if self.waiting else None,
             )
-            self.waiting = []
             self.log.append(record)
 
     def _new_checkpoints(self, *, ended: bool) -> list[saved.Found]:
         """Files that were written since the last look and are whole now, oldest first. `ended`: nobody writes now."""
-        if not self.script.checkpoints:
-            return []
         new: list[saved.Found] = []
-        for written, path in saved.candidates(self.folder, self.script.checkpoints):
-            key = (str(path.relative_to(self.folder)), written)
+        for written, path in self._candidates():
+            key = self._key(written, path)
             now = written + saved.SETTLED_S if ended else time.time()
             if key in self._known or now - written < saved.SETTLED_S:
                 continue
@@ -234,12 +223,12 @@ class Runner:
                 new.append(saved.Found(key[0], written, how))
         return new[::-1]
 
-    def _all_whole(self) -> list[saved.Found]:
-        assert self.script.checkpoints is not None
-        return [
-            saved.Found(str(path.relative_to(self.folder)), written, "")
-            for written, path in saved.candidates(self.folder, self.script.checkpoints)
-        ]
+    def _candidates(self) -> list[tuple[float, Path]]:
+        return saved.candidates(self.folder, self.script.checkpoints) if self.script.checkpoints else []
+
+    def _key(self, written: float, path: Path) -> tuple[str, float]:
+        """A file as it was written at a time: written again, it is another checkpoint."""
+        return str(path.relative_to(self.folder)), written
 
 
 def decoded(attempt: str) -> Attempt:

@@ -9,13 +9,11 @@ import faulthandler
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 import msgspec
 
-from eegpt_daemon.link import ORPHAN_PATIENCE_S, RUN_LOCK, Attempt, Link, NullLink
-from eegwatch.run.control import Locked, take_lock
+from eegpt_daemon.link import Attempt, Link, NullLink, hold_run
 
 
 def main() -> int:
@@ -27,16 +25,8 @@ def main() -> int:
     leads = os.environ.get("RANK", "0") == "0"
     link = Link(status) if leads else NullLink()
     link.phase("starting")
-    end = time.monotonic() + ORPHAN_PATIENCE_S
-    while leads:  # two trainers must never write one run
-        try:
-            take_lock(folder / RUN_LOCK)
-            break
-        except Locked as held:
-            if time.monotonic() > end:
-                print(f"eegpt-daemon: another trainer (pid {held.args[0]}) still holds {folder}", file=sys.stderr)
-                return 75
-            time.sleep(0.1)
+    if leads and not hold_run(folder):
+        return 75
     from eegpt_daemon.trainer.attempt import Trainer  # torch: 2 s, after the lock
     from eegpt_daemon.trainer.world import World
 

@@ -71,3 +71,23 @@ class Action(ABC):
     @abstractmethod
     def recover(cls, command_id: str, run: WatchedRun | None) -> Outcome:
         """The last word to a command that an earlier daemon accepted and left, by what the files show."""
+
+
+class ScriptsOnly(Action):
+    """A command for a script that uses RunLog: the daemon's own trainer refuses it, and `why` says what it does."""
+
+    why: ClassVar[str]
+
+    @classmethod
+    def refuse(cls, command: Command, standing: Standing) -> str | None:
+        return standing.misdirected(command) or cls.why
+
+    def begin(self) -> Outcome | None:
+        return Outcome(FAILED, self.why)
+
+    def advance(self) -> Outcome | None:
+        return None
+
+    @classmethod
+    def recover(cls, command_id: str, run: WatchedRun | None) -> Outcome:  # noqa: ARG003
+        return Outcome(FAILED, cls.why)
