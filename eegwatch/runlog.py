@@ -22,8 +22,6 @@ import os
 import platform
 import socket
 import time
-import warnings
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -35,20 +33,20 @@ from eegwatch.declaring import Law, described, no_schedule, paced, position_read
 from eegwatch.following import Follower, Used, name_of_type, precision_of
 from eegwatch.run.folder import RUN_LOG, make_run_folder
 from eegwatch.run.history import History
-from eegwatch.run.log import AppendLog, read_all, run_decoder
+from eegwatch.run.log import read_all, run_decoder
 from eegwatch.run.records import EVAL_FIELDS, Checkpoint, End, Eval, Record, Run, ScheduleChange, Step, encode
 from eegwatch.schedule import Schedule, ScheduleError, as_dict, from_torch, parse_for_run
 from eegwatch.schedule.readers.common import optimizer_of
 from eegwatch.steering.attach import Attached, Locked
 from eegwatch.steering.daemon import attempt_of_daemon
 from eegwatch.steering.live import LOOK_EVERY_S, LiveControl
+from eegwatch.writing import Writing
 
-KEPT_UNWRITTEN = 100_000  # lines kept for a disk that is full: some 20 MB
 UNSET = msgspec.UNSET
 T = TypeVar("T")
 
 
-class RunLog:
+class RunLog(Writing):
     """The log of one run.
 
     `folder` is where it lies; `step_done` the last step that was given to it; `follower` reads the rates off the
@@ -114,9 +112,7 @@ class RunLog:
             if given is None:
                 earlier = [r for r in read_all(self.folder / RUN_LOG, run_decoder()) if isinstance(r, Run)]
                 attempt = 1 + max((r.attempt for r in earlier), default=0)
-        self._log = AppendLog(self.folder / RUN_LOG)
-        self._unwritten: deque[bytes] = deque(maxlen=KEPT_UNWRITTEN)
-        self._ended = False
+        self._open_log(self.folder / RUN_LOG)
         groups = [] if optimizer is None else list(optimizer.param_groups)
         self._precision = precision_of([group.get("lr") for group in groups]) if groups else "float64"
         in_steps = declared is not None and declared.get("unit", "step") == "step"
@@ -416,47 +412,6 @@ class RunLog:
         if self.follower is not None:
             self.follower.flush()
         self._put(encode(record))
-
-    def _put(self, line: bytes) -> None:
-        """Write a line; what a full disk does not take is kept and written first as soon as it does."""
-        if self._ended:
-            self._say("a record after end() is not logged")
-            return
-        try:
-            while self._unwritten:
-                self._log.write(self._unwritten[0])
-                self._unwritten.popleft()
-            self._log.write(line)
-        except OSError as error:
-            self._unwritten.append(line)
-            self._say(f"the log cannot be written ({error}): the records are kept, and written once it can")
-
-    def _sync(self) -> None:
-        try:
-            self._log.sync()
-        except OSError as error:
-            self._say(f"the log cannot be made durable ({error})")
-
-    def _number(self, value: Any, what: str) -> Any:
-        """A value as a float, None if it is none; a tensor is detached first, so that torch warns of nothing."""
-        if value is None or type(value) is float:
-            return value
-        try:
-            return float(value.detach() if hasattr(value, "detach") else value)
-        except (TypeError, ValueError, RuntimeError) as error:
-            self._say(f"{what} is no number and not logged: {' '.join(str(error).split())[:120]}")
-            return None
-
-    def _named(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
-        numbers = {str(name): self._number(value, str(name)) for name, value in metrics.items()}
-        return {name: value for name, value in numbers.items() if value is not None}
-
-    def _say(self, words: str) -> None:
-        """A warning, once for each thing that can be wrong."""
-        kind = words[:40]
-        if kind not in self._said:
-            self._said.add(kind)
-            warnings.warn(words if words.startswith("eegwatch") else f"eegwatch: {words}", stacklevel=4)
 
 
 __all__ = ["RunLog", "ScheduleError"]

@@ -1,0 +1,66 @@
+"""How a RunLog writes: whole lines, kept where a disk is full; numbers of any kind; warnings, once for each thing."""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from eegwatch.run.log import AppendLog
+
+KEPT_UNWRITTEN = 100_000  # lines kept for a disk that is full: some 20 MB
+
+
+class Writing:
+    """The part of a RunLog that writes lines. Nothing here raises into the training."""
+
+    _said: set[str]  # the kinds of warnings that were given
+
+    def _open_log(self, path: Path) -> None:
+        """Raises OSError where the file cannot be opened."""
+        self._log = AppendLog(path)
+        self._unwritten: deque[bytes] = deque(maxlen=KEPT_UNWRITTEN)
+        self._ended = False
+
+    def _put(self, line: bytes) -> None:
+        """Write a line; what a full disk does not take is kept and written first as soon as it does."""
+        if self._ended:
+            self._say("a record after end() is not logged")
+            return
+        try:
+            while self._unwritten:
+                self._log.write(self._unwritten[0])
+                self._unwritten.popleft()
+            self._log.write(line)
+        except OSError as error:
+            self._unwritten.append(line)
+            self._say(f"the log cannot be written ({error}): the records are kept, and written once it can")
+
+    def _sync(self) -> None:
+        try:
+            self._log.sync()
+        except OSError as error:
+            self._say(f"the log cannot be made durable ({error})")
+
+    def _number(self, value: Any, what: str) -> Any:
+        """A value as a float, None if it is none; a tensor is detached first, so that torch warns of nothing."""
+        if value is None or type(value) is float:
+            return value
+        try:
+            return float(value.detach() if hasattr(value, "detach") else value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            self._say(f"{what} is no number and not logged: {' '.join(str(error).split())[:120]}")
+            return None
+
+    def _named(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        numbers = {str(name): self._number(value, str(name)) for name, value in metrics.items()}
+        return {name: value for name, value in numbers.items() if value is not None}
+
+    def _say(self, words: str) -> None:
+        """A warning, once for each thing that can be wrong."""
+        kind = words[:40]
+        if kind not in self._said:
+            self._said.add(kind)
+            warnings.warn(words if words.startswith("eegwatch") else f"eegwatch: {words}", stacklevel=4)
