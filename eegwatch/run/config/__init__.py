@@ -1,0 +1,43 @@
+"""The configuration of a run: the users' YAML keys, checked, with every default in one place.
+
+Shared by both programs: the daemon runs it, the monitor reads the declared schedule and `expected:` from it.
+A key that nobody knows is an error with the nearest known name.
+"""
+
+from __future__ import annotations
+
+from eegwatch.run.config.checking import TUNABLE as TUNABLE
+from eegwatch.run.config.parts import Backbone as Backbone
+from eegwatch.run.config.parts import Config as Config
+from eegwatch.run.config.parts import Data as Data
+from eegwatch.run.config.parts import Distributed as Distributed
+from eegwatch.run.config.parts import EarlyStopping as EarlyStopping
+from eegwatch.run.config.parts import Expected as Expected
+from eegwatch.run.config.parts import Experiment as Experiment
+from eegwatch.run.config.parts import Guard as Guard
+from eegwatch.run.config.parts import Hung as Hung
+from eegwatch.run.config.parts import Logging as Logging
+from eegwatch.run.config.parts import Model as Model
+from eegwatch.run.config.parts import Notify as Notify
+from eegwatch.run.config.parts import Optimizer as Optimizer
+from eegwatch.run.config.parts import Part as Part
+from eegwatch.run.config.parts import Probe as Probe
+from eegwatch.run.config.parts import Restarts as Restarts
+from eegwatch.run.config.parts import Scheduler as Scheduler
+from eegwatch.run.config.parts import Script as Script
+from eegwatch.run.config.parts import Supervision as Supervision
+from eegwatch.run.config.parts import Synthetic as Synthetic
+from eegwatch.run.config.parts import TargetMetrics as TargetMetrics
+from eegwatch.run.config.parts import Training as Training
+from eegwatch.run.config.reading import dump as dump
+from eegwatch.run.config.reading import expanded_notify as expanded_notify
+from eegwatch.run.config.reading import load as load
+from eegwatch.run.config.reading import parse_text as parse_text
+from eegwatch.run.config.reading import public as public
+from eegwatch.run.config.reading import training_hash as training_hash
+from eegwatch.run.config.schedule import SCHEDULE_NAMES as SCHEDULE_NAMES
+from eegwatch.run.config.schedule import TORCH_NAMES as TORCH_NAMES
+from eegwatch.run.config.schedule import expected_rates as expected_rates
+from eegwatch.run.config.schedule import schedule_name as schedule_name
+from eegwatch.run.config.schedule import schedule_of as schedule_of
+from eegwatch.run.yaml_file import ConfigError as ConfigError
