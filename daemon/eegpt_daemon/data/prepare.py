@@ -92,7 +92,8 @@ def plan(config: Config, store: WindowStore, report: Report) -> Plan:
     entries, dropped = without_eval_subjects(entries)
     if dropped:
         notes.append(f"{dropped} training files left out: their subjects are in the official evaluation set too")
-    entries = with_validation(entries, data.val_fraction, config.experiment.seed)
+    seed = config.experiment.seed if data.split_seed is None else data.split_seed
+    entries = with_validation(entries, data.val_fraction, seed)
     store.open()
     windows, rows, missing = {"train": 0, "val": 0, "eval": 0}, 0, 0
     for done, entry in enumerate(entries, 1):

@@ -45,6 +45,7 @@ class Data(Part):
     scaling: Literal["millivolt", "uv100", "zscore"] = "millivolt"
     labels: list[str] = msgspec.field(default_factory=lambda: ["normal", "abnormal"])
     val_fraction: float = 0.15
+    split_seed: int | None = None  # draws the validation subjects; null: experiment.seed does
     min_duration: float = 60.0
     max_rejected: float = 0.05
     log_file_names: bool = False  # TUAB's file names are patient ids

@@ -19,6 +19,9 @@ TRAINS_THE_SAME = (
     "distributed",
 )  # fmt: skip
 
+# keys that are newer than the first checkpoints: left out of the hash at their default, or no older run would resume
+ADDED_LATER = {"data.split_seed": None}
+
 
 def load(path: Path, *, expand: bool = True) -> Config:
     """Read and check a YAML file. Raises ConfigError with file, key and remedy in one line, whatever the file holds."""
@@ -75,6 +78,13 @@ def public(config: Config) -> dict[str, Any]:
 def training_hash(config: Config) -> str:
     """Hash of what training depends on: not of workers, paces, log intervals or the guard."""
     tree = msgspec.to_builtins(config)
+    for path, default in ADDED_LATER.items():
+        *above, key = path.split(".")
+        holder = tree
+        for name in above:
+            holder = holder[name]
+        if holder[key] == default:
+            del holder[key]
     for name in ("num_workers", "pin_memory", "persistent_workers", "prefetch_factor", "cache_dir", "log_file_names"):
         del tree["data"][name]
     for name in ("checkpoint_minutes", "pace_steps_per_s"):

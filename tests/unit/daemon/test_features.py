@@ -315,3 +315,15 @@ def test_a_full_disk_while_features_are_written_is_one_line_and_keeps_what_is_do
     words, counts = done.stdout.splitlines()
     assert "File too large: make room or mend it; what is done is kept" in words, done.stderr
     assert counts == "24 0"
+
+
+def test_runs_of_several_seeds_share_the_split_that_split_seed_draws(config: Config) -> None:
+    from eegpt_daemon.data import prepare
+
+    def validation(seed: int, split_seed: int | None) -> set[str]:
+        config.experiment.seed, config.data.split_seed = seed, split_seed
+        entries = prepare.plan(config, store_for(config), nothing).entries
+        return {entry.subject for entry in entries if entry.split == "val"}
+
+    assert validation(1, 9) == validation(2, 9) == validation(9, None)
+    assert len({frozenset(validation(seed, None)) for seed in range(5)}) > 1

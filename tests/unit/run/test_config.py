@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eegwatch.run.config import ConfigError, dump, expected_rates, load, parse_text, schedule_of
+from eegwatch.run.config import ConfigError, dump, expected_rates, load, parse_text, schedule_of, training_hash
 from eegwatch.schedule import final_rate, initial_rate, peak_rate
 
 CONFIGS = sorted((Path(__file__).resolve().parents[3] / "configs").glob("*.yaml"))
@@ -105,3 +105,11 @@ def test_variables_are_expanded_with_their_defaults(monkeypatch: pytest.MonkeyPa
 def test_every_family_with_parameters_of_its_own_can_be_declared(written: str, wanted: float) -> None:
     config = parse_text(ROOT + f"training: {{max_epochs: 10, scheduler: {written}}}", "c")
     assert float(schedule_of(config, 10).rate(60)) == pytest.approx(wanted)
+
+
+def test_a_run_that_began_before_a_key_was_known_still_resumes() -> None:
+    def hash_with(data: str) -> str:
+        return training_hash(parse_text(f"data: {{root_dir: /data{data}}}\n", "x"))
+
+    assert hash_with("") == "01c1b2a88ac6374a"  # as version 0.2.0 wrote it into checkpoints
+    assert hash_with(", split_seed: 7") != hash_with(", split_seed: 8") != hash_with("")
