@@ -24,6 +24,7 @@ from eegwatch.diagnosis.checklist import checklist, loss_band, table, val_auroc
 from eegwatch.diagnosis.findings import RATE, Finding
 from eegwatch.run.folder import CONFIG, write_whole
 from eegwatch.run.history import History
+from eegwatch.run.notes import note_of
 from eegwatch.run.yaml_file import without_secrets
 from eegwatch.wording import UserError, clock, plain
 
@@ -113,6 +114,8 @@ def _with_onsets(findings: list[Finding], history: History, style: ChartStyle) -
 def _facts(run: CheckedRun) -> list[tuple[str, str]]:
     history, record = run.history, run.history.run
     facts = [("run", run.name)]
+    if written := note_of(run.folder):
+        facts.append(("note of a person", plain(written)))
     if record is not None:
         total = f" of {record.total_steps:,}" if record.total_steps else ""
         facts.append(("steps", f"{history.step_done:,}{total}, attempt {record.attempt}"))

@@ -21,6 +21,7 @@ COMMANDS = {
     "check": "print the findings without a screen, for cron and CI",
     "meant": "say of a finding that it is meant: it no longer counts",
     "runs": "list the runs of a log root",
+    "note": "show or write the note of a run",
     "report": "write one self-contained page on a run",
     "export": "write the metrics or the charts of a run",
     "serve": "show the screen in a browser",

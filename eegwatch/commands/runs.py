@@ -9,10 +9,11 @@ from eegwatch.commands.options import add_path, whole
 from eegwatch.run.control import log_root
 from eegwatch.run.folder import NotARun, runs
 from eegwatch.run.liveness import Liveness, Pulse
+from eegwatch.run.notes import note_of
 from eegwatch.run.summary import Summary, summarise
 from eegwatch.wording import json_line, plain, rate
 
-HEADER = ("run", "state", "step", "LR", "AUROC", "verdict")
+HEADER = ("run", "state", "step", "LR", "AUROC", "verdict", "note")
 
 
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +36,9 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{logs}: no run")
         return 0
     rows = [HEADER, *(_row(folder, life) for folder in found)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
+    if not any(row[-1] for row in rows[1:]):
+        rows = [row[:-1] for row in rows]  # no run has a note
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  ".join(plain(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     return 0
@@ -53,13 +56,13 @@ def _as_dict(folder: Path, life: Liveness) -> dict[str, object]:
     s = _summary(folder)
     if isinstance(s, str):
         return {"run_id": folder.name, "state": "unreadable", "error": s}
-    return s.as_dict() | {"state": _state(s, life)}
+    return s.as_dict() | {"state": _state(s, life), "note": note_of(folder)}
 
 
 def _row(folder: Path, life: Liveness) -> tuple[str, ...]:
     s = _summary(folder)
     if isinstance(s, str):
-        return folder.name, "unreadable", "", "", "", s
+        return folder.name, "unreadable", "", "", "", s, note_of(folder)
     total = f" / {s.total_steps:,}" if s.total_steps else ""
     return (
         folder.name,
@@ -68,6 +71,7 @@ def _row(folder: Path, life: Liveness) -> tuple[str, ...]:
         rate(s.lr) if s.lr is not None else "–",
         f"{s.auroc:.3f}" if s.auroc is not None else "–",
         s.verdict or "",
+        note_of(folder),
     )
 
 

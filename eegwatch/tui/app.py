@@ -250,7 +250,9 @@ class WatchApp(DaemonCommands, OrderedKeysApp[None]):
         life = self.session.life
         live = (life.run_id if life.alive else None, life.word)
         overlays = Overlays(self.session.overlay_labels, self._toggle_overlay)
-        screen = RunsScreen(self.session.logs, self.session.folder, live, self.settings, overlays)
+        screen = RunsScreen(
+            self.session.logs, self.session.folder, live, self.settings, overlays, read_only=self.read_only
+        )
         self.push_screen(screen, self._choose_run)
 
     def _toggle_overlay(self, folder: Path) -> str:

@@ -142,3 +142,32 @@ async def test_a_thousand_runs_open_at_once_and_stay_quick(tmp_path: Path) -> No
             await asyncio.sleep(0.1)
         last = screen.query_one(DataTable).get_row_at(999)
         assert "3 / 2,000" in str(last[4])
+
+
+async def test_a_note_is_written_shown_filtered_by_and_removed(logs: Path) -> None:
+    app = WatchApp(logs)
+    async with app.run_test(size=(140, 40)) as pilot:
+        screen = await opened(app, pilot)
+        folder = screen.shown[0]
+        await pilot.press("n", *"lower LR", "enter")
+        await pilot.pause()
+        assert (folder / "note.txt").read_text() == "lower LR\n"
+        assert "¶" in str(screen.table.get_row_at(0)[0]) and str(screen.query_one("#about").content) == "¶ lower LR"  # type: ignore[attr-defined]
+        await pilot.press("n", *" twice", "escape")
+        await pilot.pause()
+        assert (folder / "note.txt").read_text() == "lower LR\n" and isinstance(app.screen, RunsScreen)
+        await pilot.press("slash", *"lower", "enter")
+        await pilot.pause()
+        assert screen.shown == [folder]
+        await pilot.press("n", "ctrl+u", "enter")
+        await pilot.pause()
+        assert not (folder / "note.txt").exists()
+
+
+async def test_no_note_is_written_on_a_screen_that_is_read_only(logs: Path) -> None:
+    app = WatchApp(logs, read_only=True)
+    async with app.run_test(size=(140, 40)) as pilot:
+        screen = await opened(app, pilot)
+        await pilot.press("n", *"x", "enter")
+        await pilot.pause()
+        assert not (logs / screen.folders[0].name / "note.txt").exists()

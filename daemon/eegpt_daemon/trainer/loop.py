@@ -103,7 +103,7 @@ class Loop:
             if self.step % config.logging.log_every_n_steps == 0:
                 self.journal.say(
                     f"epoch {epoch + 1}/{training.max_epochs} step {self.step}/{prepared.total} "
-                    f"loss {loss:.4f} lr {used!r} grad_norm {grad_norm:.3f}"
+                    f"loss {loss:.4f} lr {used:.7g} grad_norm {grad_norm:.3f}"
                 )
             if prepared.injected is not None and batch + 1 == prepared.steps_per_epoch:
                 prepared.injected.step()  # the historical bug, on purpose: once an epoch
@@ -206,7 +206,11 @@ class Loop:
             raise Stopped(order.reason if order is not None else "stopped")
         scores = score(logits, windows, split, self.step, epoch)
         self.journal.write(scores)
-        self.journal.say(f"{split}: step {self.step} AUROC {scores.auroc} balanced accuracy {scores.balanced_accuracy}")
+        figures = {"AUROC": scores.auroc, "balanced accuracy": scores.balanced_accuracy}
+        shown = " ".join(
+            f"{name} {value:.4f}" if value is not None else f"{name} none" for name, value in figures.items()
+        )
+        self.journal.say(f"{split}: step {self.step} {shown}")
         return scores
 
     def _look_for_orders(self) -> bool:

@@ -19,6 +19,7 @@ from textual.screen import ModalScreen
 from textual.widgets import DataTable, Input, Static
 
 from eegwatch.run.folder import CONFIG, runs
+from eegwatch.run.notes import LONGEST, NotNoted, note_of, write_note
 from eegwatch.run.summary import Summary, summarise
 from eegwatch.run.yaml_file import ConfigError, text_of, tree_of, without_secrets
 from eegwatch.tui.screens.text import TextScreen
@@ -60,6 +61,7 @@ class RunsScreen(ModalScreen[RunChoice | None]):
         Binding("s", "sort", "sort"),
         Binding("space", "pin", "pin to the top"),
         Binding("d", "compare", "compare configurations"),
+        Binding("n", "note", "write a note on the run"),
         Binding("j", "down", "down", show=False),
         Binding("k", "up", "up", show=False),
     ]
@@ -69,6 +71,8 @@ class RunsScreen(ModalScreen[RunChoice | None]):
     RunsScreen DataTable { height: 1fr; }
     RunsScreen Input { height: 3; display: none; }
     RunsScreen Input.shown { display: block; }
+    RunsScreen #about { height: 1; padding: 0 1; display: none; }
+    RunsScreen #about.shown { display: block; }
     RunsScreen #keys { height: 1; color: $text-muted; padding: 0 1; }
     """
 
@@ -79,12 +83,16 @@ class RunsScreen(ModalScreen[RunChoice | None]):
         live: tuple[str | None, str] = (None, ""),
         settings: Settings | None = None,
         overlays: Overlays | None = None,
+        *,
+        read_only: bool = False,
     ) -> None:
         """`live`: (run of the daemon that lives, what it does). `settings`: hold the pinned runs.
 
-        `overlays`: which runs are drawn over the one on the screen, and how to change that.
+        `overlays`: which runs are drawn over the one on the screen, and how to change that. `read_only`: no note is
+        written.
         """
         super().__init__()
+        self.read_only = read_only
         self.overlays, self.sort_by = overlays, SORTS[0]
         self.settings = settings or Settings()
         self.logs, self.current, self.live = logs, current, live
@@ -94,16 +102,25 @@ class RunsScreen(ModalScreen[RunChoice | None]):
         self._complete = False
         self.table: DataTable[Text] = DataTable(cursor_type="row", zebra_stripes=True)
         self.filter = Input(
-            placeholder="name, state, verdict: text or a regular expression; Enter keeps it, Esc clears it"
+            id="filter",
+            placeholder="name, state, verdict, note: text or a regular expression; Enter keeps it, Esc clears it",
         )
+        self.note = Input(
+            id="note", max_length=LONGEST, placeholder="a note on this run; Enter writes it, Esc leaves it"
+        )
+        self._noted: Path | None = None  # the run whose note is being written
+        self._notes: dict[Path, str] = {}
 
     def compose(self) -> ComposeResult:
         with Vertical() as box:
             box.border_title = f"{len(self.folders):,} runs in {self.logs}"
             yield self.filter
             yield self.table
-            yield Static("Enter watch  o draw over  d compare configurations  s sort  space pin  / filter  Esc close",
-                         id="keys")  # fmt: skip
+            yield self.note
+            yield Static(id="about")
+            yield Static(
+                "Enter watch  o draw over  d compare  n note  s sort  space pin  / filter  Esc close", id="keys"
+            )
 
     def on_mount(self) -> None:
         self._lay_out()
@@ -167,6 +184,8 @@ class RunsScreen(ModalScreen[RunChoice | None]):
         pin = "▸ " if self.settings.pins(folder) else ""
         label = self.overlays.labels().get(folder) if self.overlays is not None else None
         name = Text(f"{pin}{label + ' ' if label else ''}{folder.name}", "bold" if folder == self.current else "")
+        if self._notes.get(folder):
+            name.append(" ¶", "bold yellow")  # its words stand below the list while the cursor is on it
         if folder not in self._known:
             return [name, *(Text("…", "dim") for _ in COLUMNS[1:])]
         s = self._known[folder]
@@ -188,7 +207,8 @@ class RunsScreen(ModalScreen[RunChoice | None]):
     def _words(self, folder: Path) -> str:
         """What a filter looks at: the name, and what is known of state and verdict."""
         s = self._known.get(folder)
-        return folder.name if s is None else f"{folder.name} {s.name} {self._state(s)} {s.verdict or ''}"
+        words = folder.name if s is None else f"{folder.name} {s.name} {self._state(s)} {s.verdict or ''}"
+        return f"{words} {self._notes.get(folder, '')}"
 
     def _state(self, s: Summary) -> str:
         if s.end is None and s.run_id == self.live[0]:
@@ -209,8 +229,20 @@ class RunsScreen(ModalScreen[RunChoice | None]):
                 self._known[folder] = summarise(folder)
             except OSError:
                 self._known[folder] = None
+            self._notes[folder] = note_of(folder)
             for column, cell in zip(COLUMNS, self._row(folder), strict=True):
                 self.table.update_cell(folder.name, column, cell)
+        if self._chosen() in todo:
+            self._show_note()
+
+    @on(DataTable.RowHighlighted)
+    def _show_note(self) -> None:
+        """The note of the run under the cursor, below the list."""
+        folder = self._chosen()
+        words = self._notes.get(folder, "") if folder is not None else ""
+        about = self.query_one("#about", Static)
+        about.update(Text(plain(f"¶ {words}"), "yellow", no_wrap=True, overflow="ellipsis"))
+        about.set_class(bool(words), "shown")
 
     def _chosen(self) -> Path | None:
         row = self.table.cursor_row
@@ -255,19 +287,57 @@ class RunsScreen(ModalScreen[RunChoice | None]):
             return
         self.app.push_screen(TextScreen(f"{self.current.name} → {folder.name}", config_diff(self.current, folder)))
 
+    def action_note(self) -> None:
+        """Write the note of the run under the cursor."""
+        folder = self._chosen()
+        if folder is None:
+            return
+        if self.read_only:
+            self.notify("--read-only: no note is written")
+            return
+        self._noted = folder
+        self.note.value = self._notes.get(folder, "")
+        self.note.border_title = folder.name
+        self.note.add_class("shown")
+        self.note.focus()
+
+    @on(Input.Submitted, "#note")
+    def _note_written(self, event: Input.Submitted) -> None:
+        folder = self._noted
+        if folder is None:
+            return
+        try:
+            write_note(folder, event.value)
+        except NotNoted as error:
+            self.notify(str(error), severity="error", markup=False)
+            return
+        self._notes[folder] = note_of(folder)
+        self._leave_note()
+        self._list()
+        self.table.move_cursor(row=self.shown.index(folder) if folder in self.shown else 0)
+        self._show_note()
+
+    def _leave_note(self) -> None:
+        self._noted = None
+        self.note.remove_class("shown")
+        self.table.focus()
+
     def action_filter(self) -> None:
         self.filter.add_class("shown")
         self.filter.focus()
 
-    @on(Input.Changed)
+    @on(Input.Changed, "#filter")
     def _filtered(self) -> None:
         self._list()
 
-    @on(Input.Submitted)
+    @on(Input.Submitted, "#filter")
     def _kept(self) -> None:
         self.table.focus()
 
     def action_close(self) -> None:
+        if self._noted is not None:
+            self._leave_note()
+            return
         if self.filter.has_class("shown"):
             self.filter.remove_class("shown")
             self.filter.value = ""
