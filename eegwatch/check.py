@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from eegwatch.diagnosis.engine import Diagnosis, worst
 from eegwatch.diagnosis.findings import Finding
 from eegwatch.diagnosis.rate.law_words import described
 from eegwatch.formats import foreign_log
-from eegwatch.run import intents
+from eegwatch.run import computed, intents
 from eegwatch.run.control import DAEMON_LOG
 from eegwatch.run.declare import Declaration, Declared
 from eegwatch.run.folder import RUN_LOG, NotARun, newest_run, resolve
@@ -54,6 +54,7 @@ class Checked:
     beside: str | None = None  # of a file of hyperparameters that the records contradict
     law_in_words: str | None = None  # of a schedule that was found
     logs: Path | None = None  # the log root of a daemon that can be commanded
+    computed: list[str] = field(default_factory=list)  # what commands of the daemon found out afterwards
 
     @property
     def wrong(self) -> bool:
@@ -85,6 +86,7 @@ class Checked:
             "skipped": self.skipped,
             "bad_lines": self.bad_lines,
             "remarks": self.remarks(),
+            "computed": self.computed,
         }
 
     def text(self) -> str:
@@ -102,7 +104,7 @@ class Checked:
                 lines.append(f"healed   {finding.rule}  {span} ({finding.severity}): {finding.message}")
         more = {rule: number - TOLD_OF_A_RULE for rule, number in told.items() if number > TOLD_OF_A_RULE}
         lines += [f"healed   {rule}  {number} more times (--json lists them)" for rule, number in more.items()]
-        return "\n".join([*lines, *(f"         {line}" for line in self.covered())])
+        return "\n".join([*lines, *(f"         {line}" for line in [*self.covered(), *self.computed])])
 
     def verdict(self) -> str:
         """What came out, without the name of the run."""
@@ -238,6 +240,7 @@ class CheckedRun:
             beside=self._declaration.remark,
             law_in_words=described(self.diagnosis.law) if self.diagnosis.law is not None else None,
             logs=self.folder.parent if commanded else None,
+            computed=[] if self.foreign else computed.lines(self.folder),
         )
 
     def _schedule(self) -> dict[str, Any] | None:

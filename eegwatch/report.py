@@ -22,6 +22,7 @@ from eegwatch.charts.model import ChartData, ChartStyle
 from eegwatch.check import TOLD_OF_A_RULE, CheckedRun
 from eegwatch.diagnosis.checklist import checklist, loss_band, table, val_auroc
 from eegwatch.diagnosis.findings import RATE, Finding
+from eegwatch.run import computed
 from eegwatch.run.folder import CONFIG, write_whole
 from eegwatch.run.history import History
 from eegwatch.run.notes import note_of
@@ -214,6 +215,7 @@ def _html(run: CheckedRun, pictures: dict[str, str]) -> str:
     parts.append(
         "<h2>what was checked</h2><ul>" + "".join(f"<li>{e(w)}</li>" for w in run.outcome().covered()) + "</ul>"
     )
+    parts += _computed_html(run.folder)
     if len(run.history.attempts) > 1:
         parts.append("<h2>attempts</h2><table><tr>" + "".join(f"<th>{name}</th>" for name in ATTEMPTS) + "</tr>")
         for attempt in _attempts(run.history):
@@ -225,6 +227,20 @@ def _html(run: CheckedRun, pictures: dict[str, str]) -> str:
         parts.append(f"<h2>configuration</h2><pre>{e(config)}</pre>")
     parts.append(f"<p><small>eegwatch {__version__}, {time.strftime('%Y-%m-%d %H:%M')}</small></p></body></html>")
     return "\n".join(parts)
+
+
+def _computed_html(folder: Path) -> list[str]:
+    """What commands of the daemon have computed about the run afterwards."""
+    e, parts = html.escape, []
+    for section in computed.sections(folder):
+        parts.append(f"<h2>{e(section.title)}</h2>")
+        parts += [f"<p>{e(plain(words))}</p>" for words in section.sentences]
+        for caption, header, rows in section.tables:
+            cells = "".join(f"<th>{e(name)}</th>" for name in header)
+            parts.append(f"<p>{e(plain(caption))}</p><table><tr>{cells}</tr>")
+            parts += ["<tr>" + "".join(f"<td>{e(plain(cell))}</td>" for cell in row) + "</tr>" for row in rows]
+            parts.append("</table>")
+    return parts
 
 
 def _markdown(run: CheckedRun, beside: dict[str, Path]) -> str:
@@ -248,6 +264,11 @@ def _markdown(run: CheckedRun, beside: dict[str, Path]) -> str:
         lines += [f"  - {e(k)}: {e(v)}" for k, v in _evidence(finding)]
     lines += ["none"] if not findings else []
     lines += ["", "## what was checked", "", *(f"- {e(words)}" for words in run.outcome().covered())]
+    for section in computed.sections(run.folder):
+        lines += ["", f"## {e(section.title)}", "", *(f"- {e(plain(words))}" for words in section.sentences)]
+        for caption, header, rows in section.tables:
+            lines += ["", f"{e(plain(caption))}", "", f"| {' | '.join(map(e, header))} |", "|" + "---|" * len(header)]
+            lines += [f"| {' | '.join(e(plain(cell)) for cell in row)} |" for row in rows]
     if len(run.history.attempts) > 1:
         lines += ["", "## attempts", "", f"| {' | '.join(ATTEMPTS)} |", "|" + "---|" * len(ATTEMPTS)]
         lines += [f"| {' | '.join(e(plain(cell)) for cell in attempt)} |" for attempt in _attempts(run.history)]

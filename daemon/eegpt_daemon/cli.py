@@ -1,6 +1,6 @@
 """`eegpt-daemon`: start, status, stop, restart, resume, checkpoint, check, prepare, prune, join, logs.
 
-What changes a run goes through the control file.
+What changes a run goes through the control file. What is computed about a run is a module of `commands`.
 
 Exit codes: 0 done · 1 refused, failed, died, or already running · 2 wrong usage · 3 no daemon is running ·
 75 try again · 78 wrong configuration.
@@ -19,6 +19,7 @@ import sys
 import time
 from pathlib import Path
 
+from eegpt_daemon import commands
 from eegwatch import __version__
 from eegwatch.run import config as configuration
 from eegwatch.run.config import Config, ConfigError
@@ -39,7 +40,7 @@ from eegwatch.run.records import DaemonState
 from eegwatch.run.summary import first_run
 from eegwatch.schedule import ScheduleError, declared_base, peak_rate
 from eegwatch.schedule import parse as parse_schedule
-from eegwatch.wording import clock, duration, json_line, plain, plain_lines, size
+from eegwatch.wording import UserError, clock, duration, json_line, plain, plain_lines, size
 
 OK, FAILED, USAGE, NOT_RUNNING, TRY_AGAIN, WRONG_CONFIG = 0, 1, 2, 3, 75, 78
 HEAVY = ("torch", "mne", "edfio")
@@ -72,6 +73,9 @@ def main(argv: list[str] | None = None) -> int:
     except Refused as error:
         print(f"eegpt-daemon: {plain(str(error))}", file=sys.stderr)
         return error.code
+    except UserError as error:
+        print(f"eegpt-daemon: {plain(str(error))}", file=sys.stderr)
+        return FAILED
     except OSError as error:
         where = "" if error.filename is None else f"{error.filename}: "
         print(f"eegpt-daemon: {plain(where)}{plain(error.strerror or str(error))}", file=sys.stderr)
@@ -84,10 +88,10 @@ def main(argv: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="eegpt-daemon", description="Trains EEGPT probes and obeys the control file.")
     top.add_argument("--version", action="version", version=f"eegpt-daemon {__version__}")
-    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    below = top.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, help_text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=help_text, description=help_text)
+        sub = below.add_parser(name, help=help_text, description=help_text)
         sub.add_argument("--logs", metavar="DIR", help="log root (default: $EEGWATCH_LOGS, else ./logs)")
         return sub
 
@@ -141,6 +145,11 @@ def parser() -> argparse.ArgumentParser:
     sub = command("logs", "print what the trainer printed")
     sub.add_argument("-f", "--follow", action="store_true", help="go on as it grows")
     sub.set_defaults(action=show_logs)
+    for name, words in commands.COMMANDS.items():
+        module = commands.subcommand(name)
+        sub = command(name, words)
+        module.prepare_parser(sub)
+        sub.set_defaults(action=module.run)
     return top
 
 

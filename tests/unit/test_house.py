@@ -95,6 +95,8 @@ DAEMON_ALLOWED = {
     "model": {"model"},
     "data": {"data", "model"},
     "trainer": {"trainer", "data", "model", "link", "crash"},
+    "analysis": {"analysis", "trainer", "data", "model", "link"},
+    "commands": {"commands", "analysis", "trainer"},
 }
 
 

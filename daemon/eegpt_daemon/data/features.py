@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import io
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -441,7 +442,7 @@ def standardiser(x: Windows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         try:
             with np.load(kept) as stored:
                 return stored["mean"], stored["std"]
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             kept.unlink()  # damaged: computed again
     n, total, square = len(x), 0.0, 0.0
     for begin in range(0, n, STATISTICS_BLOCK):

@@ -1,0 +1,105 @@
+"""A run's windows, from the cache and split that it was trained on, and the weights in its checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eegpt_daemon.analysis.objective import Array
+from eegpt_daemon.data import prepare
+from eegpt_daemon.data.features import WindowStore
+from eegpt_daemon.model.encoder import Encoder
+from eegpt_daemon.trainer import checkpoint as checkpoints
+from eegpt_daemon.trainer.checkpoint import CheckpointError
+from eegwatch.run import config as configuration
+from eegwatch.run.config import Config, ConfigError
+from eegwatch.run.folder import CHECKPOINTS, CONFIG
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class CachedRun:
+    """A run of our trainer with its data. `store`: where its features lie."""
+
+    folder: Path
+    config: Config
+    encoder: Encoder
+    store: WindowStore
+    data: prepare.Data
+    planned: prepare.Plan
+
+
+def config_of(folder: Path) -> Config:
+    """The configuration that the run was trained with. Raises ConfigError for a folder that has none, or a script."""
+    config = configuration.load(folder / CONFIG, expand=False)
+    if config.script is not None:
+        raise ConfigError(f"{folder.name} is a run of a script of one's own: its data and model are not known here")
+    return config
+
+
+def open_run(folder: Path, config: Config, say: Say) -> CachedRun:
+    """Its data as the trainer prepared them; what is missing from the cache is computed again.
+
+    Raises the errors of configuration, corpus and encoder.
+    """
+    encoder, _ = prepare.build_encoder(config)
+    store = prepare.store_for(config, encoder, prepare.best_device())
+    planned = prepare.plan(config, store, _quiet)
+    data = prepare.windows(config, store, planned, _quiet, say)
+    return CachedRun(folder, config, encoder, store, data, planned)
+
+
+def _quiet(*_: object) -> None:
+    """What is already in the cache needs no progress."""
+
+
+@dataclass
+class Trained:
+    """A linear probe from a checkpoint: `w` (features + 1, classes), and the standardiser that it was trained with."""
+
+    role: str
+    name: str
+    step: int
+    w: Array
+    shift: NDArray[np.float32]
+    scale: NDArray[np.float32]
+
+
+def trained_models(folder: Path) -> list[Trained]:
+    """The final model (of the newest checkpoint) and the best on validation, where that is another one."""
+    steps = {n: path for path in (folder / CHECKPOINTS).glob("*.pt") if (n := checkpoints.step_of(path)) is not None}
+    for newest in sorted(steps, reverse=True):
+        try:
+            state = checkpoints.load(steps[newest])
+        except CheckpointError:
+            continue  # damaged, or pruned meanwhile: the one before it
+        found = [_trained("final", checkpoints.name_of(newest), state)]
+        best = next((name for _, name in state["ranking"] if (folder / name).is_file()), None)
+        if best is not None and best != found[0].name:
+            found.append(_trained("best", best, checkpoints.load(folder / best)))
+        return found
+    return []
+
+
+def _trained(role: str, name: str, state: dict[str, object]) -> Trained:
+    probe: dict[str, object] = state["probe"]  # type: ignore[assignment]
+    weight, bias = probe["layers.1.weight"], probe["layers.1.bias"]
+    standardiser: dict[str, object] = state["standardiser"]  # type: ignore[assignment]
+    return Trained(
+        role,
+        name,
+        int(state["step"]),  # type: ignore[call-overload]
+        np.concatenate([_array(weight).T, _array(bias)[None]]).astype(np.float64),
+        _array(standardiser["shift"]),
+        _array(standardiser["scale"]),
+    )
+
+
+def _array(tensor: object) -> NDArray[np.float32]:
+    values: NDArray[np.float32] = tensor.numpy()  # type: ignore[attr-defined]
+    return values

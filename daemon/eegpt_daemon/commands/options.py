@@ -1,0 +1,59 @@
+"""What the commands about one run share: which run is meant, how quietly to work, and which errors are the user's."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from eegwatch.run.folder import RUN_LOG, NotARun, newest_run, resolve
+from eegwatch.wording import UserError, plain
+
+IDLE = 19  # the nice value of work that must never be in the way of a run
+
+
+class Unusable(UserError):
+    """What was asked for cannot be computed for this run: why, in one line."""
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", nargs="?", metavar="RUN", help="run folder, or its name (default: the newest run)")
+    parser.add_argument("--json", action="store_true", help="print the file that was written")
+
+
+def run_folder(word: str | None, logs: Path) -> Path:
+    """The folder of the run that is meant. Raises NotARun."""
+    if word is None:
+        newest = newest_run(logs)
+        if newest is None:
+            raise NotARun(f"no run in {logs}")
+        return newest.resolve()
+    if (logs / word / RUN_LOG).exists():
+        return (logs / word).resolve()
+    _, folder = resolve(Path(word))
+    folder = folder or newest_run(Path(word))
+    if folder is None:
+        raise NotARun(f"{word}: holds no run")
+    return folder.resolve()
+
+
+def in_the_background() -> None:
+    """Give way to everything else on this machine: a run may train beside this command."""
+    os.nice(max(0, IDLE - os.nice(0)))
+
+
+def say(text: str) -> None:
+    """A line of progress, on standard error: standard output holds the result alone."""
+    print(plain(text), file=sys.stderr, flush=True)
+
+
+def computed(work: Callable[[], int]) -> int:
+    """`work`, with the mistakes of configuration, corpus or checkpoint as one line. Raises Unusable."""
+    from eegpt_daemon.trainer.attempt import USER_ERRORS
+
+    try:
+        return work()
+    except USER_ERRORS as error:
+        raise Unusable(str(error)) from None
