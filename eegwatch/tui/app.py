@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 from textual.app import SystemCommand
 from textual.binding import Binding
@@ -54,6 +55,12 @@ class ThemeError(UserError):
     """A theme that there is none of; which there are."""
 
 
+# NO_COLOR: words that are red or magenta elsewhere (a fault, SYNTHETIC) stand out; their own grey would be the darkest
+WHITE, BLACK = (240, 240, 240), (16, 16, 16)
+LIGHT_WORDS = TerminalTheme((18, 18, 18), (224, 224, 224), [(18, 18, 18)] + [WHITE] * 7, [WHITE] * 8)
+DARK_WORDS = TerminalTheme((224, 224, 224), (31, 31, 31), [(224, 224, 224)] + [BLACK] * 7, [BLACK] * 8)
+
+
 class WatchApp(DaemonCommands, OrderedKeysApp[None]):
     """The monitor. `logs`: the log root; `folder`: the run, or None for always the newest."""
 
@@ -90,6 +97,8 @@ class WatchApp(DaemonCommands, OrderedKeysApp[None]):
         self._filters.append(Harmless())
         if ascii:
             self._filters.append(Ascii())
+        if self.no_color:
+            self.ansi_theme_dark, self.ansi_theme_light = LIGHT_WORDS, DARK_WORDS
         self.session = Session(logs, folder, self._alarm, foreign, declared)
         self._waker: Waker | None = None
         self._between = SLOW_LINK_S if slow_link else (0.0, 0.0)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from eegwatch.run.records import End
 from tests.conftest import LogWriter, unwrapped
 from tests.e2e.processes import Daemon
 
@@ -169,6 +170,17 @@ def test_without_colour_what_matters_is_in_the_words(log_writer: LogWriter, term
     shades = {tuple(rgb) for rgb in re.findall(r"[34]8;2;(\d+);(\d+);(\d+)", coloured)}
     assert all(red == green == blue for red, green, blue in shades)
     assert not re.search(r"\x1b\[(?:\d+;)*(?:3[1-6]|9[1-6])m", coloured)
+    fault = re.search(r"38;2;(\d+);\1;\1m[^\x1b]*✖[^\x1b]*(?:\x1b\[[^m]*m)*[^\x1b]*LR moves", coloured)
+    assert fault is not None and int(fault[1]) > 200  # a fault is no darker than other words
+
+
+def test_a_low_screen_keeps_a_chart_under_its_verdict(log_writer: LogWriter, terminal: Terminal) -> None:
+    log_writer.run()
+    log_writer.steps(np.full(150, 1.2e-4), positions=np.zeros(150))
+    log_writer.add(End(time=log_writer.time, step=150, reason="completed"))
+    terminal.open(eegwatch(log_writer.folder.parent), 60, 15)
+    terminal.wait("✖ LR STUCK at 1.20e-4", "why", "completed after 150 steps")
+    assert len(re.findall(r"[\u2801-\u28ff]", terminal.text())) > 20
 
 
 def test_it_works_in_256_colours_without_a_run(terminal: Terminal, tmp_path: Path) -> None:

@@ -40,6 +40,10 @@ def said(app: Any) -> Any:
     return [note.message for note in app._notifications]
 
 
+def noting(app: Any) -> Any:
+    return app.screen.note.has_class("shown")
+
+
 def charts(app: Any) -> Any:
     grid = app.run_screen.charts
     shown = [chart.id for chart in grid.children if chart.display]
@@ -151,7 +155,7 @@ KEYS: dict[type[Any], dict[str, Key]] = {
     },
     RunsScreen: {
         "escape": Key(top), "R": Key(top), "slash": Key(asked), "o": Key(overlaid, ("j",)), "space": Key(pinned),
-        "s": Key(order),
+        "s": Key(order), "n": Key(noting),
         "d": Key(said), "j": Key(row), "k": Key(row, ("j",)),
     },
     TextScreen: {

@@ -30,6 +30,7 @@ from eegwatch.tui.widgets.verdict import Verdict
 
 WIDE, TALL = 110, 30  # from here on the side panels have room
 VERY_TALL = 55  # from here on the trainer's output has
+LOW = 20  # below, the verdict leaves its rows to the chart
 NARROWEST_SIDE, WIDEST_SIDE, SIDE_STEP = 30, 90, 4
 
 
@@ -123,7 +124,7 @@ class RunScreen(Screen[None]):
         aside = roomy and size.height >= VERY_TALL  # the events have room beside the charts
         self.side.events.display, self.events.display = aside, not aside
         self.events.styles.height = (5 if size.height >= 40 else 3) if roomy else 2 if size.height >= 22 else 1
-        self.verdict.show(session, compact=not roomy, read_only=self.read_only)
+        self.verdict.show(session, compact=not roomy, tight=size.height < LOW, read_only=self.read_only)
         self.status.show(session)
         (self.side.events if aside else self.events).show(session)
         self.keys.show(session, read_only=self.read_only)

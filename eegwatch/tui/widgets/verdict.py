@@ -28,15 +28,16 @@ class Verdict(Lines):
 
     DEFAULT_CSS = "Verdict { height: auto; padding: 0 1; max-height: 9; }"
 
-    def show(self, session: Session, *, compact: bool, read_only: bool = False) -> None:
+    def show(self, session: Session, *, compact: bool, tight: bool = False, read_only: bool = False) -> None:
+        """`compact`: one finding, short words. `tight`: what, why and the keys; the chart keeps its rows."""
         findings = [f for f in session.diagnosis.findings if f.bad]
         told = notice(session, read_only=read_only)
         self.display = bool(findings) or told is not None
         if not self.display:
             return
-        lines = self._notice(told) if told is not None else []
+        lines = self._notice(told)[: 1 if tight and findings else None] if told is not None else []
         if findings:
-            lines += self._finding(session, findings[0], compact, read_only)
+            lines += self._finding(session, findings[0], compact, tight, read_only)
             if compact:
                 more = len(findings) - 1
             else:
@@ -59,14 +60,14 @@ class Verdict(Lines):
             lines.append(Text.assemble(("   do   ", LABEL), told.do))
         return lines
 
-    def _finding(self, session: Session, finding: Finding, compact: bool, read_only: bool) -> list[Text]:
+    def _finding(self, session: Session, finding: Finding, compact: bool, tight: bool, read_only: bool) -> list[Text]:
         sign, style = SIGN[finding.severity]
         what = Text.assemble((f" {sign} {headline(finding)} ", style))
         bad = consequence(session, finding, short=compact)
         lines = [what]
         if bad and not compact and what.cell_len + len(bad) + 4 < self.app.size.width:
             what.append(f" {bad}")
-        elif bad:
+        elif bad and not tight:
             lines.append(Text(f"   {bad}"))
         if finding.why:
             lines.append(Text.assemble(("   why  ", LABEL), finding.why))
@@ -74,7 +75,7 @@ class Verdict(Lines):
         code = finding.remedy.split("; ")[0]
         if keys:
             lines.append(Text.assemble(("   do   ", LABEL), keys))
-        if code and code not in headline(finding) and not (keys and compact):
+        if code and code not in headline(finding) and not (keys and compact) and not tight:
             lines.append(Text.assemble(("   code " if finding.family == RATE else "   do   ", LABEL), code))
         return lines
 
