@@ -1,0 +1,95 @@
+"""The benchmark of silent errors: its cases have sources and a truth, its errors are real, its tables leave nothing out."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+from tests.bench.silent.case import Case, cases
+from tests.bench.silent.judge import FACT, MISSED, OTHER, PROVED, Result, Said
+from tests.bench.silent.play import played_once
+from tests.bench.silent.table import markdown, summary, text
+from tests.bench.silent.traincheck import LIST
+
+SAMPLE = [  # those that need neither processes nor worker processes, one of each kind
+    "zero_grad_missing",
+    "step_after_scaler_step",
+    "mean_of_means",
+    "clip_before_unscale",
+    "optimizer_built_before_the_copy",
+    "weights_that_are_not_contiguous",
+    "frozen_with_a_gradient_left",
+    "moments_of_other_parameters",
+    "averaged_weights_left_in",
+    "seeded_in_the_epoch_loop",
+    "subjects_in_both_splits",
+    "dropout_in_evaluation",
+]
+
+
+def case_called(name: str) -> Case:
+    return next(case for case in cases() if case.name == name)
+
+
+def test_each_error_says_where_it_was_reported_and_what_may_be_said_of_it() -> None:
+    for case in cases():
+        assert case.what, case.name
+        if case.is_error:
+            assert re.fullmatch(r"https://\S+", case.source), case.name
+            assert case.first >= 0, case.name
+
+
+def test_each_error_is_reported_at_an_address_of_its_own() -> None:
+    sources = [case.source for case in cases() if case.is_error]
+    assert len(sources) == len(set(sources))
+
+
+def test_the_first_half_has_thirty_errors_and_thirty_healthy_trainings() -> None:
+    first = cases("first")
+    assert sum(case.is_error for case in first) >= 30
+    assert sum(not case.is_error for case in first) >= 30
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_an_error_changes_what_comes_out_and_its_reference_comes_out_the_same_twice(name: str) -> None:
+    case = case_called(name)
+    reference, _ = played_once(case, faulty=False, watched=False)
+    again, _ = played_once(case, faulty=False, watched=False)
+    faulty, _ = played_once(case, faulty=True, watched=False)
+    assert torch.equal(reference, again)
+    assert not torch.equal(reference, faulty)
+
+
+def test_a_finding_counts_by_its_rule_and_its_severity() -> None:
+    case = case_called("decay_schedule_never_applied")
+    right, other = Said("off_schedule:weight_decay", "error", 2, 2, ""), Said("loss_spike", "warning", 9, 9, "")
+
+    def verdict(*said: Said) -> str:
+        return Result(case.name, said, (), True, True, 0.0).verdict(case)
+
+    assert verdict(right, other) == PROVED
+    assert verdict(Said("off_schedule", "warning", 2, 2, "")) == FACT
+    assert verdict(other) == OTHER
+    assert verdict() == MISSED
+
+
+def test_a_warning_of_a_healthy_training_is_a_fact_and_an_error_is_an_error() -> None:
+    case = case_called("lora")
+    assert Result(case.name, (Said("no_gradient", "warning", 1, 1, ""),), (), True, False, 0.0).verdict(case) == FACT
+    assert Result(case.name, (Said("update_lost", "error", 1, 1, ""),), (), True, False, 0.0).verdict(case) == "error"
+
+
+def test_the_tables_hold_every_case_and_every_row_of_traincheck() -> None:
+    pairs = [(case, Result(case.name, (), (), True, True, 0.0)) for case in cases()]
+    plain, page = text(pairs), markdown(pairs)
+    for case, _ in pairs:
+        assert case.name[:41] in plain
+        assert case.what in page
+    for row in LIST:
+        assert row.name in plain
+        assert row.name in page
+        assert bool(row.cases) != bool(row.why), row.name
+        assert all(case_called(name).is_error for name in row.cases)
+    assert any("0 of" in line for line in summary(pairs))
