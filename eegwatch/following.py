@@ -68,6 +68,11 @@ class Follower:
         return bool(self._held)
 
     @property
+    def logs_first(self) -> bool:
+        """Is log.step() called before optimizer.step(), as far as that is known?"""
+        return self._order == "before" or (self._order is None and bool(self._held))
+
+    @property
     def groups(self) -> list[dict[str, Any]]:
         """The optimizer's parameter groups."""
         return list(self._optimizer.param_groups)

@@ -53,6 +53,7 @@ class StepHooks:
         self._outer: FrameType | None = None  # the frame of the step() under way
         self._nested = 0
         self._handles: list[Any] = []
+        self.closure = False  # was the step under way given a closure? Then its gradients come within it
         self.attach_last()
 
     @property
@@ -61,7 +62,10 @@ class StepHooks:
         return self._optimizer()
 
     def attach_last(self) -> None:
-        """Put the hooks behind all others: what they read is what the step uses, what they set is not overwritten."""
+        """Put the hooks next to the step: the pre-hook behind all others, the post-hook before them.
+
+        What they read is what the step uses and makes, and what they set is not overwritten.
+        """
         self._remove()
         optimizer = self._optimizer()
         if optimizer is not None:
@@ -69,6 +73,16 @@ class StepHooks:
                 optimizer.register_step_pre_hook(self._before),
                 optimizer.register_step_post_hook(self._after),
             ]
+            _to_front(optimizer, self._handles[1])
+
+    @property
+    def enclose(self) -> bool:
+        """Does nothing of the user's lie between these hooks and the step: no later pre-hook, no earlier post-hook?"""
+        optimizer = self._optimizer()
+        if optimizer is None or not self._handles:
+            return False
+        before, after = optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks
+        return bool(next(reversed(before)) == self._handles[0].id and next(iter(after)) == self._handles[1].id)
 
     def remove(self) -> None:
         """Take the hooks off."""
@@ -83,13 +97,14 @@ class StepHooks:
             handle.remove()
         self._handles = []
 
-    def _before(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
+    def _before(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if self._outer is not None:
             if _on_stack(self._outer):
                 self._nested += 1
                 return
             self._tell("abandoned", optimizer)
         self._outer, self._nested = sys._getframe(1), 0
+        self.closure = (args[1] if len(args) > 1 else kwargs.get("closure")) is not None
         self._tell("before", optimizer)
 
     def _after(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
@@ -123,6 +138,13 @@ def _with_hooks(optimizer: Any) -> Any:
         if not hasattr(inner, name):
             raise TypeError(f"{type(optimizer).__name__} has no {name}: it is no torch optimizer")
     return inner
+
+
+def _to_front(optimizer: Any, handle: Any) -> None:
+    """Put a post-hook before the others: torch keeps them in an ordered dict."""
+    hooks = optimizer._optimizer_step_post_hooks
+    if hasattr(hooks, "move_to_end"):
+        hooks.move_to_end(handle.id, last=False)
 
 
 def _on_stack(frame: FrameType) -> bool:

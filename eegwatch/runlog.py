@@ -40,13 +40,14 @@ from eegwatch.schedule.readers.common import optimizer_of
 from eegwatch.steering.attach import Attached, Locked
 from eegwatch.steering.daemon import attempt_of_daemon
 from eegwatch.steering.live import LOOK_EVERY_S, LiveControl
+from eegwatch.watching.api import Watched
 from eegwatch.writing import Writing
 
 UNSET = msgspec.UNSET
 T = TypeVar("T")
 
 
-class RunLog(Writing):
+class RunLog(Writing, Watched):
     """The log of one run.
 
     `folder` is where it lies; `step_done` the last step that was given to it; `follower` reads the rates off the
@@ -293,6 +294,8 @@ class RunLog(Writing):
         self.step_done = n
         if self._control is not None and record.time >= self._control.due:
             self._look(record.time)
+        if self.watcher is not None and not self.watcher.off:
+            self.watcher.logged(n, metrics)
         if lr is not None or lrs is not None:
             self._write_given(record, lr, lrs)
         elif self.follower is not None:
@@ -333,11 +336,15 @@ class RunLog(Writing):
                 **fields,
             )
         )
+        if self.watcher is not None:
+            self.watcher.evaluated()
         self._guarded(lambda live: live.served("evaluate", self.step_done, fields | values))
 
     def checkpoint(self, path: str | Path, *, best: bool = False) -> None:
         """A checkpoint that you have written; call it when the file is complete."""
         self._append(Checkpoint(time=time.time(), step=self.step_done, path=str(path), best=best))
+        if self.watcher is not None:
+            self.watcher.checkpointed()
         self._sync()
         self._guarded(lambda live: live.served("checkpoint", self.step_done, {"checkpoint": str(path)}))
 
@@ -346,6 +353,8 @@ class RunLog(Writing):
         if self._ended:
             return
         self._guarded(lambda live: live.close(self.step_done, reason))
+        if self.watcher is not None:
+            self.watcher.close()
         if self.follower is not None:
             self.follower.close()
         self._append(End(time=time.time(), step=self.step_done, reason=reason, error=error))
@@ -362,6 +371,11 @@ class RunLog(Writing):
         else:
             stopped = isinstance(error, KeyboardInterrupt)
             self.end("stopped" if stopped else "failed", None if stopped else f"{type(error).__name__}: {error}")
+
+    @property
+    def steps_per_epoch(self) -> int | None:
+        """Optimizer steps of one epoch, where they were given."""
+        return self._per_epoch
 
     @property
     def history(self) -> History:

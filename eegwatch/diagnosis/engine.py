@@ -22,9 +22,10 @@ from eegwatch.diagnosis.rate.precision import Precision
 from eegwatch.diagnosis.rate.undeclared import UndeclaredWatch
 from eegwatch.diagnosis.rate.watch import LrWatch
 from eegwatch.diagnosis.rules import EvidenceWatch, Settings
+from eegwatch.diagnosis.silent.watch import SilentWatch
 from eegwatch.run.config import TUNABLE
 from eegwatch.run.history import Item, StepBlock
-from eegwatch.run.records import End, Eval, Intent, Run, ScheduleChange
+from eegwatch.run.records import End, Eval, Intent, Run, ScheduleChange, Watch
 from eegwatch.schedule import Schedule, ScheduleError, parse, rate_at
 from eegwatch.schedule.found import Law
 
@@ -79,6 +80,7 @@ class Diagnosis:
         self._settings = settings
         self._evidence = EvidenceWatch(None, self._present, settings or {})
         self._numbers = NumberWatch(self._present, 0)
+        self.silent = SilentWatch()
         self._ended_at = 0  # the step at which an undeclared run was last taken for ended
         self._undeclared: UndeclaredWatch | None = UndeclaredWatch(self._present)
 
@@ -97,6 +99,8 @@ class Diagnosis:
             changes = self.isolation.call("evidence", item.step, lambda: self._evidence.ended(item.step))
             if self._undeclared is not None:
                 changes += self.isolation.call("rates", item.step, self._undeclared.ended)
+        elif isinstance(item, Watch):
+            changes = self.isolation.call("silent", item.step, lambda: self.silent.feed(item))
         elif isinstance(item, Intent):
             return self.intend([item])
         else:
@@ -141,7 +145,9 @@ class Diagnosis:
     def findings(self) -> list[Finding]:
         """What is wrong now, the worst first; a learning-rate fault with the figures of this moment."""
         of_rates = [] if self.rates is None else self.isolation.call("rates", 0, self.rates.findings)
-        known = [finding.as_meant(self.intents) for finding in [*of_rates, *self._present.values()]]
+        known = [
+            finding.as_meant(self.intents) for finding in [*of_rates, *self._present.values(), *self.silent.findings]
+        ]
         return sorted(known, key=lambda f: (SEVERITIES.index(f.severity), f.family != RATE))
 
     @property
@@ -163,7 +169,9 @@ class Diagnosis:
             checked.append("config_mismatch")
         else:
             skipped.append({"rule": "config_mismatch", "why": "no expected: rates are declared"})
-        for part, rules in (("evidence", TUNABLE), ("numbers", NumberWatch.RULES)):
+        seen, unseen = self.silent.coverage()
+        checked, skipped = [*checked, *seen], [*skipped, *unseen]
+        for part, rules in (("evidence", TUNABLE), ("numbers", NumberWatch.RULES), ("silent", tuple(seen))):
             reason = self.isolation.reasons.get(part)
             if reason is not None:
                 checked = [rule for rule in checked if rule not in rules]
@@ -214,6 +222,7 @@ class Diagnosis:
         self.run, self._start, self._steps_seen = run, run.step, False
         self._evidence = EvidenceWatch(run, self._present, self._active_settings)
         self._numbers = NumberWatch(self._present, run.step)
+        changes += self.isolation.call("silent", run.step, lambda: self.silent.begin(run))
         return [*changes, *self._declare(run, run.schedule, run.groups)]
 
     def _go_on(self, run: Run) -> list[Finding]:

@@ -13,8 +13,10 @@ from eegwatch.run.records import Intent
 INFO, WARNING, ERROR, RESOLVED = "info", "warning", "error", "resolved"
 SEVERITIES = (ERROR, WARNING, INFO, RESOLVED)
 
-# What a rule is about. Rates, numbers and the configuration are facts, proved by the records; the rest is evidence.
-RATE, NUMBER, CONFIG, EVIDENCE = "rate", "number", "config", "evidence"
+# What a rule is about. Rates, numbers, the configuration and the equalities of a training step are proved by the
+# records; the rest is evidence. A FACT is true and may be meant: it is told as a warning, and not held against a run
+# once it is over.
+RATE, NUMBER, CONFIG, EQUALITY, FACT, EVIDENCE = "rate", "number", "config", "equality", "fact", "evidence"
 FAMILIES = {
     "lr_stuck": RATE,
     "lr_off_schedule": RATE,
@@ -30,6 +32,34 @@ FAMILIES = {
     "lr_nonfinite": NUMBER,
     "config_mismatch": CONFIG,
     "schedule_length": CONFIG,
+    "gradients_not_cleared": EQUALITY,
+    "gradient_applied_twice": EQUALITY,
+    "micro_gradients_dropped": EQUALITY,
+    "update_lost": EQUALITY,
+    "update_differs": EQUALITY,
+    "frozen_moves": EQUALITY,
+    "frozen_changed": EQUALITY,
+    "off_schedule": EQUALITY,
+    "clip_missing": EQUALITY,
+    "clip_before_unscale": EQUALITY,
+    "optimizer_holds_strangers": EQUALITY,
+    "step_not_taken": EQUALITY,
+    "optimizer_state_lost": EQUALITY,
+    "optimizer_state_differs": EQUALITY,
+    "weights_not_restored": EQUALITY,
+    "order_repeated": EQUALITY,
+    "splits_overlap": EQUALITY,
+    "evaluation_in_train_mode": EQUALITY,
+    "evaluation_changed_model": EQUALITY,
+    "microbatch_weights": EQUALITY,
+    "ema_aliased": EQUALITY,
+    "ema_not_updated": EQUALITY,
+    "ema_updated_twice": EQUALITY,
+    "ema_differs": EQUALITY,
+    "not_in_optimizer": FACT,
+    "no_gradient": FACT,
+    "train_mode_lost": FACT,
+    "frozen_batchnorm_moves": FACT,
 }  # every other rule is evidence
 
 
@@ -82,12 +112,13 @@ class Finding:
 
     @property
     def family(self) -> str:
-        """What the rule is about: RATE, NUMBER, CONFIG or EVIDENCE."""
+        """What the rule is about: RATE, NUMBER, CONFIG, EQUALITY, FACT or EVIDENCE."""
         return FAMILIES.get(self.rule, EVIDENCE)
 
     @property
     def is_fact(self) -> bool:
-        return self.family != EVIDENCE
+        """Is it proved by the records, and wrong whatever was meant?"""
+        return self.family not in (EVIDENCE, FACT)
 
     @property
     def bad(self) -> bool:

@@ -33,6 +33,7 @@ ALLOWED = {
     "formats": {"formats", "run", "wording"},
     "scores": {"scores", "run", "wording"},
     "charts": {"charts", "run", "diagnosis", "schedule", "wording"},
+    "watching": {"watching", "hooks", "run", "schedule", "runlog"},  # runlog: its type alone
     "tui": {"tui", "charts", "run", "diagnosis", "schedule", "shell", "wording", ""},
 }
 

@@ -1,0 +1,63 @@
+"""What a rule of the watcher's records is: a name, a class, and a judgement of one record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from eegwatch.run.records import Run, Watch
+
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Broken:
+    """An equality that does not hold: what is so in whole words, why, and the line to change."""
+
+    message: str
+    remedy: str
+    why: str = ""
+
+
+@dataclass
+class Attempt:
+    """What is known beside the record: the attempt, what was attached, and earlier records that are compared with."""
+
+    run: Run | None = None
+    attached: Values = field(default_factory=dict)
+    states: dict[int, Values] = field(default_factory=dict)  # at checkpoints of earlier attempts and this one, by step
+    counted: dict[int, int] = field(default_factory=dict)  # optimizer -> steps it had taken at its last look
+    orders: dict[int, Values] = field(default_factory=dict)  # the last epoch of each loader
+    ranks: dict[tuple[str, int], dict[int, Values]] = field(default_factory=dict)  # (look, key) -> rank -> values
+
+    @property
+    def declared(self) -> Values:
+        """What the script declared to the watcher."""
+        declared: Values = self.attached.get("declared", {})
+        return declared
+
+
+Judgement = Broken | Literal[True] | None  # broken, holds, or cannot be told from this record
+Judge = Callable[[Watch, Attempt], Judgement]
+
+
+@dataclass(frozen=True)
+class SilentRule:
+    """`look`: which records it reads. `proved`: a broken equality (an error); else a fact (a warning)."""
+
+    name: str
+    look: str
+    proved: bool
+    judge: Judge
+
+
+def names(some: Values) -> str:
+    """Names of a record in words: "a, b and 3 more"."""
+    shown = [str(name) for name in some.get("names", [])]
+    more = int(some.get("n", len(shown))) - len(shown)
+    if not shown:
+        return f"{more:,} tensors"
+    if more > 0:
+        return f"{', '.join(shown)} and {more:,} more"
+    return ", ".join(shown[:-1]) + " and " + shown[-1] if len(shown) > 1 else shown[0]

@@ -1,0 +1,276 @@
+"""Rules over what lies around the steps: calls, checkpoints and resumes, orders of data, evaluations, averages."""
+
+from __future__ import annotations
+
+import math
+
+from eegwatch.diagnosis.silent.rule import Attempt, Broken, Judgement, SilentRule, Values, names
+from eegwatch.run.records import Watch, number
+
+IDLE_CALLS = 3  # of log.step() in a row without a step, with finite gradients each time: no scaler skipped those
+SKIPS = 20  # in a row, whatever the gradients: a scaler that halves 65,536 skips at most 16
+BY_CHANCE = 1e-9  # two shuffles of n are alike once in n!: 13 are enough
+
+
+def step_not_taken(record: Watch, attempt: Attempt) -> Judgement:
+    values = record.values
+    idle = int(values.get("idle", 0))
+    if not idle:
+        return True
+    taken, calls = int(values.get("taken", 0)), int(values.get("calls", 0))
+    known = int(attempt.declared.get("accumulate", 0) or 0)
+    most = max(IDLE_CALLS, known + 1)
+    if int(values.get("finite", 0)) < most and idle < SKIPS:
+        return None
+    if taken and calls - idle < 2 * most and idle < SKIPS:
+        return None
+    since = record.step - idle + 1
+    return Broken(
+        f"log.step() was called {idle:,} times since step {since:,} and the watched optimizer has not stepped: "
+        f"{taken:,} steps were taken in {calls:,} calls",
+        "call optimizer.step() (scaler.step(optimizer)) in every step; an optimizer that is built anew in the loop is "
+        "not the one that is watched",
+    )
+
+
+# ---- checkpoints and resumes ----
+
+
+def optimizer_state_lost(record: Watch, attempt: Attempt) -> Judgement:
+    values = record.values
+    if values.get("when") != "begin" or values.get("fresh_optimizer"):
+        return None
+    saved = attempt.states.get(record.step)
+    judged = False
+    for one in values.get("optimizers", []):
+        before = _optimizer(saved, int(one["opt"]))
+        had = int(before["entries"]) if before is not None else 0
+        count = int(before["count"]) if before is not None else 0
+        if before is None and attempt.counted.get(int(one["opt"])) and record.step:
+            count = attempt.counted[int(one["opt"])]  # no checkpoint was told of: only that it had counted steps
+            had = 0
+        judged = judged or before is not None
+        if had and not one["entries"]:
+            return Broken(
+                f"the optimizer's state is empty at step {record.step + 1:,}: {had} tensors had one at the checkpoint "
+                f"of step {record.step:,}",
+                "load the optimizer's state_dict when you resume; fresh_optimizer=True if an empty one is meant",
+                "load_state_dict was not called, or the optimizer was built anew after it",
+            )
+        if before is not None and one["entries"] and int(one["count"]) < count:
+            return Broken(
+                f"the optimizer has counted {one['count']:,} steps at step {record.step + 1:,}, and {count:,} at the "
+                f"checkpoint of step {record.step:,}",
+                "load the state_dict of this checkpoint; fresh_optimizer=True if another state is meant",
+            )
+    return True if judged else None
+
+
+def optimizer_state_differs(record: Watch, attempt: Attempt) -> Judgement:
+    values, saved = record.values, attempt.states.get(record.step)
+    if values.get("when") != "begin" or values.get("fresh_optimizer") or saved is None:
+        return None
+    for one in values.get("optimizers", []):
+        before = _optimizer(saved, int(one["opt"]))
+        if before is None or not one["entries"] or before["crc"] == one["crc"]:
+            continue
+        if int(one["count"]) < int(before["count"]):
+            return None  # optimizer_state_lost says so
+        return Broken(
+            f"the optimizer's state is not that of the checkpoint of step {record.step:,}: {_differing(before, one)}",
+            "load the state of this checkpoint, with the parameters in the order in which they were saved",
+        )
+    return True
+
+
+def weights_not_restored(record: Watch, attempt: Attempt) -> Judgement:
+    values, saved = record.values, attempt.states.get(record.step)
+    if values.get("when") != "begin" or saved is None:
+        return None
+    before, now = saved["weights"], values["weights"]
+    if before["crc"] == now["crc"] or now["crc"] in saved.get("averages", []):
+        return True
+    if not before["n"] or not now["n"]:
+        return None
+    return Broken(
+        f"the weights at step {record.step + 1:,} are not those of the checkpoint of step {record.step:,}: "
+        f"{_differing(before, now)}",
+        "load the model's state_dict with strict=True: a prefix such as 'module.' or '_orig_mod.' makes names differ",
+    )
+
+
+def _optimizer(state: Values | None, number: int) -> Values | None:
+    found = [one for one in (state or {}).get("optimizers", []) if int(one["opt"]) == number]
+    return found[0] if found else None
+
+
+def _differing(before: Values, now: Values) -> str:
+    """Which tensors differ, as far as they are noted by name."""
+    both = [name for name in before["parts"] if name in now["parts"]]
+    other = [name for name in both if before["parts"][name] != now["parts"][name]]
+    if not both:
+        return f"no tensor has the name it had ({before['n']} then, {now['n']} now)"
+    if not other:
+        return f"{before['n']} tensors then, {now['n']} now"
+    return f"{len(other)} of {len(both)} tensors differ, such as {names({'names': other[:3], 'n': len(other)})}"
+
+
+# ---- data ----
+
+
+def order_repeated(record: Watch, attempt: Attempt) -> Judgement:
+    values = record.values
+    if "unread" in values or not values.get("shuffles"):
+        return None
+    before = attempt.orders.get(int(values["loader"]))
+    attempt.orders[int(values["loader"])] = values
+    if before is None:
+        return None
+    n, batch = int(values["n"]), int(values.get("batch") or 1)
+    if n <= batch:
+        return None  # one batch holds the whole set: its order is of no consequence
+    if n == before["n"]:
+        same = values["crc"] == before["crc"]
+    elif "head" in values and "head" in before:
+        n, same = 64, values["head"] == before["head"]
+    else:
+        return None
+    if not same:
+        return True
+    if math.lgamma(n + 1) < -math.log(BY_CHANCE):
+        return None
+    return Broken(
+        f"epoch {values['epoch']} reads the data in the order of epoch {before['epoch']}: {n:,} indices alike "
+        f"(by chance once in 1e{math.lgamma(n + 1) / math.log(10):.0f})",
+        "call loader.sampler.set_epoch(epoch) at the beginning of each epoch, and seed once, not in every epoch",
+        f"a {values['sampler']} draws each epoch anew unless its seed is the same again",
+    )
+
+
+def splits_overlap(record: Watch, attempt: Attempt) -> Judgement:
+    shared = record.values.get("shared") or {}
+    if not shared:
+        return True
+    other, both = next(iter(shared.items()))
+    return Broken(
+        f"the splits {other} and {record.values['name']} share {both['n']:,} of their ids: {', '.join(both['ids'])}"
+        + (f" and {both['n'] - len(both['ids']):,} more" if both["n"] > len(both["ids"]) else ""),
+        "divide by subject (or by recording) before you cut windows",
+    )
+
+
+# ---- evaluations ----
+
+
+def evaluation_in_train_mode(record: Watch, attempt: Attempt) -> Judgement:
+    if not record.values.get("modules"):
+        return None
+    trained = record.values.get("train_mode")
+    if trained is None:
+        return True
+    return Broken(
+        f"the evaluation at step {record.step:,} ran in training mode: {names(trained)}",
+        "call model.eval() before the evaluation and model.train() after it",
+    )
+
+
+def evaluation_changed_model(record: Watch, attempt: Attempt) -> Judgement:
+    if "modules" not in record.values:
+        return None
+    changed = record.values.get("changed")
+    if changed is None:
+        return True
+    return Broken(
+        f"the evaluation at step {record.step:,} changed the model: {names(changed)} are not what they were before it",
+        "evaluate in evaluation mode and without an optimizer; put the trained weights back after averaged ones",
+    )
+
+
+# ---- micro-batches and averages ----
+
+
+def microbatch_weights(record: Watch, attempt: Attempt) -> Judgement:
+    items = [number(one) for one in record.values.get("items", [])]
+    seeds = [number(one) for one in record.values.get("seeds", [])]
+    scale = number(record.values.get("scale"))
+    near = max(1e-5, 4 * number(record.values.get("unit")))
+    total, whole = sum(items), sum(seeds)
+    if len(items) != len(seeds) or not total > 0 or not whole > 0:
+        return None
+    by = 1.0 if scale != scale else scale
+    known = whole / by
+    if all(abs(seed / by * total - 1) <= near for seed in seeds):
+        return True  # sums over the items, each divided by all items of the step
+    worst = max(range(len(items)), key=lambda i: abs(seeds[i] / whole - items[i] / total))
+    want, got = items[worst] / total, seeds[worst] / whole
+    if abs(got - want) > near * want:
+        return Broken(
+            f"micro-batch {worst + 1} of step {record.step:,} holds {items[worst]:g} of {total:g} items, a share of "
+            f"{want:.6g}, and its loss has a weight of {got:.6g}",
+            "weigh each micro-batch by its items: loss * items / items_of_the_step, not a mean of means",
+        )
+    if len(items) > 1 and abs(known / len(items) - 1) <= near:
+        return Broken(
+            f"the {len(items)} micro-batches of step {record.step:,} are added up and not averaged: their weights sum "
+            f"to {known:.6g}, not 1",
+            "divide each loss by the number of micro-batches, or weigh it by its share of the items",
+        )
+    return True
+
+
+def ema(kind: str) -> SilentRule:
+    """The rule of one way in which an average is wrong."""
+    says = {
+        "ema_aliased": (
+            "aliased",
+            "the average and the model share {names}: it is the model itself, not an average of it",
+            "copy the model for the average: copy.deepcopy(model)",
+        ),
+        "ema_not_updated": (
+            "still",
+            "the average did not move in step {step}, though the weights are elsewhere: {element}",
+            "call the average's update after each optimizer.step(); if it is meant to rest, let decay be a function of "
+            "the step that is None there",
+        ),
+        "ema_updated_twice": (
+            "twice",
+            "the average was updated twice in step {step}: {element}",
+            "call the average's update once a step",
+        ),
+        "ema_differs": (
+            "other",
+            "the average is not decay times itself plus the rest of the weights in step {step}: {element}",
+            "update the average by the declared decay, or declare the decay as a function of the step",
+        ),
+    }
+    what, message, remedy = says[kind]
+
+    def judge(record: Watch, attempt: Attempt) -> Judgement:
+        values = record.values
+        if values.get("what") != what:
+            return None if not values.get("n") else True
+        element = ""
+        if "name" in values:
+            element = (
+                f"{values['name']} is {number(values['got']):.9g}, a decay of {number(values['decay']):g} makes "
+                f"{number(values['want']):.9g}"
+            )
+        return Broken(
+            message.format(names=names(values.get("aliased", {})), step=f"{record.step:,}", element=element), remedy
+        )
+
+    return SilentRule(kind, "ema", True, judge)
+
+
+RULES = (
+    SilentRule("step_not_taken", "calls", True, step_not_taken),
+    SilentRule("optimizer_state_lost", "state", True, optimizer_state_lost),
+    SilentRule("optimizer_state_differs", "state", True, optimizer_state_differs),
+    SilentRule("weights_not_restored", "state", True, weights_not_restored),
+    SilentRule("order_repeated", "order", True, order_repeated),
+    SilentRule("splits_overlap", "split", True, splits_overlap),
+    SilentRule("evaluation_in_train_mode", "evaluating", True, evaluation_in_train_mode),
+    SilentRule("evaluation_changed_model", "evaluating", True, evaluation_changed_model),
+    SilentRule("microbatch_weights", "micro", True, microbatch_weights),
+    *(ema(kind) for kind in ("ema_aliased", "ema_not_updated", "ema_updated_twice", "ema_differs")),
+)

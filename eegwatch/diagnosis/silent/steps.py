@@ -1,0 +1,243 @@
+"""Rules over one optimizer step: its gradients, the update that it made, what it moved, what it was set to."""
+
+from __future__ import annotations
+
+from eegwatch.diagnosis.silent.rule import Attempt, Broken, Judgement, SilentRule, Values, names
+from eegwatch.run.records import Watch, number
+
+WITHIN = 1e-3  # relative: a norm that was clipped is its limit so nearly (clip_grad_norm_ adds 1e-6 to the divisor)
+LEAST_SCALE = 2.0  # of a gradient scaler: below it, scaled and unscaled gradients are not told apart
+NOT_CLEARED = "call optimizer.zero_grad() once for every optimizer step, before its first backward()"
+
+
+def gradients_not_cleared(record: Watch, attempt: Attempt) -> Judgement:
+    kept = record.values.get("kept")
+    if kept is None:
+        return True
+    return Broken(
+        f"the gradient of the step before is part of step {record.step:,}'s: {names(kept)} "
+        f"({number(kept.get('value')):.6g} was still there when backward() added to it)",
+        NOT_CLEARED,
+        "nothing cleared the gradients between the two steps",
+    )
+
+
+def gradient_applied_twice(record: Watch, attempt: Attempt) -> Judgement:
+    again = record.values.get("again")
+    if again is None:
+        return True
+    return Broken(
+        f"step {record.step:,} used the gradient of the step before once more: no backward() came between them "
+        f"({names(again)})",
+        "call optimizer.step() once for each gradient; with a gradient scaler only scaler.step(optimizer)",
+    )
+
+
+def gradients_dropped(record: Watch, attempt: Attempt) -> Judgement:
+    values, declared = record.values, int(attempt.declared.get("accumulate", 0) or 0)
+    dropped = values.get("dropped")
+    if dropped is not None:
+        return Broken(
+            f"step {record.step:,} found no gradient, though backward() had made them: {names(dropped)}",
+            "call optimizer.zero_grad() before backward() or after step(), not between them",
+        )
+    passes, counted = int(values.get("passes", 0)), int(values.get("counted", 0))
+    if declared < 2 or not passes:
+        return True
+    if passes < declared:
+        return None  # the tail of an epoch
+    if counted >= declared:
+        return True
+    return Broken(
+        f"step {record.step:,} holds the gradient of {counted} of its {passes} micro-batches: "
+        "the others were cleared before it",
+        "call optimizer.zero_grad() once a step, not at every micro-batch",
+    )
+
+
+def update_lost(record: Watch, attempt: Attempt) -> Judgement:
+    update = record.values.get("update")
+    if update is None:
+        return True if record.values.get("looked") else None
+    if not update.get("still"):
+        return True
+    return Broken(
+        f"step {record.step:,} left {_tensors(update['still'])} as it was, {_element(update, attempt)}",
+        "the optimizer's step does not reach these tensors: compare it with the same step on the CPU, foreach=False",
+        f"its gradient is {number(update['gradient']):.6g} and its rate {number(update['lr']):.6g}",
+    )
+
+
+def update_differs(record: Watch, attempt: Attempt) -> Judgement:
+    update = record.values.get("update")
+    if update is None:
+        return True if record.values.get("looked") else None
+    if update.get("still") == update.get("broken"):
+        return True
+    as_if = update.get("as_if")
+    return Broken(
+        f"step {record.step:,} made another update than its settings say: {_element(update, attempt)}"
+        + (f"; the step was taken {as_if}" if as_if else "")
+        + f" ({_tensors(update['broken'])})",
+        "the parameter group says one thing and the step does another: compare it with foreach=False, fused=False",
+        str(as_if or ""),
+    )
+
+
+def _tensors(count: int) -> str:
+    return f"{count} tensor{'s' if count != 1 else ''}"
+
+
+def _element(update: Values, attempt: Attempt) -> str:
+    """Got and want of the element that is farthest off."""
+    optimizers = attempt.attached.get("optimizers") or []
+    name = str(optimizers[0]["name"]) if len(optimizers) == 1 else "the optimizer"
+    before, got, want = (number(update[key]) for key in ("before", "got", "want"))
+    digits = next((d for d in range(6, 18) if f"{got:.{d}g}" != f"{want:.{d}g}"), 17) + 1
+    return (
+        f"{update['name']}[{update['element']}] is {got:.{digits}g}, {name} at {number(update['lr']):.6g} makes "
+        f"{want:.{digits}g} of {before:.{digits}g} (rounding: {number(update['bound']):.1g})"
+    )
+
+
+def frozen_moves(record: Watch, attempt: Attempt) -> Judgement:
+    moved = record.values.get("moved")
+    if moved is None:
+        return True
+    return Broken(
+        f"step {record.step:,} moved {names(moved)}, which {'is' if moved['n'] == 1 else 'are'} frozen "
+        "(requires_grad=False): an old gradient is still there, momentum and weight decay go on",
+        "set .grad = None when you freeze a tensor, or build the optimizer without it",
+    )
+
+
+def frozen_changed(record: Watch, attempt: Attempt) -> Judgement:
+    if "frozen" not in attempt.declared:
+        return None
+    changed = record.values.get("frozen")
+    if changed is None:
+        return True
+    return Broken(
+        f"{names(changed)} changed, though declared frozen: not what it was before the first step",
+        "set requires_grad=False and call .eval() on what is frozen, and leave it out of the optimizer",
+    )
+
+
+def off_schedule(record: Watch, attempt: Attempt) -> Judgement:
+    scheduled = record.values.get("scheduled") if record.look == "step" else record.values
+    if scheduled is None:
+        return None
+    off = scheduled.get("off") or []
+    if not off:
+        return True
+    first = off[0]
+    groups = sorted({int(one["group"]) for one in off if one["name"] == first["name"]})
+    where = f" of group {groups[0]}" if len(groups) == 1 else f" of groups {', '.join(map(str, groups))}"
+    others = sorted({str(one["name"]) for one in off} - {str(first["name"])})
+    return Broken(
+        f"{first['name']}{where} is {number(first['got']):.6g} at step {record.step:,}, its schedule says "
+        f"{number(first['want']):.6g}" + (f"; {', '.join(others)} is off too" if others else ""),
+        f"set {first['name']} of every parameter group before each step, or declare what is meant: scheduled=",
+    )
+
+
+def clip_missing(record: Watch, attempt: Attempt) -> Judgement:
+    clip, norm = attempt.declared.get("clip"), number(record.values.get("norm"))
+    if not clip or norm != norm or record.values.get("skipped"):
+        return None
+    if norm <= float(clip) * (1 + WITHIN):
+        return True
+    return Broken(
+        f"the gradient norm is {norm:.6g} at step {record.step:,}, above the declared clip of {float(clip):g}: "
+        "these gradients were not clipped",
+        "call clip_grad_norm_ on a list of the parameters (not on a generator that is used up), after unscale_() and "
+        "before step()",
+    )
+
+
+def clip_before_unscale(record: Watch, attempt: Attempt) -> Judgement:
+    clip, norm = attempt.declared.get("clip"), number(record.values.get("norm"))
+    scale = number(record.values.get("scale"))
+    if not clip or not norm > 0 or not scale >= LEAST_SCALE or record.values.get("skipped"):
+        return None
+    if abs(norm * scale / float(clip) - 1) > WITHIN:
+        return True
+    return Broken(
+        f"the gradient norm is {norm:.6g} at step {record.step:,}: the clip of {float(clip):g} divided by the scale of "
+        f"{scale:g}, so the gradients were clipped before they were unscaled",
+        "call scaler.unscale_(optimizer) before clip_grad_norm_",
+    )
+
+
+def optimizer_holds_strangers(record: Watch, attempt: Attempt) -> Judgement:
+    strangers = record.values.get("strangers")
+    if strangers is None:
+        return True
+    return Broken(
+        f"the optimizer holds {strangers['n']} of {strangers['of']} tensors that are not the model's and get no "
+        f"gradient, while {strangers['alive']} of the model's own have one and no optimizer",
+        "build the optimizer after the model is copied, wrapped or moved, from the model that is trained",
+    )
+
+
+def not_in_optimizer(record: Watch, attempt: Attempt) -> Judgement:
+    outside = record.values.get("outside")
+    if outside is None:
+        return True
+    return Broken(
+        f"no watched optimizer holds {names(outside)}, though trainable: it stays as it is",
+        "give it to an optimizer, or set requires_grad=False if that is meant",
+    )
+
+
+def no_gradient(record: Watch, attempt: Attempt) -> Judgement:
+    none = record.values.get("no_gradient")
+    if none is None:
+        return True
+    return Broken(
+        f"{none['n']} of {none['of']} tensors are trainable and without a gradient at step {record.step:,}: "
+        f"{names(none)}",
+        "use it in the loss (a checkpoint with use_reentrant=True needs an input with requires_grad), or set "
+        "requires_grad=False if that is meant",
+    )
+
+
+def train_mode_lost(record: Watch, attempt: Attempt) -> Judgement:
+    lost = record.values.get("eval_mode")
+    if lost is None:
+        return True
+    return Broken(
+        f"step {record.step:,} was taken in evaluation mode ({names(lost)}), earlier ones in training mode",
+        "call model.train() after each evaluation",
+    )
+
+
+def frozen_batchnorm_moves(record: Watch, attempt: Attempt) -> Judgement:
+    moving = record.values.get("norms")
+    if moving is None:
+        return True
+    return Broken(
+        f"the running statistics of {names(moving)} move, though {'its' if moving['n'] == 1 else 'their'} weights "
+        "are frozen",
+        'call .eval() on the frozen part before each step; frozen=["NAME"] in log.watch() proves that it stays',
+    )
+
+
+RULES = (
+    SilentRule("gradients_not_cleared", "step", True, gradients_not_cleared),
+    SilentRule("gradient_applied_twice", "step", True, gradient_applied_twice),
+    SilentRule("micro_gradients_dropped", "step", True, gradients_dropped),
+    SilentRule("update_lost", "step", True, update_lost),
+    SilentRule("update_differs", "step", True, update_differs),
+    SilentRule("frozen_moves", "step", True, frozen_moves),
+    SilentRule("frozen_changed", "step", True, frozen_changed),
+    SilentRule("off_schedule", "step", True, off_schedule),
+    SilentRule("off_schedule", "scheduled", True, off_schedule),
+    SilentRule("clip_missing", "step", True, clip_missing),
+    SilentRule("clip_before_unscale", "step", True, clip_before_unscale),
+    SilentRule("optimizer_holds_strangers", "step", True, optimizer_holds_strangers),
+    SilentRule("not_in_optimizer", "step", False, not_in_optimizer),
+    SilentRule("no_gradient", "step", False, no_gradient),
+    SilentRule("train_mode_lost", "step", False, train_mode_lost),
+    SilentRule("frozen_batchnorm_moves", "step", False, frozen_batchnorm_moves),
+)

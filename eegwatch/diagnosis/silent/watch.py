@@ -1,0 +1,147 @@
+"""The judge of the watcher's records: one finding for each rule that is broken, resolved when a later look holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from eegwatch.diagnosis.findings import ERROR, INFO, WARNING, Finding
+from eegwatch.diagnosis.silent import runs, steps
+from eegwatch.diagnosis.silent.rule import Attempt, Broken, SilentRule
+from eegwatch.run.records import Run, Watch
+
+RULES: tuple[SilentRule, ...] = (*steps.RULES, *runs.RULES)
+PROVED = frozenset(rule.name for rule in RULES if rule.proved)
+FACTS = frozenset(rule.name for rule in RULES if not rule.proved)
+NEEDS = {
+    "off_schedule": "no scheduled= is declared to log.watch()",
+    "frozen_changed": "no frozen= is declared to log.watch()",
+    "clip_missing": "no clip= is declared to log.watch()",
+    "clip_before_unscale": "no clip= with scaler= is declared to log.watch()",
+    "micro_gradients_dropped": "no step was looked at",
+    "order_repeated": "no loader= that shuffles was read for two epochs",
+    "splits_overlap": "no log.split() was called",
+    "evaluation_in_train_mode": "no log.evaluating() was entered",
+    "evaluation_changed_model": "no log.evaluating() was entered",
+    "microbatch_weights": "no log.micro() was called",
+    "optimizer_state_lost": "no resume from a checkpoint that log.checkpoint() told of",
+    "optimizer_state_differs": "no resume from a checkpoint that log.checkpoint() told of",
+    "weights_not_restored": "no resume from a checkpoint that log.checkpoint() told of",
+    "step_not_taken": "log.step() was not called",
+    **dict.fromkeys(("ema_aliased", "ema_not_updated", "ema_updated_twice", "ema_differs"), "no log.ema() was called"),
+}
+NO_FORMULA = "no update of an optimizer whose formula is known was read"
+
+
+class SilentWatch:
+    """Judges the records of one run. `findings`: what is broken now. `judged`: rules that a record has decided."""
+
+    def __init__(self) -> None:
+        self._attempt = Attempt()
+        self._up: dict[tuple[str, int], Finding] = {}
+        self.judged: set[str] = set()
+        self.watched = False
+        self.off: str | None = None
+        self.unread: dict[str, int] = {}  # why tensors were not read -> how many
+        self.formulas: set[str] = set()  # why an update was not computed
+
+    @property
+    def findings(self) -> list[Finding]:
+        return list(self._up.values())
+
+    def begin(self, run: Run) -> list[Finding]:
+        """A new attempt: what it does is judged anew; what its checkpoints hold is remembered."""
+        before = self._attempt
+        self._attempt = Attempt(run, states=before.states, counted=before.counted)
+        gone, self._up = self._up, {}
+        return [old.resolved(run.step, f"a new attempt ({run.attempt}) began") for old in gone.values()]
+
+    def feed(self, record: Watch) -> list[Finding]:
+        """Take one record; returns what it raised, changed or resolved."""
+        values, attempt = record.values, self._attempt
+        if record.look == "attached":
+            self.watched, self.off = True, None
+            attempt.attached = values
+            return []
+        if record.look == "off":
+            self.off = str(values.get("why", ""))
+            return self._told_off(record)
+        subject = int(values.get("opt", values.get("loader", values.get("average", 0))))
+        changes: list[Finding] = []
+        for rule in RULES:
+            if rule.look == record.look:
+                changes += self._judge(rule, record, subject)
+        self._remember(record)
+        if record.look == "calls" and not any(f.severity == ERROR for f in changes):
+            self.judged.add("step_not_taken")
+        return changes
+
+    def _remember(self, record: Watch) -> None:
+        values, attempt = record.values, self._attempt
+        if record.look == "state" and values.get("when") == "checkpoint":
+            attempt.states[record.step] = values
+        if record.look == "step":
+            attempt.counted[int(values.get("opt", 0))] = int(values.get("count", 0))
+            self.judged.add("step_not_taken")
+            for why, count in (values.get("unread") or {}).items():
+                self.unread[why] = int(count)
+            if "formula" in values:
+                self.formulas.add(str(values["formula"]))
+
+    def _judge(self, rule: SilentRule, record: Watch, subject: int) -> list[Finding]:
+        judgement = rule.judge(record, self._attempt)
+        if judgement is None:
+            return []
+        self.judged.add(rule.name)
+        key = (rule.name, subject)
+        old = self._up.get(key)
+        if judgement is True:
+            if old is None:
+                return []
+            del self._up[key]
+            return [old.resolved(record.step, f"{rule.name}: it holds again at step {record.step:,}")]
+        if old is not None:
+            self._up[key] = replace(old, step=record.step)
+            return []
+        finding = self._finding(rule, record, subject, judgement)
+        self._up[key] = finding
+        return [finding]
+
+    def _finding(self, rule: SilentRule, record: Watch, subject: int, broken: Broken) -> Finding:
+        optimizers: list[dict[str, Any]] = self._attempt.attached.get("optimizers") or []
+        where = ""
+        if "opt" in record.values and len(optimizers) > 1 and subject < len(optimizers):
+            where = f"optimizer {subject} ({optimizers[subject]['name']}): "
+        message = where + broken.message
+        severity = ERROR if rule.proved else WARNING
+        step = max(record.step, 0)
+        return Finding(rule.name, severity, step, step, message, headline=message, why=broken.why, remedy=broken.remedy)
+
+    def _told_off(self, record: Watch) -> list[Finding]:
+        message = f"the watcher switched itself off at step {record.step:,}: {self.off} (please report it)"
+        finding = Finding("watcher_failed", INFO, record.step, record.step, message, headline=message)
+        self._up[finding.rule, 0] = finding
+        return [finding]
+
+    def coverage(self) -> tuple[list[str], list[dict[str, str]]]:
+        """(rules that could judge, those that could not and why); none of either where nothing was watched."""
+        if not self.watched:
+            return [], []
+        names = list(dict.fromkeys(rule.name for rule in RULES))
+        skipped = [{"rule": n, "why": self._why_not(n)} for n in names if n not in self.judged]
+        return [n for n in names if n in self.judged], skipped
+
+    def _why_not(self, rule: str) -> str:
+        if self.off is not None:
+            return f"the watcher switched itself off: {self.off}"
+        if rule in ("update_lost", "update_differs"):
+            return f"{NO_FORMULA}: {', '.join(sorted(self.formulas))}" if self.formulas else NO_FORMULA
+        return NEEDS.get(rule, "no step was looked at")
+
+    def remarks(self) -> Iterable[str]:
+        """What was not looked at, in words."""
+        if self.unread:
+            total = sum(self.unread.values())
+            whys = ", ".join(f"{count} {why}" for why, count in sorted(self.unread.items()))
+            yield f"the watcher did not read {total} tensors: {whys}"

@@ -1,0 +1,149 @@
+"""What a script declares to the watcher: the methods of RunLog that begin with `log.watch(model, optimizer)`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eegwatch.run.records import encode
+from eegwatch.schedule import ScheduleError
+
+if TYPE_CHECKING:
+    from eegwatch.run.records import Run, Watch
+    from eegwatch.watching.splits import Splits
+    from eegwatch.watching.watcher import Watcher
+
+
+class Watched:
+    """The part of a RunLog that watches the training loop. None of its methods raises into the training."""
+
+    folder: Path
+    step_done: int
+    follower: Any
+    _run: Run
+    watcher: Watcher | None = None
+    _splits: Splits | None = None
+
+    def watch(
+        self,
+        model: Any = None,
+        optimizer: Any = None,
+        *,
+        loader: Any = None,
+        accumulate: int | None = None,
+        clip: float | None = None,
+        scaler: Any = None,
+        frozen: Any = None,
+        scheduled: Mapping[str, Any] | None = None,
+        rank: int | None = None,
+        world: int | None = None,
+        fresh_optimizer: bool = False,
+    ) -> None:
+        """Look at what the training steps do: log.watch(model, optimizer). Everything else is optional.
+
+        `model`, `optimizer`, `loader`: one or a list; without `optimizer`, the one whose rates are logged. What is
+        declared is held against what is seen: `accumulate` micro-batches a step, `clip` the largest gradient norm,
+        `scaler` the gradient scaler, `frozen` modules, parameters or names that never change, `scheduled` values of the
+        parameter groups with a schedule or a function of (step from 1, group number) each; `fresh_optimizer`: a resume
+        begins with an empty optimizer on purpose. `rank`, `world`: of the processes that train copies of this model.
+        The training stays the same bit by bit. Call it once the model is wrapped and on its device, before the first
+        step; a second call adds to what is watched. docs/silent_errors.md has the rules.
+        """
+        from eegwatch.watching.watcher import Declared, Watcher
+
+        optimizers = _several(optimizer)
+        if not optimizers and self.follower is not None and self.follower.hooks is not None:
+            optimizers = [self.follower.hooks.optimizer]
+        said = Declared(
+            accumulate or (self._run.accumulate if self._run.accumulate > 1 else 0),
+            clip,
+            scaler,
+            _several(frozen),
+            dict(scheduled or {}),
+            rank or 0,
+            world or max(1, self._run.world_size),
+            fresh_optimizer,
+        )
+        watcher = self.watcher
+        if watcher is None:
+            watcher = Watcher(self, self._put_watched, self._say)  # type: ignore[arg-type]
+        try:
+            watcher.watch(_several(model), optimizers, _several(loader), said)
+            self.watcher = watcher
+        except (TypeError, ScheduleError) as error:
+            self._say(f"log.watch: {error}; nothing is watched")
+            watcher.close()
+        except Exception as error:  # whatever it is, it must not end the training
+            watcher.give_up(error)
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """`with log.evaluating():` around an evaluation that should change neither the weights nor the batch norms."""
+        watcher = self.watcher
+        if watcher is None or watcher.off:
+            yield
+            return
+        with watcher.evaluating():
+            yield
+
+    def micro(self, loss: Any, items: float) -> Any:
+        """The loss of one micro-batch, the mean over `items` of them; returns it. Call it before the division."""
+        if self.watcher is not None:
+            self.watcher.micro(loss, items)
+        return loss
+
+    def ema(self, model: Any, decay: Any = None) -> None:
+        """`model` is an average of the watched weights: a step later it is decay·itself + (1 − decay)·the weights."""
+        if self.watcher is None:
+            self._say("log.ema: call log.watch(model, optimizer) first; the average is not watched")
+            return
+        self.watcher.ema(model, decay)
+
+    def split(self, name: str, ids: Iterable[Any]) -> None:
+        """The subjects, recordings or windows of a split; no other split may hold one of them.
+
+        `ids`: anything that can be compared; windows as (recording, start, stop) must not overlap in time either.
+        """
+        from eegwatch.watching.splits import Splits
+
+        try:
+            self._splits = self._splits or Splits()
+            values = self._splits.add(str(name), ids)
+        except Exception as error:  # ids of any kind
+            self._say(f"log.split: {name}: {type(error).__name__}: {error}; the split is not compared")
+            return
+        self._emit_split(values)
+
+    def replica(self) -> None:
+        """Note the sums of the trainable weights now: the same in every process that trains a copy."""
+        if self.watcher is not None:
+            self.watcher.replica()
+
+    def _emit_split(self, values: dict[str, Any]) -> None:
+        import time
+
+        from eegwatch.run.records import Watch
+
+        self._put(encode(Watch(time=time.time(), step=self.step_done, look="split", values=values)))
+
+    def _put_watched(self, record: Watch) -> None:
+        self._put(encode(record))
+
+    # ---- what the log that this is part of has ----
+
+    def _put(self, line: bytes) -> None:
+        raise NotImplementedError
+
+    def _say(self, words: str) -> None:
+        raise NotImplementedError
+
+
+def _several(given: Any) -> list[Any]:
+    """One or a list of them, as a list."""
+    if given is None:
+        return []
+    if isinstance(given, str) or not isinstance(given, Sequence | set | frozenset) or hasattr(given, "parameters"):
+        return [given]
+    return [one for one in given if one is not None]

@@ -1,0 +1,169 @@
+"""The listener on one watched optimizer: counts its steps, and looks at those whose turn it is."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from eegwatch.hooks import StepHooks, unwrapped
+from eegwatch.watching.cadence import FIRST, Cadence
+from eegwatch.watching.gradients import Gradients, Seen
+from eegwatch.watching.held import Held, Table
+from eegwatch.watching.look import Look
+from eegwatch.watching.tensors import compiling, torch_module
+from eegwatch.watching.update import kind_of
+
+if TYPE_CHECKING:
+    from eegwatch.watching.watcher import Watcher
+
+NAMED = 5  # names of tensors that a record holds at most
+HOOK_S = 10e-6  # of one call of a gradient's hook; it is counted, not timed
+
+
+class Eye:
+    """Looks at the steps of one optimizer. `number`: which of the watched ones it is."""
+
+    def __init__(self, watcher: Watcher, optimizer: Any, number: int, hooks: StepHooks | None) -> None:
+        """`hooks`: a layer of hooks that is on this optimizer already. Raises TypeError for no torch optimizer."""
+        self.watcher, self.number = watcher, number
+        self.own_hooks = hooks is None
+        self.hooks = StepHooks(optimizer) if hooks is None else hooks
+        self.name = type(unwrapped(optimizer)).__name__
+        self.kind = kind_of(unwrapped(optimizer))
+        self.cadence, self.table, self.gradients = Cadence(), Table(), Gradients()
+        self.step = 0  # that the look under way is at
+        self.taken_at_call = 0  # steps when log.step() was last called
+        self._armed: list[Held] | None = None
+        self._look: Look | None = None
+        self._sees = True
+        self._began = 0.0
+        self._spent = 0.0
+        self.hooks.listeners.append(self)
+        self.arm()
+
+    @property
+    def taken(self) -> int:
+        """Steps so far, since it is watched."""
+        return self.cadence.taken
+
+    @property
+    def armed(self) -> bool:
+        """Is the next step looked at?"""
+        return self._armed is not None
+
+    def arm(self) -> None:
+        """The next step is looked at: its tensors are chosen, and hooks are put on their gradients."""
+        optimizer = self.hooks.optimizer
+        if optimizer is None:
+            return
+        began = time.perf_counter()
+        self.table.refresh(optimizer, self.watcher.names)
+        self._armed = self.table.chosen(self.cadence.taken < FIRST)
+        with torch_module().no_grad():
+            self.gradients.arm(self._armed, self.watcher.shared)
+        self._spent = time.perf_counter() - began
+
+    def close(self) -> None:
+        """Take everything off."""
+        self.gradients.disarm()
+        self._armed = self._look = None
+        if self in self.hooks.listeners:
+            self.hooks.listeners.remove(self)
+        if self.own_hooks:
+            self.hooks.remove()
+
+    # ---- the listener ----
+
+    def before(self, optimizer: Any) -> None:
+        self.cadence.taken += 1
+        if self.watcher.averages:
+            self.watcher.before_step(self)
+        if self._armed is None or compiling():
+            return
+        self._began = time.perf_counter()
+        with self._guarded():
+            self.step = self.watcher.next_step()
+            self.watcher.first_look(self)
+            self._sees = self.hooks.enclose
+            kind = self.kind if self._sees else None
+            self._look = Look(optimizer, kind, self._armed, closure=self.hooks.closure)
+            if self.watcher.declared.clip and not self.hooks.closure:
+                self._look.measure(self.table.all)
+        self._spent += time.perf_counter() - self._began
+
+    def after(self, optimizer: Any) -> None:
+        if self._look is not None and not compiling():
+            began = time.perf_counter()
+            with self._guarded():
+                self._finish(optimizer)
+            self._spent += time.perf_counter() - began
+            self.cadence.looked(self._spent)
+            self._spent = 0.0
+        self._look = self._armed = None
+        if not self.watcher.off and self.cadence.due() and not compiling():
+            with self._guarded():
+                self.arm()
+
+    def abandoned(self, optimizer: Any) -> None:
+        """The step raised: what was read of it is of no use."""
+        self._look = self._armed = None
+        self.gradients.disarm()
+        self.cadence.soon()
+
+    def _guarded(self) -> Any:
+        return self.watcher.guarded()
+
+    # ---- one look ----
+
+    def _finish(self, optimizer: Any) -> None:
+        look, step = self._look, self.step
+        assert look is not None
+        stale = {id(held): self.gradients.stale(held) for held in look.frozen}
+        passes_s = self.gradients.calls * HOOK_S
+        seen = self.gradients.read()
+        self._spent += passes_s
+        values: dict[str, Any] = {"opt": self.number, "count": self.taken, "looked": look.count}
+        if len(self.table.all) != look.count:
+            values["tensors"] = len(self.table.all)
+        found = look.finish(stale)
+        if self.watcher.declared.clip and look.closure:
+            look.measure(self.table.all)
+        if self.table.skipped:
+            values["unread"] = dict(self.table.skipped)
+        if self.kind is None:
+            values["formula"] = f"{self.name}: not known"
+        elif not self._sees:
+            values["formula"] = "a hook of another lies between"
+        if look.skipped:
+            values["skipped"] = True
+        values |= _of_gradients(seen, self.watcher.accumulate) | found
+        values |= self.watcher.beside(self, step)
+        none = [h.name for h in self.table.all if h.parameter.requires_grad and h.parameter.grad is None]
+        if none:
+            values["no_gradient"] = some(none) | {"of": len(self.table.all)}
+        if look.norm is not None:
+            values["norm"] = look.norm
+            scale = self.watcher.scale()
+            if scale is not None:
+                values["scale"] = scale
+        self.watcher.emit("step", values, step=step)
+        self.watcher.after_look(self, step)
+
+
+def _of_gradients(seen: Seen, accumulate: int) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    if seen.kept:
+        _, value = seen.kept[0]
+        values["kept"] = some([name for name, _ in seen.kept]) | {"value": value}
+    if seen.again:
+        values["again"] = some(seen.again)
+    if seen.dropped:
+        values["dropped"] = some(seen.dropped)
+    if accumulate > 1 and seen.passes:
+        values["passes"], values["counted"] = seen.passes, seen.counted
+    return values
+
+
+def some(names: list[str]) -> dict[str, Any]:
+    """How many there are, and the first few names."""
+    return {"n": len(names), "names": names[:NAMED]}

@@ -1,0 +1,123 @@
+"""The order in which a loader's sampler draws its indices, epoch by epoch, as sums: read as it is drawn.
+
+The sampler's class is replaced by a subclass of it that looks on: `isinstance` holds, its attributes are its own, and
+a copy or a pickle of it is of the class that it was.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import zlib
+from array import array
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from eegwatch.watching.tensors import torch_module
+
+HEAD = 64  # indices whose sum is kept beside the whole: an epoch that was left early is compared by them
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+class Order:
+    """Looks on at one loader's sampler. `tell` takes what an epoch drew: {"sampler", "n", "size", "crc", "head"}."""
+
+    def __init__(self, loader: Any, number: int, tell: Tell, guard: Callable[[], Any]) -> None:
+        """Raises TypeError for a loader whose sampler cannot be looked at, with the reason."""
+        self.number, self._tell, self.guard = number, tell, guard
+        self.epoch = 0
+        self.open: _Drawn | None = None
+        sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
+        if sampler is None:
+            raise TypeError("the loader has no sampler of its own (an iterable data set, or a batch sampler of yours)")
+        self.sampler, self.name = sampler, type(sampler).__name__
+        self.shuffles = shuffles(sampler)
+        self.batch = getattr(loader, "batch_size", None)
+        self._before = type(sampler)
+        sampler.__class__ = _looking_on(type(sampler), self)
+
+    def close(self) -> None:
+        """Give the sampler its own class back."""
+        self.end()
+        self.sampler.__class__ = self._before
+
+    def begun(self, drawn: _Drawn) -> None:
+        self.end()
+        self.epoch += 1
+        self.open = drawn
+
+    def end(self) -> None:
+        """The epoch under way is over: tell what it drew."""
+        drawn, self.open = self.open, None
+        if drawn is not None and drawn.n:
+            with self.guard():
+                self._tell(
+                    {
+                        "loader": self.number,
+                        "epoch": self.epoch,
+                        "sampler": self.name,
+                        "shuffles": self.shuffles,
+                        "batch": self.batch,
+                        **drawn.summed(),
+                    }
+                )
+
+
+class _Drawn:
+    """What one epoch has drawn so far."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self._crc = 0
+        self._head: int | None = None
+        self._waiting = array("q")
+        self.whole = True
+
+    def add(self, index: Any) -> None:
+        if not isinstance(index, int):
+            self.whole = False  # indices of another kind are not compared
+            return
+        self._waiting.append(index)
+        self.n += 1
+        if len(self._waiting) == HEAD:
+            self._sum()
+            if self._head is None:
+                self._head = self._crc
+
+    def _sum(self) -> None:
+        self._crc = zlib.crc32(self._waiting.tobytes(), self._crc)
+        self._waiting = array("q")
+
+    def summed(self) -> dict[str, Any]:
+        self._sum()
+        head = {} if self._head is None else {"head": f"{self._head:08x}"}
+        return {"n": self.n, "crc": f"{self._crc:08x}", **head} if self.whole else {"n": 0}
+
+
+def shuffles(sampler: Any) -> bool:
+    """Is this one of torch's samplers that draw a new order each epoch, without replacement?"""
+    data = torch_module().utils.data
+    if isinstance(sampler, data.distributed.DistributedSampler):
+        return bool(sampler.shuffle)
+    if isinstance(sampler, data.RandomSampler):
+        return not sampler.replacement
+    return isinstance(sampler, data.SubsetRandomSampler)
+
+
+def _looking_on(kind: type, order: Order) -> type:
+    def __iter__(self: Any) -> Iterator[Any]:
+        drawn = _Drawn()
+        with order.guard():
+            order.begun(drawn)
+        for index in kind.__iter__(self):  # type: ignore[attr-defined]
+            drawn.add(index)
+            yield index
+        if order.open is drawn:
+            order.end()
+
+    def __reduce_ex__(self: Any, protocol: Any) -> Any:
+        return copyreg.__newobj__, (kind,), dict(self.__dict__)  # type: ignore[attr-defined]
+
+    return type(
+        kind.__name__, (kind,), {"__iter__": __iter__, "__reduce_ex__": __reduce_ex__, "__module__": kind.__module__}
+    )

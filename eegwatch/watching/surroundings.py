@@ -1,0 +1,91 @@
+"""What the watched models are beside a step: frozen parts, modes, tensors that no optimizer holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from eegwatch.watching.tensors import bit_sums, plain_name, prefixed, torch_module, why_unread
+
+WITH_MODES = ("Dropout", "BatchNorm", "InstanceNorm")  # whose forward pass depends on the mode, by their class's name
+
+
+class Frozen:
+    """What was declared to be frozen: its bits before the first step are its bits after each."""
+
+    def __init__(self, what: Iterable[Any], models: Sequence[Any]) -> None:
+        """`what`: modules, parameters, or names of either ("backbone" is everything below it)."""
+        self.tensors: dict[str, Any] = {}
+        self.unknown: list[str] = []
+        named = {
+            prefixed(number, plain_name(name)): tensor
+            for number, model in enumerate(models)
+            for name, tensor in (*model.named_parameters(), *model.named_buffers())
+        }
+        for one in what:
+            if isinstance(one, str):
+                found = {n: t for n, t in named.items() if n == one or n.startswith(f"{one}.") or f".{one}." in f".{n}"}
+                if not found:
+                    self.unknown.append(one)
+                self.tensors |= found
+            elif hasattr(one, "named_parameters"):
+                own = {id(t) for t in (*one.parameters(), *one.buffers())}
+                found = {n: t for n, t in named.items() if id(t) in own}
+                self.tensors |= found or dict((*one.named_parameters(), *one.named_buffers()))
+            else:
+                self.tensors |= {next((n for n, t in named.items() if t is one), "a declared tensor"): one}
+        self.tensors = {n: t for n, t in self.tensors.items() if why_unread(t) in (None, "integer")}
+        self._sums: list[int] | None = None
+
+    def begin(self) -> None:
+        """What it is before the first step that is looked at."""
+        if self._sums is None:
+            self._sums = bit_sums(self.tensors.values())
+
+    def changed(self) -> list[str]:
+        """The names of what has changed since."""
+        now = bit_sums(self.tensors.values())
+        return [] if self._sums is None else [n for n, a, b in zip(self.tensors, self._sums, now) if a != b]
+
+
+class Modes:
+    """Which models have been in training mode at a step, and are not any more."""
+
+    def __init__(self, models: Sequence[Any]) -> None:
+        self.models = models
+        self._trained = [False] * len(models)
+
+    def lost(self) -> list[str]:
+        """Models that took an earlier step in training mode and are in evaluation mode now, as a whole."""
+        names = []
+        for number, model in enumerate(self.models):
+            if model.training:
+                self._trained[number] = True
+            elif self._trained[number] and not any(module.training for module in model.modules()):
+                names.append(f"{type(model).__name__}" if not number else f"{number}:{type(model).__name__}")
+        return names
+
+
+def moving_norms(models: Sequence[Any]) -> list[str]:
+    """Batch norms whose weights are frozen while their running statistics move: they are in training mode."""
+    torch = torch_module()
+    kind = torch.nn.modules.batchnorm._BatchNorm
+    found = []
+    for number, model in enumerate(models):
+        for name, module in model.named_modules():
+            if not isinstance(module, kind) or not module.training or module.running_mean is None:
+                continue
+            own = list(module.parameters(recurse=False))
+            if own and not any(p.requires_grad for p in own) and module.momentum != 0:
+                found.append(prefixed(number, plain_name(name)))
+    return found
+
+
+def outside(models: Sequence[Any], held: set[int]) -> list[str]:
+    """Trainable parameters of the models that no watched optimizer holds."""
+    return [
+        prefixed(number, plain_name(name))
+        for number, model in enumerate(models)
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and id(parameter) not in held
+    ]

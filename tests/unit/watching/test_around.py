@@ -1,0 +1,250 @@
+"""What the watcher proves around the steps: resumes, orders of data, splits, evaluations, micro-batches, averages."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, TensorDataset
+
+from eegwatch import RunLog
+from tests.unit.watching.loops import Loop, rules, silent, since
+
+# ---- resumes ----
+
+
+def resumed(folder: Path, change: str, **declared: Any) -> set[str]:
+    """Three steps, a checkpoint, and a resume that restores all of it but for `change`."""
+    first = Loop(folder)
+    for number in range(1, 4):
+        first.step(number)
+        first.log.step()
+    saved = copy.deepcopy((first.model.state_dict(), first.optimizer.state_dict()))
+    first.log.checkpoint("c.pt")
+    first.log.end()
+    again = Loop(folder, resume=first.log.folder, step=3, **declared)
+    if change != "weights":
+        again.model.load_state_dict(saved[0])
+    if change == "permuted":
+        saved[1]["state"][1]["exp_avg"] = saved[1]["state"][1]["exp_avg"].flip(0) + 1
+    if change != "optimizer":
+        again.optimizer.load_state_dict(saved[1])
+    return rules(again.run(2))
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ("nothing", set()),
+        ("optimizer", {"optimizer_state_lost"}),
+        ("permuted", {"optimizer_state_differs"}),
+        ("weights", {"weights_not_restored"}),
+    ],
+)
+def test_a_resume_that_does_not_restore_all_is_found_at_its_first_step(
+    tmp_path: Path, change: str, found: set[str]
+) -> None:
+    # the weights of a fresh start are those of seed 0, which the three steps have changed
+    assert resumed(tmp_path, change) == found
+
+
+def test_an_optimizer_that_is_meant_to_be_fresh_is_declared(tmp_path: Path) -> None:
+    assert resumed(tmp_path, "optimizer", fresh_optimizer=True) == set()
+
+
+# ---- data ----
+
+
+def epochs(folder: Path, sampler: Any, prepare: Any, *, batch: int = 4, leave: int = 0) -> set[str]:
+    data = TensorDataset(torch.randn(40, 8))
+    loader = DataLoader(data, batch_size=batch, sampler=sampler(data))
+    loop = Loop(folder, loader=loader)
+    for epoch in range(3):
+        prepare(loader, epoch)
+        for number, _ in enumerate(loader):
+            loop.step(0)
+            loop.log.step()
+            if leave and number == leave:
+                break
+    return rules(loop.judged())
+
+
+def seeded(loader: Any, epoch: int) -> None:
+    torch.manual_seed(7)
+
+
+def nothing(*given: Any) -> None:
+    pass
+
+
+def distributed(data: Any) -> Any:
+    from torch.utils.data.distributed import DistributedSampler
+
+    return DistributedSampler(data, num_replicas=2, rank=0)
+
+
+def test_an_epoch_in_the_order_of_the_last_is_found(tmp_path: Path) -> None:
+    assert epochs(tmp_path, RandomSampler, seeded) == {"order_repeated"}
+    assert epochs(tmp_path, distributed, nothing) == {"order_repeated"}
+
+
+def test_orders_that_differ_or_are_meant_to_be_alike_are_clean(tmp_path: Path) -> None:
+    assert epochs(tmp_path, RandomSampler, nothing) == set()
+    assert epochs(tmp_path, RandomSampler, nothing, leave=2) == set()
+    assert epochs(tmp_path, distributed, lambda loader, epoch: loader.sampler.set_epoch(epoch)) == set()
+    assert epochs(tmp_path, SequentialSampler, nothing) == set()
+    assert epochs(tmp_path, RandomSampler, seeded, batch=40) == set()  # one batch holds all
+    assert epochs(tmp_path, lambda data: RandomSampler(data, replacement=True), nothing) == set()
+
+
+def test_a_sampler_that_is_looked_at_is_of_its_class_and_draws_what_it_drew(tmp_path: Path) -> None:
+    data = TensorDataset(torch.randn(40, 8))
+    loader = DataLoader(data, sampler=RandomSampler(data))
+    torch.manual_seed(3)
+    alone = list(iter(loader.batch_sampler))  # type: ignore[arg-type]
+    loop = Loop(tmp_path, loader=loader)
+    sampler = loader.batch_sampler.sampler  # type: ignore[union-attr]
+    assert isinstance(sampler, RandomSampler) and type(copy.deepcopy(sampler)) is RandomSampler
+    torch.manual_seed(3)
+    assert list(iter(loader.batch_sampler)) == alone  # type: ignore[arg-type]
+    loop.log.end()
+    assert type(sampler) is RandomSampler
+
+
+def test_a_loader_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    loop = Loop(tmp_path, loader=[1, 2, 3])
+    assert loop.run(2) == []
+
+
+def test_splits_that_share_subjects_or_overlap_in_time_are_found(tmp_path: Path) -> None:
+    def judged(**splits: Any) -> set[str]:
+        log = RunLog(tmp_path, control=False)
+        for name, ids in splits.items():
+            log.split(name, ids)
+        log.step(loss=1.0)
+        log.end()
+        return rules(silent(log.folder))
+
+    assert judged(train=["s1", "s2"], val=["s2", "s3"]) == {"splits_overlap"}
+    assert judged(train=["s1", "s2"], val=["s3"]) == set()
+    assert judged(train=torch.arange(4), val=torch.arange(4, 8)) == set()
+    assert judged(train=[("a", 0, 4), ("b", 0, 4)], val=[("a", 4, 8)]) == set()
+    assert judged(train=[("a", 0, 4), ("b", 0, 4)], val=[("a", 3, 7)]) == {"splits_overlap"}
+    assert judged(train=[("a", 0, 4)], val=[("b", 0, 4), "x"]) == set()
+
+
+# ---- evaluations ----
+
+
+def test_an_evaluation_changes_nothing_and_is_not_in_training_mode(tmp_path: Path) -> None:
+    def judged(evaluate: Any) -> set[str]:
+        model = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Dropout(0.1), nn.Linear(8, 2))
+        loop = Loop(tmp_path, model=model)
+
+        def step(number: int) -> None:
+            loop.step(number)
+            with loop.log.evaluating():
+                evaluate(model)
+            model.train()
+
+        return rules(loop.run(2, step))
+
+    def right(model: nn.Module) -> None:
+        model.eval()
+        with torch.inference_mode():
+            model(torch.randn(4, 8))
+
+    def training(model: nn.Module) -> None:
+        model(torch.randn(4, 8))
+
+    def swapped(model: nn.Module) -> None:
+        model.eval()
+        with torch.no_grad():
+            model[0].weight.mul_(0.9)  # type: ignore[index, union-attr, operator]
+
+    assert judged(right) == set()
+    assert judged(training) == {"evaluation_in_train_mode", "evaluation_changed_model"}
+    assert judged(swapped) == {"evaluation_changed_model"}
+
+
+def test_an_error_of_the_evaluation_goes_on_to_the_script(tmp_path: Path) -> None:
+    loop = Loop(tmp_path)
+    with pytest.raises(ZeroDivisionError), loop.log.evaluating():
+        raise ZeroDivisionError
+    assert loop.run(2) == []
+
+
+# ---- micro-batches ----
+
+
+def test_micro_batches_are_weighed_by_their_items(tmp_path: Path) -> None:
+    def judged(weight: Any) -> set[str]:
+        loop = Loop(tmp_path)
+
+        def step(number: int) -> None:
+            loop.optimizer.zero_grad()
+            for items in (4, 4, 2):
+                loss = loop.model(torch.randn(items, 8)).pow(2).mean()
+                (loop.log.micro(loss, items=items) * weight(items)).backward()
+            loop.optimizer.step()
+
+        return rules(loop.run(2, step))
+
+    assert judged(lambda items: items / 10) == set()
+    assert judged(lambda _: 1 / 10) == set()  # sums, divided by all items
+    assert judged(lambda _: 1 / 3) == {"microbatch_weights"}
+    assert judged(lambda _: 1.0) == {"microbatch_weights"}
+
+
+# ---- averages ----
+
+
+def averaged(folder: Path, update: Any, decay: Any = 0.9, copy_of: Any = copy.deepcopy) -> set[str]:
+    loop = Loop(folder, OPT)
+    average = copy_of(loop.model)
+    loop.log.ema(average, decay)
+
+    def step(number: int) -> None:
+        loop.step(number)
+        with torch.no_grad():
+            update(average, loop.model, number)
+
+    return rules(loop.run(4, step))
+
+
+OPT = lambda parameters: torch.optim.SGD(parameters, lr=0.1)  # noqa: E731
+
+
+def lerp(average: Any, model: Any, decay: float) -> None:
+    for a, w in zip(average.parameters(), model.parameters()):
+        a.mul_(decay).add_(w, alpha=1 - decay)
+
+
+def once(average: Any, model: Any, number: int) -> None:
+    lerp(average, model, 0.9)
+
+
+def test_an_average_follows_its_decay(tmp_path: Path) -> None:
+    assert averaged(tmp_path, once) == set()
+    assert averaged(tmp_path, nothing) == {"ema_not_updated"}
+    assert averaged(tmp_path, lambda a, m, n: (once(a, m, n), once(a, m, n))) == {"ema_updated_twice"}
+    assert averaged(tmp_path, once, decay=0.99) == {"ema_differs"}
+    assert "ema_aliased" in averaged(tmp_path, nothing, copy_of=lambda model: model)
+
+
+def test_torchs_own_average_and_one_that_rests_are_clean(tmp_path: Path) -> None:
+    swa = torch.optim.swa_utils
+    kind = lambda model: swa.AveragedModel(model, multi_avg_fn=swa.get_ema_multi_avg_fn(0.9))  # noqa: E731
+    assert averaged(tmp_path, lambda a, m, _: a.update_parameters(m), copy_of=kind) == set()
+    every = lambda a, m, n: lerp(a, m, 0.9) if n % 2 == 0 else None  # noqa: E731
+    assert averaged(tmp_path, every, decay=lambda step: 0.9 if step % 2 == 0 else None) == set()
+
+
+def test_since_is_the_first_step_that_can_show_it(tmp_path: Path) -> None:
+    loop = Loop(tmp_path)
+    loop.log.ema(copy.deepcopy(loop.model), 0.9)
+    assert since(loop.run(3), "ema_not_updated") == 1
