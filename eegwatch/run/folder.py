@@ -37,8 +37,8 @@ def make_run_folder(logs: Path, name: str) -> Path:
     Two runs begun in one second get different names.
     """
     when, newest = time.time(), newest_run(logs)
-    if newest is not None and _begun(newest) >= when:
-        when = _begun(newest) + 1
+    if newest is not None and begun_at(newest) >= when:
+        when = begun_at(newest) + 1
     run_id = new_run_id(name, when)
     for suffix in ("", *(f".{n}" for n in range(2, 1000))):
         folder = logs / f"{run_id}{suffix}"
@@ -177,7 +177,7 @@ def runs(logs: Path) -> list[Path]:
     return sorted(found, key=lambda folder: (folder.name[:15], _mtime(folder / RUN_LOG), folder.name))
 
 
-def _begun(folder: Path) -> float:
+def begun_at(folder: Path) -> float:
     """The time in a run's name, seconds since the epoch; 0 where it holds none."""
     try:
         return time.mktime(time.strptime(folder.name[:15], "%Y%m%d-%H%M%S"))

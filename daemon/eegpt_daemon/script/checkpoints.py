@@ -1,6 +1,15 @@
 """The checkpoints that a script writes: which files they are, and whether one is whole. torch is not imported.
 
-A file of torch.save is a zip archive whose members have check sums; a safetensors file says its own length. Of any
+A pattern lies below the run folder, below the script's own folder (`{cwd}/…`), or is absolute; of the last two only
+files that were written since the run began are the run's.
+
+A checkpoint is a file or a folder. A file of torch.save is a zip archive whose members have check sums; a safetensors
+file says its own length. Of any other file only that its size has not changed for a while is known, and that is said.
+
+A pattern lies below the run folder, below the script's own folder (`{cwd}/…`), or is absolute; of the last two only
+files that were written since the run began are the run's.
+
+A checkpoint is a file or a folder. A file of torch.save is a zip archive whose members have check sums; a safetensors file says its own length. Of any
 other file only that its size has not changed for a while is known, and that is said.
 """
 
@@ -8,6 +17,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import stat as stat_kinds
 import struct
 import time
 import zipfile
@@ -15,46 +26,95 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from eegwatch.run.config import Script
+from eegwatch.run.folder import CHECKPOINTS, begun_at
+
+CWD = "{cwd}/"
 SETTLED_S = 2.0  # a file that was written within these seconds may still grow
 MOST_FILES = 10_000
 
 
 @dataclass(frozen=True)
 class Found:
-    """A checkpoint of the script: its path relative to the run, when it was written, how it is known to be whole."""
+    """A checkpoint of the script: its name, when it was written, how it is known to be whole."""
 
     path: str
     written: float
     how: str
 
 
-def candidates(run: Path, pattern: str) -> list[tuple[float, Path]]:
-    """(time of writing, path) of regular files that the pattern matches below the run, the newest first."""
+def name_of(run: Path, path: Path) -> str:
+    """What the run log calls a file: its path below the run, or the whole path."""
+    return str(path.relative_to(run)) if path.is_relative_to(run) else str(path)
+
+
+def candidates(run: Path, script: Script) -> list[tuple[float, Path]]:
+    """(time of writing, path) of what `script.checkpoints` matches, the newest first."""
+    return files_of(run, script, script.checkpoints) if script.checkpoints else []
+
+
+def files_of(run: Path, script: Script, pattern: str) -> list[tuple[float, Path]]:
+    """(time of writing, path) of the run's files and folders that a pattern matches, the newest first."""
     found: list[tuple[float, Path]] = []
-    for path in _matches(run, pattern):
+    base, pattern, since = _place(run, script, pattern)
+    for path in _matches(base, pattern):
         try:
-            stat = path.lstat()
+            written = _written(path)
         except OSError:
             continue  # pruned by the script meanwhile
-        if os.path.stat.S_ISREG(stat.st_mode) and stat.st_size:  # type: ignore[attr-defined]
-            found.append((stat.st_mtime, path))
+        if written is not None and written >= since:
+            found.append((written, path))
         if len(found) >= MOST_FILES:
             break
     return sorted(found, reverse=True)
 
 
-def _matches(run: Path, pattern: str) -> Iterator[Path]:
+def _written(path: Path) -> float | None:
+    """When a file was written, of a folder the newest file in it; None for an empty one. Raises OSError."""
+    stat = path.lstat()
+    if stat_kinds.S_ISREG(stat.st_mode):
+        return stat.st_mtime if stat.st_size else None
+    if stat_kinds.S_ISDIR(stat.st_mode):
+        return max((file.lstat().st_mtime for file in _files(path)), default=None)
+    return None
+
+
+def _files(folder: Path) -> list[Path]:
+    """The regular files of a checkpoint that is a folder, as transformers and accelerate write it."""
+    return [Path(where) / name for where, _, names in os.walk(folder) for name in names][:MOST_FILES]
+
+
+def _place(run: Path, script: Script, pattern: str) -> tuple[Path, str, float]:
+    """(folder, pattern below it, time before which a file is another run's)."""
+    if pattern.startswith(CWD):
+        return Path(script.cwd), pattern.removeprefix(CWD), _begun(run)
+    if pattern.startswith("/"):
+        return Path("/"), pattern.lstrip("/"), _begun(run)
+    return run, pattern, 0.0
+
+
+def _begun(run: Path) -> float:
+    """When the run began: its name holds the second, its empty folder of checkpoints the fraction."""
+    second = begun_at(run)
     try:
-        yield from run.glob(pattern)
+        exactly = (run / CHECKPOINTS).stat().st_mtime
+    except OSError:
+        return second
+    return exactly if second <= exactly < second + 2.0 else second
+
+
+def _matches(base: Path, pattern: str) -> Iterator[Path]:
+    try:
+        yield from base.glob(pattern)
     except (OSError, ValueError):  # a folder that goes while it is walked
         return
 
 
-def newest_whole(run: Path, pattern: str, *, now: float | None = None) -> tuple[Found | None, list[str]]:
+def newest_whole(run: Path, script: Script, *, now: float | None = None) -> tuple[Found | None, list[str]]:
     """The newest checkpoint that is whole, and what was wrong with newer files, in words."""
     problems: list[str] = []
-    for written, path in candidates(run, pattern):
-        name = str(path.relative_to(run))
+    for written, path in candidates(run, script):
+        name = name_of(run, path)
         how = whole(path, written, time.time() if now is None else now)
         if how is not None:
             return Found(name, written, how), problems
@@ -63,7 +123,9 @@ def newest_whole(run: Path, pattern: str, *, now: float | None = None) -> tuple[
 
 
 def whole(path: Path, written: float, now: float) -> str | None:
-    """How a file is known to be whole, in words; None if it is not."""
+    """How a checkpoint is known to be whole, in words; None if it is not."""
+    if path.is_dir():
+        return _folder(path, written, now)
     try:
         with path.open("rb") as file:
             head = file.read(16)
@@ -75,6 +137,29 @@ def whole(path: Path, written: float, now: float) -> str | None:
     except (OSError, ValueError):
         return None
     return "its size has not changed" if now - written >= SETTLED_S else None
+
+
+def _folder(path: Path, written: float, now: float) -> str | None:
+    """A folder is whole if each of its files is, and if it has all files of the sibling before it, `checkpoint-500`."""
+    try:
+        files = _files(path)
+        if not files or now - written < SETTLED_S:
+            return None
+        if any(file.stat().st_size and whole(file, file.stat().st_mtime, now) is None for file in files):
+            return None
+        before = [p for p in path.parent.iterdir() if p != path and p.is_dir() and _kind(p.name) == _kind(path.name)]
+        older = [(at, p) for p in before if (at := _written(p)) is not None and at < written]
+        names = {_kind(str(file.relative_to(path))) for file in files}
+        if older and {_kind(str(f.relative_to(max(older)[1]))) for f in _files(max(older)[1])} - names:
+            return None
+    except OSError:
+        return None  # pruned meanwhile
+    return "its files are whole" + (", and it has those of the one before" if older else "")
+
+
+def _kind(name: str) -> str:
+    """A name without its numbers: what `checkpoint-500` and `checkpoint-1000` have in common."""
+    return re.sub(r"\d+", "#", name)
 
 
 def _archive(path: Path) -> str | None:

@@ -18,6 +18,9 @@ from typing import Any
 import msgspec
 
 from eegpt_daemon.link import Attempt
+from eegpt_daemon.script.checkpoints import files_of
+from eegpt_daemon.script.ending import LastLines
+from eegpt_daemon.script.saving import Steps
 from eegwatch import formats
 from eegwatch.formats.collect import RowReader
 from eegwatch.formats.lines import LINE_KINDS
@@ -31,6 +34,8 @@ from eegwatch.run.records import Checkpoint, End, Eval, Record, Run, RunRecord, 
 from eegwatch.schedule import Schedule, ScheduleError, as_dict, resumed
 
 RUNLOG, PRINTED, FILE = "RunLog", "what the script prints", "a log that the script writes"
+COARSE_S = 0.1  # the times of files come from a coarser clock, up to 10 ms behind
+LATELY_S = 5.0  # a record whose own time lies further back was stamped by another clock
 QUIET_S = 1.0  # a step whose values may stand in several lines is passed on after so long a silence
 READ_BYTES = 1 << 20
 COUNTS_ANEW = 0.5  # a resumed script whose first step lies below this share of its checkpoint's counts from 0 again
@@ -48,19 +53,42 @@ class ScriptLog:
         self._others = Tail(folder / RUN_LOG, os.path.getsize(folder / RUN_LOG))
         self._decoder = run_decoder()
         self._offset = 0
-        self._begun_at = self._step = self._checkpoint_step()
+        self._begun_at = self._checkpoint_step()
+        self.steps = Steps(self._begun_at)
+        self.last = LastLines()
         self._overrides = attempt.overrides
+        self._any_step = False
+        self._length: int | None = None
         self._said: tuple[int | None, int | None] | None = None
         self._ended = False
-        patterns = compile_patterns(config.script.pattern if config.script else [])
-        self._text = TextDecoder(RowReader(folder.name), time.time, patterns, [make() for make in LINE_KINDS])
+        assert config.script is not None
+        self._script = config.script
+        self._patterns = compile_patterns(config.script.pattern)
+        self._text = TextDecoder(RowReader(folder.name), time.time, self._patterns, [make() for make in LINE_KINDS])
         self._file: Followed | None = None
+        self._file_path: Path | None = None
         self._fed_at = 0.0
+        self._begun = time.time() - COARSE_S
+        self._pass_over_the_old()
 
     @property
     def step(self) -> int:
         """The newest step that is known."""
-        return self._step
+        return self.steps.newest
+
+    @property
+    def read(self) -> bool:
+        """Was a step of this attempt read?"""
+        return self.source is not None and self._any_step
+
+    @property
+    def total(self) -> int | None:
+        """The length of the run in steps, where it is known."""
+        return self._length
+
+    @property
+    def per_epoch(self) -> int | None:
+        return self._said[1] if self._said else None
 
     def _checkpoint_step(self) -> int:
         if self.attempt.checkpoint is None:
@@ -77,10 +105,13 @@ class ScriptLog:
     def line(self, text: str) -> None:
         """A line that the script printed."""
         if self.source in (RUNLOG, FILE):
+            self.last.add(text, stepped=False)
             return
         now = time.time()
         self._fed_at = now
+        before = self.step
         self._take(PRINTED, self._text.line(text, now))
+        self.last.add(text, stepped=self.step > before)
 
     def look(self) -> None:
         """Take what waits for silence; see whether the script writes a log of its own."""
@@ -96,21 +127,47 @@ class ScriptLog:
         """Records in run.jsonl that are not ours: a `run` record of another process is RunLog's."""
         for record in self._decoder.decode(self._others.read(READ_BYTES).data):
             if isinstance(record, Run) and record.pid != os.getpid():
-                self.source = RUNLOG
+                self.source, self._length, self._said = RUNLOG, record.total_steps, None
             elif isinstance(record, Step):
-                self._step = record.step
+                self._saw(record.step, record.time)
             elif isinstance(record, End):
                 self._ended = self.source == RUNLOG
 
     def _look_for_file(self) -> None:
         try:
-            if self._file is None:
-                below = [path for path in self.folder.iterdir() if path.is_dir() and path.name != "checkpoints"]
-                found = next((log for path in below if (log := formats.find(path)) is not None), None)
-                self._file = found.follow() if found is not None else None
+            if self.source is None:
+                self._find_file(since=self._begun)
             if self._file is not None:
                 records, _, _ = self._file.read(READ_BYTES)
                 self._take(FILE, records)
+        except (OSError, FormatError) as error:
+            self.trouble = str(error)
+
+    def _find_file(self, since: float) -> None:
+        """The log that the script writes: the newest of script.log, else one of a known kind below the run folder."""
+        found = self._named_file() if self._script.log else self._file_below()
+        if found is None or found.path == self._file_path or _written(found.path) < since:
+            return
+        if self._file is not None:
+            self._file.close()
+        self._file, self._file_path = found.follow(), found.path
+
+    def _named_file(self) -> formats.Foreign | None:
+        files = files_of(self.folder, self._script, self._script.log or "")
+        return formats.find(files[0][1], self._patterns) if files else None
+
+    def _file_below(self) -> formats.Foreign | None:
+        below = [path for path in self.folder.iterdir() if path.is_dir() and path.name != "checkpoints"]
+        return next((log for path in below if (log := formats.find(path, self._patterns)) is not None), None)
+
+    def _pass_over_the_old(self) -> None:
+        """Steps of earlier attempts in a log that the script goes on writing are not this attempt's."""
+        if self.attempt.attempt == 1:
+            return
+        try:
+            self._find_file(since=0.0)
+            while self._file is not None and self._file.read(READ_BYTES)[2]:
+                pass
         except (OSError, FormatError) as error:
             self.trouble = str(error)
 
@@ -133,13 +190,19 @@ class ScriptLog:
             self.source = source
             if self._begun_at and record.step < COUNTS_ANEW * self._begun_at:
                 self._offset = self._begun_at
-            self._step = record.step + self._offset - 1
-            self._overrides = self._from_here(self._step)
+            self.steps.newest = record.step + self._offset - 1
+            self._overrides = self._from_here(self.step)
             self._begin()
         step = record.step + self._offset
-        if step > self._step:
-            self._step = step
+        if step > self.step:
+            self._saw(step, record.time)
             self.append(msgspec.structs.replace(record, step=step, **self._place(step)))
+
+    def _saw(self, step: int, when: float) -> None:
+        """A step; by its own time where that is no other clock's."""
+        now = time.time()
+        self.steps.add(when if now - LATELY_S < when <= now else now, step)
+        self._any_step = True
 
     def _place(self, step: int) -> dict[str, int | None]:
         """Epoch and batch of a step, where the length of an epoch is known."""
@@ -172,13 +235,14 @@ class ScriptLog:
         counted = f"; its steps count from 0 again, {self._offset:,} are added" if self._offset else ""
         if per_epoch and (self._offset or total is None):
             total = epochs * per_epoch
+        self._length = total
         self.append(
             Run(
                 time=time.time(),
                 run_id=self.folder.name,
                 attempt=self.attempt.attempt,
                 name=self.config.experiment.name,
-                step=self._step,
+                step=self.step,
                 total_steps=total,
                 steps_per_epoch=per_epoch,
                 epochs=epochs if per_epoch else None,
@@ -224,17 +288,28 @@ class ScriptLog:
         except OSError as error:
             self.trouble = f"run.jsonl cannot be written: {error.strerror}"
 
-    def end(self, reason: str, error: str | None) -> None:
-        """The last record of the attempt, unless RunLog wrote it."""
+    def drain(self) -> None:
+        """Take all that is left to read."""
         if self.source in (None, PRINTED):
             self._take(PRINTED, [*self._text.drain(), *self._text.reader.flush()])
         self.look()
+
+    def end(self, reason: str, error: str | None) -> None:
+        """The last record of the attempt, unless RunLog wrote it."""
+        self.drain()
         if self.source is None:  # no step was read: the attempt still has a first line
             self.source = PRINTED
             self._begin()
         if not self._ended:
-            self.append(End(time=time.time(), step=self._step, reason=reason, error=error))
+            self.append(End(time=time.time(), step=self.step, reason=reason, error=error))
             self._ended = True
+
+
+def _written(path: Path) -> float:
+    """When a log was last written; of one that is a folder, the newest of its files. Raises OSError."""
+    if not path.is_dir():
+        return path.stat().st_mtime
+    return max((p.stat().st_mtime for p in path.iterdir() if p.is_file()), default=0.0)
 
 
 def _target(config: Config) -> dict[str, float] | None:

@@ -8,7 +8,6 @@ running, and the next one adopts it by the named pipe `script.orders`.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -25,10 +24,12 @@ import msgspec
 import psutil
 
 from eegpt_daemon.link import Attempt
-from eegpt_daemon.script import checkpoints as saved
+from eegpt_daemon.script import processes
 from eegpt_daemon.script.console import Console
+from eegpt_daemon.script.ending import How, how
 from eegpt_daemon.script.link import ScriptLink
 from eegpt_daemon.script.runlog import ScriptLog
+from eegpt_daemon.script.saving import Saving
 from eegpt_daemon.script.template import filled
 from eegwatch.run.config import Config
 from eegwatch.run.folder import TRAINER_LOG, open_output
@@ -36,6 +37,7 @@ from eegwatch.run.records import Checkpoint
 
 LOOK_EVERY_S = 2.0  # at checkpoints and other logs
 TERM_AFTER_S, KILL_AFTER_S = 20.0, 35.0  # after the stop signal; the supervisor insists at 30 and 45 s
+WRITING_AT_MOST_S = 10.0  # so long the stop signal waits for a checkpoint that is being written
 DRAIN_S = 2.0  # for what is left in the terminal of a script that has ended
 COLUMNS = 200
 
@@ -51,15 +53,18 @@ class Runner:
         self.out = open_output(folder / TRAINER_LOG)
         self.stop_reason: str | None = None
         self._stop_asked = 0.0
+        self._training = False
         self._sent: set[int] = set()
         self._looked_at = 0.0
-        self._known: set[tuple[str, float]] = set()
+        self.saving = Saving(folder, self.script, resumed=attempt.checkpoint is not None)
         self.master = -1
 
     # ---- life ----
 
     def run(self) -> int:
         command = self._command()
+        processes.adopt_orphans()
+        self._end_the_left(processes.of_run(self.folder), "an earlier attempt")
         self._say(f"$ {' '.join(command)}   (in {self.script.cwd})")
         try:
             process = self._spawn(command)
@@ -67,10 +72,8 @@ class Runner:
             self._say(f"eegpt-daemon: {command[0]} cannot be started: {error.strerror}")
             self.log.end("failed", f"{command[0]} cannot be started: {error.strerror}")
             return 78
-        self.link.phase("training")
-        if self.attempt.checkpoint:
-            self._known = {self._key(written, path) for written, path in self._candidates()}
-        while process.poll() is None:
+        self.link.phase("preparing")
+        while process.poll() is None or self._goes_on(process.returncode):
             self._read(0.1)
             self._obey(process)
             self._insist(process)
@@ -82,6 +85,16 @@ class Runner:
             self._line(text, keep)
         self._look(at_once=True)
         return self._conclude(process.returncode)
+
+    def _goes_on(self, code: int) -> bool:
+        """Has the command put the training into the background? It has ended well, and what it started lives."""
+        return code == 0 and self.stop_reason is None and not self.log.read and bool(processes.descendants())
+
+    def _end_the_left(self, left: list[psutil.Process], whose: str) -> None:
+        """Workers that outlive a script which died or was stopped hold its memory, on a GPU too."""
+        if left:
+            self._say(f"eegpt-daemon: ends what {whose} left behind: pid {', '.join(str(p.pid) for p in left)}")
+            processes.end_all(left)
 
     def _command(self) -> list[str]:
         name, lr = self.attempt.checkpoint, self._manual_rate()
@@ -108,8 +121,7 @@ class Runner:
             process = subprocess.Popen(
                 command, cwd=self.script.cwd, env=env, stdin=subprocess.DEVNULL, stdout=slave, stderr=slave,
                 start_new_session=True, close_fds=True,
-                # the terminal is the script's own: if this process dies, the kernel hangs up, and the script ends
-                preexec_fn=lambda: fcntl.ioctl(1, termios.TIOCSCTTY, 0),
+                preexec_fn=_as_from_a_shell,
             )  # fmt: skip
         finally:
             os.close(slave)
@@ -118,15 +130,27 @@ class Runner:
 
     def _conclude(self, code: int) -> int:
         words = f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
-        if self.stop_reason is not None:
-            self.log.end(self.stop_reason, None)
-        elif code == 0:
-            self.log.end("completed", None)
-        else:
-            self.log.end("failed", f"the script ended with {words}")
         self._say(f"eegpt-daemon: the script ended: {words}")
-        self.link.phase("ended", step=self.log.step, code=0 if self.stop_reason is not None else code)
-        return 0 if self.stop_reason is not None else code
+        self.log.drain()
+        if self.stop_reason is not None:
+            ending, reason = How(False, None), self.stop_reason
+        else:
+            ending = how(
+                code,
+                self.log.last,
+                self.log.step,
+                self.log.total,
+                self.log.per_epoch,
+                read=self.log.read,
+                first=self.attempt.attempt == 1,
+            )
+            reason = "failed" if ending.failed else "completed"
+        if ending.failed or self.stop_reason is not None:
+            self._end_the_left(processes.descendants(), "the script")
+        self.log.end(reason, ending.words)
+        code = 0 if self.stop_reason is not None else code or int(ending.failed)
+        self.link.phase("ended", step=self.log.step, code=code)
+        return code
 
     # ---- output ----
 
@@ -144,8 +168,15 @@ class Runner:
             return False
         for text, keep in self.console.feed(data, time.monotonic()):
             self._line(text, keep)
-        self.link.tick(self.log.step)
+        self._moved()
         return bool(data)
+
+    def _moved(self) -> None:
+        """The script counts as training from the first step that is read."""
+        if self.log.read and not self._training:
+            self._training = True
+            self.link.phase("training", self.log.step)
+        self.link.tick(self.log.step)
 
     def _line(self, text: str, keep: bool) -> None:
         if keep:
@@ -166,9 +197,17 @@ class Runner:
             if order.order == "stop":
                 if self.stop_reason is None:
                     self.stop_reason, self._stop_asked = order.reason, time.monotonic()
-                    self._signal(process, getattr(signal, self.script.stop))
+                    self._stop(process)
                 else:
                     self._signal(process, signal.SIGKILL if signal.SIGTERM in self._sent else signal.SIGTERM)
+
+    def _stop(self, process: subprocess.Popen[bytes]) -> None:
+        """The stop signal, after a checkpoint that is being written: torn, it would be lost with what it replaces."""
+        end = time.monotonic() + WRITING_AT_MOST_S
+        while time.monotonic() < end and process.poll() is None and (name := self.saving.being_written()):
+            self._say(f"eegpt-daemon: waits for {name}, which is being written")
+            self._read(0.5)
+        self._signal(process, getattr(signal, self.script.stop))
 
     def _insist(self, process: subprocess.Popen[bytes]) -> None:
         """A script that does not end: SIGTERM, then SIGKILL, to its process group."""
@@ -182,15 +221,7 @@ class Runner:
 
     def _signal(self, process: subprocess.Popen[bytes], number: signal.Signals) -> None:
         self._sent.add(number)
-        workers = []
-        if number == signal.SIGKILL:  # in groups of their own too; asked before they lose their parent
-            with contextlib.suppress(psutil.NoSuchProcess):
-                workers = psutil.Process(process.pid).children(recursive=True)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)  # it leads its own session: the group has its pid
-        for worker in workers:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                worker.kill()
+        processes.send(process, number)
 
     # ---- checkpoints and other logs ----
 
@@ -199,36 +230,26 @@ class Runner:
         if now - self._looked_at < LOOK_EVERY_S and not at_once:
             return
         self._looked_at = now
+        step = self.log.step
         self.log.look()
-        for found in self._new_checkpoints(ended=at_once):
+        if self.log.step > step:  # read from a file: its output may be empty
+            self._moved()
+        for found in self.saving.new(ended=at_once):
             record = Checkpoint(
                 time=time.time(),
-                step=self.log.step,
+                step=self.log.steps.at(found.written),
                 path=found.path,
                 best="best" in Path(found.path).stem.lower(),
             )
             self.log.append(record)
 
-    def _new_checkpoints(self, *, ended: bool) -> list[saved.Found]:
-        """Files that were written since the last look and are whole now, oldest first. `ended`: nobody writes now."""
-        new: list[saved.Found] = []
-        for written, path in self._candidates():
-            key = self._key(written, path)
-            now = written + saved.SETTLED_S if ended else time.time()
-            if key in self._known or now - written < saved.SETTLED_S:
-                continue
-            how = saved.whole(path, written, now)
-            if how is not None:
-                self._known.add(key)
-                new.append(saved.Found(key[0], written, how))
-        return new[::-1]
 
-    def _candidates(self) -> list[tuple[float, Path]]:
-        return saved.candidates(self.folder, self.script.checkpoints) if self.script.checkpoints else []
-
-    def _key(self, written: float, path: Path) -> tuple[str, float]:
-        """A file as it was written at a time: written again, it is another checkpoint."""
-        return str(path.relative_to(self.folder)), written
+def _as_from_a_shell() -> None:
+    """In the script before its program begins: its terminal, and the signals that this process ignores."""
+    # the terminal is the script's own: if this process dies, the kernel hangs up, and the script ends
+    fcntl.ioctl(1, termios.TIOCSCTTY, 0)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)  # ignored, it stays so through exec: Ctrl-C would not be heard
 
 
 def decoded(attempt: str) -> Attempt:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from eegpt_daemon.script.checkpoints import CWD
 from eegwatch.run.config import ConfigError, Script
 
 FIELDS = {"command": {"run"}, "resume": {"run", "checkpoint", "lr"}}
@@ -29,12 +30,14 @@ def check(script: Script, where: str = "configuration") -> None:
                 if field not in known:
                     fields = ", ".join(f"{{{k}}}" for k in sorted(known))
                     raise ConfigError(f"{where}: script.{name}: {{{field}}} is not known here; there are {fields}")
-    if script.resume is not None and not any("{checkpoint}" in word for word in script.resume):
-        raise ConfigError(f"{where}: script.resume: no word holds {{checkpoint}}: it would begin from nothing")
     if script.resume is not None and not script.checkpoints:
         raise ConfigError(f'{where}: script.checkpoints: give a pattern below the run folder, such as "output/**/*.pt"')
-    if script.checkpoints and (script.checkpoints.startswith("/") or ".." in Path(script.checkpoints).parts):
-        raise ConfigError(f"{where}: script.checkpoints: the pattern must lie below the run folder")
+    for name in ("checkpoints", "log"):
+        pattern = getattr(script, name) or ""
+        if ".." in Path(pattern).parts or "{" in pattern.removeprefix(CWD):
+            raise ConfigError(
+                f"{where}: script.{name}: give a pattern below the run folder, {{cwd}}/… or an absolute one"
+            )
 
 
 def resolved(script: Script, where: str = "configuration") -> Script:

@@ -20,6 +20,7 @@ from eegwatch.wording import duration
 
 LONGEST_PAUSE_S = 300.0
 HUNG_LEAST_S, HUNG_TIMES = 300.0, 100.0  # without progress, and times the longest step so far
+FIRST_TIMES = 10.0  # times a script's way to its first step: it may print once an epoch
 PREPARING_LEAST_S = PREPARING_HUNG_S  # a large checkpoint read over a network counts once
 WORKING = ("training", "evaluating", "checkpointing")  # the phases in which a loop counts its progress
 PREPARING = ("starting", "preparing")
@@ -130,6 +131,7 @@ class HangWatch:
     moved: float | None = None
     _seen: tuple[str, int] = ("", -1)
     _moved_at: float = math.inf
+    _began: float = field(default_factory=time.monotonic)
 
     def look(self, state: str, progress: int) -> str | None:
         """Why the trainer counts as hung, or None. Call it often: it measures by its own clock."""
@@ -138,6 +140,8 @@ class HangWatch:
         if (state, progress) != self._seen or not watched:
             if self._seen[0] == state and state in WORKING:
                 self.longest = max(self.longest, now - self._moved_at)
+            elif self.patient and self._seen[0] in PREPARING and state in WORKING:
+                self.longest = (now - self._began) * FIRST_TIMES / HUNG_TIMES
             elif self._seen[0] == state and state in PREPARING:
                 self.longest_preparing = max(self.longest_preparing, now - self._moved_at)
             self._seen, self._moved_at, self.moved = (state, progress), now, time.time()

@@ -21,6 +21,8 @@ from eegpt_daemon.supervisor.process import TrainerProcess, folder_of_the_pipe
 from eegwatch.run.control import lock_holder
 from eegwatch.run.folder import TRAINER_LOG, open_output
 
+UNKNOWN = 1  # the exit code of an adopted runner that was killed before it said its script's: it did not end by itself
+
 
 class Adopted:
     """A runner that another daemon started: as much of subprocess.Popen as its holder needs."""
@@ -32,7 +34,7 @@ class Adopted:
     def poll(self) -> int | None:
         """None while it holds the lock of its run; its exit code is not known then, and its `end` record says more."""
         if self.returncode is None and lock_holder(self.folder / RUN_LOCK) != self.pid:
-            self.returncode = 0
+            self.returncode = UNKNOWN
         return self.returncode
 
     def send_signal(self, number: int) -> None:
@@ -47,6 +49,7 @@ class ScriptProcess(TrainerProcess):
     def __init__(self, folder: Path, attempt: Attempt, adopted: int | None = None) -> None:
         """Start a runner, or with `adopted` take over the one of this pid. Raises OSError."""
         self._prepare(folder, attempt)
+        self._held: list[Phase] = []
         with contextlib.ExitStack() as unless_it_starts:
             self._pipe = folder_of_the_pipe() / "status"
             unless_it_starts.callback(shutil.rmtree, self._pipe.parent, ignore_errors=True)
@@ -90,10 +93,15 @@ class ScriptProcess(TrainerProcess):
     def dump_stack(self) -> None:
         """A script's stack is not ours to ask for: a Python without faulthandler would die of the signal."""
 
+    def phases(self) -> list[Phase]:
+        held, self._held = self._held, []
+        return held + super().phases()
+
     def ended(self) -> int | None:
         code = self._process.poll()
         if code is None:
             return None
+        self._held += super().phases()  # its last word may hold the code
         return code if self.phase.code is None else self.phase.code
 
     def close(self) -> None:

@@ -219,7 +219,7 @@ class WatchedRun:
         """The newest whole file of the script's own."""
         if not script.checkpoints:
             return None, []
-        found, problems = saved.newest_whole(self.folder, script.checkpoints)
+        found, problems = saved.newest_whole(self.folder, script)
         return (found.path if found else None), problems
 
     def verify(self, name: str) -> int:
@@ -242,8 +242,8 @@ class WatchedRun:
 
     def _verify_of_script(self, script: Script, name: str) -> int:
         """The step at which the script's checkpoint was seen; where nobody watched, the newest step before it."""
-        for written, path in saved.candidates(self.folder, script.checkpoints or ""):
-            if str(path.relative_to(self.folder)) == name:
+        for written, path in saved.candidates(self.folder, script):
+            if saved.name_of(self.folder, path) == name:
                 if saved.whole(path, written, time.time()) is None:
                     raise BadCheckpoint(f"{name} is not whole")
                 known = [c for c in (*self.superseded, *self.checkpoints) if c.path == name]

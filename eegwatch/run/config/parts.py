@@ -216,7 +216,8 @@ class Script(Part):
 
     command: list[str] = []
     resume: list[str] | None = None  # how it goes on from {checkpoint}, at {lr} where one is given
-    checkpoints: str | None = None  # a pattern below the run's folder; the newest whole file is {checkpoint}
+    checkpoints: str | None = None  # a pattern below the run's folder, or {cwd}/…; the newest whole is {checkpoint}
+    log: str | None = None  # a pattern of the file that it logs into, where it prints nothing
     cwd: str = "."
     env: dict[str, str] = {}
     stop: Literal["SIGINT", "SIGTERM", "SIGUSR1"] = "SIGINT"

@@ -1,0 +1,85 @@
+"""How a script ended, in words: its exit code, and what its last lines say where a shell hides the code.
+
+`python train.py | tee log` ends with tee's exit code, whatever became of the training.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+LAST_LINES = 60
+_TRACEBACK = re.compile(r"^(?:\[\w+\]:)?\s*Traceback \(most recent call last\)")
+_ERROR = re.compile(r"^(?:\[\w+\]:)?\s*([A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Warning)\b.*)$")
+_KILLED = re.compile(r": line \d+:\s+\d+ ((?:Killed|Segmentation fault|Aborted|Bus error|Floating point exception)\b)")
+
+
+class How(NamedTuple):
+    """`failed`: it did not end by itself as it was meant to; `words`: how, None where there is nothing to say."""
+
+    failed: bool
+    words: str | None
+
+
+class LastLines:
+    """The last lines that a script printed, and whether steps were read after them."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque(maxlen=LAST_LINES)
+        self.last_was_step = False
+
+    def add(self, line: str, *, stepped: bool) -> None:
+        """A line, and whether a step was read from it: what stood before it did not end the training."""
+        if not line.strip():
+            return
+        if stepped:
+            self._lines.clear()
+        self._lines.append(line)
+        self.last_was_step = stepped
+
+    def error(self) -> str | None:
+        """The error that these lines end with, if they do."""
+        lines = list(self._lines)
+        for number in range(len(lines) - 1, -1, -1):
+            if (found := _KILLED.search(lines[number])) is not None:
+                return found[1]
+            if _TRACEBACK.match(lines[number]):
+                return _error_below(lines[number + 1 :])
+        return None
+
+
+def _error_below(lines: Sequence[str]) -> str:
+    for line in lines:
+        if (found := _ERROR.match(line)) is not None:
+            return found[1][:200]
+    return "a Python error"
+
+
+def how(
+    code: int, last: LastLines, step: int, total: int | None, per_epoch: int | None, *, read: bool, first: bool = True
+) -> How:
+    """How a script ended by itself. `read`: any step was read; `step`, `total`: the last one, and the run's length.
+
+    `first`: it is the first attempt of its run.
+    """
+    if code < 0:
+        return How(True, f"the script ended with killed by {signal.Signals(-code).name}")
+    if code > 0:
+        return How(True, f"the script ended with exit code {code}")
+    short = total is not None and step < total
+    at = f"at step {step:,} of {total:,}" if short else f"at step {step:,}"
+    if (total is None or short) and (error := last.error()) is not None:
+        return How(True, f"exit code 0 {at}, but its last words are an error: {error}")
+    if not read and not first:
+        return How(False, "exit code 0, without a further step")
+    if not read:
+        words = "exit code 0, but no step was read; if it starts the training in the background, name that command"
+        return How(False, words)
+    if short and per_epoch and step % per_epoch and last.last_was_step:
+        return How(
+            True, f"exit code 0 in the middle of an epoch, {at}: a shell hid how it ended (tee without pipefail)"
+        )
+    return How(False, f"exit code 0 {at}" if short else None)

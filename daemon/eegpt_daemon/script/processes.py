@@ -1,0 +1,84 @@
+"""The processes of a script: its group, and all that descends from it, in whatever session it lives.
+
+torch's launcher starts each worker in a session of its own, and a killed parent leaves its data loaders behind. On
+Linux the runner is made the reaper of its descendants (prctl, PR_SET_CHILD_SUBREAPER), so that an orphan becomes its
+child and can be found; elsewhere only what still has its parent is found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from eegwatch.steering.daemon import RUN
+
+_PR_SET_CHILD_SUBREAPER = 36
+GRACE_S = 3.0  # between SIGTERM and SIGKILL for what a dead script has left behind
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of its orphaned descendants, where the system can."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # a libc without prctl
+            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def descendants() -> list[psutil.Process]:
+    """Living processes that this one has started, directly or not. The dead among its own children are reaped."""
+    living = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                living.append(process)
+            elif process.ppid() == os.getpid():
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(process.pid, os.WNOHANG)
+    return living
+
+
+def of_run(folder: Path) -> list[psutil.Process]:
+    """Processes that were started for this run, by their environment: those of a runner that was killed."""
+    found = []
+    own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid not in own and process.environ().get(RUN) == str(folder):
+                found.append(process)
+    return found
+
+
+def end_all(processes: list[psutil.Process]) -> None:
+    """SIGTERM, then SIGKILL for what lives on."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+        end = time.monotonic() + GRACE_S
+        while time.monotonic() < end and (processes := [p for p in processes if _lives(p)]):
+            descendants()  # the dead among them are reaped
+            time.sleep(0.05)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def send(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """A signal to the script's group; SIGKILL to all that descends from it, asked before it loses its parent."""
+    below = descendants() if number == signal.SIGKILL else []
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)  # it leads its own session: the group has its pid
+    for worker in below:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            worker.kill()

@@ -1,0 +1,74 @@
+"""The checkpoints of a running script as they are written: which are new and whole, and at which step each was."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_right
+from collections import deque
+from pathlib import Path
+
+from eegpt_daemon.script import checkpoints as saved
+from eegwatch.run.config import Script
+
+REMEMBERED_STEPS = 4096  # (time, step) pairs: at one look in two seconds, a write is looked for among the last of them
+WRITING_S = 3.0  # a file that is not whole and was written within these seconds is being written
+
+
+class Steps:
+    """When which step was seen: a file written at a time belongs to the newest step before it."""
+
+    def __init__(self, first: int) -> None:
+        self.newest = first
+        self._first = first
+        self._times: deque[float] = deque(maxlen=REMEMBERED_STEPS)
+        self._steps: deque[int] = deque(maxlen=REMEMBERED_STEPS)
+
+    def add(self, when: float, step: int) -> None:
+        if self._times and when < self._times[-1]:
+            when = self._times[-1]  # a clock that was set back
+        self._times.append(when)
+        self._steps.append(step)
+        self.newest = step
+
+    def at(self, when: float) -> int:
+        """The newest step that was seen by then."""
+        place = bisect_right(self._times, when)
+        if place:
+            return self._steps[place - 1]
+        return self._first if len(self._steps) < REMEMBERED_STEPS else self._steps[0]
+
+
+class Saving:
+    """What a script's pattern matches, looked at again and again."""
+
+    def __init__(self, folder: Path, script: Script, *, resumed: bool) -> None:
+        """`resumed`: what is there is an earlier attempt's."""
+        self.folder, self.script = folder, script
+        self._known = {self._key(*found) for found in saved.candidates(folder, script)} if resumed else set()
+
+    def new(self, *, ended: bool) -> list[saved.Found]:
+        """Files that were written since the last look and are whole now, oldest first. `ended`: nobody writes now."""
+        new: list[saved.Found] = []
+        for written, path in saved.candidates(self.folder, self.script):
+            key = self._key(written, path)
+            if key in self._known:
+                continue
+            how = saved.whole(path, written, written + saved.SETTLED_S if ended else time.time())
+            if how is not None:
+                self._known.add(key)
+                new.append(saved.Found(key[0], written, how))
+        return new[::-1]
+
+    def being_written(self) -> str | None:
+        """The name of a checkpoint that the script is writing now."""
+        now = time.time()
+        for written, path in saved.candidates(self.folder, self.script):
+            if now - written > WRITING_S:
+                return None
+            if saved.whole(path, written, now) is None:
+                return saved.name_of(self.folder, path)
+        return None
+
+    def _key(self, written: float, path: Path) -> tuple[str, float]:
+        """A file as it was written at a time: written again, it is another checkpoint."""
+        return saved.name_of(self.folder, path), written
