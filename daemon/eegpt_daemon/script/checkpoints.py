@@ -5,12 +5,6 @@ files that were written since the run began are the run's.
 
 A checkpoint is a file or a folder. A file of torch.save is a zip archive whose members have check sums; a safetensors
 file says its own length. Of any other file only that its size has not changed for a while is known, and that is said.
-
-A pattern lies below the run folder, below the script's own folder (`{cwd}/…`), or is absolute; of the last two only
-files that were written since the run began are the run's.
-
-A checkpoint is a file or a folder. A file of torch.save is a zip archive whose members have check sums; a safetensors file says its own length. Of any
-other file only that its size has not changed for a while is known, and that is said.
 """
 
 from __future__ import annotations

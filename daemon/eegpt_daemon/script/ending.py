@@ -33,8 +33,8 @@ class LastLines:
 
     def add(self, line: str, *, stepped: bool) -> None:
         """A line, and whether a step was read from it: what stood before it did not end the training."""
-        if not line.strip():
-            return
+        if not line.strip() or (self._lines and line == self._lines[-1]):
+            return  # the last state of a bar is printed once more when it ends
         if stepped:
             self._lines.clear()
         self._lines.append(line)

@@ -42,6 +42,7 @@ def ended(
         (KILLED, True, "its last words are an error: Killed"),
         (["Early stopping after 3 epochs"], False, "exit code 0 at step 130 of 1,000"),
         ([], True, "in the middle of an epoch"),
+        (["Epoch 2 step 30 loss 0.5"], True, "in the middle of an epoch"),
     ],
 )
 def test_an_end_that_a_shell_hides_is_told_by_the_last_lines(lines: list[str], failed: bool, words: str) -> None:
