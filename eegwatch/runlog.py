@@ -37,13 +37,16 @@ from eegwatch.run.log import read_all, run_decoder
 from eegwatch.run.records import EVAL_FIELDS, Checkpoint, End, Eval, Record, Run, ScheduleChange, Step, encode
 from eegwatch.schedule import Schedule, ScheduleError, as_dict, from_torch, parse_for_run
 from eegwatch.schedule.readers.common import optimizer_of
-from eegwatch.steering.attach import Attached, Locked
-from eegwatch.steering.daemon import attempt_of_daemon
-from eegwatch.steering.live import LOOK_EVERY_S, LiveControl
+from eegwatch.steering.attach import Attached, AttachedRank, Locked
+from eegwatch.steering.daemon import attempt_of_daemon, goes_on
+from eegwatch.steering.followed import Followed
+from eegwatch.steering.live import LiveControl
+from eegwatch.steering.ranks import job_of_this_process
 from eegwatch.watching.api import Watched
 from eegwatch.writing import Writing
 
 UNSET = msgspec.UNSET
+FOLDER_WITHIN_S = 30.0  # for rank 0's run, where another rank asks for its folder
 T = TypeVar("T")
 
 
@@ -85,8 +88,9 @@ class RunLog(Writing, Watched):
         itself says. `every`: it is meant to be stepped once in so many of them, steps being counted anew in each
         epoch where steps_per_epoch is known (Lightning's frequency). `goals`: for your own metrics, whether "min" or
         "max" is better. `control`: obey the log root's control file. Under `eegpt-daemon` (EEGWATCH_RUN) the run is
-        the daemon's. Raises ScheduleError for a dict that is no schedule, ValueError for other wrong arguments,
-        OSError where the folder cannot be written.
+        the daemon's. In a job of several processes make one on every rank: rank 0's writes the run, the others follow
+        its commands (docs/live_control.md). Raises ScheduleError for a dict that is no schedule, ValueError for other
+        wrong arguments, OSError where the folder cannot be written.
         """
         if unit not in (None, "step", "epoch"):
             raise ValueError(f'unit: "step" or "epoch", not {unit!r}')
@@ -105,21 +109,23 @@ class RunLog(Writing, Watched):
         attempt, given = 1, attempt_of_daemon() if resume is None else None
         if given is not None:
             resume, attempt = given.run, given.attempt
-        if resume is None:
-            Path(logs).mkdir(parents=True, exist_ok=True)
-            self.folder = make_run_folder(Path(logs), name)
-        else:
-            self.folder = Path(resume)
-            if given is None:
-                earlier = [r for r in read_all(self.folder / RUN_LOG, run_decoder()) if isinstance(r, Run)]
-                attempt = 1 + max((r.attempt for r in earlier), default=0)
-        self._open_log(self.folder / RUN_LOG)
+        self._job = job_of_this_process(name)
+        self._resumed = None if resume is None else Path(resume)
+        self._folder = self._resumed
+        self._root = Path(logs) if self._folder is None else self._folder.parent
+        if self._folder is None and not self._job.rank:
+            self._root.mkdir(parents=True, exist_ok=True)
+            self._folder = make_run_folder(self._root, name)
+        elif self._folder is not None and given is None:
+            earlier = [r for r in read_all(self._folder / RUN_LOG, run_decoder()) if isinstance(r, Run)]
+            attempt = 1 + max((r.attempt for r in earlier), default=0)
+        self._open_log(None if self._job.rank or self._folder is None else self._folder / RUN_LOG)
         groups = [] if optimizer is None else list(optimizer.param_groups)
         self._precision = precision_of([group.get("lr") for group in groups]) if groups else "float64"
         in_steps = declared is not None and declared.get("unit", "step") == "step"
         self._run = Run(
             time=time.time(),
-            run_id=self.folder.name,
+            run_id="" if self._folder is None else self._folder.name,
             attempt=attempt,
             name=name,
             step=step,
@@ -142,24 +148,41 @@ class RunLog(Writing, Watched):
         )
         if given is not None:
             self._run = given.completed(self._run)
-        self._log.append(self._run)
+        self._put_first(self._run)
         self.follower: Follower | None = None
         if optimizer is not None:
             self._position_of = position_reader(self._scheduler, declared)
             self.follower = Follower(optimizer, self._position_of, self._write_followed)
-        self._control = self._controlled(attempt > 1 and given is None) if control else None
+        self._control = self._controlled(goes_on(attempt, given)) if control else None
 
-    def _controlled(self, resumed: bool) -> Attached | None:
+    @property
+    def folder(self) -> Path:
+        """Where the run lies. On a rank above 0 it is rank 0's, which is waited for."""
+        end = time.monotonic() + FOLDER_WITHIN_S
+        while self._folder is None:
+            live = None if self._control is None else self._control.live
+            self._folder = live.folder if isinstance(live, Followed) else None
+            if self._folder is None and (live is None or time.monotonic() > end):
+                self._say(f"rank {self._job.rank} finds no run of rank 0 in {self._root}: its RunLog has no folder")
+                return self._root
+            time.sleep(0.01)
+        return self._folder
+
+    def _controlled(self, resumed: bool) -> Attached | AttachedRank | None:
         """The control of this run; None, with a warning, where the log root or the run cannot be had."""
         try:
+            if self._job.rank:
+                resume = self._resumed if resumed else None
+                return AttachedRank(self._root, self._job, self._run, self.follower, self._next_step, resume=resume)
             return Attached(
-                self.folder.parent,
+                self._root,
                 self.folder,
                 self._run,
                 self.follower,
                 self._scheduler,
                 self._append,
                 self._next_step,
+                job=self._job,
                 resumed=resumed,
             )
         except Locked:
@@ -193,9 +216,9 @@ class RunLog(Writing, Watched):
     def _wants(self, command: str) -> bool:
         if self._control is None:
             return False
-        return bool(self._guarded(lambda live: live.wants(command)))
+        return bool(self._guarded(lambda live: live.wants(command, self.step_done)))
 
-    def _guarded(self, do: Callable[[LiveControl], T]) -> T | None:
+    def _guarded(self, do: Callable[[LiveControl | Followed], T]) -> T | None:
         """Something of the control; one that fails is switched off, and a warning says so."""
         if self._control is None:
             return None
@@ -210,8 +233,8 @@ class RunLog(Writing, Watched):
         """Look at the control file. Between two looks a step costs one comparison of clocks."""
         control = self._control
         if control is not None:
-            control.due = now + LOOK_EVERY_S
             self._guarded(lambda live: live.look(self.step_done))
+            control.due = now + control.live.every
 
     # ---- what is declared ----
 
@@ -279,6 +302,8 @@ class RunLog(Writing, Watched):
         if self._per_epoch:
             epoch, batch = divmod(n - 1, self._per_epoch)
             batch += 1
+        if self._job.rank:  # its record is not written: nothing is fetched from a GPU for it
+            loss = grad_norm = samples_per_s = skipped = metrics = None
         value = self._number(loss, "loss")
         record = Step(
             time=time.time(),
@@ -360,7 +385,8 @@ class RunLog(Writing, Watched):
         self._append(End(time=time.time(), step=self.step_done, reason=reason, error=error))
         self._ended = True
         self._sync()
-        self._log.close()
+        if self._log is not None:
+            self._log.close()
 
     def __enter__(self) -> RunLog:
         return self
@@ -404,7 +430,8 @@ class RunLog(Writing, Watched):
         control = self._control
         if control is not None and (control.live.active or control.live.course is not None):
             self._guarded(lambda live: live.stepped(record.step, rates))
-            position = record.step - 1.0 if control.live.course is not None else position
+        if control is not None and control.live.steers(record.step):
+            position = record.step - 1.0
         each: list[Any] | msgspec.UnsetType = UNSET if rates.count(lr) == len(rates) else list(rates)
         self._put(encode(msgspec.structs.replace(record, lr=lr, position=position, lrs=each)))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eegwatch.run.log import AppendLog
+from eegwatch.run.records import Run
 
 KEPT_UNWRITTEN = 100_000  # lines kept for a disk that is full: some 20 MB
 
@@ -18,14 +19,21 @@ class Writing:
 
     _said: set[str]  # the kinds of warnings that were given
 
-    def _open_log(self, path: Path) -> None:
-        """Raises OSError where the file cannot be opened."""
-        self._log = AppendLog(path)
+    def _open_log(self, path: Path | None) -> None:
+        """None: nothing is written, another process writes the run. Raises OSError if the file cannot be opened."""
+        self._log = None if path is None else AppendLog(path)
         self._unwritten: deque[bytes] = deque(maxlen=KEPT_UNWRITTEN)
         self._ended = False
 
+    def _put_first(self, run: Run) -> None:
+        """Write the `run` record. Raises OSError."""
+        if self._log is not None:
+            self._log.append(run)
+
     def _put(self, line: bytes) -> None:
         """Write a line; what a full disk does not take is kept and written first as soon as it does."""
+        if self._log is None:
+            return
         if self._ended:
             self._say("a record after end() is not logged")
             return
@@ -39,6 +47,8 @@ class Writing:
             self._say(f"the log cannot be written ({error}): the records are kept, and written once it can")
 
     def _sync(self) -> None:
+        if self._log is None:
+            return
         try:
             self._log.sync()
         except OSError as error:

@@ -19,12 +19,15 @@ from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.log import read_all, run_decoder
 from eegwatch.run.records import Run
 from eegwatch.runlog import RunLog
+from eegwatch.steering.ranks import rank_of_process
 
 NO_METRIC = ("runtime", "samples_per_second", "steps_per_second", "epoch", "learning_rate", "total_flos")
 
 
 class EegwatchCallback(Quiet, TrainerCallback):
-    """Writes the run log of the process of rank 0. A step is written when the next begins: its loss comes after it.
+    """Writes the run log in the process of rank 0; the others follow its commands.
+
+    A step is written when the next begins: its loss comes after it.
 
     `schedule`: the schedule as docs/schedules.md has it, where it cannot be read off the Trainer's scheduler.
     """
@@ -42,8 +45,8 @@ class EegwatchCallback(Quiet, TrainerCallback):
 
     @quiet
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        if not state.is_world_process_zero:
-            return
+        if not state.is_world_process_zero and not rank_of_process():
+            return  # processes that torch.distributed does not know (a TPU's): rank 0 alone has a log
         total, done, epochs = int(state.max_steps), int(state.global_step), max(1, round(float(state.num_train_epochs)))
         output = str(Path(args.output_dir).resolve())
         self.log_ = RunLog(

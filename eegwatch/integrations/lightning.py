@@ -20,12 +20,15 @@ from eegwatch.integrations.common import Quiet, evaluation, quiet, scalar, whole
 from eegwatch.run.folder import RUN_LOG
 from eegwatch.runlog import RunLog
 from eegwatch.schedule import from_torch
+from eegwatch.steering.ranks import rank_of_process
 
 PREFIXES = ("validation", "valid", "val", "test")
 
 
 class EegwatchCallback(Quiet, Callback):
-    """Writes the run log of the process of rank 0. `interval`: how often the scheduler is meant to be stepped.
+    """Writes the run log in the process of rank 0; the others follow its commands.
+
+    `interval`: how often the scheduler is meant to be stepped.
 
     Of several optimizers the first that has a scheduler is logged; the first rate of each other one is a metric.
     `schedule`: the schedule as docs/schedules.md has it, where it cannot be read off the scheduler.
@@ -53,8 +56,8 @@ class EegwatchCallback(Quiet, Callback):
 
     @quiet
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        if not trainer.is_global_zero:
-            return
+        if not trainer.is_global_zero and not rank_of_process():
+            return  # processes that torch.distributed does not know (a TPU's): rank 0 alone has a log
         accumulate = int(trainer.accumulate_grad_batches)
         batches = whole(trainer.num_training_batches)
         per_epoch = None if batches is None else -(-batches // accumulate)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +11,9 @@ from eegwatch.run.control import Locked
 from eegwatch.run.log import each_record, run_decoder
 from eegwatch.run.records import Record, Run, ScheduleChange
 from eegwatch.schedule import Schedule, ScheduleError, declared_base, parse
+from eegwatch.steering.followed import Followed
 from eegwatch.steering.live import LiveControl
+from eegwatch.steering.ranks import Job, processes
 from eegwatch.steering.rates import SetRates
 
 if TYPE_CHECKING:
@@ -33,16 +33,13 @@ class Attached:
         write: Callable[[Record], None],
         next_step: Callable[[], int],
         *,
+        job: Job,
         resumed: bool,
     ) -> None:
         """Raises Locked where another process writes this run, OSError where the log root cannot be written."""
         self.due = 0.0
         self._run, self._follower, self._scheduler = run, follower, scheduler
-        setter = None
-        hooks = follower.hooks if follower is not None else None
-        if hooks is not None:
-            setter = SetRates(next_step)
-            hooks.listeners.insert(0, setter)  # before the follower, which logs the rates that are used
+        setter, hooks_last = _setter_of(follower, next_step)
         self.live = LiveControl(
             logs,
             folder,
@@ -53,12 +50,14 @@ class Attached:
             write=write,
             steps_per_epoch=run.steps_per_epoch,
             total=run.total_steps,
-            hooks_last=hooks.attach_last if hooks is not None else lambda: None,
-            processes=lambda: max(run.world_size, _processes()),
+            hooks_last=hooks_last,
+            processes=lambda: max(run.world_size, processes()),
+            job=job,
         )
-        if resumed:
-            changes = _changes(folder)
-            self.live.go_on(changes, run.step, max(1, len(self._rates())))
+        if run.attempt > 1:
+            self.live.settle_the_past(_changes(folder))
+            if resumed:
+                self.live.go_on(_newest_change(folder), run.step, max(1, len(self._rates())))
 
     def _rates(self) -> list[float]:
         return list(self._follower.now().rates) if self._follower is not None else []
@@ -93,21 +92,56 @@ class Attached:
         return courses
 
 
+class AttachedRank:
+    """The control of a RunLog on a rank above 0, which writes no run. `due`: as of Attached."""
+
+    def __init__(
+        self,
+        logs: Path,
+        job: Job,
+        run: Run,
+        follower: Follower | None,
+        next_step: Callable[[], int],
+        *,
+        resume: Path | None,
+    ) -> None:
+        """`resume`: the folder of the run that rank 0 goes on with. Raises OSError, ScheduleError."""
+        self.due = 0.0
+        setter, hooks_last = _setter_of(follower, next_step)
+        groups = (lambda: len(follower.groups)) if follower is not None else (lambda: 0)
+        self.live = Followed(logs, job, setter, hooks_last, groups)
+        if resume is not None:
+            self.live.go_on(_newest_change(resume), run.step, run.steps_per_epoch, run.total_steps)
+
+
+def _setter_of(follower: Follower | None, next_step: Callable[[], int]) -> tuple[SetRates | None, Callable[[], None]]:
+    """What sets the rates of the optimizer that is followed, and what puts its hooks behind all others."""
+    hooks = follower.hooks if follower is not None else None
+    if hooks is None:
+        return None, lambda: None
+    setter = SetRates(next_step)
+    hooks.listeners.insert(0, setter)  # before the follower, which logs the rates that are used
+    return setter, hooks.attach_last
+
+
 def _changes(folder: Path) -> list[ScheduleChange]:
     """The changes of schedule so far, in order. Raises OSError."""
     records = each_record(folder / "run.jsonl", run_decoder())
     return [record for record in records if isinstance(record, ScheduleChange)]
 
 
-def _processes() -> int:
-    """How many processes train together, as far as this one knows."""
-    torch = sys.modules.get("torch.distributed")
-    if torch is not None and torch.is_available() and torch.is_initialized():
-        return int(torch.get_world_size())
-    try:
-        return int(os.environ.get("WORLD_SIZE", "1"))
-    except ValueError:
-        return 1
+def _newest_change(folder: Path) -> ScheduleChange | None:
+    """The newest change of schedule; none from before an attempt that a person ordered at rates of its own.
+
+    Raises OSError.
+    """
+    newest = None
+    for record in each_record(folder / "run.jsonl", run_decoder()):
+        if isinstance(record, ScheduleChange):
+            newest = record
+        elif isinstance(record, Run) and record.command is not None:
+            newest = None
+    return newest
 
 
-__all__ = ["Attached", "Locked"]
+__all__ = ["Attached", "AttachedRank", "Locked"]

@@ -58,6 +58,15 @@ class Course:
         """Python's floats: the optimizer is given one a step, and a numpy scalar costs it a conversion."""
         return [None if law is None else [float(r) for r in rate_at(law, steps, self.steps_per_epoch)] for law in laws]
 
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, for the other processes of a job: `course_from` makes the same course of it."""
+
+        def declared(laws: list[Schedule | None]) -> list[dict[str, Any] | None]:
+            return [None if law is None else as_dict(law) for law in laws]
+
+        plain = {name: getattr(self, name) for name in _PLAIN}
+        return plain | {"laws": declared(self.laws), "momenta": declared(self.momenta)}
+
     def record(self) -> dict[str, Any]:
         """The fields of the `schedule` record that announces this course."""
         main = self.laws[0] if self.laws else None
@@ -67,6 +76,15 @@ class Course:
             "groups": [{"name": None, "schedule": None if law is None else as_dict(law)} for law in self.laws],
             "command": self.command,
         }
+
+
+_PLAIN = ("from_step", "held", "steps_per_epoch", "total", "command", "words")
+
+
+def course_from(told: dict[str, Any]) -> Course:
+    """The course that `Course.as_dict` told of. Raises ScheduleError, KeyError."""
+    laws, momenta = ([None if law is None else parse(law) for law in told[name]] for name in ("laws", "momenta"))
+    return Course(laws=laws, momenta=momenta, **{name: told[name] for name in _PLAIN})
 
 
 class Refused(Exception):

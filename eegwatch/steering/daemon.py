@@ -65,3 +65,8 @@ def attempt_of_daemon() -> Given | None:
         given = Given()
     given.run = run
     return given
+
+
+def goes_on(attempt: int, given: Given | None) -> bool:
+    """Does what steered the attempt before hold on? Not where a person ordered this one, at rates of its own."""
+    return attempt > 1 and (given is None or given.command is None)

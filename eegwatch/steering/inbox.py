@@ -30,6 +30,7 @@ from eegwatch.run.log import AppendLog, Tail
 
 ROOT_LOCK = "runs.lock"
 CHUNK = 1 << 20
+PAST = "it was there before this attempt began, and nobody had read it; send it again if it is still meant"
 # POSIX locks belong to the process: asking for one that this process holds would drop it when the question is closed.
 _held: set[Path] = set()
 
@@ -65,6 +66,27 @@ class Inbox:
             if self.unsafe is None:
                 found += self._new(tail, answered)
         return found
+
+    def unread(self, answered: dict[str, str]) -> list[Refusal]:
+        """Lines of before this process that nobody answered, and that name this run: they are void now.
+
+        Those that name no run are this process's to answer where it answers for the log root; a daemon's are its own.
+        """
+        if unsafe_control(self._tail.path) is not None or daemon_pid(self.logs) is not None:
+            return []
+        past, found = Tail(self._tail.path), dict[str, Refusal]()
+        try:
+            while past.offset < self._tail.offset and (chunk := past.read(CHUNK)).data:
+                for offset, line in chunk.lines():
+                    if offset >= self._tail.offset or not isinstance(parsed := parse_line(line, offset), Command):
+                        continue
+                    command_id = str(parsed.id)
+                    mine = parsed.run_id == self.run_id or (parsed.run_id is None and self._speaks())
+                    if mine and command_id not in answered:
+                        found[command_id] = Refusal(command_id, parsed.command, "expired", PAST)
+        finally:
+            past.close()
+        return list(found.values())
 
     def _new(self, tail: Tail, answered: dict[str, str]) -> list[Command | Refusal]:
         chunk = tail.read(CHUNK)
@@ -169,6 +191,11 @@ def relay(logs: Path, command: Command) -> bool:
 
 def _a_name(run_id: str) -> bool:
     return "/" not in run_id and "\0" not in run_id and run_id not in ("", ".", "..")
+
+
+def is_held(path: Path) -> bool:
+    """Does this process hold this lock for one of its runs?"""
+    return path.resolve() in _held
 
 
 def _hold(path: Path) -> int:

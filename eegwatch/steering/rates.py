@@ -20,18 +20,30 @@ class SetRates:
         self.course: Course | None = None
         self.taken: dict[int, list[float]] = {}  # of the newest step that was taken under this course
         self.trouble: str | None = None  # why the rates cannot be set
+        self.gate: Callable[[int], None] | None = None  # called before each step with its number: may change `course`
         self._next_step = next_step
         self._lent: list[tuple[dict[str, Any], str, Any, Any]] = []  # group, key, the script's value, ours
         self._set: tuple[int, list[float]] | None = None
+        self._upcoming: tuple[int, Course | None] | None = None  # the step after which it holds
 
     def begin(self, course: Course) -> None:
-        self.course, self.taken, self.trouble = course, {}, None
+        """Follow this course from the step after its `from_step` on; what held before holds until then."""
+        self._upcoming = (course.from_step, course)
+        self.taken, self.trouble = {}, None
+
+    def release(self, from_step: int) -> None:
+        """Hand the rates back to the script's own scheduler, from the step after `from_step` on."""
+        self._upcoming = (from_step, None)
 
     def end(self) -> None:
-        """Hand the rates back to the script's own scheduler."""
-        self.course = None
+        """Hand the rates back at once."""
+        self.course = self._upcoming = None
 
     def before(self, optimizer: Any) -> None:
+        if self.gate is not None:
+            self.gate(self._next_step())
+        if self._upcoming is not None and self._next_step() > self._upcoming[0]:
+            self.course, self._upcoming = self._upcoming[1], None
         course = self.course
         if course is None:
             return
