@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eegwatch.run.records import encode
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 class Watched:
     """The part of a RunLog that watches the training loop. None of its methods raises into the training."""
 
-    folder: Path
     step_done: int
     follower: Any
     _run: Run
