@@ -95,7 +95,9 @@ class Step(Record, frozen=True, kw_only=True, tag="step", gc=False):
 class Eval(Record, frozen=True, kw_only=True, tag="eval"):
     """An evaluation: `split` is `val` (steers training) or `eval` (the official test set, reported once).
 
-    `metrics`: further results by name; `ci95`: a metric's 95 % interval, [low, high].
+    `metrics`: further results by name; `ci95`: a metric's 95 % interval, [low, high]. The daemon's trainer adds:
+    `model` ("best" or "final", of the test set), `looks` (reports of this run on the test set, this one included),
+    `recordings`, `subjects` (how many), `confusion` ("window", "recording": rows true, columns predicted class).
     """
 
     step: Int64
@@ -108,6 +110,11 @@ class Eval(Record, frozen=True, kw_only=True, tag="eval"):
     recording_auroc: Number = None
     metrics: dict[str, Number] | msgspec.UnsetType = msgspec.UNSET
     ci95: dict[str, list[Number]] | msgspec.UnsetType = msgspec.UNSET
+    model: str | msgspec.UnsetType = msgspec.UNSET
+    looks: int | msgspec.UnsetType = msgspec.UNSET
+    recordings: int | msgspec.UnsetType = msgspec.UNSET
+    subjects: int | msgspec.UnsetType = msgspec.UNSET
+    confusion: dict[str, list[list[int]]] | msgspec.UnsetType = msgspec.UNSET
 
     def values(self) -> dict[str, float]:
         """Each result that was logged, under its name: the fields first, then `metrics`."""

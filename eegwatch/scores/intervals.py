@@ -1,13 +1,17 @@
 """95 % intervals by a bootstrap over subjects, of one run and of the difference between two.
 
-Subjects are drawn with replacement, as often as there are (Efron 1979); of a run with several seeds, subjects and seeds
-are drawn together. The draws are always the same, so that anyone gets the same interval from the same predictions.
+Subjects are drawn with replacement, as often as there are; of a run with several seeds, subjects and seeds are drawn
+together. The percentiles are corrected for bias and skew (BCa, Efron 1987) and widened as Student's t is for as many
+subjects as the rarest class has (Hesterberg 2015): plain ones hold an AUROC of 100 subjects in 92 % of cohorts, these
+in 95 % (tests/bench/intervals). The draws are always the same: anyone gets the same interval from the same predictions.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -15,9 +19,11 @@ from eegwatch.scores.predictions import Reals
 from eegwatch.scores.resample import SLOW, Resampled
 
 DRAWS, SEED = 2000, 0
-LEAST_SUBJECTS = 10  # fewer say nothing of how subjects vary
+LEAST_SUBJECTS, LEAST_OF_A_CLASS = 10, 5  # fewer say too little of how subjects vary
 LEAST_DEFINED = 0.95  # of the draws; in the others a class is missing, and the interval would leave them out
-LEVELS = (2.5, 97.5)
+LEVEL = 0.95
+BIASED = ("calibration_error",)  # resampling raises it: no interval by it holds the true one
+NORMAL = NormalDist()
 Interval = tuple[float, float]
 
 
@@ -42,33 +48,17 @@ def draws(subjects: int, count: int = DRAWS) -> Reals:
 
 def intervals(resampled: Resampled, *, slow: bool = True, count: int = DRAWS) -> dict[str, Interval]:
     """The interval of each figure that has one. Without `slow`, not of those that take a pass a draw."""
-    subjects = len(resampled.subjects)
-    if subjects < LEAST_SUBJECTS:
-        return {}
-    names = [name for name in resampled.names if slow or name not in SLOW]
-    found = resampled.values(draws(subjects, count), names)
-    return {name: kept for name, values in found.items() if (kept := percentiles(values)) is not None}
-
-
-def percentiles(values: Reals) -> Interval | None:
-    """The middle 95 % of the draws; None where too many of them have no value."""
-    known = values[np.isfinite(values)]
-    if len(known) < LEAST_DEFINED * len(values) or not len(known):
-        return None
-    low, high = np.percentile(known, LEVELS)
-    return float(low), float(high)
+    names = [name for name in resampled.names if name not in BIASED and (slow or name not in SLOW)]
+    found = _Sample([[resampled]], names, count)
+    return {name: kept for name in names if (kept := found.interval(name)) is not None}
 
 
 def over_seeds(
     runs: Sequence[Resampled], names: Sequence[str], count: int = DRAWS
 ) -> dict[str, tuple[float, Interval | None]]:
     """Mean over the seeds of one configuration, and its interval over seeds and subjects: the same in all runs."""
-    subjects = len(runs[0].subjects)
-    mean = {name: _mean(runs, name) for name in names}
-    if subjects < LEAST_SUBJECTS:
-        return {name: (value, None) for name, value in mean.items()}
-    drawn = _drawn(runs, list(names), draws(subjects, count), seed_draws(len(runs), count))
-    return {name: (mean[name], percentiles(drawn[name])) for name in names}
+    found = _Sample([runs], names, count)
+    return {name: (found.whole[name], found.interval(name)) for name in names}
 
 
 def differences(
@@ -84,35 +74,97 @@ def differences(
     Several runs on a side are the seeds of one configuration. With `paired_seeds` both sides draw the same seeds (they
     are in the same order), else each side its own.
     """
-    subjects = len(first[0].subjects)
-    value = {name: _mean(second, name) - _mean(first, name) for name in names}
-    if subjects < LEAST_SUBJECTS:
-        return {name: Difference(value[name], None) for name in names}
-    weights = draws(subjects, count)
-    one = seed_draws(len(first), count)
-    other = one if paired_seeds else seed_draws(len(second), count, stream=1)
-    a, b = _drawn(first, list(names), weights, one), _drawn(second, list(names), weights, other)
-    return {name: Difference(value[name], percentiles(b[name] - a[name])) for name in names}
+    found = _Sample([first, second], names, count, paired_seeds=paired_seeds)
+    return {name: Difference(found.whole[name], found.interval(name)) for name in names}
+
+
+class _Sample:
+    """The figures of one side, or of the second less the first: of all subjects, of the draws, and without each one."""
+
+    def __init__(
+        self, sides: Sequence[Sequence[Resampled]], names: Sequence[str], count: int, *, paired_seeds: bool = False
+    ) -> None:
+        subjects = len(sides[0][0].subjects)
+        self._rarest = sides[0][0].rarest
+        whole, drawn, without = np.ones((1, subjects)), draws(subjects, count), 1 - np.eye(subjects)
+        self._enough = enough = subjects >= LEAST_SUBJECTS and self._rarest >= LEAST_OF_A_CLASS
+        self.whole = dict.fromkeys(names, 0.0)
+        self._drawn = {name: np.zeros(count) for name in names}
+        self._without = {name: np.zeros(subjects) for name in names}
+        for number, side in enumerate(sides):
+            sign = 1.0 if number == len(sides) - 1 else -1.0
+            shares = seed_draws(len(side), count, stream=0 if paired_seeds else number)
+            for seed, run in enumerate(side):
+                part = sign / len(side)
+                for name, value in run.values(whole, list(names)).items():
+                    self.whole[name] += part * float(value[0])
+                if not enough:
+                    continue
+                for name, values in run.values(drawn, list(names)).items():
+                    self._drawn[name] += sign * shares[:, seed] * values
+                for name, values in run.values(without, list(names)).items():
+                    self._without[name] += part * values
+
+    def interval(self, name: str) -> Interval | None:
+        """None for too few subjects, and where too many draws lack a class."""
+        if not self._enough:
+            return None
+        return bca(self._drawn[name], self.whole[name], self._without[name], self._rarest)
+
+
+def bca(drawn: Reals, whole: float, without: Reals, rarest: int) -> Interval | None:
+    """The corrected percentiles of `drawn` (draws,). `whole`: the figure itself; `without` each subject, (subjects,);
+    `rarest`: how many subjects the rarest class has.
+
+    None where more than 5 % of the draws have no value, or the figure has none without one of the subjects.
+    """
+    known = drawn[np.isfinite(drawn)]
+    if len(known) < LEAST_DEFINED * len(drawn) or not np.isfinite([whole, *without]).all():
+        return None
+    below = (np.mean(known < whole) + np.mean(known <= whole)) / 2  # ties count half
+    least = 0.5 / len(known)
+    bias = NORMAL.inv_cdf(min(max(float(below), least), 1 - least))
+    influence = without.mean() - without
+    square = float((influence**2).sum())
+    skew = float((influence**3).sum()) / (6 * square**1.5) if square > 0 else 0.0
+    wide = math.sqrt(rarest / (rarest - 1)) * student(rarest - 1)
+    levels = []
+    for z in (-wide, wide):
+        reach = bias + z
+        levels.append(NORMAL.cdf(bias + reach / max(1 - skew * reach, 1e-3)))
+    low, high = np.quantile(known, levels)
+    return float(low), float(high)
+
+
+def student(freedom: int) -> float:
+    """t with P(|T| < t) = 0.95 of Student's distribution: by its finite sums (Abramowitz and Stegun 26.7.3, 26.7.4)."""
+
+    def within(t: float) -> float:
+        angle = math.atan(t / math.sqrt(freedom))
+        square, odd = math.cos(angle) ** 2, freedom % 2
+        term, total = (math.cos(angle) if odd else 1.0), 0.0
+        for k in range(odd + 1, freedom, 2):  # the k-th factor leads to the next term
+            total += term
+            term *= square * k / (k + 1)
+        inner = math.sin(angle) * total
+        return 2 / math.pi * (angle + inner) if odd else inner
+
+    low, high = 0.0, 64.0  # of one degree of freedom it is 12.7
+    while high - low > 1e-14 * high:
+        middle = (low + high) / 2
+        if middle in (low, high):
+            break
+        low, high = (middle, high) if within(middle) < LEVEL else (low, middle)
+    return (low + high) / 2
 
 
 def seed_draws(seeds: int, count: int = DRAWS, stream: int = 0) -> Reals:
-    """(count, seeds): the share of each seed in a draw."""
+    """(count, seeds): the weight of each seed in a draw, 1 in all.
+
+    Resampling K seeds shows (K - 1) / K of their variance: the weights' distances from 1 / K are widened to make it up.
+    """
+    if seeds == 1:
+        return np.ones((count, 1))
     chances = np.full(seeds, 1 / seeds)
-    return np.random.default_rng([SEED, 1, stream]).multinomial(seeds, chances, size=count) / seeds
-
-
-def _drawn(runs: Sequence[Resampled], names: list[str], weights: Reals, shares: Reals) -> dict[str, Reals]:
-    each = [run.values(weights, names) for run in runs]
-    totals = {name: np.zeros(len(weights)) for name in names}
-    for seed, values in enumerate(each):
-        for name in names:
-            totals[name] += shares[:, seed] * values[name]
-    return totals
-
-
-def _mean(runs: Sequence[Resampled], name: str) -> float:
-    return float(np.mean([_whole(run, name) for run in runs]))
-
-
-def _whole(run: Resampled, name: str) -> float:
-    return float(run.values(np.ones((1, len(run.subjects))), [name])[name][0])
+    drawn = np.random.default_rng([SEED, 1, stream]).multinomial(seeds, chances, size=count) / seeds
+    return np.asarray(1 / seeds + (drawn - 1 / seeds) * np.sqrt(seeds / (seeds - 1)))

@@ -21,7 +21,10 @@ SLOW = ("average_precision",)  # one pass over the windows a draw
 
 
 class Resampled:
-    """Figures of `units` under weights of their subjects. Raises ValueError where `units.problem()` is not None."""
+    """Figures of `units` under weights of their subjects. Raises ValueError where `units.problem()` is not None.
+
+    `subjects`: their numbers, in the order of the weights; `rarest`: how many of them the rarest class has.
+    """
 
     def __init__(self, units: Units, threshold: float | None = None) -> None:
         problem = units.problem()
@@ -30,6 +33,7 @@ class Resampled:
         self.units, self.threshold = units, threshold or 0.0
         self.subjects, self._subject = np.unique(units.subject, return_inverse=True)
         self._count = len(self.subjects)
+        self.rarest = min(len(np.unique(units.subject[units.label == one])) for one in range(units.classes))
         two = units.classes == 2
         self._positives = [1] if two else list(range(units.classes))
         odds = log_odds(units.logits)

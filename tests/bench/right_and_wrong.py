@@ -54,7 +54,9 @@ def main() -> None:
             for name, config in CONFIGS.items():
                 run = train(config, seed, Path(scratch) / f"{name}-{seed}".replace(" ", "-"))
                 records = [json.loads(line) for line in (run / "run.jsonl").read_text().splitlines()]
-                final = next(r for r in records if r["type"] == "eval" and r["split"] == "eval")
+                final = [r for r in records if r["type"] == "eval" and r["split"] == "eval"][
+                    -1
+                ]  # the best model's stands before
                 best = max(r["auroc"] for r in records if r["type"] == "eval" and r["split"] == "val")
                 checked = open_run(run, None, None)
                 outcome = checked.read_to_end()

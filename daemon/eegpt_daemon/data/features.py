@@ -61,13 +61,17 @@ def _row(*cells: str) -> str:
 
 @dataclass
 class Windows:
-    """Windows of one split. `rows`: where each begins in the pack; `y` labels; `recording` index into `names`."""
+    """Windows of one split. `rows`: where each begins in the pack; `y` labels; `recording` index into `names`.
+
+    `subjects`: whose each recording is, beside `names`.
+    """
 
     pack: Pack
     rows: NDArray[np.int64]
     y: NDArray[np.int64]
     recording: NDArray[np.int32]
     names: list[str] = field(default_factory=list)
+    subjects: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.y)
@@ -303,7 +307,7 @@ class WindowStore(ABC):
         """The windows of a split, in the order of the entries. Raises CorpusError if it has none."""
         skipped = {r.relative for r in rejected}
         usable = [e for e in entries if e.relative not in skipped]
-        rows, ys, recordings, names = [], [], [], list[str]()
+        rows, ys, recordings, names, subjects = [], [], [], list[str](), list[str]()
         for begin, count, entry in zip(pack.begins, pack.counts, usable, strict=False):
             if entry.split != split:
                 continue
@@ -312,9 +316,10 @@ class WindowStore(ABC):
             ys.append(np.full(len(starts), entry.label, np.int64))
             recordings.append(np.full(len(starts), len(names), np.int32))
             names.append(entry.relative)
+            subjects.append(entry.subject)
         if not rows:
             raise CorpusError(f"no usable recording in the {split} split")
-        return Windows(pack, np.concatenate(rows), np.concatenate(ys), np.concatenate(recordings), names)
+        return Windows(pack, np.concatenate(rows), np.concatenate(ys), np.concatenate(recordings), names, subjects)
 
 
 class FeatureStore(WindowStore):

@@ -7,9 +7,10 @@ spread over: accumulation and world size change how it is computed, not what it 
 from __future__ import annotations
 
 import contextlib
+import copy
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -172,36 +173,41 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """Weights, optimizer, standardiser and the random states of every process: a collective, all must call it."""
-        backbone = self.network.backbone
         saved: dict[str, Any] = {
-            "probe": self.network.probe.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "standardiser": {"shift": self.network.shift.cpu(), "scale": self.network.scale.cpu()},
             "rng": self.world.collect(self._random_state()),
         }
-        if backbone is not None and backbone.adapter is not None:
-            saved["adapter"] = backbone.adapter.state_dict()
-        if backbone is not None and not self.config.model.backbone.freeze:
-            saved["encoder"] = backbone.encoder.state_dict()
-        return saved
+        return saved | {name: part.state_dict() for name, part in self._trained().items()}
 
-    def restore(self, state: dict[str, Any], name: str) -> None:
-        """All of `state`, or CheckpointError with what cannot be restored."""
+    def model(self) -> dict[str, Any]:
+        """A copy of the weights that are trained."""
+        return {name: copy.deepcopy(part.state_dict()) for name, part in self._trained().items()}
+
+    def set_model(self, state: dict[str, Any], name: str) -> None:
+        """The trained weights of `state` alone: to evaluate another model. Raises CheckpointError."""
+        self._load(self._trained(), state, name)
+
+    def _trained(self) -> dict[str, nn.Module]:
         backbone = self.network.backbone
-        parts: dict[str, nn.Module | torch.optim.Optimizer] = {
-            "probe": self.network.probe,
-            "optimizer": self.optimizer,
-        }
+        parts: dict[str, nn.Module] = {"probe": self.network.probe}
         if backbone is not None and backbone.adapter is not None:
             parts["adapter"] = backbone.adapter
         if backbone is not None and not self.config.model.backbone.freeze:
             parts["encoder"] = backbone.encoder
+        return parts
+
+    def _load(self, parts: Mapping[str, nn.Module | torch.optim.Optimizer], state: dict[str, Any], name: str) -> None:
         for key, part in parts.items():
             try:
                 part.load_state_dict(state[key])
             except (KeyError, RuntimeError, ValueError) as error:
                 words = f"lacks {key}" if isinstance(error, KeyError) and key not in state else str(error)
                 raise CheckpointError(f"{name}: {key} cannot be restored: {' '.join(words.split())[:300]}") from None
+
+    def restore(self, state: dict[str, Any], name: str) -> None:
+        """All of `state`, or CheckpointError with what cannot be restored."""
+        self._load(self._trained() | {"optimizer": self.optimizer}, state, name)
         try:
             self.network.shift.copy_(state["standardiser"]["shift"])
             self.network.scale.copy_(state["standardiser"]["scale"])

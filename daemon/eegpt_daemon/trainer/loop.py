@@ -10,16 +10,17 @@ import gc
 import time
 
 import numpy as np
+from torch import Tensor
 
 from eegpt_daemon.data.features import Windows
 from eegpt_daemon.link import Link, NullLink, Order
 from eegpt_daemon.trainer import checkpoint as checkpoints
-from eegpt_daemon.trainer.evaluation import score
+from eegpt_daemon.trainer.evaluator import Evaluator
 from eegpt_daemon.trainer.journal import Journal
 from eegpt_daemon.trainer.preparation import Prepared, Stopped
 from eegpt_daemon.trainer.saving import Saver
 from eegpt_daemon.trainer.vitals import Vitals
-from eegwatch.run.records import Eval, Step
+from eegwatch.run.records import Step
 from eegwatch.schedule import position_at, rate_at
 
 SYNC_EVERY_S = 1.0  # of log lost to a power cut at most; a killed process loses none
@@ -37,6 +38,7 @@ class Loop:
         self.prepared, self.saver, self.link, self.journal = prepared, saver, link, journal
         self.config, self.world, self.learner = prepared.config, prepared.world, prepared.learner
         self.step = prepared.step
+        self.evaluator = Evaluator(prepared, saver.standing, journal, self._predict)
         self.vitals = Vitals()
         share = self.config.training.val_check_interval
         self.eval_every = max(1, round(share * prepared.steps_per_epoch)) if share <= 1 else int(share)
@@ -64,7 +66,7 @@ class Loop:
             standing.finishing = None
         due = val is not None and self.step > 0 and self.step % self.eval_every == 0
         if val is not None and due and standing.evaluated != self.step:
-            return self._validate(val, (self.step - 1) // self.prepared.steps_per_epoch)
+            return self._validate(val)
         return None
 
     def _steps(self) -> str:
@@ -108,7 +110,7 @@ class Loop:
             if prepared.injected is not None and batch + 1 == prepared.steps_per_epoch:
                 prepared.injected.step()  # the historical bug, on purpose: once an epoch
             self.link.tick(self.step)
-            ended = self._after_step(wish, epoch)
+            ended = self._after_step(wish)
             if ended is not None:
                 return ended
             if pace:
@@ -141,7 +143,7 @@ class Loop:
         late = time.monotonic() - self.saver.saved_at > self.config.training.checkpoint_minutes * 60
         return SAVE if late and self.world.leads else NOTHING
 
-    def _after_step(self, wish: float, epoch: int) -> str | None:
+    def _after_step(self, wish: float) -> str | None:
         """What is due after a step: a stop first, then evaluation, checkpoint, figures. A reason ends the attempt."""
         if (system := self.vitals.due(self.step)) is not None:
             self.journal.write(system)
@@ -155,7 +157,7 @@ class Loop:
             return order.reason if order is not None else "stopped"
         val = self.prepared.data.val
         if val is not None and self.step % self.eval_every == 0:
-            ended = self._validate(val, epoch)
+            ended = self._validate(val)
             if ended is not None:
                 return ended
         if wish == SAVE:
@@ -166,10 +168,10 @@ class Loop:
 
     # ---- evaluation ----
 
-    def _validate(self, val: Windows, epoch: int) -> str | None:
+    def _validate(self, val: Windows) -> str | None:
         """Save, evaluate, save what that led to. A reason ends the attempt."""
         self.saver.save(self.step)
-        scores = self._evaluate(val, "val", epoch)
+        scores = self.evaluator.validate(val, self.step)
         stopping, standing = self.config.training.early_stopping, self.saver.standing
         monitor = stopping.monitor if stopping else "val_auroc"
         value = {"val_auroc": scores.auroc, "val_balanced_accuracy": scores.balanced_accuracy, "val_loss": scores.loss}
@@ -180,6 +182,7 @@ class Loop:
         name, top_k = checkpoints.name_of(self.step), self.config.logging.save_top_k
         standing.ranking = checkpoints.ranked(standing.ranking, signed, name, top_k)
         standing.evaluated = self.step
+        self.evaluator.keep_best(self.step)
         target = self.config.target_metrics.auroc
         if self.config.training.stop_at_target and target is not None and float(scores.auroc or 0) >= target:
             self.journal.say(f"target reached: AUROC {scores.auroc:.4f} of {target}")
@@ -193,25 +196,18 @@ class Loop:
         return None
 
     def _finish(self, reason: str) -> str:
-        """The official evaluation set, reported once, at the end: it steers nothing."""
-        self._evaluate(self.prepared.data.test, "eval", (self.step - 1) // self.prepared.steps_per_epoch)
+        """The official evaluation set, at the end: it steers nothing."""
+        self.evaluator.finish(self.step)
         return reason
 
-    def _evaluate(self, windows: Windows, split: str, epoch: int) -> Eval:
+    def _predict(self, windows: Windows) -> Tensor:
         """Raises Stopped where a stop came meanwhile: the checkpoint of this step has been written before."""
         self.link.phase("evaluating", self.step)
         logits = self.learner.logits(windows, self._look_for_orders)
         if logits is None:
             order, self._order = self._order, None
             raise Stopped(order.reason if order is not None else "stopped")
-        scores = score(logits, windows, split, self.step, epoch)
-        self.journal.write(scores)
-        figures = {"AUROC": scores.auroc, "balanced accuracy": scores.balanced_accuracy}
-        shown = " ".join(
-            f"{name} {value:.4f}" if value is not None else f"{name} none" for name, value in figures.items()
-        )
-        self.journal.say(f"{split}: step {self.step} {shown}")
-        return scores
+        return logits
 
     def _look_for_orders(self) -> bool:
         """Between two batches of an evaluation: True to stop. A checkpoint that is asked for is the newest one."""

@@ -7,6 +7,7 @@ scales its threshold, under `detectors:`.
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 
 from eegwatch.diagnosis.findings import Finding
@@ -76,6 +77,8 @@ class EvidenceWatch:
     def evaluation(self, record: Eval) -> list[Finding]:
         if record.split != "val":
             return []
+        if record.confusion is not msgspec.UNSET:  # the trainer's further figures are of the same predictions
+            record = msgspec.structs.replace(record, metrics=msgspec.UNSET)
         self._attempt.objective.see_evaluation(record)
         return [change for rule in self.rules for change in rule.evaluation(record)]
 

@@ -7,20 +7,34 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from eegwatch.scores.intervals import DRAWS, differences, draws, intervals, over_seeds, percentiles
+from eegwatch.scores.intervals import DRAWS, bca, differences, draws, intervals, over_seeds, seed_draws, student
 from eegwatch.scores.resample import Resampled
 from tests.unit.scores.cohorts import cohort, plain_auroc
+
+
+def plain_bca(drawn: np.ndarray, whole: float, without: np.ndarray, rarest: int) -> np.ndarray:
+    """As docs/evaluation.md defines it, by scipy."""
+    from scipy.stats import norm, t
+
+    bias = norm.ppf(((drawn < whole).mean() + (drawn <= whole).mean()) / 2)
+    distance = without.mean() - without
+    skew = (distance**3).sum() / (6 * (distance**2).sum() ** 1.5)
+    z = t.ppf([0.025, 0.975], rarest - 1) * np.sqrt(rarest / (rarest - 1))
+    return np.quantile(drawn, norm.cdf(bias + (bias + z) / (1 - skew * (bias + z))))
 
 
 def test_an_interval_can_be_made_again_by_anyone() -> None:
     recordings = cohort(5, subjects=40).recordings()
     ours = intervals(Resampled(recordings, 0.0))
     counts = np.random.default_rng(0).multinomial(40, np.full(40, 1 / 40), size=2000)
-    theirs = []
-    for count in counts:
+
+    def auroc(count: np.ndarray) -> float:
         rows = np.repeat(np.arange(len(recordings)), count[recordings.subject])
-        theirs.append(plain_auroc(recordings.score[rows], recordings.label[rows] == 1))
-    assert ours["auroc"] == pytest.approx(np.percentile(theirs, [2.5, 97.5]), abs=1e-9)
+        return plain_auroc(recordings.score[rows], recordings.label[rows] == 1)
+
+    drawn = np.array([auroc(count) for count in counts])
+    without = np.array([auroc((np.arange(40) != one).astype(int)) for one in range(40)])
+    assert ours["auroc"] == pytest.approx(plain_bca(drawn, auroc(np.ones(40, int)), without, 20), abs=1e-9)
     assert len(counts) == DRAWS
 
 
@@ -29,27 +43,34 @@ def test_every_figure_lies_within_its_interval_and_the_slow_one_can_wait() -> No
     found = Resampled(units, 0.2)
     of_all = intervals(found)
     whole = found.values(np.ones((1, 60)))
-    assert set(of_all) == set(whole)
-    for name in set(of_all) - {"calibration_error"}:  # which resampling biases upwards
+    assert set(whole) - set(of_all) == {"calibration_error"}  # which resampling raises
+    for name in of_all:
         assert of_all[name][0] <= whole[name][0] <= of_all[name][1], name
     assert set(of_all) - set(intervals(found, slow=False)) == {"average_precision"}
 
 
-def test_few_subjects_or_a_class_of_one_subject_have_no_interval() -> None:
+def test_few_subjects_in_all_or_of_a_class_have_no_interval() -> None:
     assert intervals(Resampled(cohort(1, subjects=9).recordings())) == {}
     units = cohort(1, subjects=24).recordings()
-    units.label[units.subject != 0] = 0
-    units.label[units.subject == 0] = 1  # missing from a third of the draws
-    found = intervals(Resampled(units))
-    assert "auroc" not in found and "brier" in found
+    for of_class, known in ((4, False), (5, True)):
+        units.label[:] = units.subject < of_class
+        assert ("auroc" in intervals(Resampled(units))) is known
+
+
+def test_a_figure_that_many_draws_do_not_have_has_no_interval() -> None:
+    drawn = np.linspace(0.7, 0.9, 2000)
+    without = np.random.default_rng(0).normal(0.8, 0.01, 40)
+    assert bca(drawn, 0.8, without, 20) is not None
+    drawn[:101] = np.nan
+    assert bca(drawn, 0.8, without, 20) is None
 
 
 def test_windows_of_one_subject_do_not_count_as_independent() -> None:
     predictions = cohort(7, subjects=40, windows=30)
     windows = predictions.windows()
-    low, high = intervals(Resampled(windows))["auroc"]
+    low, high = intervals(Resampled(windows), slow=False)["auroc"]
     alone = replace(predictions, subject=np.arange(len(predictions))).windows()
-    narrow_low, narrow_high = intervals(Resampled(alone))["auroc"]
+    narrow_low, narrow_high = intervals(Resampled(alone), slow=False)["auroc"]
     assert high - low > 2 * (narrow_high - narrow_low)
 
 
@@ -70,9 +91,11 @@ def test_two_runs_on_the_same_subjects_are_told_apart_where_single_intervals_ove
     difference = differences([a], [b], ["auroc"])["auroc"]
     assert difference.told_apart and difference.value > 0
     assert intervals(b)["auroc"][0] < intervals(a)["auroc"][1]
-    counts = draws(80)
-    each = b.values(counts, ["auroc"])["auroc"] - a.values(counts, ["auroc"])["auroc"]
-    assert difference.interval == pytest.approx(tuple(np.percentile(each, [2.5, 97.5])), abs=1e-12)
+    both = [[r.values(w, ["auroc"])["auroc"] for r in (a, b)] for w in (draws(80), np.ones((1, 80)), 1 - np.eye(80))]
+    drawn, (whole,), without = (second - first for first, second in both)
+    assert difference.value == pytest.approx(whole) and difference.interval == pytest.approx(
+        plain_bca(drawn, whole, without, 40), abs=1e-9
+    )
 
 
 def test_few_subjects_tell_nothing_apart() -> None:
@@ -91,7 +114,8 @@ def test_seeds_widen_an_interval_by_what_they_vary() -> None:
     mean, interval = over_seeds(seeds, ["auroc"])["auroc"]
     each = [float(seed.values(np.ones((1, 60)), ["auroc"])["auroc"][0]) for seed in seeds]
     assert mean == pytest.approx(np.mean(each))
-    fixed = percentiles(np.mean([seed.values(draws(60), ["auroc"])["auroc"] for seed in seeds], axis=0))
+    parts = [np.mean([s.values(w, ["auroc"])["auroc"] for s in seeds], axis=0) for w in (draws(60), 1 - np.eye(60))]
+    fixed = bca(parts[0], mean, parts[1], 30)
     assert interval is not None and fixed is not None
     assert interval[1] - interval[0] > fixed[1] - fixed[0]
 
@@ -110,3 +134,17 @@ def test_paired_seeds_compare_more_sharply_than_independent_ones() -> None:
     assert paired.value == independent.value
     assert paired.interval is not None and independent.interval is not None
     assert paired.interval[1] - paired.interval[0] < independent.interval[1] - independent.interval[0]
+
+
+def test_students_t_is_scipys() -> None:
+    from scipy.stats import t
+
+    for freedom in (*range(1, 40), 100, 125, 1000, 2001):
+        assert student(freedom) == pytest.approx(t.ppf(0.975, freedom), rel=1e-11)
+
+
+def test_drawn_seeds_show_the_variance_that_seeds_have() -> None:
+    values = np.array([0.81, 0.83, 0.80, 0.85, 0.82])
+    drawn = seed_draws(5, 200_000) @ values
+    assert drawn.mean() == pytest.approx(values.mean(), abs=1e-4)
+    assert drawn.var() == pytest.approx(values.var(ddof=1) / 5, rel=0.02)

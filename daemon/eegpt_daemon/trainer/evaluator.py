@@ -1,0 +1,161 @@
+"""The evaluations of one attempt: predictions kept on disk, `eval` records, and the report on the official set.
+
+The official evaluation set is looked at when training has ended: once with the final model, and once with the best one
+where that is another. Each look is counted in its record. With several processes all call these; rank 0 writes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from torch import Tensor
+
+from eegpt_daemon.data.features import Windows
+from eegpt_daemon.trainer import checkpoint as checkpoints
+from eegpt_daemon.trainer.checkpoint import CheckpointError
+from eegpt_daemon.trainer.evaluation import (
+    BEST,
+    FINAL,
+    Scored,
+    Thresholds,
+    predictions_of,
+    scored,
+    thresholds_of,
+)
+from eegpt_daemon.trainer.journal import Journal
+from eegpt_daemon.trainer.preparation import Prepared
+from eegpt_daemon.trainer.saving import Standing
+from eegwatch.run.folder import RUN_LOG
+from eegwatch.run.records import Eval
+from eegwatch.scores.predictions import BEST as BEST_FOLDER
+from eegwatch.scores.predictions import Predictions
+
+LOOK = b'"split":"eval"'  # of an `eval` record on the official set: in no other record, where quotes are escaped
+READ_BYTES = 4 << 20
+
+
+class Evaluator:
+    """`predict`: the logits of a split by the model as it is; it raises Stopped where a stop came meanwhile."""
+
+    def __init__(
+        self, prepared: Prepared, standing: Standing, journal: Journal, predict: Callable[[Windows], Tensor]
+    ) -> None:
+        self.prepared, self.standing, self.journal, self.predict = prepared, standing, journal, predict
+        self.world, self.learner, self.data = prepared.world, prepared.learner, prepared.data
+        self._newest: Predictions | None = None  # on the validation set, of the newest evaluation
+        self._best: Predictions | None = None  # the same of the best model
+
+    def validate(self, val: Windows, step: int) -> Eval:
+        """Score the validation set, keep its predictions, log the record."""
+        self._newest = self._predictions(val, step)
+        self._keep(self._newest, "val")
+        return self._log(self._scored(self._newest, "val", thresholds_of(self._newest)))
+
+    def keep_best(self, step: int) -> None:
+        """After the ranking is known: keep the predictions of this step's model if it is the best so far."""
+        if self._best_step() == step and self._newest is not None and self._newest.step == step:
+            self._best = self._newest
+            self._keep(self._best, "val", best=True)
+
+    def finish(self, step: int) -> Eval:
+        """Report on the official evaluation set: the best model first, the final one last. Raises Stopped."""
+        best = self._best_step()
+        if best is not None and best != step:
+            self._report_best(best, step)
+        final = self._report(step, FINAL)
+        if best == step:
+            for split in ("val", "eval"):
+                self._copy_to_best(split)
+        return final
+
+    def _best_step(self) -> int | None:
+        ranking = self.standing.ranking
+        return checkpoints.step_of(ranking[0][1]) if ranking else None
+
+    def _report_best(self, best: int, step: int) -> None:
+        """With the weights of the best checkpoint, then those of now again."""
+        name, problem = self.standing.ranking[0][1], ""
+        final = self.learner.model()
+        try:
+            self.learner.set_model(checkpoints.load(self.journal.home.path / name), name)
+        except CheckpointError as error:
+            problem = str(error)
+        try:
+            if self.world.sum([float(bool(problem))])[0]:  # in any process
+                said = problem or f"{name} cannot be read by all processes"
+                self.journal.say(f"the best model is not evaluated: {said}")
+            else:
+                self._report(best, BEST)
+        finally:
+            self.learner.set_model(final, f"the model of step {step}")
+
+    def _report(self, step: int, model: str) -> Eval:
+        """Score the official set at the threshold of the same model's validation predictions."""
+        best = model == BEST
+        kept, val = self._best if best else self._newest, self.data.val
+        thresholds: Thresholds = {}
+        if val is not None:
+            if kept is None or kept.step != step:  # not evaluated at this step, or by an attempt before
+                kept = self._predictions(val, step)
+                self._keep(kept, "val", best=best)
+            thresholds = thresholds_of(kept)
+        predictions = self._predictions(self.data.test, step)
+        self._keep(predictions, "eval", best=best)
+        found = self._scored(predictions, "eval", thresholds, slow=True)
+        looks = self._looks() + 1 if self.world.leads else 1
+        said = "best model" if best else "final model"
+        self.journal.say(f"the official evaluation set, {said} (step {step}): look {looks} of this run")
+        return self._log(Scored(msgspec.structs.replace(found.record, model=model, looks=looks), found.problems))
+
+    def _predictions(self, windows: Windows, step: int) -> Predictions:
+        stride = self.prepared.config.data.window_stride
+        return predictions_of(self.predict(windows), windows, step, stride)
+
+    def _scored(self, predictions: Predictions, split: str, thresholds: Thresholds, *, slow: bool = False) -> Scored:
+        epoch = max(predictions.step - 1, 0) // self.prepared.steps_per_epoch
+        return scored(predictions, split, epoch, thresholds, with_intervals=self.world.leads, slow=slow)
+
+    def _log(self, found: Scored) -> Eval:
+        record = found.record
+        self.journal.write(record)
+        figures = {"AUROC": record.auroc, "balanced accuracy": record.balanced_accuracy}
+        shown = " ".join(f"{name} {value:.4f}" for name, value in figures.items() if isinstance(value, float))
+        self.journal.say(f"{record.split}: step {record.step} {shown or 'no figure'}")
+        for problem in found.problems:
+            self.journal.say(f"{record.split}: step {record.step}: {problem}")
+        return record
+
+    # ---- files ----
+
+    def _path(self, split: str, *, best: bool = False) -> Path:
+        folder = self.journal.home.path
+        return (folder / BEST_FOLDER if best else folder) / f"predictions-{split}.npz"
+
+    def _keep(self, predictions: Predictions, split: str, *, best: bool = False) -> None:
+        self._write(lambda: predictions.save(self._path(split, best=best)))
+
+    def _copy_to_best(self, split: str) -> None:
+        source, target = self._path(split), self._path(split, best=True)
+        if source.exists():
+            self._write(lambda: Predictions.load(source).save(target))
+
+    def _write(self, save: Callable[[], None]) -> None:
+        """A run goes on without them: what is lost can be computed from its checkpoints."""
+        if not self.world.leads:
+            return
+        try:
+            save()
+        except OSError as error:
+            self.journal.say(f"predictions are not kept: {error}")
+
+    def _looks(self) -> int:
+        """Reports on the official set that the log holds."""
+        count, kept = 0, b""
+        with (self.journal.home.path / RUN_LOG).open("rb") as file:
+            for part in iter(functools.partial(file.read, READ_BYTES), b""):
+                count += (kept + part).count(LOOK)
+                kept = part[-(len(LOOK) - 1) :]
+        return count
