@@ -7,6 +7,7 @@ where that is another. Each look is counted in its record. With several processe
 from __future__ import annotations
 
 import functools
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -116,7 +117,11 @@ class Evaluator:
 
     def _scored(self, predictions: Predictions, split: str, thresholds: Thresholds, *, slow: bool = False) -> Scored:
         epoch = max(predictions.step - 1, 0) // self.prepared.steps_per_epoch
-        return scored(predictions, split, epoch, thresholds, with_intervals=self.world.leads, slow=slow)
+        state = random.getstate()  # scikit-learn's import draws from it: a resumed run would do so twice
+        try:
+            return scored(predictions, split, epoch, thresholds, with_intervals=self.world.leads, slow=slow)
+        finally:
+            random.setstate(state)
 
     def _log(self, found: Scored) -> Eval:
         record = found.record

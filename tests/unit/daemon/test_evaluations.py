@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,6 +169,28 @@ def test_the_final_models_threshold_is_its_own_where_it_was_not_evaluated_at_its
     assert int(val["step"]) == int(test["step"]) == final["step"] == log[-1]["step"]
     assert evaluations(folder, "val")[-1]["step"] < final["step"]
     assert final["metrics"] == pytest.approx(recomputed(test, val), abs=1e-9)
+
+
+def test_an_evaluation_leaves_the_random_states_as_they_were(trained: Path) -> None:
+    """In a process of its own, where scikit-learn is not imported yet."""
+    pytest.importorskip("sklearn")
+    program = """
+import random, sys
+from pathlib import Path
+from types import SimpleNamespace
+from eegpt_daemon.trainer.evaluator import Evaluator
+from eegpt_daemon.trainer.world import World
+from eegwatch.scores.predictions import Predictions
+prepared = SimpleNamespace(world=World(), learner=None, data=None, steps_per_epoch=10)
+evaluator = Evaluator(prepared, None, None, None)
+random.seed(1)
+state = random.getstate()
+evaluator._scored(Predictions.load(Path(sys.argv[1])), "val", {})
+print("sklearn" in sys.modules, random.getstate() == state)
+"""
+    arguments = [sys.executable, "-c", program, str(trained / "predictions-val.npz")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True"]
 
 
 def test_a_best_checkpoint_that_is_damaged_is_said_and_the_final_model_is_reported(
