@@ -1,8 +1,9 @@
 """The first picture of a long run, before the framework of the screen is loaded: name, learning rate, loss.
 
-Textual takes half a second to import. The skeleton of a log (`run.skeleton`) and its charts need a third of that, so
-they are drawn at once, in the places where the application draws them again when it takes over. The terminal is set raw
-first: keys that are typed meanwhile neither echo nor vanish, the application reads them.
+Textual takes half a second to import. A log with a side file is read in a fraction of that, every record of it; of
+another long one its skeleton (`run.skeleton`) comes first. The charts are drawn in the places where the application,
+which goes on with what was read, draws them again when it takes over. The terminal is set raw first: keys that are
+typed meanwhile neither echo nor vanish, the application reads them.
 """
 
 from __future__ import annotations
@@ -100,19 +101,19 @@ def _lines(folder: Path, width: int, height: int) -> list[str] | None:
     from eegwatch.charts.kinds.loss import LOSS
     from eegwatch.charts.model import ChartStyle
     from eegwatch.charts.plot import plot
-    from eegwatch.run.folder import RUN_LOG
-    from eegwatch.run.skeleton import skeleton
+    from eegwatch.run.opening import keep
 
     if width < 60 or height < 20:
         return None
-    history = skeleton(folder / RUN_LOG)
-    if history is None:
+    log = keep(folder)
+    history = None if log is None else log.sketch or log.history
+    if log is None or history is None or not history.length:
         return None
     style = ChartStyle()
     chart_width, chart_height, beside, aside = _place(history, width, height)
     lr = [_coloured(row) for row in plot(lr_chart(history, style), chart_width, chart_height)]
     loss = [_coloured(row) for row in plot(LOSS.draw(history, style), chart_width, chart_height)]
-    lines = _head(folder, history)
+    lines = _head(folder, history, complete=log.complete)
     if beside:
         gap = " " * (2 * aside)
         return [*lines, "", *(f"{' ' * aside}{a}{gap}{b}" for a, b in zip(lr, loss, strict=True))][:height]
@@ -133,14 +134,15 @@ def _place(history: History, width: int, height: int) -> tuple[int, int, bool, i
     return room // columns - 2 * border, rows_left // rows - top - border, columns > 1, border
 
 
-def _head(folder: Path, history: History) -> list[str]:
-    """The two lines of the status, as far as the skeleton knows."""
+def _head(folder: Path, history: History, *, complete: bool) -> list[str]:
+    """The two lines of the status, as far as what was read knows."""
     from eegwatch.wording import plain, rate
 
     run, step = history.run, history.step_done
     total = f" / {run.total_steps:,}  {step / run.total_steps:6.1%}" if run is not None and run.total_steps else ""
     lr = f"   LR {rate(float(history.lr[-1]))}" if history.length else ""
-    return [f" \x1b[1m{plain(folder.name)}{RESET}", f" step {step:,}{total}{lr}   reading the log …"]
+    going_on = "checking it …" if complete else "reading the log …"
+    return [f" \x1b[1m{plain(folder.name)}{RESET}", f" step {step:,}{total}{lr}   {going_on}"]
 
 
 def _coloured(row: list[tuple[str, str]]) -> str:

@@ -111,8 +111,12 @@ def legend(kind: ChartKind, style: ChartStyle) -> str:
 
 
 def _bulk_range(values: Floats, *, log: bool) -> tuple[float, float]:
-    """The range of ordinary noise: 99.6 % of the values, and a third as much again on either side."""
-    low, high = np.quantile(np.log(values) if log else values, [0.002, 0.998])
+    """The range of ordinary noise: 99.6 % of the values, and a third as much again on either side.
+
+    As np.quantile, which imports numpy.ma, 12 ms of the start.
+    """
+    ordered = np.sort(np.log(values) if log else values)
+    low, high = np.interp(np.array([0.002, 0.998]) * (len(ordered) - 1), np.arange(len(ordered)), ordered)
     room = (high - low) / 3
     low, high = low - room, high + room
     return (float(np.exp(low)), float(np.exp(high))) if log else (float(low), float(high))

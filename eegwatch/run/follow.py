@@ -1,8 +1,4 @@
-"""Follow a run's log as it grows: what is new, as items; and a wake-up when the file system says something changed.
-
-Correctness never depends on an event (NFS, WSL and Docker mounts send none): `poll` reads at the end of the file,
-and watchdog only makes the next poll come sooner.
-"""
+"""Follow a run's log as it grows: what is new, as items, read at the end of the file."""
 
 from __future__ import annotations
 
@@ -11,38 +7,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
-from watchdog.events import (
-    DirCreatedEvent,
-    DirDeletedEvent,
-    DirMovedEvent,
-    FileCreatedEvent,
-    FileDeletedEvent,
-    FileModifiedEvent,
-    FileMovedEvent,
-    FileSystemEvent,
-    FileSystemEventHandler,
-)
-from watchdog.observers import Observer
-from watchdog.observers.api import BaseObserver, ObservedWatch
-
-from eegwatch.run.declare import Declaration
 from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.history import History, Item, Reader
 from eegwatch.run.log import Tail, begins_anew, run_decoder
 from eegwatch.run.records import RunRecord
-from eegwatch.run.sidefile import WORTH_IT_BYTES, SideFile
+from eegwatch.run.sidefile import WORTH_IT_BYTES, Frame, SideFile
 from eegwatch.wording import UserError
+
+if TYPE_CHECKING:  # reading configurations is a fifth of the start
+    from eegwatch.run.declare import Declaration
+    from eegwatch.run.indexer import IndexerProcess
 
 QUIET_AFTER_S = 10.0  # without news the log is polled once a second, unless an event comes
 QUIET_EVERY_S = 1.0
-FRAME_RECORDS, FRAMES_A_POLL = 2000, 16  # of the side file
-# not that a file was opened or closed: reading a folder does that, and would wake the reader again
-CHANGES: list[type[FileSystemEvent]] = [
-    FileCreatedEvent, FileDeletedEvent, FileModifiedEvent, FileMovedEvent, DirCreatedEvent, DirDeletedEvent,
-    DirMovedEvent,
-]  # fmt: skip
+FRAME_RECORDS, FRAMES_A_POLL = 4000, 16  # of the side file
 
 
 class Followed(Protocol):
@@ -82,10 +62,11 @@ class OwnLog:
 
     def __init__(self, folder: Path) -> None:
         self._tail, self._decoder = Tail(folder / RUN_LOG), run_decoder()
+        self._bad_before = 0
 
     @property
     def bad(self) -> int:
-        return self._decoder.bad + self._tail.overlong
+        return self._bad_before + self._decoder.bad + self._tail.overlong
 
     def read(self, most: int) -> tuple[list[RunRecord], str | None, bool]:
         chunk = self._tail.read(most)
@@ -97,9 +78,9 @@ class OwnLog:
         """Where the next record begins."""
         return self._tail.offset
 
-    def go_on_at(self, offset: int) -> None:
-        """What lies before is known already."""
-        self._tail.offset = offset
+    def go_on_at(self, offset: int, bad: int = 0) -> None:
+        """What lies before is known already, `bad` lines in it too."""
+        self._tail.offset, self._bad_before = offset, bad
 
     def close(self) -> None:
         self._tail.close()
@@ -108,19 +89,33 @@ class OwnLog:
 class RunFollower:
     """Reads a log in bounded pieces. `reset` names what happened to the file when it was read anew."""
 
-    def __init__(self, log: Followed, declaration: Declaration | None = None, side: SideFile | None = None) -> None:
-        """`side`: the side file of an OwnLog, which is read first and then written."""
+    def __init__(
+        self,
+        log: Followed,
+        declaration: Declaration | None = None,
+        side: SideFile | None = None,
+        indexer: IndexerProcess | None = None,
+    ) -> None:
+        """`side`: the side file of an OwnLog, which is read first and then written; `indexer`: who writes it now."""
         self.log, self.declaration = log, declaration
         self.reset: str | None = None
         self.behind = True  # more is known to be there than has been read
+        self.waiting = False  # for the indexer: nothing to take yet
         self.records = 0
         self.reader = Reader()
         self._news_at = self._looked_at = 0.0
         declares = declaration is not None and declaration.declares
-        self._side = None if declares else side
-        self._recalled = self._side.frames() if self._side is not None else None
+        self.side = None if declares else side
+        self.recalling = self.side is not None  # does the next poll take from the side file?
+        self.indexer = indexer
+        self.saves = self.side is not None  # does what is read go into the side file?
         self._unsaved: list[Item] = []
         self._saved_records = self._recalled_to = 0
+
+    @property
+    def offset(self) -> int:
+        """Where the next record of an OwnLog begins."""
+        return cast(OwnLog, self.log).offset
 
     @property
     def bad_lines(self) -> int:
@@ -136,15 +131,10 @@ class RunFollower:
         """Has anything come lately? Then it is read at every poll, woken or not."""
         return time.monotonic() - self._news_at <= QUIET_AFTER_S
 
-    @property
-    def recalling(self) -> bool:
-        """Does the next poll take from the side file?"""
-        return self._recalled is not None
-
     def poll(self, most: int, woken: bool = True) -> list[Item]:
         """Items of the next `most` bytes at most; call it again at once while `behind`. Raises ConfigError."""
-        if self._recalled is not None:
-            return self._recall(self._recalled)
+        if self.recalling:
+            return self._recall()
         now = time.monotonic()
         quiet = not self.lively and now - self._looked_at < QUIET_EVERY_S
         if quiet and not woken and not self.behind:
@@ -155,7 +145,7 @@ class RunFollower:
             self._news_at = now
             self.records += len(records)
         if self.reset:
-            self._forget_side()
+            self.saves, self._unsaved = False, []
         if begins_anew(self.reset):
             self.reader = Reader()
         declaring = self.declaration is not None and self.declaration.declares
@@ -165,45 +155,47 @@ class RunFollower:
 
     def again(self) -> Iterator[Item]:
         """What the side file gave, once more: held in memory, it would be as large as the history itself."""
-        if self._side is not None:
-            for end, _, items, _ in self._side.frames():
-                if end > self._recalled_to:
-                    break
-                yield from items
+        if self.side is not None and self._recalled_to:
+            for frame in self.side.frames(again_to=self._recalled_to):
+                yield from frame.items
 
-    def _recall(self, frames: Iterator[tuple[int, int, list[Item], Reader]]) -> list[Item]:
+    def _recall(self) -> list[Item]:
+        """What the side file has; once it and its indexer have no more, the log is read on."""
+        assert self.side is not None
+        indexing = self.indexer is not None and self.indexer.running()
         items: list[Item] = []
-        for end, self.records, some, self.reader in islice(frames, FRAMES_A_POLL):
-            items += some
-            self._recalled_to = end
-            self._saved_records = self.records
-            cast(OwnLog, self.log).go_on_at(end)
-        if not items:
-            self._recalled = None
+        for frame in islice(self.side.frames(), FRAMES_A_POLL):
+            items += frame.items
+            self.records, self.reader = frame.records, frame.reader
+            self._recalled_to, self._saved_records = frame.end, frame.records
+            cast(OwnLog, self.log).go_on_at(frame.end, frame.bad)
+        self.waiting = indexing and not items
+        self.recalling = indexing or bool(items)
         return items
 
     def _remember(self, items: list[Item], *, all: bool = False) -> None:
         """What was read goes into the side file, a few thousand records a frame."""
-        if self._side is None:
+        if self.side is None or not self.saves:
             return
         self._unsaved += items
         if not self._unsaved or (self.records - self._saved_records < FRAME_RECORDS and not all):
             return
+        if not self.side.lock():  # another writes it: what this one reads is not kept
+            self.saves, self._unsaved = False, []
+            return
+        log = cast(OwnLog, self.log)
         try:
-            self._side.add(cast(OwnLog, self.log).offset, self.records, self._unsaved, self.reader)
+            self.side.add(Frame(log.offset, self.records, log.bad, self._unsaved, self.reader))
         except OSError:  # no room for a cache: the log itself is what counts
-            self._forget_side()
+            self.saves, self._unsaved = False, []
             return
         self._unsaved, self._saved_records = [], self.records
 
-    def _forget_side(self) -> None:
-        if self._side is not None:
-            self._side.close()
-        self._side, self._unsaved = None, []
-
     def close(self) -> None:
         self._remember([], all=True)
-        self._forget_side()
+        if self.side is not None:
+            self.side.close()
+        self.side, self.saves = None, False
         self.log.close()
 
 
@@ -224,55 +216,3 @@ def history_of(folder: Path) -> History:
             history.append(item)
     follower.close()
     return history
-
-
-class Waker(FileSystemEventHandler):
-    """Set by any change in a log root or in one of its runs; `take` reads and clears it.
-
-    Without inotify it simply never wakes. The folders of other runs are not watched: ten thousand of them overflow the
-    kernel's queue. While a log grows hundreds of times a second and is polled at every frame anyway, an event for each
-    line would cost more than reading them: `rest` stops listening, `listen` begins again.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._changed = True
-        self._folder = folder
-        self._observer: BaseObserver | None = Observer()
-        self._watches: dict[Path, ObservedWatch] = {}
-        try:
-            self._observer.start()
-        except OSError:
-            self._observer = None  # no inotify to be had here (limit, file system): polling does it all
-        self.listen()
-
-    def on_any_event(self, event: FileSystemEvent) -> None:
-        self._changed = True
-
-    def listen(self, run: Path | None = None) -> None:
-        """Watch the log root and the folder of this run."""
-        wanted = [self._folder] if run is None or run == self._folder else [self._folder, run]
-        if self._observer is None or list(self._watches) == wanted:
-            return
-        try:
-            for folder in [folder for folder in self._watches if folder not in wanted]:
-                self._observer.unschedule(self._watches.pop(folder))
-            for folder in wanted:
-                if folder not in self._watches and folder.is_dir():
-                    self._watches[folder] = self._observer.schedule(self, str(folder), event_filter=CHANGES)
-                    self._changed = True
-        except OSError:
-            self._observer.stop()
-            self._observer = None
-
-    def rest(self) -> None:
-        if self._observer is not None and self._watches:
-            self._observer.unschedule_all()
-            self._watches.clear()
-
-    def take(self) -> bool:
-        changed, self._changed = self._changed, False
-        return changed
-
-    def close(self) -> None:
-        if self._observer is not None:
-            self._observer.stop()

@@ -1,14 +1,18 @@
 """A long log, read once: its items as columns beside the log, so that opening it again costs a copy, not a parse.
 
-Only a cache, in ~/.cache/eegwatch/logs (or $EEGWATCH_CACHE): delete it at any time. It holds frames, each the items of
-one piece of the log with the offset where that piece ends, in the order of the file; a torn or damaged frame ends what
-is taken from it. It is believed only for the very file it was made from: device, inode, first 4 kB, and the 4 kB before
+Whoever writes a log leaves them in its folder (`run.side`); a monitor that finds none makes them in
+~/.cache/eegwatch/logs (or $EEGWATCH_CACHE). Only a cache: delete it at any time. It holds frames, each the items of one
+piece of the log with the offset where that piece ends, in the order of the file; a torn or damaged frame ends what is
+taken from it. It is believed only for the very file it was made from: device, inode, first 4 kB, and the 4 kB before
 each frame's end are compared. 28 bytes a step where steps follow each other and positions are the usual ones.
+
+One process writes it, held by a lock; any number read it meanwhile, as far as it goes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -16,21 +20,20 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
 from eegwatch.run.history import COLUMNS, Item, Reader, StepBlock
-from eegwatch.run.log import run_decoder
-from eegwatch.run.records import Record, encode
+from eegwatch.run.records import Record, RunRecord, encode
 
-WORTH_IT_BYTES = 16 << 20  # a shorter log is parsed in a tenth of a second
+WORTH_IT_BYTES = 4 << 20  # a shorter log is parsed in a fiftieth of a second
 KEPT_BYTES = 2 << 30  # of all side files together: the longest unused go first
 CHECKED_BYTES = 4096
 HEAD = struct.Struct("<4sII")  # magic, length, CRC-32 of the frame that follows
 # another set of columns makes an old side file void, not wrong
-LAYOUT = [*((name, np.dtype(kind).str) for name, kind in COLUMNS.items()), "lrs", "metrics"]
+LAYOUT = [*((name, np.dtype(kind).str) for name, kind in COLUMNS.items()), "lrs", "metrics", "bad"]
 MAGIC = hashlib.sha256(repr(LAYOUT).encode()).digest()[:4]
 
 
@@ -45,47 +48,102 @@ class _Steps(msgspec.Struct, array_like=True):
 
 
 class _Frame(msgspec.Struct, array_like=True):
-    """The items of the log up to `end`, whose last 4 kB have the CRC `before`; the reader's counts there."""
+    """The items of the log up to `end`, whose last 4 kB have the CRC `before`; the reader's counts there.
+
+    `bad`: lines so far that are no records.
+    """
 
     end: int
     before: int
     records: int
+    bad: int
     counts: tuple[int, str | None, str | None, int]
     items: list[_Steps | bytes]
 
 
 _encoder, _decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(_Frame)
+_records: msgspec.json.Decoder[RunRecord] = msgspec.json.Decoder(RunRecord)
+
+
+class Frame(NamedTuple):
+    """The items of one piece of a log, and what is known at its end: offset, records and bad lines so far, reader."""
+
+    end: int
+    records: int
+    bad: int
+    items: list[Item]
+    reader: Reader
+
+
+def beside(log: Path) -> Path:
+    """Where the writer of a log leaves its side file."""
+    return log.with_suffix(".side")
 
 
 def place_of(log: Path) -> Path:
-    """Where the side file of a log lies."""
+    """Where the side file of a log lies: beside it where its writer left one, else in the cache."""
+    if beside(log).is_file():
+        return beside(log)
     root = Path(os.path.expanduser(os.environ.get("EEGWATCH_CACHE") or "~/.cache/eegwatch"))
     return root / "logs" / f"{hashlib.sha256(os.fsencode(log.resolve())).hexdigest()[:24]}.side"
 
 
 class SideFile:
-    """The side file of one log, held by a lock: `frames` gives what it knows, `add` appends what was read beyond it."""
+    """The side file of one log: `frames` gives what it knows beyond what it gave; `add` appends, once `lock` held."""
 
-    def __init__(self, log: Path) -> None:
-        """Opens or makes it. Raises OSError where that is impossible, or another process writes it."""
+    def __init__(self, log: Path, place: Path | None = None) -> None:
+        """Opens or makes it, at `place` or where it lies (`place_of`). Raises OSError where that is impossible."""
         self._log = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
-        self._fd = -1
+        self._fd, self.writes = -1, False
         try:
             self._identity = self._identify()
-            place = place_of(log)
-            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._fd = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.pread(self._fd, len(self._identity), 0) != self._identity:
-                self._forget(0)
-                os.write(self._fd, self._identity)
-                _tidy(place)
+            self._place = place_of(log) if place is None else place
+            self._fd = self._open()
+            self._at = len(self._identity)
         except OSError:
             self.close()
             raise
 
+    def _open(self) -> int:
+        flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            self._place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return os.open(self._place, os.O_RDWR | os.O_CREAT | flags, 0o600)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EROFS, errno.EPERM):
+                raise
+            return os.open(self._place, os.O_RDONLY | flags)  # another user's: it can be read all the same
+
+    def lock(self) -> bool:
+        """Become the one that writes it, after the last frame that `frames` gave; what is torn is cut off.
+
+        False where another process writes it, or has written on meanwhile, or nobody can.
+        """
+        if self.writes:
+            return True
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not self._is_of_this_log():
+                os.ftruncate(self._fd, 0)
+                os.pwrite(self._fd, self._identity, 0)
+                self._at = len(self._identity)
+                _tidy(self._place)
+            if self._frame(self._at) is None:
+                os.ftruncate(self._fd, self._at)
+                self.writes = True
+            else:
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
+        except OSError:
+            return False
+        return self.writes
+
+    def _is_of_this_log(self) -> bool:
+        return os.pread(self._fd, len(self._identity), 0) == self._identity
+
     def _identify(self) -> bytes:
         stat = os.fstat(self._log)
+        if stat.st_size < CHECKED_BYTES:
+            raise OSError(errno.EINVAL, "too short for a side file")  # its first 4 kB will be others
         head = hashlib.sha256(os.pread(self._log, CHECKED_BYTES, 0)).digest()
         return struct.pack("<QQ32s", stat.st_dev, stat.st_ino, head)
 
@@ -93,37 +151,52 @@ class SideFile:
         begin = max(0, end - CHECKED_BYTES)
         return zlib.crc32(os.pread(self._log, end - begin, begin))
 
-    def _forget(self, size: int) -> None:
-        """Keep the first `size` bytes."""
-        os.ftruncate(self._fd, size)
-        os.lseek(self._fd, size, os.SEEK_SET)
+    def frames(self, again_to: int | None = None) -> Iterator[Frame]:
+        """Each frame that holds, beyond those that were given; with `again_to` once more from the first on, up to
+        the frame that ends at that offset of the log."""
+        if not self._is_of_this_log():
+            return
+        at = self._at if again_to is None else len(self._identity)
+        while (found := self._frame(at)) is not None:
+            frame, at = found
+            if again_to is None:
+                self._at = at
+            elif frame.end > again_to:
+                return
+            yield frame
 
-    def frames(self) -> Iterator[tuple[int, int, list[Item], Reader]]:
-        """(offset in the log, records so far, items up to it, the reader's state there) of each frame that holds."""
-        at, size = len(self._identity), os.fstat(self._log).st_size
-        decoder = run_decoder()
-        while True:
-            head = os.pread(self._fd, HEAD.size, at)
-            if len(head) < HEAD.size:
-                break
-            magic, length, crc = HEAD.unpack(head)
-            data = os.pread(self._fd, length, at + HEAD.size) if magic == MAGIC else b""
-            if len(data) != length or zlib.crc32(data) != crc:
-                break
+    def _frame(self, at: int) -> tuple[Frame, int] | None:
+        """The frame at this offset of the side file, and the offset of the next; None where none holds there."""
+        head = os.pread(self._fd, HEAD.size, at)
+        if len(head) < HEAD.size:
+            return None
+        magic, length, crc = HEAD.unpack(head)
+        data = os.pread(self._fd, length, at + HEAD.size) if magic == MAGIC else b""
+        if not data or len(data) != length or zlib.crc32(data) != crc:
+            return None
+        try:
             frame = _decoder.decode(data)
-            if frame.end > size or self._before(frame.end) != frame.before:
-                break
-            at += HEAD.size + length
-            items = [_block(i) if isinstance(i, _Steps) else decoder.decode(i)[0] for i in frame.items]
-            yield frame.end, frame.records, items, Reader.at(*frame.counts)  # type: ignore[misc]
-        self._forget(at)
+            if frame.end > os.fstat(self._log).st_size or self._before(frame.end) != frame.before:
+                return None
+            items = [_block(i) if isinstance(i, _Steps) else _records.decode(i) for i in frame.items]
+        except (msgspec.MsgspecError, ValueError, KeyError, OverflowError):  # nothing that we wrote
+            return None
+        reader = Reader.at(*frame.counts)
+        return Frame(frame.end, frame.records, frame.bad, items, reader), at + HEAD.size + length  # type: ignore[arg-type]
 
-    def add(self, end: int, records: int, items: list[Item], reader: Reader) -> None:
-        """What the log held up to offset `end`. Raises OSError (disk full): what was there stays good."""
-        packed: list[_Steps | bytes] = [_steps(i) if isinstance(i, StepBlock) else _line(i) for i in items]
+    def add(self, frame: Frame) -> None:
+        """What the log held between the last frame and this one's end. Raises OSError: what was there stays good."""
+        packed: list[_Steps | bytes] = [_steps(i) if isinstance(i, StepBlock) else _line(i) for i in frame.items]
+        reader = frame.reader
         counts = (reader.disorder, reader.first_disorder, reader.clock_back, reader.last)
-        data = _encoder.encode(_Frame(end, self._before(end), records, counts, packed))
-        os.write(self._fd, HEAD.pack(MAGIC, len(data), zlib.crc32(data)) + data)
+        before = self._before(frame.end)
+        data = _encoder.encode(_Frame(frame.end, before, frame.records, frame.bad, counts, packed))
+        whole = HEAD.pack(MAGIC, len(data), zlib.crc32(data)) + data
+        end = os.lseek(self._fd, 0, os.SEEK_END)
+        if os.write(self._fd, whole) != len(whole):
+            os.ftruncate(self._fd, end)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._place))
+        self._at = end + len(whole)
 
     def close(self) -> None:
         for fd in (self._fd, self._log):
@@ -155,11 +228,16 @@ def _block(steps: _Steps) -> StepBlock:
     for name, kind in COLUMNS.items():
         data = steps.columns[name]
         columns[name] = np.frombuffer(data, kind) if data else _usual(name, steps.first, steps.count)
+        if len(columns[name]) != steps.count:
+            raise ValueError(f"{name}: {len(columns[name])} values of {steps.count} steps")
     lrs = np.frombuffer(steps.lrs, np.float64).reshape(steps.count, -1) if steps.lrs else None
     metrics = {
         name: (np.frombuffer(rows, np.int32), np.frombuffer(values, np.float64))
         for name, (rows, values) in steps.metrics.items()
     }
+    for name, (rows, values) in metrics.items():
+        if len(rows) != len(values) or not ((rows >= 0) & (rows < steps.count)).all():
+            raise ValueError(f"{name}: values of other steps")
     return StepBlock(**columns, lrs=lrs, metrics=metrics)
 
 

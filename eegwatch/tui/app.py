@@ -23,7 +23,8 @@ from eegwatch.charts.view import View
 from eegwatch.diagnosis.findings import Finding
 from eegwatch.run.declare import Declared
 from eegwatch.run.folder import CONFIG, TRAINER_LOG
-from eegwatch.run.follow import Foreign, Waker
+from eegwatch.run.follow import Foreign
+from eegwatch.run.waker import Waker
 from eegwatch.run.yaml_file import without_secrets
 from eegwatch.shell import SERVER_PID
 from eegwatch.tui import settings
@@ -43,6 +44,7 @@ if TYPE_CHECKING:  # the other screens' widgets are a fifth of the start: they a
 PARENT_EVERY_S = 1.0
 TICK_S = 0.08  # a record is on the screen within 150 ms (p99, tests/bench/live.py)
 LOAD_BUDGET_S, LOAD_PAUSE_S = 0.05, 0.001  # a long log is read in slices, keys answered between them
+WAIT_S = 0.01  # for the process that reads a long log
 LOAD_REDRAW_S = 0.5
 SETTLE_S = 0.5
 SHOWN_BYTES = 1 << 17  # of a file that is shown as text: its end
@@ -198,9 +200,11 @@ class WatchApp(DaemonCommands, OrderedKeysApp[None]):
         end, complete = time.monotonic() + LOAD_BUDGET_S, self.session.complete
         while self.session.busy and self.session.complete == complete and time.monotonic() < end:
             self.session.poll()
+            if self.session.waiting:
+                break
         self._loading = self.session.busy
         if self._loading:
-            self.set_timer(LOAD_PAUSE_S, self._load)
+            self.set_timer(WAIT_S if self.session.waiting else LOAD_PAUSE_S, self._load)
         if not self._loading or self.session.complete != complete:
             self._drawn_at = 0.0
             self._tick()

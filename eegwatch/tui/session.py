@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,13 @@ from eegwatch.run.folder import RUN_LOG, newest_run
 from eegwatch.run.follow import Followed, Foreign, FormatError, OwnLog, RunFollower, side_of
 from eegwatch.run.history import History, Item, StepBlock
 from eegwatch.run.liveness import Liveness, Pulse
+from eegwatch.run.opening import take
 from eegwatch.run.records import TERMINAL, Answer, Checkpoint, End, Eval, Run, number
-from eegwatch.run.skeleton import skeleton
 from eegwatch.wording import plain, rate
 
 LABELS = "ABC"  # of the runs that are drawn over
 PIECE = 1 << 19  # bytes read a tick: about 3,000 records, some milliseconds
 DIAGNOSE_S = 0.02  # a tick, of what was read faster than it can be judged (a side file)
-STEP_BYTES = 160  # of a step record, at least
 PULSE_EVERY_S = 1.0
 ANSWER_SHOWN_S = 30.0
 SAME_LR = 1e-3  # relative: a first step of an annealing lies a little below the rate that was asked for
@@ -124,21 +124,27 @@ class Session:
         self.events: list[Event] = []
         self.follower: RunFollower | None = None
         self.steers_itself = self._obeys(folder)
-        if folder is not None:
-            log: Followed = self.foreign.follow() if self.foreign else OwnLog(folder)
-            side = None if self.foreign else side_of(folder)
-            if side is not None:
-                self.history.reserve((folder / RUN_LOG).stat().st_size // STEP_BYTES)
-            self.follower = RunFollower(
-                log,
-                Declaration(*self.declared, self.name_of(folder), self.foreign.path if self.foreign else None),
-                side,
-            )
         self._undiagnosed: Iterator[Item] = iter(())
+        self._later: list[Item] = []  # read, and judged after those
         self._diagnosed, self._settled = True, False
         self.complete = self.loaded = folder is None  # read to the end; judged to the end too
-        self.sketch = skeleton(folder / RUN_LOG) if folder is not None and self.foreign is None else None
+        self.sketch: History | None = None
+        if folder is not None:
+            self._follow(folder)
         self.version += 1
+
+    def _follow(self, folder: Path) -> None:
+        """The log from its beginning, or from where the first frame or a side file left off."""
+        named = Declaration(*self.declared, self.name_of(folder), self.foreign.path if self.foreign else None)
+        known = None if self.foreign is not None or named.declares else take(folder)
+        if known is None:
+            log: Followed = self.foreign.follow() if self.foreign else OwnLog(folder)
+            self.follower = RunFollower(log, named)
+            return
+        self.follower, self.history, self.sketch = known.follower, known.history, known.sketch
+        self.follower.declaration = named
+        self._undiagnosed, self._diagnosed = chain(self.follower.again(), known.read), False
+        self.complete = known.complete
 
     def toggle_overlay(self, folder: Path) -> bool:
         """Another run of the log root behind the one on the screen, followed too; once more takes it away.
@@ -203,6 +209,11 @@ class Session:
         return not self.loaded or any(one.follower.behind for one in self.overlaid)
 
     @property
+    def waiting(self) -> bool:
+        """Does another process read the log, and has nothing new at this moment?"""
+        return self.follower is not None and self.follower.waiting
+
+    @property
     def lively(self) -> bool:
         return self.follower is not None and self.follower.lively
 
@@ -260,6 +271,7 @@ class Session:
                 self.diagnosis = Diagnosis.of_foreign(self.foreign.format) if self.foreign else Diagnosis()
                 self.events = []
                 self._undiagnosed, self._diagnosed = iter(()), True
+                self._later.clear()
             self.events.append(Event(time.time(), what))
             self.version += 1
         elif polled and self.problem is not None:  # it can be read again
@@ -273,7 +285,9 @@ class Session:
             self.complete, self.sketch = True, None
             self.version += 1
         if recalled:
-            self._undiagnosed, self._diagnosed = self.follower.again(), False
+            return  # judged once it is read: `again` gives it once more
+        if not self.complete and not self._diagnosed:
+            self._later += items
             return
         self._diagnose(items)
         if not self.loaded and not self.follower.behind and self._diagnosed:
@@ -292,8 +306,11 @@ class Session:
                 self._diagnosed = True
             else:
                 self._judge(item)
-        for item in items:
-            self._judge(item)
+        self._later += items
+        if self._diagnosed:  # what came meanwhile comes after
+            later, self._later = self._later, []
+            for item in later:
+                self._judge(item)
 
     def _judge(self, item: Item) -> None:
         when = float(item.time[-1]) if isinstance(item, StepBlock) else item.time

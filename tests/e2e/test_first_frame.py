@@ -17,12 +17,12 @@ import pytest
 
 from tests.bench.open import make_log
 
-PATIENCE_S = 120.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture(scope="module")
 def long_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A log of some 6 MB: long enough for a skeleton."""
+    """A log of some 6 MB: long enough for a frame of its own."""
     return make_log(tmp_path_factory.mktemp("long"), 30_000)
 
 
@@ -83,13 +83,13 @@ def curve(text: str) -> int:
 
 def test_a_curve_is_there_before_the_application_and_keys_neither_echo_nor_vanish(long_run: Path) -> None:
     terminal = Terminal(str(long_run))
-    first = terminal.read_until("reading the log …".encode())
+    first = terminal.read_until("checking it …".encode())
     os.write(terminal.fd, b"q")  # while the application is still being loaded
     frame = terminal.read_until(b"\x1b[?1000h").decode("utf-8", "replace")  # mouse reports: the application begins
     assert "30,000 / 30,000" in frame and "learning rate" not in first.decode("utf-8", "replace")
     assert curve(frame) > 200
     before_the_application = frame.split("\x1b[?1049h")[1]
-    assert "q" not in before_the_application.partition("reading")[2].replace("\x1b", "")
+    assert "q" not in before_the_application.partition("checking")[2].replace("\x1b", "")
     assert terminal.end() == 0  # the key was read: it quit
 
 
@@ -101,7 +101,7 @@ def test_a_path_that_is_not_there_is_one_line_in_an_ordinary_terminal(tmp_path: 
 
 def test_ctrl_c_during_the_start_ends_it_and_restores_the_screen(long_run: Path) -> None:
     terminal = Terminal(str(long_run))
-    terminal.read_until("reading the log …".encode())
+    terminal.read_until("checking it …".encode())
     os.kill(terminal.pid, signal.SIGINT)
     assert terminal.end() in (0, 130)
     assert terminal.output.rstrip().endswith(b"\x1b[?1049l") or b"\x1b[?1049l" in terminal.output

@@ -107,11 +107,23 @@ def test_a_log_that_is_another_one_is_read_anew(writer: LogWriter, how: str) -> 
     assert np.array_equal(read(writer.folder)[0].loss, plain.loss, equal_nan=True)
 
 
-def test_two_monitors_at_once_one_of_them_goes_without(writer: LogWriter) -> None:
-    held = side_of(writer.folder)
-    assert held is not None
-    assert side_of(writer.folder) is None
+def test_two_monitors_at_once_read_it_and_one_of_them_writes(writer: LogWriter) -> None:
+    read(writer.folder)
+    held, other = side_of(writer.folder), side_of(writer.folder)
+    assert held is not None and other is not None
+    assert sum(1 for _ in held.frames()) == sum(1 for _ in other.frames()) > 0
+    assert held.lock() and not other.lock()
     held.close()
+    assert other.lock()
+    other.close()
+
+
+def test_what_another_wrote_meanwhile_is_read_before_more_is_written(writer: LogWriter) -> None:
+    behind = side_of(writer.folder)
+    read(writer.folder)  # another monitor, which wrote the side file
+    assert behind is not None and not behind.lock()
+    assert sum(1 for _ in behind.frames()) > 0 and behind.lock()
+    behind.close()
 
 
 def test_the_side_file_is_private_and_may_be_deleted(writer: LogWriter) -> None:

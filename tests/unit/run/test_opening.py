@@ -1,0 +1,106 @@
+"""A log opened for the screen: what the first frame has read, the application does not read again, and nothing is lost."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eegwatch.run import opening
+from eegwatch.run.folder import RUN_LOG
+from eegwatch.run.follow import history_of
+from eegwatch.run.history import KEPT, History
+from eegwatch.run.indexer import IndexerProcess
+from eegwatch.run.opening import keep, opened, take
+from eegwatch.tui.session import Session
+from tests.bench.open import make_log
+
+STEPS = 30_000
+
+
+@pytest.fixture(scope="module")
+def long_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_log(tmp_path_factory.mktemp("long"), STEPS)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EEGWATCH_CACHE", str(tmp_path))
+
+
+def same(a: History, b: History) -> bool:
+    return a.attempts == b.attempts and all(np.array_equal(getattr(a, n), getattr(b, n), equal_nan=True) for n in KEPT)
+
+
+def read_to_the_end(session: Session) -> None:
+    while not session.loaded:
+        session.poll()
+        if session.waiting:
+            time.sleep(0.01)
+
+
+def test_the_application_goes_on_with_what_the_first_frame_read(long_run: Path) -> None:
+    kept = keep(long_run)
+    assert kept is not None and kept.complete and kept.history.step_done == STEPS
+    assert take(long_run) is kept
+    assert take(long_run) is not kept  # once
+
+
+def test_a_session_over_it_knows_the_same_and_judges_every_step(long_run: Path) -> None:
+    for _ in range(2):  # parsed, then from the side file
+        keep(long_run)
+        session = Session(long_run.parent, long_run, lambda _: None)
+        assert session.complete and not session.loaded
+        read_to_the_end(session)
+        assert same(session.history, history_of(long_run))
+        assert session.diagnosis.lr is not None and session.diagnosis.lr.moves()[0] == "ok"
+        assert session.follower is not None
+        session.follower.close()
+
+
+def test_a_long_log_is_read_by_a_process_of_its_own(long_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "AT_ONCE_BYTES", 0)
+    monkeypatch.setattr(opening, "OWN_PROCESS_BYTES", 0)
+    session = Session(long_run.parent, long_run, lambda _: None)
+    assert session.sketch is not None and not session.complete
+    assert session.follower is not None and session.follower.indexer is not None
+    read_to_the_end(session)
+    assert session.sketch is None and same(session.history, history_of(long_run))
+    assert session.follower.records == STEPS + 1
+    session.follower.close()
+
+
+def test_where_that_process_cannot_write_the_log_is_read_all_the_same(
+    long_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "AT_ONCE_BYTES", 0)
+    monkeypatch.setattr(opening, "OWN_PROCESS_BYTES", 0)
+    holder = opened(long_run)  # another monitor, whose indexer is done: it holds the lock from its first frame on
+    assert holder is not None and holder.follower.indexer is not None
+    while holder.follower.indexer.running():
+        time.sleep(0.01)
+    assert holder.follower.side is not None
+    while holder.follower.recalling:
+        holder.follower.poll(1 << 18)
+    assert holder.follower.side.lock()
+    session = Session(long_run.parent, long_run, lambda _: None)
+    read_to_the_end(session)
+    assert same(session.history, history_of(long_run))
+    assert session.follower is not None
+    session.follower.close()
+    holder.follower.close()
+
+
+def test_a_short_log_or_none_is_the_applications(tmp_path: Path) -> None:
+    assert opened(tmp_path) is None
+    (tmp_path / RUN_LOG).write_text('{"type":"run"}\n')
+    assert keep(tmp_path) is None
+
+
+def test_an_indexer_of_a_run_that_is_gone_ends(tmp_path: Path) -> None:
+    indexer = IndexerProcess(tmp_path / "gone")
+    while indexer.running():
+        time.sleep(0.01)
+    assert not indexer.running()
