@@ -22,6 +22,7 @@ COMMANDS = {
     "meant": "say of a finding that it is meant: it no longer counts",
     "runs": "list the runs of a log root",
     "note": "show or write the note of a run",
+    "cost": "say what a fault of the learning rate has cost, by training the run again without it",
     "report": "write one self-contained page on a run",
     "export": "write the metrics or the charts of a run",
     "serve": "show the screen in a browser",

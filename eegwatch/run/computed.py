@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from eegwatch.run import reach
+from eegwatch.run import cost, reach
 
 
 class Section(msgspec.Struct, kw_only=True):
@@ -26,6 +26,10 @@ def sections(folder: Path) -> list[Section]:
     still = reach.read(folder)
     if still is not None:
         found.append(Section(title="what this run could still reach", sentences=reach.sentences(still)))
+    told = cost.read(folder)
+    if told is not None:
+        rows = [("AUROC at the declared rates less AUROC as it was", *cost.table(told))] if told.rows else []
+        found.append(Section(title="what the fault has cost", sentences=cost.sentences(told), tables=rows))
     return found
 
 

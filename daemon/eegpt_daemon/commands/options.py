@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 from eegwatch.run.folder import RUN_LOG, NotARun, newest_run, resolve
 from eegwatch.wording import UserError, plain
 
 IDLE = 19  # the nice value of work that must never be in the way of a run
+# threads of OpenMP sleep while they wait for each other: on a busy machine spinning takes nine tenths of the time
+PASSIVE = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
 
 
 class Unusable(UserError):
@@ -40,8 +45,12 @@ def run_folder(word: str | None, logs: Path) -> Path:
 
 
 def in_the_background() -> None:
-    """Give way to everything else on this machine: a run may train beside this command."""
+    """Give way to everything else on this machine: a run may train beside this command. Before torch is loaded."""
     os.nice(max(0, IDLE - os.nice(0)))
+    with contextlib.suppress(psutil.Error, AttributeError, OSError):  # not on every system
+        psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)
+    for name, value in PASSIVE.items():
+        os.environ.setdefault(name, value)
 
 
 def say(text: str) -> None:

@@ -13,7 +13,7 @@ from eegpt_daemon.model.encoder import EncoderError
 from eegpt_daemon.trainer.checkpoint import CheckpointError
 from eegpt_daemon.trainer.journal import Journal
 from eegpt_daemon.trainer.loop import Loop
-from eegpt_daemon.trainer.preparation import Preparation, Stopped
+from eegpt_daemon.trainer.preparation import Preparation, Prepared, Stopped
 from eegpt_daemon.trainer.privacy import Privacy
 from eegpt_daemon.trainer.saving import Saver
 from eegpt_daemon.trainer.world import World
@@ -77,9 +77,12 @@ class Trainer:
         finally:
             self.step = preparation.step
         saver = Saver(prepared, self.attempt, self.link, self.journal)
-        asked = self.attempt.command is not None and self.attempt.ended in ENDED_BY_ITSELF
-        self._loop = Loop(prepared, saver, self.link, self.journal, go_on_after_end=asked)
+        self._loop = self.make_loop(prepared, saver)
         return self._loop.run()
+
+    def make_loop(self, prepared: Prepared, saver: Saver) -> Loop:
+        asked = self.attempt.command is not None and self.attempt.ended in ENDED_BY_ITSELF
+        return Loop(prepared, saver, self.link, self.journal, go_on_after_end=asked)
 
     def _step(self) -> int:
         return self.step if self._loop is None else self._loop.step

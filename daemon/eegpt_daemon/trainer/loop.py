@@ -119,8 +119,8 @@ class Loop:
         self.saver.save(self.step)
         return self._finish("completed")
 
-    def _rate_and_position(self, step: int) -> tuple[float | None, float]:
-        """What step n uses: (rate to set, schedule position). An injected scheduler sets the rate itself."""
+    def _rate_and_position(self, step: int) -> tuple[float | None, float | None]:
+        """What step n uses: (rate to set, schedule position if known). An injected scheduler sets the rate itself."""
         if self.prepared.injected is not None:
             return None, float(self.prepared.injected.last_epoch)
         if not self._ahead:

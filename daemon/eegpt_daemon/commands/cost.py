@@ -1,0 +1,36 @@
+"""`eegpt-daemon cost RUN`: what a fault of the learning rate has cost, by training again at the declared rates."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from eegpt_daemon.commands.options import add_run, computed, in_the_background, run_folder, say
+from eegwatch.run import cost as files
+from eegwatch.wording import plain
+
+
+def prepare_parser(parser: argparse.ArgumentParser) -> None:
+    add_run(parser)
+    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds of both arms (default: 5)")
+
+
+def run(arguments: argparse.Namespace, logs: Path) -> int:
+    """0 written, 1 what was asked for cannot be computed for this run."""
+    folder = run_folder(arguments.run, logs)
+    in_the_background()
+
+    def work() -> int:
+        from eegpt_daemon.analysis.cost import cost_of
+
+        cost = cost_of(folder, arguments.seeds, say)
+        target = files.write(folder, cost)
+        if arguments.json:
+            print(target.read_text(), end="")
+            return 0
+        for sentence in files.sentences(cost):
+            print(plain(sentence))
+        print(plain(f"written to {target}"))
+        return 0
+
+    return computed(work)
