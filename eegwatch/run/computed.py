@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from eegwatch.run import cost, reach
+from eegwatch.run import baselines, cost, reach
 
 
 class Section(msgspec.Struct, kw_only=True):
@@ -26,10 +26,13 @@ def sections(folder: Path) -> list[Section]:
     still = reach.read(folder)
     if still is not None:
         found.append(Section(title="what this run could still reach", sentences=reach.sentences(still)))
+    rows = baselines.read(folder)
+    if rows is not None:
+        found.append(Section(title="baselines and protocol", sentences=rows.remarks, tables=baselines.tables(rows)))
     told = cost.read(folder)
     if told is not None:
-        rows = [("AUROC at the declared rates less AUROC as it was", *cost.table(told))] if told.rows else []
-        found.append(Section(title="what the fault has cost", sentences=cost.sentences(told), tables=rows))
+        tables = [("AUROC at the declared rates less AUROC as it was", *cost.table(told))] if told.rows else []
+        found.append(Section(title="what the fault has cost", sentences=cost.sentences(told), tables=tables))
     return found
 
 

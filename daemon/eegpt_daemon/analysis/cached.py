@@ -33,6 +33,10 @@ class CachedRun:
     data: prepare.Data
     planned: prepare.Plan
 
+    @property
+    def classes(self) -> int:
+        return len(self.config.data.labels)
+
 
 def config_of(folder: Path) -> Config:
     """The configuration that the run was trained with. Raises ConfigError for a folder that has none, or a script."""
@@ -56,6 +60,13 @@ def open_run(folder: Path, config: Config, say: Say) -> CachedRun:
 
 def _quiet(*_: object) -> None:
     """What is already in the cache needs no progress."""
+
+
+def folded(data: prepare.Data) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(shift, scale) of the train statistics, z = x * scale + shift, rounded as the trainer rounds them."""
+    assert data.mean is not None and data.std is not None, "features that are cached have statistics"
+    mean, std = data.mean.astype(np.float64), data.std.astype(np.float64)
+    return (-mean / std).astype(np.float32), (1 / std).astype(np.float32)
 
 
 @dataclass

@@ -103,6 +103,23 @@ class Objective:
             seen += len(x)
         return (total / seen).numpy()
 
+    def moments(self) -> tuple[Array, Array]:
+        """(mean of z z', mean of z times the centred class), class-weighted: what ridge regression is solved from.
+
+        (features + 1, features + 1) and (features + 1, classes); the classes are 0 or 1, less 1 / K.
+        """
+        size = self.features + 1
+        second = torch.zeros(size, size, dtype=torch.float64)
+        first = torch.zeros(size, self.classes, dtype=torch.float64)
+        for begin, x in self._blocks():
+            y = self._y[begin : begin + len(x)]
+            z = torch.cat([x * self._scale.T + self._shift.T, torch.ones(len(x), 1, dtype=torch.float64)], 1)
+            target = torch.nn.functional.one_hot(y, self.classes).double() - 1 / self.classes
+            weighted = z * self._weight[y][:, None]
+            second.addmm_(weighted.T, z)
+            first.addmm_(weighted.T, target)
+        return (second / self._total).numpy(), (first / self._total).numpy()
+
     def margins(self, w: Array, windows: Windows) -> Array:
         """(n, classes) logits of the windows of any split of the same pack."""
         raw, bias = self._unstandardised(w)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from eegpt_daemon.analysis.cached import CachedRun, Say, Trained, config_of, open_run, trained_models
+from eegpt_daemon.analysis.cached import CachedRun, Say, Trained, config_of, folded, open_run, trained_models
 from eegpt_daemon.analysis.objective import Objective
 from eegpt_daemon.analysis.optimum import GAP, LambdaPath, Solution, norm
 from eegpt_daemon.data.corpus import CorpusError
@@ -36,7 +36,7 @@ def reach_of(folder: Path, say: Say) -> Reach:
     run = open_run(folder, config, say)
     models = trained_models(folder)
     shift, scale = standardiser(run, models)
-    path = lambda_path(run, shift, scale, say)
+    path = lambda_path(run, run.data.train, shift, scale, say)
     solutions = path.along()
     reach = Reach(
         made=time.time(),
@@ -67,17 +67,15 @@ def unsuited(config: Config) -> str | None:
 
 def standardiser(run: CachedRun, models: list[Trained]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """(shift, scale) that the run trains with: of its checkpoint, else of the cache's statistics."""
-    if models:
-        return models[0].shift, models[0].scale
-    mean, std = run.data.mean, run.data.std
-    assert mean is not None and std is not None, "features that are cached have statistics"
-    return (-mean.astype(np.float64) / std).astype(np.float32), (1 / std.astype(np.float64)).astype(np.float32)
+    return (models[0].shift, models[0].scale) if models else folded(run.data)
 
 
-def lambda_path(run: CachedRun, shift: NDArray[np.float32], scale: NDArray[np.float32], say: Say) -> LambdaPath:
-    """The path of this training set, kept beside its cache under all that it depends on. Raises CorpusError."""
-    train, weighted = run.data.train, run.config.training.weighted_loss
-    classes = run.config.model.probe.n_classes
+def lambda_path(
+    run: CachedRun, train: Windows, shift: NDArray[np.float32], scale: NDArray[np.float32], say: Say
+) -> LambdaPath:
+    """The path of these windows, kept beside their cache under all that it depends on. Raises CorpusError."""
+    weighted = run.config.training.weighted_loss
+    classes = run.classes
     try:
         objective = Objective(train, classes, shift, scale, weighted=weighted)
     except ValueError as error:

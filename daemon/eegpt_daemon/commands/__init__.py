@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 COMMANDS = {
+    "baselines": "score simpler models on the cache and split of a run, in one table with its protocol",
     "cost": "say what a fault of the learning rate has cost, by training the run again at its declared rates",
     "optimum": "prove what a linear probe could still reach on the features of a run, and say how far it is from that",
 }

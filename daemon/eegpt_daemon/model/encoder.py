@@ -130,7 +130,16 @@ class Encoder(nn.Module):
     @classmethod
     def preset(cls, name: str, channels: Sequence[str], seed: int) -> Encoder:
         """A randomly initialised encoder: no pretrained weights are shipped. Weights depend on `seed` alone."""
-        dim, depth, heads = PRESETS[name]
+        return cls._random(channels, *PRESETS[name], seed)
+
+    @classmethod
+    def random_like(cls, other: Encoder, channels: Sequence[str], seed: int) -> Encoder:
+        """One of the same size as another, with random weights."""
+        heads = int(other.blocks[0].attn.heads)  # type: ignore[union-attr, arg-type]
+        return cls._random(channels, other.dim, len(other.blocks), heads, seed)
+
+    @classmethod
+    def _random(cls, channels: Sequence[str], dim: int, depth: int, heads: int, seed: int) -> Encoder:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             encoder = cls(channels, dim, depth, heads)
