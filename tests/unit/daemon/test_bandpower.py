@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def test_blocks_of_any_length_give_the_windows_of_the_whole(config_file: Callabl
     assert len(whole) == store.windows_in(10_000)
     rower = store.row_of()
     cuts = [0, 300, 1024, 1100, 5000, 10_000]
-    parts = [rower.feed(signal[:, a:b]) for a, b in zip(cuts, cuts[1:])]
+    parts = [rower.feed(signal[:, a:b]) for a, b in itertools.pairwise(cuts)]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
     assert rower.problem is None and np.isfinite(whole).all()
     short = store.row_of()
