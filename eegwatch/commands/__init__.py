@@ -23,6 +23,7 @@ COMMANDS = {
     "runs": "list the runs of a log root",
     "note": "show or write the note of a run",
     "cost": "say what a fault of the learning rate has cost, by training the run again without it",
+    "compare": "compare the scores of runs by their predictions",
     "report": "write one self-contained page on a run",
     "export": "write the metrics or the charts of a run",
     "serve": "show the screen in a browser",

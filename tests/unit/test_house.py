@@ -22,6 +22,7 @@ ALLOWED = {
         "formats",
         "tui",
         "check",
+        "comparison",
         "export",
         "report",
         "scores",
@@ -32,6 +33,7 @@ ALLOWED = {
     },
     "formats": {"formats", "run", "wording"},
     "scores": {"scores", "run", "wording"},
+    "comparison": {"comparison", "scores", "run", "wording"},
     "charts": {"charts", "run", "diagnosis", "schedule", "wording"},
     "watching": {"watching", "hooks", "run", "schedule", "runlog"},  # runlog: its type alone
     "tui": {"tui", "charts", "run", "diagnosis", "schedule", "shell", "wording", ""},

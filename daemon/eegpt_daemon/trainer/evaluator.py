@@ -6,7 +6,6 @@ where that is another. Each look is counted in its record. With several processe
 
 from __future__ import annotations
 
-import functools
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -30,12 +29,10 @@ from eegpt_daemon.trainer.journal import Journal
 from eegpt_daemon.trainer.preparation import Prepared
 from eegpt_daemon.trainer.saving import Standing
 from eegwatch.run.folder import RUN_LOG
+from eegwatch.run.looks import looks_of
 from eegwatch.run.records import Eval
 from eegwatch.scores.predictions import BEST as BEST_FOLDER
 from eegwatch.scores.predictions import Predictions
-
-LOOK = b'"split":"eval"'  # of an `eval` record on the official set: in no other record, where quotes are escaped
-READ_BYTES = 4 << 20
 
 
 class Evaluator:
@@ -157,10 +154,4 @@ class Evaluator:
             self.journal.say(f"predictions are not kept: {error}")
 
     def _looks(self) -> int:
-        """Reports on the official set that the log holds."""
-        count, kept = 0, b""
-        with (self.journal.home.path / RUN_LOG).open("rb") as file:
-            for part in iter(functools.partial(file.read, READ_BYTES), b""):
-                count += (kept + part).count(LOOK)
-                kept = part[-(len(LOOK) - 1) :]
-        return count
+        return looks_of(self.journal.home.path / RUN_LOG)

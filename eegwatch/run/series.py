@@ -1,0 +1,75 @@
+"""A series of runs that differ in their seed alone: which runs belong to it, and which seed comes next.
+
+All of it stands in the runs' config.yaml: `experiment.seeds` (all, in order), `experiment.seed` (the run's own) and
+`experiment.series` (the run_id of the first run).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eegwatch.run.folder import CONFIG, runs
+from eegwatch.run.yaml_file import ConfigError, text_of, tree_of
+
+_NAME = re.compile(r"-seed\d+(\.\d+)?$")  # of a run's folder, in every series
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run stands in its series: `series` names it, `seed` of `seeds`."""
+
+    series: str
+    seed: int
+    seeds: tuple[int, ...]
+
+
+def folder_name(name: str, seed: int) -> str:
+    """What the folder of one run of a series is called, after its time."""
+    return f"{name}-seed{seed}"
+
+
+def place_of(folder: Path) -> Place | None:
+    """None for a run of no series, or whose configuration cannot be read."""
+    if not _NAME.search(folder.name):
+        return None
+    try:
+        tree = tree_of(text_of(folder / CONFIG, CONFIG), CONFIG)
+    except ConfigError:
+        return None
+    return _place(tree.get("experiment") if isinstance(tree, dict) else None)
+
+
+def _place(experiment: Any) -> Place | None:
+    if not isinstance(experiment, dict):
+        return None
+    series, seed, seeds = (experiment.get(key) for key in ("series", "seed", "seeds"))
+    if not isinstance(series, str) or not isinstance(seed, int) or not isinstance(seeds, list):
+        return None
+    if not all(isinstance(one, int) for one in seeds):
+        return None
+    return Place(series, seed, tuple(seeds))
+
+
+def members(folder: Path) -> dict[int, Path]:
+    """The runs of a run's series by seed, in the order of the seeds; the newest of a seed that was begun again."""
+    place = place_of(folder)
+    if place is None:
+        return {}
+    found: dict[int, Path] = {}
+    for other in runs(folder.parent):
+        one = place_of(other)
+        if one is not None and one.series == place.series:
+            found[one.seed] = other
+    return {seed: found[seed] for seed in place.seeds if seed in found}
+
+
+def next_seed(folder: Path) -> int | None:
+    """The first seed of a run's series for which no run was begun; None where all were, or there is no series."""
+    place = place_of(folder)
+    if place is None:
+        return None
+    begun = members(folder)
+    return next((seed for seed in place.seeds if seed not in begun), None)
