@@ -147,9 +147,9 @@ def mean_of_means(script: Script, faulty: bool) -> Tensor:
         optimizer.zero_grad()
         for part, size in enumerate(sizes):
             x, y = points(size, 10 * step + part)
-            total = F.cross_entropy(model(x), y, reduction="sum")
-            loss = total / size / 2 if faulty else total / sum(sizes)
-            log.micro(loss, items=size).backward()
+            share = 1 / 2 if faulty else size / sum(sizes)
+            loss = log.micro(F.cross_entropy(model(x), y), items=size)
+            (loss * share).backward()
         optimizer.step()
         log.step(loss=loss)
     return weights(model)

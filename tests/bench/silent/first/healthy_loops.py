@@ -157,8 +157,8 @@ def micro_batches_weighed_by_items(script: Script) -> Tensor:
         optimizer.zero_grad()
         for part, size in enumerate(sizes):
             x, y = points(size, 10 * step + part)
-            loss = F.cross_entropy(model(x), y, reduction="sum") / sum(sizes)
-            log.micro(loss, items=size).backward()
+            loss = log.micro(F.cross_entropy(model(x), y), items=size)
+            (loss * (size / sum(sizes))).backward()
         optimizer.step()
         log.step(loss=loss)
     return weights(model)

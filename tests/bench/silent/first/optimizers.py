@@ -305,8 +305,8 @@ def loss_not_divided(script: Script, faulty: bool) -> Tensor:
     for step in range(24):
         optimizer.zero_grad()
         for part in range(4):
-            loss = loss_of(model, points(8, 10 * step + part))
-            log.micro(loss if faulty else loss / 4, items=8).backward()
+            loss = log.micro(loss_of(model, points(8, 10 * step + part)), items=8)
+            (loss if faulty else loss / 4).backward()
         optimizer.step()
         log.step(loss=loss)
     return weights(model)
