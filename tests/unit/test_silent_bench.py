@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
 
+from eegwatch.cli import main
 from tests.bench.silent.case import Case, cases
-from tests.bench.silent.judge import FACT, MISSED, OTHER, PROVED, Result, Said
-from tests.bench.silent.play import played_once
+from tests.bench.silent.judge import FACT, MISSED, OTHER, PROVED, Result, Said, said_of
+from tests.bench.silent.play import play, played_once
+from tests.bench.silent.script import Script
 from tests.bench.silent.table import markdown, summary, text
 from tests.bench.silent.traincheck import LIST
 
@@ -93,3 +97,31 @@ def test_the_tables_hold_every_case_and_every_row_of_traincheck() -> None:
         assert bool(row.cases) != bool(row.why), row.name
         assert all(case_called(name).is_error for name in row.cases)
     assert any("0 of" in line for line in summary(pairs))
+
+
+def test_the_verdict_is_the_one_of_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = Script(tmp_path, watched=True)
+    case_called("decay_schedule_never_applied").play(script, True)
+    script.close()
+    main(["check", "--json", str(script.logs)])
+    told = json.loads(capsys.readouterr().out)
+    bad = {(f["rule"], f["severity"]) for f in told["findings"] if f["severity"] in ("error", "warning")}
+    assert bad == {(said.rule, said.severity) for said in said_of(script.logs)}
+    assert any(rule.startswith("off_schedule") for rule, _ in bad)
+
+
+def test_a_case_is_played_four_times_and_the_watched_outcomes_are_the_same_bits() -> None:
+    case = case_called("zero_grad_missing")
+    result = play(case)
+    assert (result.verdict(case), result.step(case)) == (PROVED, 2)
+    assert result.of_the_reference() == "clean"
+    assert result.identical and result.real and not result.crash
+
+
+def test_a_script_that_raises_is_a_result(tmp_path: Path) -> None:
+    def raises(script: Script, faulty: bool) -> torch.Tensor:
+        raise ZeroDivisionError("no batches")
+
+    case = Case("raises", "first", "", "", (), 0, raises)
+    assert "no batches" in play(case).crash
+    assert play(case).verdict(case) == "crashed"
