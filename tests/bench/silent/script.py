@@ -87,7 +87,7 @@ class Script:
 
         Raises RuntimeError with the traceback of a process that failed.
         """
-        import torch._dynamo  # noqa: F401  # else each child imports it, for seconds, with its first DDP or optimizer
+        import torch._dynamo  # else each child imports it, for seconds, with its first DDP or optimizer
 
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
