@@ -30,15 +30,18 @@ class LastLines:
     def __init__(self) -> None:
         self._lines: deque[str] = deque(maxlen=LAST_LINES)
         self.last_was_step = False
+        self._head_of_step: str | None = None
 
     def add(self, line: str, *, stepped: bool) -> None:
         """A line, and whether a step was read from it: what stood before it did not end the training."""
         if not line.strip() or (self._lines and line == self._lines[-1]):
             return  # the last state of a bar is printed once more when it ends
+        head = _head(line)
         if stepped:
             self._lines.clear()
+            self._head_of_step = head
         self._lines.append(line)
-        self.last_was_step = stepped
+        self.last_was_step = stepped or head == self._head_of_step  # a bar has several states a step
 
     def error(self) -> str | None:
         """The error that these lines end with, if they do."""
@@ -49,6 +52,11 @@ class LastLines:
             if _TRACEBACK.match(lines[number]):
                 return _error_below(lines[number + 1 :])
         return None
+
+
+def _head(line: str) -> str:
+    """The words before the first digit, which the lines of all steps have in common."""
+    return (re.match(r"\D*", line) or [""])[0].strip()
 
 
 def _error_below(lines: Sequence[str]) -> str:
@@ -78,7 +86,7 @@ def how(
     if not read:
         words = "exit code 0, but no step was read; if it starts the training in the background, name that command"
         return How(False, words)
-    if short and per_epoch and step % per_epoch and last.last_was_step:
+    if short and per_epoch and step % per_epoch > 1 and last.last_was_step:  # a bar at 60/60 may count as step 61
         return How(
             True, f"exit code 0 in the middle of an epoch, {at}: a shell hid how it ended (tee without pipefail)"
         )

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -22,8 +23,7 @@ def check(script: Script, where: str = "configuration") -> None:
     if not script.command:
         raise ConfigError(f"{where}: script.command: give the command as a list, for example [python, train.py]")
     for name, known in FIELDS.items():
-        words = getattr(script, name) or []
-        for word in words:
+        for word in _flat(getattr(script, name) or []):
             if "\0" in word:
                 raise ConfigError(f"{where}: script.{name}: a word holds a NUL character")
             for field in _FIELD.findall(word):
@@ -56,7 +56,8 @@ def resolved(script: Script, where: str = "configuration") -> Script:
     command = [_program(script.command[0], folder, env["PATH"], f"{where}: script.command"), *script.command[1:]]
     resume = script.resume
     if resume:
-        resume = [_program(resume[0], folder, env["PATH"], f"{where}: script.resume"), *resume[1:]]
+        first = _flat(resume[:1])[0]
+        resume = [_program(first, folder, env["PATH"], f"{where}: script.resume"), *resume[1:]]
     return msgspec.structs.replace(script, cwd=str(folder), env=env, command=command, resume=resume)
 
 
@@ -72,11 +73,27 @@ def _program(word: str, folder: Path, path: str, where: str) -> str:
     return os.path.abspath(found)
 
 
-def filled(words: list[str], *, run: Path, checkpoint: Path | None = None, lr: float | None = None) -> list[str]:
-    """The words of a command line. Without an `lr`, a word that holds {lr} is left out, with the option before it."""
+def takes_rate(script: Script) -> bool:
+    """Can a resume give the script a rate?"""
+    return any("{lr}" in word for word in _flat(script.resume or []))
+
+
+def _flat(words: Sequence[str | list[str]]) -> list[str]:
+    return [word for part in words for word in ([part] if isinstance(part, str) else part)]
+
+
+def filled(
+    words: Sequence[str | list[str]], *, run: Path, checkpoint: Path | None = None, lr: float | None = None
+) -> list[str]:
+    """The words of a command line.
+
+    Without an `lr`, a word that holds {lr} is left out with the option before it, and a list of words inside as a whole.
+    """
     command: list[str] = []
     values = {"run": str(run), "checkpoint": str(checkpoint or ""), "lr": repr(lr)}
-    for word in words:
+    if lr is None:
+        words = [word for word in words if isinstance(word, str)]
+    for word in _flat(words):
         if "{lr}" in word and lr is None:
             if word == "{lr}" and command and command[-1].startswith("-"):
                 command.pop()

@@ -215,7 +215,8 @@ class Script(Part):
     """A training script of the user's that the daemon runs in place of its own trainer (docs/scripts.md)."""
 
     command: list[str] = []
-    resume: list[str] | None = None  # how it goes on from {checkpoint}, at {lr} where one is given
+    # how it goes on from {checkpoint}, at {lr} if one is given; words in a list of their own are left out without one
+    resume: list[str | list[str]] | None = None
     checkpoints: str | None = None  # a pattern below the run's folder, or {cwd}/…; the newest whole is {checkpoint}
     log: str | None = None  # a pattern of the file that it logs into, where it prints nothing
     cwd: str = "."

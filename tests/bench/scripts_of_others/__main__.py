@@ -7,19 +7,24 @@ repositories have them (docs/scripts.md names the versions).
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from pathlib import Path
 
-from tests.bench.scripts_of_others import shapes
+from tests.bench.scripts_of_others import others, shapes
 from tests.bench.scripts_of_others.trial import COLUMNS, Trial
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", type=Path, help="checkouts of the scripts of others")
+    parser.add_argument("--packages", type=Path, help="a folder of packages that these need (pip install --target)")
     parser.add_argument("--only", help="cases whose name holds this")
     given = parser.parse_args()
-    cases = list(shapes.CASES)
+    if given.packages:
+        others.packages(given.packages)
+        os.environ["PYTHONPATH"] = f"{os.environ.get('PYTHONPATH', '')}:{given.packages}"
+    cases = [*shapes.CASES, *(others.cases(given.folder) if given.folder else ())]
     rows = []
     for number, case in enumerate(cases):
         if given.only and given.only not in case.name:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from eegpt_daemon.script.template import takes_rate
 from eegpt_daemon.supervisor.commands.base import Standing
 from eegpt_daemon.supervisor.commands.beginning import Beginning
 from eegpt_daemon.supervisor.watched_run import BadCheckpoint, WatchedRun
@@ -42,7 +43,7 @@ def _script_refusal(command: Command, run: WatchedRun, script: Script) -> str | 
     """Why a script cannot be resumed so, or None."""
     if script.resume is None:
         return "the configuration has no script.resume: it does not say how this script goes on; restart it"
-    if command.lr is not None and not any("{lr}" in word for word in script.resume):
+    if command.lr is not None and not takes_rate(script):
         return "script.resume has no {lr}: this script cannot be given a rate; resume it without one"
     if command.lr is not None and command.then not in (None, "hold"):
         return f"by its command line a script can only hold a rate, not {command.then}; RunLog in the script can"
