@@ -76,7 +76,8 @@ def how(
     if code < 0:
         return How(True, f"the script ended with killed by {signal.Signals(-code).name}")
     if code > 0:
-        return How(True, f"the script ended with exit code {code}")
+        error = last.error()
+        return How(True, f"the script ended with exit code {code}" + (f": {error}" if error else ""))
     short = total is not None and step < total
     at = f"at step {step:,} of {total:,}" if short else f"at step {step:,}"
     if (total is None or short) and (error := last.error()) is not None:

@@ -87,7 +87,7 @@ def filled(
 ) -> list[str]:
     """The words of a command line.
 
-    Without an `lr`, a word that holds {lr} is left out with the option before it, and a list of words inside as a whole.
+    Without an `lr`, a word that holds {lr} is left out with the option before it, and a list of words as a whole.
     """
     command: list[str] = []
     values = {"run": str(run), "checkpoint": str(checkpoint or ""), "lr": repr(lr)}

@@ -23,7 +23,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.packages:
         others.packages(given.packages)
-        os.environ["PYTHONPATH"] = f"{os.environ.get('PYTHONPATH', '')}:{given.packages}"
+        os.environ["PYTHONPATH"] = f"{given.packages}:{os.environ.get('PYTHONPATH', '')}"
     cases = [*shapes.CASES, *(others.cases(given.folder) if given.folder else ())]
     rows = []
     for number, case in enumerate(cases):

@@ -196,7 +196,12 @@ def cases(checkouts: Path) -> tuple[Case, ...]:
             (checkouts / "pytorch-image-models/train.py",),
             {
                 "command": vision,
-                "resume": [*vision, "--resume", "{checkpoint}", ["--sched", "none", "--lr", "{lr}"]],
+                "resume": [
+                    *vision,
+                    "--resume",
+                    "{checkpoint}",
+                    ["--sched", "step", "--decay-epochs", "100000", "--warmup-epochs", "0", "--lr", "{lr}"],
+                ],
                 "checkpoints": "output/**/last.pth.tar",
             },
             {"max_epochs": 60},
