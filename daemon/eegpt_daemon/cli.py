@@ -38,6 +38,7 @@ from eegwatch.run.folder import TRAINER_LOG, last_bytes, newest_run
 from eegwatch.run.log import Tail
 from eegwatch.run.records import DaemonState
 from eegwatch.run.summary import first_run
+from eegwatch.run.unsaved import unsaved_of
 from eegwatch.schedule import ScheduleError, declared_base, peak_rate
 from eegwatch.schedule import parse as parse_schedule
 from eegwatch.wording import UserError, clock, duration, json_line, plain, plain_lines, size
@@ -198,8 +199,11 @@ def start(arguments: argparse.Namespace, logs: Path) -> int:
     config = configuration.load(path) if path else None
     if config is not None and config.script is not None:
         from eegpt_daemon.script.template import resolved
+        from eegpt_daemon.script_traps import refuse_traps
 
-        resolved(config.script, str(path))  # what cannot be run is said before anything is started
+        script = resolved(config.script, str(path))  # what cannot be run is said before anything is started
+        if not arguments.no_check:
+            refuse_traps(config, script, str(path))
     pid = daemon_pid(logs)
     if pid is not None:
         raise Refused(_already_running(logs, pid))
@@ -319,6 +323,10 @@ def ask(logs: Path, name: str, **fields: object) -> int:
 
 def stop(arguments: argparse.Namespace, logs: Path) -> int:
     _require_daemon(logs, "there is nothing to stop")
+    newest = newest_run(logs)
+    with contextlib.suppress(OSError):  # a log that cannot be read is no reason not to stop
+        if newest is not None and (words := unsaved_of(newest)) is not None:
+            print(words, flush=True)
     code = ask(logs, "stop", exit=True)
     end = time.monotonic() + 5
     while daemon_pid(logs) is not None and time.monotonic() < end:

@@ -49,6 +49,7 @@ class Preflight:
     problems: list[Problem] = field(default_factory=list)
     expected: dict[str, float] = field(default_factory=dict)
     compared: int = 0
+    script: list[str] = field(default_factory=list)  # what is run, for a terminal
 
     @property
     def ok(self) -> bool:
@@ -83,6 +84,7 @@ class Preflight:
         steps = np.unique(np.linspace(1, total, 4096).round()).astype(np.int64)
         about = " (nominal: the corpus says how long an epoch is)" if self.nominal else ""
         lines = [
+            *self.script,
             f"{self.config}: {type(self.schedule).__name__}, {total:,} steps, {self.steps_per_epoch:,} an epoch{about}",
             "",
             *sketch(steps, rate_at(self.schedule, steps, self.steps_per_epoch), 76, 9, log=True),
@@ -113,12 +115,16 @@ def preflight(path: Path, steps_per_epoch: int | None = None) -> Preflight:
     outcome = Preflight(
         str(path), schedule, steps, steps_per_epoch is None, expected=configuration.expected_rates(config)
     )
-    outcome.problems += [
-        *_rates(config, schedule),
-        *_length(config, schedule, outcome),
-        *_loop(config),
-        *_model(config),
-    ]
+    outcome.problems += [*_rates(config, schedule), *_length(config, schedule, outcome)]
+    if config.script is not None:
+        from eegpt_daemon.script.template import resolved
+        from eegpt_daemon.script_traps import script_traps, shown
+
+        config.script = resolved(config.script, str(path))
+        outcome.problems += script_traps(config)
+        outcome.script = shown(config.script)
+    else:
+        outcome.problems += [*_loop(config), *_model(config)]
     try:
         outcome.compared = _compare_with_torch(config, schedule)
     except _Differs as error:

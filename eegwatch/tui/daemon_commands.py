@@ -42,10 +42,18 @@ class DaemonCommands(App[None]):
             f"Stop {self.run_name()} after the current step ({self.session.history.step_done:,} now)?",
             "The script is asked to stop: it saves what it saves then."
             if self.session.steers_itself
-            else "A checkpoint is written. The daemon stays, ready to resume or restart.",
+            else self._unsaved() or "A checkpoint is written. The daemon stays, ready to resume or restart.",
         ]
         line = shell("eegpt-daemon", "stop", "--logs", self.session.logs)
         self.push_screen(Confirm("stop", lines, f"{line}   (this ends the daemon too)"), self._stop)
+
+    def _unsaved(self) -> str | None:
+        """What a stop of a script would lose."""
+        from eegwatch.run.unsaved import unsaved
+
+        history, folder = self.session.history, self.session.folder
+        saved = history.checkpoints
+        return None if folder is None else unsaved(folder, history.step_done, saved[-1] if saved else None)
 
     def _stop(self, yes: bool | None) -> None:
         if yes:

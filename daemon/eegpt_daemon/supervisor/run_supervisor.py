@@ -25,6 +25,7 @@ from eegwatch.run.control import Command, lock_holder
 from eegwatch.run.folder import CONFIG, RUN_LOG, make_run_folder, newest_run, write_whole
 from eegwatch.run.log import AppendLog
 from eegwatch.run.records import End
+from eegwatch.steering.inbox import relay
 
 TICK_S = 0.1
 CANNOT_BEGIN = (BadCheckpoint, ConfigError, OSError)  # why an attempt may not be begun: words for a person
@@ -266,8 +267,18 @@ class RunSupervisor:
         self.log.note(f"guard: {rule}: {policy}")
         if policy == "stop":
             self.trainer.stop("stopped")
+        elif self.current is not None and self.current.script is not None:
+            self._ask_the_script(rule)
         else:
             self.order_checkpoint()
+
+    def _ask_the_script(self, rule: str) -> None:
+        """A checkpoint of a script, which RunLog in it is asked for."""
+        assert self.current is not None
+        now = time.time()
+        name, run_id = f"guard-{rule}-{now:.3f}", self.current.run_id
+        if not relay(self.logs, Command(command="checkpoint", id=name, time=now, run_id=run_id, by="guard")):
+            self.log.note(f"guard: {rule}: this script saves at its own times, and does not use RunLog")
 
     # ---- after the end ----
 

@@ -1,0 +1,49 @@
+"""What a stop of a script would lose: the steps beyond its newest checkpoint that was seen whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from eegwatch.run import config as configuration
+from eegwatch.run.folder import CONFIG, RUN_LOG
+from eegwatch.run.log import run_decoder
+from eegwatch.run.records import Checkpoint, Run
+from eegwatch.run.summary import summarise
+
+MARKS = (b'"type":"run"', b'"type":"checkpoint"')
+
+
+def unsaved(folder: Path, step: int, newest: Checkpoint | None) -> str | None:
+    """In words; None where the run is not a script's under the daemon, which saves nothing at a stop by itself.
+
+    `step`: the last step taken; `newest`: the checkpoint of the newest step that counts.
+    """
+    try:
+        script = configuration.load(folder / CONFIG, expand=False).script
+    except configuration.ConfigError:
+        return None
+    if script is None:
+        return None
+    if not script.checkpoints:
+        return f"The script gets {script.stop}; it has no script.checkpoints: what it saves is not known."
+    if newest is None:
+        return f"The script gets {script.stop}; no checkpoint was seen: all {step:,} steps would be lost."
+    beyond = max(0, step - newest.step)
+    lie = "1 step lies" if beyond == 1 else f"{beyond:,} steps lie"
+    where = f"{newest.path}, step {newest.step:,}"
+    return f"The script gets {script.stop}; {lie} beyond its newest whole checkpoint ({where})."
+
+
+def unsaved_of(folder: Path) -> str | None:
+    """The same, from the run log, of which only the lines of attempts and checkpoints are decoded. Raises OSError."""
+    decoder, saved = run_decoder(), list[Checkpoint]()
+    with (folder / RUN_LOG).open("rb") as log:
+        for line in log:
+            if not any(mark in line for mark in MARKS):
+                continue
+            for record in decoder.decode(line):
+                if isinstance(record, Run):
+                    saved = [c for c in saved if c.step <= record.step]
+                elif isinstance(record, Checkpoint):
+                    saved.append(record)
+    return unsaved(folder, summarise(folder).step, saved[-1] if saved else None)
