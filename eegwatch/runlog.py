@@ -385,8 +385,7 @@ class RunLog(Writing, Watched):
         self._append(End(time=time.time(), step=self.step_done, reason=reason, error=error))
         self._ended = True
         self._sync()
-        if self._log is not None:
-            self._log.close()
+        self._close_log()
 
     def __enter__(self) -> RunLog:
         return self

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from eegwatch.run.indexer import WriterIndex
 from eegwatch.run.log import AppendLog
 from eegwatch.run.records import Run
 
@@ -22,6 +23,7 @@ class Writing:
     def _open_log(self, path: Path | None) -> None:
         """None: nothing is written, another process writes the run. Raises OSError if the file cannot be opened."""
         self._log = None if path is None else AppendLog(path)
+        self._index = None if path is None else WriterIndex(path.parent)
         self._unwritten: deque[bytes] = deque(maxlen=KEPT_UNWRITTEN)
         self._ended = False
 
@@ -42,6 +44,8 @@ class Writing:
                 self._log.write(self._unwritten[0])
                 self._unwritten.popleft()
             self._log.write(line)
+            if self._index is not None:
+                self._index.wrote()
         except OSError as error:
             self._unwritten.append(line)
             self._say(f"the log cannot be written ({error}): the records are kept, and written once it can")
@@ -53,6 +57,12 @@ class Writing:
             self._log.sync()
         except OSError as error:
             self._say(f"the log cannot be made durable ({error})")
+
+    def _close_log(self) -> None:
+        if self._index is not None:
+            self._index.close()
+        if self._log is not None:
+            self._log.close()
 
     def _number(self, value: Any, what: str) -> Any:
         """A value as a float, None if it is none; a tensor is detached first, so that torch warns of nothing."""

@@ -110,6 +110,7 @@ class RunFollower:
         self.indexer = indexer
         self.saves = self.side is not None  # does what is read go into the side file?
         self._unsaved: list[Item] = []
+        self._read = (0, 0)  # offset up to which `_unsaved` was read, and a CRC of what lies before it
         self._saved_records = self._recalled_to = 0
 
     @property
@@ -177,7 +178,11 @@ class RunFollower:
         """What was read goes into the side file, a few thousand records a frame."""
         if self.side is None or not self.saves:
             return
+        if self._unsaved and self.side.before(self._read[0]) != self._read[1]:
+            self.saves, self._unsaved = False, []  # cut and written on between two looks: another log than was read
+            return
         self._unsaved += items
+        self._read = self.offset, self.side.before(self.offset)
         if not self._unsaved or (self.records - self._saved_records < FRAME_RECORDS and not all):
             return
         if not self.side.lock():  # another writes it: what this one reads is not kept

@@ -6,6 +6,7 @@ keeps the rest in `superseded`. Named metrics cost what is logged of them: each 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -217,20 +218,22 @@ class Reader:
         self.first_disorder: str | None = None
         self.clock_back: str | None = None
         self.last = 0
+        self.clock = -math.inf  # of the attempt's last step
 
     @classmethod
-    def at(cls, disorder: int, first_disorder: str | None, clock_back: str | None, last: int) -> Reader:
+    def at(
+        cls, disorder: int, first_disorder: str | None, clock_back: str | None, last: int, clock: float = -math.inf
+    ) -> Reader:
         """One that has read so far."""
         reader = cls()
-        reader.disorder, reader.first_disorder, reader.clock_back, reader.last = (
-            disorder, first_disorder, clock_back, last,
-        )  # fmt: skip
+        reader.disorder, reader.first_disorder, reader.clock_back = disorder, first_disorder, clock_back
+        reader.last, reader.clock = last, clock
         return reader
 
     def items(self, records: Iterable[RunRecord]) -> Iterator[Item]:
         for item in items(records):
             if isinstance(item, Run):
-                self.last = item.step
+                self.last, self.clock = item.step, -math.inf
             elif isinstance(item, StepBlock):
                 item = self._ordered(item)
                 if not len(item):
@@ -247,11 +250,11 @@ class Reader:
             block = block[ordered]
         if len(block):
             self.last = int(block.step[-1])
-            back = np.flatnonzero(np.diff(block.time) < -CLOCK_SLACK_S)
+            passed = np.diff(block.time, prepend=self.clock)
+            self.clock = float(block.time[-1])
+            back = np.flatnonzero(passed < -CLOCK_SLACK_S)
             if len(back) and self.clock_back is None:
-                self.clock_back = (
-                    f"the clock goes back by {-np.diff(block.time)[back[0]]:,.0f} s at step {block.step[back[0] + 1]:,}"
-                )
+                self.clock_back = f"the clock goes back by {-passed[back[0]]:,.0f} s at step {block.step[back[0]]:,}"
         return block
 
 
@@ -352,7 +355,7 @@ class History:
         if isinstance(item, StepBlock):
             self._append_steps(item)
             if len(item):
-                self.last_time = max(self.last_time, float(item.time[-1]))
+                self.last_time = max(self.last_time, float(item.time.max()))
                 self.progress = None
             return
         self.last_time = max(self.last_time, item.time)

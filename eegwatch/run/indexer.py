@@ -15,9 +15,10 @@ from pathlib import Path
 from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.follow import FRAME_RECORDS, OwnLog, RunFollower, side_of
 from eegwatch.run.log import CHUNK_BYTES
-from eegwatch.run.sidefile import CHECKED_BYTES, SideFile, beside
+from eegwatch.run.sidefile import WORTH_IT_BYTES, SideFile, beside
 
 SHARE = 0.01  # of a writer's time, at most
+LOOK_RECORDS = 256  # between two looks of a writer at its clock
 RECORD_BYTES = 110  # of a step record, at least
 
 
@@ -25,53 +26,60 @@ class WriterIndex:
     """The side file that the writer of a log leaves beside it, in at most SHARE of the time that passes.
 
     It reads what was written, so that it holds what a reader would read, lines of other writers included. Nothing here
-    raises: a side file that cannot be written is none. `due` is the earliest time of the next look, in seconds of
-    `time.time()`, and costs the writer one comparison a record.
+    raises: a side file that cannot be written is none. A short log has none.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._follower: RunFollower | None = None
         self._over = False
-        self.due = 0.0
+        self._began = time.perf_counter()
+        self._due, self._records = 0.0, 0
 
-    def look(self, now: float) -> None:
-        """Take what has been written since the last look, where it makes a frame; then rest for 99 times as long."""
-        began = time.perf_counter()
-        with contextlib.suppress(OSError):
-            self._advance(FRAME_RECORDS * RECORD_BYTES)
-        spent = time.perf_counter() - began
-        self.due = float("inf") if self._over else now + max(spent / SHARE, 0.1)
+    def wrote(self) -> None:
+        """Called for each record that was written: costs a comparison, and a look at every LOOK_RECORDS-th."""
+        self._records += 1
+        if self._records >= LOOK_RECORDS:
+            self._records = 0
+            began = time.perf_counter()
+            if began >= self._due:
+                try:
+                    self._advance(FRAME_RECORDS * RECORD_BYTES)
+                except Exception:  # whatever it is: a cache is given up, and never ends a training
+                    self._over = True
+                self._due = began + (time.perf_counter() - began) / SHARE
 
-    def _advance(self, least: int) -> None:
-        """One piece of the log, if `least` bytes of it wait."""
+    def _advance(self, least: int) -> bool:
+        """Take one piece of the log, if `least` bytes of it wait; False where there is nothing to do."""
         if self._over:
-            return
+            return False
+        size = (self._folder / RUN_LOG).stat().st_size
         if self._follower is None:
+            if size < WORTH_IT_BYTES:
+                return False
             log = self._folder / RUN_LOG
-            if log.stat().st_size < CHECKED_BYTES + least:
-                return
             self._follower = RunFollower(OwnLog(self._folder), None, SideFile(log, beside(log)))
-        if self._follower.recalling:  # of an earlier attempt
+        if self._follower.recalling:  # what an earlier attempt left
             self._follower.poll(CHUNK_BYTES)
-            return
-        waiting = (self._folder / RUN_LOG).stat().st_size - self._follower.offset
-        if waiting >= least:
-            self._follower.poll(max(CHUNK_BYTES, least), woken=True)
+        elif size - self._follower.offset >= least:
+            self._follower.poll(FRAME_RECORDS * RECORD_BYTES)
             self._over = not self._follower.saves
+        else:
+            return False
+        return True
 
-    def close(self, lived_s: float) -> None:
-        """The run has ended after so many seconds: the rest too, as far as SHARE of that allows."""
-        end = time.perf_counter() + SHARE * lived_s
-        with contextlib.suppress(OSError):
-            while time.perf_counter() < end and not self._over:
-                before = None if self._follower is None else (self._follower.offset, self._follower.recalling)
-                self._advance(1)
-                if self._follower is None or (self._follower.offset, self._follower.recalling) == before:
-                    break
+    def close(self) -> None:
+        """The run has ended: the rest too, as far as SHARE of the time that it took allows."""
+        now = time.perf_counter()
+        end = now + SHARE * (now - self._began)
+        try:
+            while time.perf_counter() < end and self._advance(1):
+                pass
             if self._follower is not None:
                 self._follower.close()
-        self._follower, self._over, self.due = None, True, float("inf")
+        except Exception:
+            pass  # as above
+        self._follower, self._over = None, True
 
 
 class IndexerProcess:

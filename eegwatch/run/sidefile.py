@@ -33,7 +33,7 @@ KEPT_BYTES = 2 << 30  # of all side files together: the longest unused go first
 CHECKED_BYTES = 4096
 HEAD = struct.Struct("<4sII")  # magic, length, CRC-32 of the frame that follows
 # another set of columns makes an old side file void, not wrong
-LAYOUT = [*((name, np.dtype(kind).str) for name, kind in COLUMNS.items()), "lrs", "metrics", "bad"]
+LAYOUT = [*((name, np.dtype(kind).str) for name, kind in COLUMNS.items()), "lrs", "metrics", "bad", "clock"]
 MAGIC = hashlib.sha256(repr(LAYOUT).encode()).digest()[:4]
 
 
@@ -57,7 +57,7 @@ class _Frame(msgspec.Struct, array_like=True):
     before: int
     records: int
     bad: int
-    counts: tuple[int, str | None, str | None, int]
+    counts: tuple[int, str | None, str | None, int, float]
     items: list[_Steps | bytes]
 
 
@@ -147,7 +147,8 @@ class SideFile:
         head = hashlib.sha256(os.pread(self._log, CHECKED_BYTES, 0)).digest()
         return struct.pack("<QQ32s", stat.st_dev, stat.st_ino, head)
 
-    def _before(self, end: int) -> int:
+    def before(self, end: int) -> int:
+        """CRC-32 of the 4 kB of the log before this offset."""
         begin = max(0, end - CHECKED_BYTES)
         return zlib.crc32(os.pread(self._log, end - begin, begin))
 
@@ -176,7 +177,7 @@ class SideFile:
             return None
         try:
             frame = _decoder.decode(data)
-            if frame.end > os.fstat(self._log).st_size or self._before(frame.end) != frame.before:
+            if frame.end > os.fstat(self._log).st_size or self.before(frame.end) != frame.before:
                 return None
             items = [_block(i) if isinstance(i, _Steps) else _records.decode(i) for i in frame.items]
         except (msgspec.MsgspecError, ValueError, KeyError, OverflowError):  # nothing that we wrote
@@ -188,8 +189,8 @@ class SideFile:
         """What the log held between the last frame and this one's end. Raises OSError: what was there stays good."""
         packed: list[_Steps | bytes] = [_steps(i) if isinstance(i, StepBlock) else _line(i) for i in frame.items]
         reader = frame.reader
-        counts = (reader.disorder, reader.first_disorder, reader.clock_back, reader.last)
-        before = self._before(frame.end)
+        counts = (reader.disorder, reader.first_disorder, reader.clock_back, reader.last, reader.clock)
+        before = self.before(frame.end)
         data = _encoder.encode(_Frame(frame.end, before, frame.records, frame.bad, counts, packed))
         whole = HEAD.pack(MAGIC, len(data), zlib.crc32(data)) + data
         end = os.lseek(self._fd, 0, os.SEEK_END)

@@ -10,8 +10,9 @@ import msgspec
 
 from eegpt_daemon.trainer import checkpoint as checkpoints
 from eegwatch.run.folder import CHECKPOINTS, RUN_LOG, HeldFolder, file_hash
+from eegwatch.run.indexer import WriterIndex
 from eegwatch.run.log import AppendLog
-from eegwatch.run.records import Checkpoint, Record, Run
+from eegwatch.run.records import Checkpoint, End, Record, Run
 
 
 class Journal:
@@ -21,6 +22,7 @@ class Journal:
         """Raises OSError where the log cannot be opened."""
         self.home = HeldFolder(folder)
         self._log = AppendLog(folder / RUN_LOG) if leads else None
+        self._index = WriterIndex(folder)
         self.clean = clean
         self._run: Run | None = None  # the attempt's, with all that was added to it
         self._saved: dict[str, Checkpoint] = {}  # by path: this attempt's
@@ -34,6 +36,9 @@ class Journal:
         elif isinstance(record, Checkpoint):
             self._saved[record.path] = record
         self._log.append(record)
+        self._index.wrote()
+        if isinstance(record, End):
+            self._index.close()
 
     def sync(self, step: int = 0) -> None:
         """Make durable what was written. Raises OSError. `step`: the steps done, for a log that is begun anew."""
@@ -53,7 +58,7 @@ class Journal:
         said = f"{RUN_LOG} was deleted, rotated or replaced: begun anew at step {step:,}"
         log = AppendLog(self.home.path / RUN_LOG)
         self._log.close()
-        self._log = log
+        self._log, self._index = log, WriterIndex(self.home.path)
         log.append(msgspec.structs.replace(self._run, time=time.time(), step=step, notes=[*self._run.notes, said]))
         for path in sorted((self.home.path / CHECKPOINTS).glob("step-*.pt")):
             name = f"{CHECKPOINTS}/{path.name}"
