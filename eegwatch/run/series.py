@@ -11,10 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eegwatch.run.config import Config
 from eegwatch.run.folder import CONFIG, runs
 from eegwatch.run.yaml_file import ConfigError, text_of, tree_of
 
 _NAME = re.compile(r"-seed\d+(\.\d+)?$")  # of a run's folder, in every series
+
+
+def as_series(config: Config) -> None:
+    """A configuration with `seeds` as its first run has it: all named, one split for all. One of a series stays."""
+    experiment, seeds = config.experiment, config.experiment.seeds
+    if seeds is None or experiment.series is not None:
+        return
+    experiment.seeds = [experiment.seed + i for i in range(seeds)] if isinstance(seeds, int) else seeds
+    experiment.seed = experiment.seeds[0]
+    if config.data.split_seed is None:
+        config.data.split_seed = experiment.seed
 
 
 @dataclass(frozen=True)

@@ -91,19 +91,17 @@ class _Sample:
         self.whole = dict.fromkeys(names, 0.0)
         self._drawn = {name: np.zeros(count) for name in names}
         self._without = {name: np.zeros(subjects) for name in names}
-        for number, side in enumerate(sides):
+        for number, side in enumerate(sides):  # each side by itself, so that a run differs from itself by exactly 0
             sign = 1.0 if number == len(sides) - 1 else -1.0
             shares = seed_draws(len(side), count, stream=0 if paired_seeds else number)
-            for seed, run in enumerate(side):
-                part = sign / len(side)
-                for name, value in run.values(whole, list(names)).items():
-                    self.whole[name] += part * float(value[0])
-                if not enough:
-                    continue
-                for name, values in run.values(drawn, list(names)).items():
-                    self._drawn[name] += sign * shares[:, seed] * values
-                for name, values in run.values(without, list(names)).items():
-                    self._without[name] += part * values
+            alone = [run.values(whole, list(names)) for run in side]
+            of_draws = [run.values(drawn, list(names)) for run in side] if enough else []
+            left_out = [run.values(without, list(names)) for run in side] if enough else []
+            for name in names:
+                self.whole[name] += sign * float(np.mean([one[name][0] for one in alone]))
+                if enough:
+                    self._drawn[name] += sign * sum(share * one[name] for share, one in zip(shares.T, of_draws))
+                    self._without[name] += sign * np.mean([one[name] for one in left_out], axis=0)
 
     def interval(self, name: str) -> Interval | None:
         """None for too few subjects, and where too many draws lack a class."""

@@ -27,7 +27,7 @@ from eegpt_daemon.supervisor.commands.base import ACCEPTED, EXPIRED, FAILED, REJ
 from eegpt_daemon.supervisor.control import ControlReader
 from eegpt_daemon.supervisor.incidents import Incidents
 from eegpt_daemon.supervisor.process import HURRY, sweep
-from eegpt_daemon.supervisor.run_supervisor import CANNOT_BEGIN, TICK_S, RunSupervisor
+from eegpt_daemon.supervisor.run_supervisor import CANNOT_BEGIN, ENDED_BY_ITSELF, TICK_S, RunSupervisor
 from eegwatch.run.alive import ALIVE
 from eegwatch.run.config import Config
 from eegwatch.run.control import CONTROL, LOCK, Command, exposed, same_file, take_lock
@@ -110,7 +110,8 @@ class Supervisor:
     # ---- life ----
 
     def start(self, config: Config) -> None:
-        """Begin a new run with this configuration."""
+        """Begin a new run with this configuration, or the first of a series."""
+        config.experiment.series = None
         self.runs.begin(config, parent=None, command=None, notes=[])
 
     def go_on(self) -> bool:
@@ -118,7 +119,11 @@ class Supervisor:
         run = self.runs.current
         if self.runs.trainer is not None:
             return True  # a script that went on without a daemon
-        if run is None or not run.interrupted(self.log.last_before):
+        if run is None:
+            return False
+        if run.end is not None and run.end.reason in ENDED_BY_ITSELF and self.runs.next_of_series():
+            return True
+        if not run.interrupted(self.log.last_before):
             return False
         try:
             self.runs.go_on(run, None, None, ["continued by eegpt-daemon start --continue"])

@@ -72,10 +72,11 @@ def oom_kills() -> int:
 
 @dataclass
 class Revival:
-    """A start that is due: when (monotonic seconds), and what the log says of it."""
+    """A start that is due: when (monotonic seconds), what the log says of it, and whether it is a new run of a seed."""
 
     due: float
     note: str
+    seed: int | None = None
 
 
 @dataclass

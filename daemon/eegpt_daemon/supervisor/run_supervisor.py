@@ -25,9 +25,11 @@ from eegwatch.run.control import Command, lock_holder
 from eegwatch.run.folder import CONFIG, RUN_LOG, make_run_folder, newest_run, write_whole
 from eegwatch.run.log import AppendLog
 from eegwatch.run.records import End
+from eegwatch.run.series import as_series, folder_name, next_seed, place_of
 from eegwatch.steering.inbox import relay
 
 TICK_S = 0.1
+ENDED_BY_ITSELF = ("completed", "early_stopped")
 CANNOT_BEGIN = (BadCheckpoint, ConfigError, OSError)  # why an attempt may not be begun: words for a person
 
 
@@ -125,13 +127,22 @@ class RunSupervisor:
         """A new run and its first trainer. Raises ConfigError, OSError."""
         if config.script is not None:
             config.script = resolved(config.script)
-        folder = make_run_folder(self.logs, config.experiment.name)
+        experiment = config.experiment
+        as_series(config)
+        name = experiment.name if experiment.seeds is None else folder_name(experiment.name, experiment.seed)
+        folder = make_run_folder(self.logs, name)
         crash.point("run.after_folder")
+        if experiment.seeds is not None and experiment.series is None:
+            experiment.series = folder.name
         write_whole(folder / CONFIG, configuration.dump(config).encode())
         crash.point("run.after_config")
         self.restarts = None
         AppendLog(folder / RUN_LOG).close()  # empty as yet: with it the folder is a run, and can be watched
         self._watch(folder)
+        place = place_of(folder)
+        if place is not None:
+            number = place.seeds.index(place.seed) + 1 if place.seed in place.seeds else 0
+            notes = [*notes, f"seed {place.seed}: {number} of {len(place.seeds)} of the series {place.series}"]
         self._spawn(Attempt(attempt=1, parent=parent, command=command, notes=notes))
 
     def go_on(self, run: WatchedRun, command: Command | None, name: str | None, notes: list[str]) -> list[str]:
@@ -292,7 +303,12 @@ class RunSupervisor:
         died = self._hung is not None or end is None or end.reason == "failed" or orphaned
         left = self._hung is not None and self.hang.settings.hung.action == "stop"
         if not died or left or exiting or self.restarts is None:
-            self.log.enter("idle", said)
+            seed = next_seed(run.folder) if not exiting and end is not None and end.reason in ENDED_BY_ITSELF else None
+            if seed is None:
+                self.log.enter("idle", said)
+            else:  # begun by `revive`, after a command that waited for this end has had its answer
+                self.revival = Revival(time.monotonic(), f"seed {seed} of the series follows", seed)
+                self.log.enter("restarting", f"{said}; {self.revival.note}")
         else:
             newest, _ = run.newest_good()
             outcome = self.restarts.after(
@@ -307,11 +323,28 @@ class RunSupervisor:
                 said = f"{said}; {outcome.note}"
         self.notifier.tell(notify.of_end(run.run_id, end, said))
 
+    def next_of_series(self) -> bool:
+        """Begin the run of the next seed, where the current run is of a series that has one; False if not."""
+        run = self.current
+        seed = next_seed(run.folder) if run is not None else None
+        if run is None or seed is None:
+            return False
+        try:
+            config = configuration.load(run.folder / CONFIG, expand=False)
+            config.experiment.seed = seed
+            self.begin(config, parent=None, command=None, notes=[])
+        except CANNOT_BEGIN as error:
+            self.log.enter("idle", f"the series stops before seed {seed}: {error}")
+        return True
+
     def revive(self) -> None:
         """Start a trainer again that died, once its pause is over."""
         if self.revival is None or self.current is None or time.monotonic() < self.revival.due:
             return
         revival, self.revival = self.revival, None
+        if revival.seed is not None:
+            self.next_of_series()
+            return
         try:
             self.go_on(self.current, None, None, [revival.note])
         except CANNOT_BEGIN as error:

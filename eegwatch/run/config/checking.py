@@ -49,9 +49,26 @@ def _part_of(hint: Any) -> type[Part] | None:
     return None
 
 
+MOST_SEEDS = 1000
+
+
+def _check_seeds(config: Config, where: str) -> None:
+    seeds = config.experiment.seeds
+    if seeds is None:
+        return
+    if config.script is not None:
+        raise ConfigError(f"{where}: experiment.seeds: a script sets its own seed; start it once for each")
+    number = seeds if isinstance(seeds, int) else len(seeds)
+    if not 1 <= number <= MOST_SEEDS:
+        raise ConfigError(f"{where}: experiment.seeds: from 1 to {MOST_SEEDS:,} seeds, not {number:,}")
+    if isinstance(seeds, list) and len(set(seeds)) < len(seeds):
+        raise ConfigError(f"{where}: experiment.seeds: each seed once, not {seeds}")
+
+
 def check(config: Config, where: str) -> None:
     """Values that no run can have. What a run should not have is the preflight's business."""
     data, training = config.data, config.training
+    _check_seeds(config, where)
     at_least_one = {
         "data.batch_size": data.batch_size,
         "data.sampling_rate": data.sampling_rate,

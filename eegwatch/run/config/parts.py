@@ -15,6 +15,8 @@ class Experiment(Part):
     name: str = "eegpt"
     description: str = ""
     seed: int = 42
+    seeds: int | list[int] | None = None  # a run each, in sequence over one split: so many from `seed` on, or these
+    series: str | None = None  # written by the daemon: the run_id of the first of them
 
 
 class Synthetic(Part):

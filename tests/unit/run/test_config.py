@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from eegwatch.run.config import ConfigError, dump, expected_rates, load, parse_text, schedule_of, training_hash
+from eegwatch.run.series import as_series
 from eegwatch.schedule import final_rate, initial_rate, peak_rate
 
 CONFIGS = sorted((Path(__file__).resolve().parents[3] / "configs").glob("*.yaml"))
@@ -113,3 +114,35 @@ def test_a_run_that_began_before_a_key_was_known_still_resumes() -> None:
 
     assert hash_with("") == "01c1b2a88ac6374a"  # as version 0.2.0 wrote it into checkpoints
     assert hash_with(", split_seed: 7") != hash_with(", split_seed: 8") != hash_with("")
+
+
+@pytest.mark.parametrize(
+    ("seeds", "words"),
+    [
+        ("0", "from 1 to 1,000 seeds, not 0"),
+        ("[]", "from 1 to 1,000 seeds, not 0"),
+        ("[1, 2, 1]", r"each seed once, not \[1, 2, 1\]"),
+        ("many", "experiment.seeds"),
+    ],
+)
+def test_seeds_of_a_series_that_cannot_be_run_are_refused(seeds: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        parse_text(f"{ROOT}experiment: {{seeds: {seeds}}}", "c.yaml")
+
+
+def test_a_script_has_no_series() -> None:
+    with pytest.raises(ConfigError, match="a script sets its own seed"):
+        parse_text("script: {command: [python, train.py]}\nexperiment: {seeds: 3}", "c.yaml")
+
+
+def test_the_runs_of_a_series_share_one_split_and_train_as_single_runs_would() -> None:
+    single = parse_text(f"{ROOT}experiment: {{seed: 4}}", "x")
+    series = parse_text(f"{ROOT}experiment: {{seed: 4, seeds: 3}}", "x")
+    as_series(series)
+    assert series.experiment.seeds == [4, 5, 6] and series.experiment.seed == series.data.split_seed == 4
+    single.data.split_seed = 4
+    assert training_hash(series) == training_hash(single)
+    listed = parse_text(f"{ROOT}experiment: {{seed: 4, seeds: [9, 2]}}\n", "x")
+    listed.data.split_seed = 1
+    as_series(listed)
+    assert (listed.experiment.seed, listed.experiment.seeds, listed.data.split_seed) == (9, [9, 2], 1)

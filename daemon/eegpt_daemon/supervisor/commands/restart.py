@@ -40,7 +40,9 @@ def config_for(command: Command, run: WatchedRun) -> Config:
     Raises ConfigError.
     """
     if command.config is not None:
-        return configuration.load(Path(command.config))
+        config = configuration.load(Path(command.config))
+        config.experiment.series = None  # of a file that was copied from a run's folder
+        return config
     config = configuration.load(run.folder / CONFIG, expand=False)
     config.inject = None
     return config
