@@ -398,6 +398,16 @@ class RunLog(Writing, Watched):
             self.end("stopped" if stopped else "failed", None if stopped else f"{type(error).__name__}: {error}")
 
     @property
+    def name(self) -> str:
+        """The run's name."""
+        return self._run.name
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt of the run this is."""
+        return self._run.attempt
+
+    @property
     def steps_per_epoch(self) -> int | None:
         """Optimizer steps of one epoch, where they were given."""
         return self._per_epoch

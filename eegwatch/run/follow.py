@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.history import History, Item, Reader
 from eegwatch.run.log import Tail, begins_anew, run_decoder
+from eegwatch.run.ranks import RankLogs
 from eegwatch.run.records import RunRecord
 from eegwatch.run.sidefile import WORTH_IT_BYTES, Frame, SideFile
 from eegwatch.wording import UserError
@@ -63,6 +64,7 @@ class OwnLog:
     def __init__(self, folder: Path) -> None:
         self._tail, self._decoder = Tail(folder / RUN_LOG), run_decoder()
         self._bad_before = 0
+        self.ranks = RankLogs(folder)
 
     @property
     def bad(self) -> int:
@@ -84,6 +86,7 @@ class OwnLog:
 
     def close(self) -> None:
         self._tail.close()
+        self.ranks.close()
 
 
 class RunFollower:
@@ -152,7 +155,15 @@ class RunFollower:
         declaring = self.declaration is not None and self.declaration.declares
         items = list(self.reader.items(self.declaration.apply(records) if self.declaration and declaring else records))
         self._remember(items)
-        return items
+        return items + self._of_ranks()
+
+    def _of_ranks(self) -> list[Item]:
+        """What the other ranks wrote, once this log is read to its end: their records speak of its steps."""
+        if not isinstance(self.log, OwnLog):
+            return []
+        if begins_anew(self.reset):
+            self.log.ranks.restart()
+        return [] if self.behind else list(self.log.ranks.read())
 
     def again(self) -> Iterator[Item]:
         """What the side file gave, once more: held in memory, it would be as large as the history itself."""

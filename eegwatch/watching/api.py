@@ -11,6 +11,7 @@ from eegwatch.schedule import ScheduleError
 
 if TYPE_CHECKING:
     from eegwatch.run.records import Run, Watch
+    from eegwatch.steering.ranks import Job
     from eegwatch.watching.splits import Splits
     from eegwatch.watching.watcher import Watcher
 
@@ -21,6 +22,7 @@ class Watched:
     step_done: int
     follower: Any
     _run: Run
+    _job: Job
     watcher: Watcher | None = None
     _splits: Splits | None = None
 
@@ -53,15 +55,15 @@ class Watched:
 
         optimizers = _several(optimizer)
         if not optimizers and self.follower is not None and self.follower.hooks is not None:
-            optimizers = [self.follower.hooks.optimizer]
+            optimizers = [one for one in [self.follower.hooks.optimizer] if one is not None]
         said = Declared(
             accumulate or (self._run.accumulate if self._run.accumulate > 1 else 0),
             clip,
             scaler,
             _several(frozen),
             dict(scheduled or {}),
-            rank or 0,
-            world or max(1, self._run.world_size),
+            self._job.rank if rank is None else rank,
+            max(self._job.world, self._run.world_size) if world is None else world,
             fresh_optimizer,
         )
         watcher = self.watcher

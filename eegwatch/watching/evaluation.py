@@ -9,6 +9,7 @@ from eegwatch.watching.eye import some
 from eegwatch.watching.surroundings import WITH_MODES
 from eegwatch.watching.tensors import bit_sums, plain_name, prefixed, torch_module, why_unread
 
+FORWARDS = 2  # of each evaluation whose random numbers are looked for
 STATISTICS = ("running_mean", "running_var")  # other buffers are counters and caches, which an evaluation may move
 
 
@@ -37,6 +38,50 @@ def _nothing_made() -> Any:
     return _nothing
 
 
+class Draws:
+    """Hooks around the forward pass of a whole model: does it draw random numbers in evaluation mode?"""
+
+    def __init__(self, name: str, drawn: dict[str, int]) -> None:
+        self._name, self._drawn = name, drawn
+        self._before: bytes | None = None
+        self.forwards = 0
+
+    def before(self, module: Any, given: Any) -> None:
+        if not module.training and self.forwards < FORWARDS:
+            self._before = _generators(module)
+
+    def after(self, module: Any, given: Any, made: Any) -> None:
+        before, self._before = self._before, None
+        if before is None:
+            return
+        self.forwards += 1
+        if _generators(module) != before:
+            self._drawn[self._name] = self._drawn.get(self._name, 0) + 1
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return _Still()
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        return (_Still, ())
+
+
+class _Still:
+    """What a copy of a watched module holds in place of Draws."""
+
+    def before(self, *given: Any) -> None: ...
+
+    def after(self, *given: Any) -> None: ...
+
+
+def _generators(module: Any) -> bytes:
+    """The states of torch's generators that this module may draw from."""
+    torch = torch_module()
+    states = [torch.get_rng_state()]
+    devices = {p.device for p in module.parameters() if p.device.type == "cuda"}
+    states += [torch.cuda.get_rng_state(device) for device in devices]
+    return b"".join(state.numpy().tobytes() for state in states)
+
+
 class Evaluation:
     """One evaluation of the watched models."""
 
@@ -45,8 +90,17 @@ class Evaluation:
         self._handles: list[Any] = []
         self._tensors: dict[str, Any] = {}
         self._modules = 0
+        self._drawn: dict[str, int] = {}
+        self._draws: list[Draws] = []
         for number, model in enumerate(models):
             compiled = any(_is_compiled(module) for module in model.modules())
+            if not compiled:
+                draws = Draws(prefixed(number, type(model).__name__), self._drawn)
+                self._draws.append(draws)
+                self._handles += [
+                    model.register_forward_pre_hook(draws.before),
+                    model.register_forward_hook(draws.after),
+                ]
             for name, module in model.named_modules():
                 at = prefixed(number, plain_name(name) or type(module).__name__)
                 self._read(at, module)
@@ -70,6 +124,9 @@ class Evaluation:
         changed = [name for name, a, b in zip(self._tensors, self._sums, now) if a != b]
         if changed:
             values["changed"] = some(changed)
+        values["forwards"] = sum(draws.forwards for draws in self._draws)
+        if self._drawn and not self._trained:
+            values["draws"] = some(list(self._drawn))
         if self._trained:
             values["train_mode"] = some(list(self._trained))
         return values

@@ -76,7 +76,7 @@ class Eye:
 
     def before(self, optimizer: Any) -> None:
         self.cadence.taken += 1
-        if self.watcher.averages:
+        if self.watcher.averages or self.watcher.scheduled.of_groups:
             self.watcher.before_step(self)
         if self._armed is None or compiling():
             return
@@ -100,6 +100,8 @@ class Eye:
             self.cadence.looked(self._spent)
             self._spent = 0.0
         self._look = self._armed = None
+        if self.watcher.copies:
+            self.watcher.after_step(self)
         if not self.watcher.off and self.cadence.due() and not compiling():
             with self._guarded():
                 self.arm()

@@ -14,6 +14,7 @@ from typing import Any
 
 from eegwatch.watching.tensors import torch_module
 
+COMPARED = 128  # indices of an epoch that are kept, to compare what ranks read
 HEAD = 64  # indices whose sum is kept beside the whole: an epoch that was left early is compared by them
 
 Tell = Callable[[dict[str, Any]], None]
@@ -46,38 +47,43 @@ class Order:
         self.epoch += 1
         self.open = drawn
 
+    def so_far(self, step: int) -> None:
+        """Tell what the epoch under way has drawn until now: ranks that read the same are seen at once."""
+        if self.open is not None and self.open.n:
+            self._tell(self._values(self.open) | {"partial": True, "step": step})
+
     def end(self) -> None:
         """The epoch under way is over: tell what it drew."""
         drawn, self.open = self.open, None
         if drawn is not None and drawn.n:
             with self.guard():
-                self._tell(
-                    {
-                        "loader": self.number,
-                        "epoch": self.epoch,
-                        "sampler": self.name,
-                        "shuffles": self.shuffles,
-                        "batch": self.batch,
-                        **drawn.summed(),
-                    }
-                )
+                self._tell(self._values(drawn))
+
+    def _values(self, drawn: _Drawn) -> dict[str, Any]:
+        of_loader = {"loader": self.number, "epoch": self.epoch, "sampler": self.name, "shuffles": self.shuffles}
+        return of_loader | {"batch": self.batch} | drawn.summed()
 
 
 class _Drawn:
     """What one epoch has drawn so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
+        """`size`: how many indices an epoch has; of them about COMPARED are kept, the same in every process."""
         self.n = 0
         self._crc = 0
         self._head: int | None = None
         self._waiting = array("q")
         self.whole = True
+        self.every = max(1, size // COMPARED)
+        self._some: set[int] = set()
 
     def add(self, index: Any) -> None:
         if not isinstance(index, int):
             self.whole = False  # indices of another kind are not compared
             return
         self._waiting.append(index)
+        if self.every == 1 or (index * 2654435761 & 0xFFFFFFFF) % self.every == 0:
+            self._some.add(index)
         self.n += 1
         if len(self._waiting) == HEAD:
             self._sum()
@@ -89,9 +95,18 @@ class _Drawn:
         self._waiting = array("q")
 
     def summed(self) -> dict[str, Any]:
-        self._sum()
+        crc = zlib.crc32(self._waiting.tobytes(), self._crc)
         head = {} if self._head is None else {"head": f"{self._head:08x}"}
-        return {"n": self.n, "crc": f"{self._crc:08x}", **head} if self.whole else {"n": 0}
+        if not self.whole:
+            return {"n": 0}
+        return {"n": self.n, "crc": f"{crc:08x}", **head, "some": sorted(self._some), "every": self.every}
+
+
+def _length(sampler: Any) -> int:
+    try:
+        return len(sampler)
+    except TypeError:
+        return 0
 
 
 def shuffles(sampler: Any) -> bool:
@@ -106,7 +121,7 @@ def shuffles(sampler: Any) -> bool:
 
 def _looking_on(kind: type, order: Order) -> type:
     def __iter__(self: Any) -> Iterator[Any]:
-        drawn = _Drawn()
+        drawn = _Drawn(_length(self))
         with order.guard():
             order.begun(drawn)
         for index in kind.__iter__(self):  # type: ignore[attr-defined]

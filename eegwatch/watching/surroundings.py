@@ -89,3 +89,32 @@ def outside(models: Sequence[Any], held: set[int]) -> list[str]:
         for name, parameter in model.named_parameters()
         if parameter.requires_grad and id(parameter) not in held
     ]
+
+
+class Ties:
+    """Tensors that have two names in a model: `lost` are those whose names mean two tensors by now."""
+
+    def __init__(self, models: Sequence[Any]) -> None:
+        self.pairs: list[tuple[str, Any, str, str]] = []  # (shown, model, name, name)
+        for number, model in enumerate(models):
+            seen: dict[int, str] = {}
+            for name, parameter in model.named_parameters(remove_duplicate=False):
+                first = seen.setdefault(id(parameter), name)
+                if first != name:
+                    shown = prefixed(number, f"{plain_name(first)} = {plain_name(name)}")
+                    self.pairs.append((shown, model, first, name))
+
+    def lost(self) -> list[str]:
+        """Pairs that are two tensors now; one whose name is gone (LoRA, a parametrization) is no tie any more."""
+        found = []
+        for shown, model, first, second in self.pairs:
+            one, other = _at(model, first), _at(model, second)
+            if one is not None and other is not None and one is not other:
+                found.append(shown)
+        return found
+
+
+def _at(model: Any, name: str) -> Any:
+    for part in name.split("."):
+        model = getattr(model, part, None)
+    return model

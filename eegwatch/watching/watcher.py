@@ -8,28 +8,34 @@ eegwatch.diagnosis.silent; the watcher itself passes no verdict.
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eegwatch.hooks import unwrapped
 from eegwatch.run.records import Watch
 from eegwatch.watching.averages import Average, aliased
+from eegwatch.watching.cadence import FIRST
 from eegwatch.watching.calls import Calls
 from eegwatch.watching.evaluation import Evaluation
 from eegwatch.watching.eye import NAMED, Eye, some
 from eegwatch.watching.micro import Micros
 from eegwatch.watching.order import Order
+from eegwatch.watching.ranks import Meeting, RankFile, store_of_job
 from eegwatch.watching.scheduled import Scheduled
 from eegwatch.watching.state import state_of, weights_of
-from eegwatch.watching.surroundings import Frozen, Modes, moving_norms, outside
+from eegwatch.watching.surroundings import Frozen, Modes, Ties, moving_norms, outside
 from eegwatch.watching.tensors import named, torch_module
+from eegwatch.watching.workers import Workers
 
 if TYPE_CHECKING:
     from eegwatch.runlog import RunLog
 
 COST_EVERY = 50  # looks between two records of what they cost
+COPIES_EVERY = 100  # steps between two sums of the weights of copies, the same in every rank
 
 
 @dataclass
@@ -61,11 +67,20 @@ class Watcher:
         self.scheduled = Scheduled({}, None)
         self.frozen: Frozen | None = None
         self.modes = Modes([])
+        self.ties = Ties([])
         self.calls = Calls()
+        self._rank_file: RankFile | None = None
+        self._meeting: Meeting | None = None
+        self.workers: list[Workers] = []
+        self._replicas: tuple[int, int] = (-1, 0)  # (step, records of replicas at it)
+        self.copies = False  # is a DistributedDataParallel among the models?
         self.micros = Micros()
         self.averages: list[Average] = []
+        self._off: dict[int, bool] = {}  # optimizer -> was a scheduled value off when it was last compared
         self._resumed = log.step_done > 0
         self._begun = False
+        self._numbered = 0  # optimizers that were watched so far
+        self._base = log.step_done
 
     @property
     def accumulate(self) -> int:
@@ -79,19 +94,38 @@ class Watcher:
         for model in models:
             if not isinstance(model, torch_module().nn.Module):
                 raise TypeError(f"{type(model).__name__} is no torch module")
-        self.models += [model for model in models if all(model is not known for known in self.models)]
+        new = [model for model in models if all(model is not known for known in self.models)]
+        self.models += new
         self.names = named(self.models)
-        self.modes = Modes(self.models)
+        if new:
+            self.modes, self.ties = Modes(self.models), Ties(self.models)
         self.declared = said
+        self.copies = self.copies or any(_is_replica(model) for model in new)
+        self._meet()
         self.scheduled = Scheduled(said.scheduled, self.log.steps_per_epoch)
         self.frozen = Frozen(said.frozen, self.models) if said.frozen else self.frozen
+        for eye in [eye for eye in self.eyes if eye.hooks.optimizer is None]:
+            eye.close()  # its optimizer is gone: another is watched in its place
+            self.eyes.remove(eye)
         for optimizer in optimizers:
             if all(eye.hooks.optimizer is not unwrapped(optimizer) for eye in self.eyes):
-                self.eyes.append(Eye(self, optimizer, len(self.eyes), self._hooks_on(optimizer)))
+                self.eyes.append(Eye(self, optimizer, self._numbered, self._hooks_on(optimizer)))
+                self._numbered += 1
         self._find_shared()
         for loader in loaders:
             self._watch_loader(loader)
         self._emit_attached()
+
+    def _meet(self) -> None:
+        """Of several ranks, rank 0 says where its run lies, and the others write beside it."""
+        store = store_of_job() if self.declared.world > 1 and self._meeting is None else None
+        if store is None:
+            return
+        self._meeting = Meeting(store, self.log.name)
+        if self.declared.rank:
+            self._rank_file = RankFile(self._meeting, self.declared.rank)
+        else:
+            self._meeting.tell(self.log.folder, self.log.attempt)
 
     def _hooks_on(self, optimizer: Any) -> Any:
         """The hooks of the log's own follower, if they are on this optimizer."""
@@ -103,24 +137,38 @@ class Watcher:
         seen: set[int] = set()
         self.shared.clear()
         for eye in self.eyes:
-            held = {id(p) for group in eye.hooks.optimizer.param_groups for p in group["params"]}
+            optimizer = eye.hooks.optimizer
+            groups = [] if optimizer is None else optimizer.param_groups
+            held = {id(p) for group in groups for p in group["params"]}
             self.shared |= seen & held
             seen |= held
 
     def _watch_loader(self, loader: Any) -> None:
         if any(getattr(getattr(loader, "batch_sampler", None), "sampler", None) is o.sampler for o in self.orders):
             return
+        if getattr(loader, "num_workers", 0) and hasattr(loader, "worker_init_fn") and loader.collate_fn is not None:
+            path = Path(tempfile.mkdtemp(prefix="eegwatch-")) / "workers"
+            at = len(self.workers)
+            self.workers.append(Workers(loader, at, path, lambda values: self.emit("workers", values)))
         try:
             number = len(self.orders)
-            self.orders.append(Order(loader, number, lambda values: self.emit("order", values), self.guarded))
+            self.orders.append(Order(loader, number, self._tell_order, self.guarded))
         except TypeError as error:
             self.emit("order", {"loader": len(self.orders), "unread": str(error)})
+
+    def _tell_order(self, values: dict[str, Any]) -> None:
+        if self.declared.world < 2:
+            values.pop("some", None)
+        self.emit("order", values, step=values.pop("step", None))
 
     def _emit_attached(self) -> None:
         said = self.declared
         values: dict[str, Any] = {
             "models": [type(model).__name__ for model in self.models],
-            "optimizers": [{"name": eye.name, "tensors": len(eye.table.all), "formula": eye.kind} for eye in self.eyes],
+            "optimizers": [
+                {"opt": eye.number, "name": eye.name, "tensors": len(eye.table.all), "formula": eye.kind}
+                for eye in self.eyes
+            ],
             "loaders": len(self.orders),
         }
         names = ("accumulate", "clip", "fresh_optimizer", "rank")
@@ -206,7 +254,12 @@ class Watcher:
     def replica(self) -> None:
         """Note the sums of the trainable weights."""
         with self.guarded(), torch_module().no_grad():
-            self.emit("replica", {"rank": self.declared.rank, **weights_of(self.models, trainable=True)})
+            self._emit_replica(self.log.step_done, "asked")
+
+    def _emit_replica(self, step: int, why: str) -> None:
+        nth = self._replicas[1] + 1 if self._replicas[0] == step else 1
+        self._replicas = step, nth
+        self.emit("replica", {"nth": f"{why} {nth}", **weights_of(self.models, trainable=True)}, step=step)
 
     def checkpointed(self) -> None:
         """A checkpoint was written: what is in it is noted."""
@@ -220,7 +273,11 @@ class Watcher:
         with self.guarded():
             for order in self.orders:
                 order.close()
+            for loader in self.workers:
+                loader.close()
             self._emit_cost()
+            if self._rank_file is not None:
+                self._rank_file.close()
         self._release()
 
     # ---- looks ----
@@ -237,6 +294,9 @@ class Watcher:
 
     def before_step(self, eye: Eye) -> None:
         """Called before every step: an average that waits is compared now, when it has had its update."""
+        if self.scheduled.of_groups and not self._calls_apart(eye):
+            with self.guarded():
+                self._compare_scheduled(eye)
         for average in self.averages:
             if average.waits and average.held_by(eye):
                 with self.guarded():
@@ -244,8 +304,27 @@ class Watcher:
                     if values is not None:
                         self.emit("ema", values, step=values["step"])
 
+    def _compare_scheduled(self, eye: Eye) -> None:
+        """Hold what the groups are set to against their schedules; written at looks, and when it changes."""
+        step = self.next_step()
+        off = self.scheduled.off(step, eye.hooks.optimizer.param_groups)
+        if bool(off) != self._off.get(eye.number) or eye.armed:
+            self._off[eye.number] = bool(off)
+            self.emit("scheduled", {"opt": eye.number, "off": off[:NAMED], "n": len(off)}, step=step)
+
+    def after_step(self, eye: Eye) -> None:
+        """Called after every step of a job of copies: at the same steps in each rank their sums are noted."""
+        if eye.number == 0 and (eye.taken <= FIRST or eye.taken % COPIES_EVERY == 0):
+            with self.guarded(), torch_module().no_grad():
+                self._emit_replica(eye.taken + self._base, "step")
+
     def after_look(self, eye: Eye, step: int) -> None:
         """Called after a step that was looked at."""
+        for loader in self.workers:
+            loader.read()
+        if self.declared.world > 1 and eye.taken == 1:
+            for order in self.orders:
+                order.so_far(step)
         for average in self.averages:
             if average.held_by(eye):
                 average.stepped(step)
@@ -262,14 +341,15 @@ class Watcher:
     def beside(self, eye: Eye, step: int) -> dict[str, Any]:
         """What a look at a step finds beside the optimizer's own work."""
         values: dict[str, Any] = {}
-        optimizer = eye.hooks.optimizer
         with torch_module().no_grad():
             changed = self.frozen.changed() if self.frozen is not None else []
         if changed:
             values["frozen"] = some(changed)
-        if self.scheduled.of_groups and not self._calls_apart(eye):
-            off = self.scheduled.off(step, optimizer.param_groups)
-            values["scheduled"] = {"off": off[:NAMED], "n": len(off)}
+        if self.ties.pairs:
+            values["ties"] = len(self.ties.pairs)
+            untied = self.ties.lost()
+            if untied:
+                values["untied"] = some(untied)
         lost = self.modes.lost()
         if lost:
             values["eval_mode"] = some(lost)
@@ -304,11 +384,15 @@ class Watcher:
     def emit(self, look: str, values: dict[str, Any], *, step: int | None = None) -> None:
         """Write one record."""
         at = self.log.step_done if step is None else step
-        self._put(Watch(time=time.time(), step=at, look=look, values=values))
+        record = Watch(time=time.time(), step=at, look=look, values=values)
+        if self._rank_file is not None:
+            self._rank_file.put(record)
+        else:
+            self._put(record)
 
     def _emit_state(self, when: str, step: int) -> None:
         values: dict[str, Any] = {"when": when, "weights": weights_of(self.models)}
-        values["optimizers"] = [state_of(eye) for eye in self.eyes]
+        values["optimizers"] = [state_of(eye) for eye in self.eyes if eye.hooks.optimizer is not None]
         if self.declared.fresh_optimizer:
             values["fresh_optimizer"] = True
         self.emit("state", values, step=step)
@@ -351,8 +435,15 @@ class Watcher:
 
     def _release(self) -> None:
         self.off = True
-        parts: tuple[Eye | Order, ...] = (*self.eyes, *self.orders)
+        parts: tuple[Eye | Order | Workers, ...] = (*self.eyes, *self.orders, *self.workers)
         for part in parts:
             with contextlib.suppress(Exception):  # each is taken off, whatever the others do
                 part.close()
-        self.eyes, self.orders = [], []
+        self.eyes, self.orders, self.workers = [], [], []
+
+
+def _is_replica(model: Any) -> bool:
+    """Is this one of torch's copies that average their gradients at every step?"""
+    ddp = torch_module().nn.parallel.DistributedDataParallel
+    hooks = repr(getattr(model, "_comm_hooks", [])).lower()  # local SGD averages the weights now and then
+    return isinstance(model, ddp) and "local" not in hooks

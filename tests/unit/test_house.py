@@ -35,7 +35,7 @@ ALLOWED = {
     "scores": {"scores", "run", "wording"},
     "comparison": {"comparison", "scores", "run", "wording"},
     "charts": {"charts", "run", "diagnosis", "schedule", "wording"},
-    "watching": {"watching", "hooks", "run", "schedule", "runlog"},  # runlog: its type alone
+    "watching": {"watching", "hooks", "run", "schedule", "runlog", "steering"},  # the last two: their types alone
     "tui": {"tui", "charts", "run", "diagnosis", "schedule", "shell", "wording", ""},
 }
 

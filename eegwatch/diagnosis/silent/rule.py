@@ -28,8 +28,9 @@ class Attempt:
     attached: Values = field(default_factory=dict)
     states: dict[int, Values] = field(default_factory=dict)  # at checkpoints of earlier attempts and this one, by step
     counted: dict[int, int] = field(default_factory=dict)  # optimizer -> steps it had taken at its last look
-    orders: dict[int, Values] = field(default_factory=dict)  # the last epoch of each loader
-    ranks: dict[tuple[str, int], dict[int, Values]] = field(default_factory=dict)  # (look, key) -> rank -> values
+    orders: dict[tuple[int, int], Values] = field(default_factory=dict)  # the last epoch of each (loader, rank)
+    # (look, what is compared) -> rank or worker -> values
+    ranks: dict[tuple[str, str], dict[int, Values]] = field(default_factory=dict)
 
     @property
     def declared(self) -> Values:

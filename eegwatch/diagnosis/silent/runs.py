@@ -77,7 +77,7 @@ def optimizer_state_differs(record: Watch, attempt: Attempt) -> Judgement:
         if int(one["count"]) < int(before["count"]):
             return None  # optimizer_state_lost says so
         return Broken(
-            f"the optimizer's state is not that of the checkpoint of step {record.step:,}: {_differing(before, one)}",
+            f"the optimizer's state is not that of the checkpoint of step {record.step:,}: {differing(before, one)}",
             "load the state of this checkpoint, with the parameters in the order in which they were saved",
         )
     return True
@@ -94,7 +94,7 @@ def weights_not_restored(record: Watch, attempt: Attempt) -> Judgement:
         return None
     return Broken(
         f"the weights at step {record.step + 1:,} are not those of the checkpoint of step {record.step:,}: "
-        f"{_differing(before, now)}",
+        f"{differing(before, now)}",
         "load the model's state_dict with strict=True: a prefix such as 'module.' or '_orig_mod.' makes names differ",
     )
 
@@ -104,7 +104,7 @@ def _optimizer(state: Values | None, number: int) -> Values | None:
     return found[0] if found else None
 
 
-def _differing(before: Values, now: Values) -> str:
+def differing(before: Values, now: Values) -> str:
     """Which tensors differ, as far as they are noted by name."""
     both = [name for name in before["parts"] if name in now["parts"]]
     other = [name for name in both if before["parts"][name] != now["parts"][name]]
@@ -120,10 +120,11 @@ def _differing(before: Values, now: Values) -> str:
 
 def order_repeated(record: Watch, attempt: Attempt) -> Judgement:
     values = record.values
-    if "unread" in values or not values.get("shuffles"):
+    if "unread" in values or "partial" in values or not values.get("shuffles"):
         return None
-    before = attempt.orders.get(int(values["loader"]))
-    attempt.orders[int(values["loader"])] = values
+    reader = int(values["loader"]), int(values.get("rank", 0))
+    before = attempt.orders.get(reader)
+    attempt.orders[reader] = values
     if before is None:
         return None
     n, batch = int(values["n"]), int(values.get("batch") or 1)
@@ -191,24 +192,24 @@ def evaluation_changed_model(record: Watch, attempt: Attempt) -> Judgement:
 
 def microbatch_weights(record: Watch, attempt: Attempt) -> Judgement:
     items = [number(one) for one in record.values.get("items", [])]
-    seeds = [number(one) for one in record.values.get("seeds", [])]
+    weights = [number(one) for one in record.values.get("weights", [])]
     scale = number(record.values.get("scale"))
     near = max(1e-5, 4 * number(record.values.get("unit")))
-    total, whole = sum(items), sum(seeds)
-    if len(items) != len(seeds) or not total > 0 or not whole > 0:
+    if not items or len(items) != len(weights) or not sum(items) > 0:
         return None
-    by = 1.0 if scale != scale else scale
-    known = whole / by
-    if all(abs(seed / by * total - 1) <= near for seed in seeds):
-        return True  # sums over the items, each divided by all items of the step
-    worst = max(range(len(items)), key=lambda i: abs(seeds[i] / whole - items[i] / total))
-    want, got = items[worst] / total, seeds[worst] / whole
-    if abs(got - want) > near * want:
+    whole = sum(weight * n for weight, n in zip(weights, items))
+    if whole == 0:
+        return None
+    mean = whole / sum(items)
+    worst = max(range(len(items)), key=lambda i: abs(weights[i] - mean))
+    if abs(weights[worst] / mean - 1) > near:
+        share, part = items[worst] / sum(items), items[worst] * weights[worst] / whole
         return Broken(
-            f"micro-batch {worst + 1} of step {record.step:,} holds {items[worst]:g} of {total:g} items, a share of "
-            f"{want:.6g}, and its loss has a weight of {got:.6g}",
+            f"micro-batch {worst + 1} of step {record.step:,} holds {items[worst]:g} of {sum(items):g} items, a share "
+            f"of {share:.6g}, and has a weight of {part:.6g} in the gradient",
             "weigh each micro-batch by its items: loss * items / items_of_the_step, not a mean of means",
         )
+    known = abs(whole) if scale != scale else abs(whole) / scale
     if len(items) > 1 and abs(known / len(items) - 1) <= near:
         return Broken(
             f"the {len(items)} micro-batches of step {record.step:,} are added up and not averaged: their weights sum "
@@ -216,6 +217,26 @@ def microbatch_weights(record: Watch, attempt: Attempt) -> Judgement:
             "divide each loss by the number of micro-batches, or weigh it by its share of the items",
         )
     return True
+
+
+def tying_lost(record: Watch, attempt: Attempt) -> Judgement:
+    if "untied" not in record.values:
+        return True if record.values.get("ties") else None
+    untied = record.values["untied"]
+    return Broken(
+        f"{names(untied)} were one tensor when the run began and are two at step {record.step:,}",
+        "tie them again after the weights are loaded (load_state_dict with assign=True replaces both)",
+    )
+
+
+def evaluation_draws(record: Watch, attempt: Attempt) -> Judgement:
+    draws = record.values.get("draws")
+    if draws is None:
+        return True if record.values.get("forwards") else None
+    return Broken(
+        f"{names(draws)} drew random numbers in evaluation mode at step {record.step:,}: two evaluations differ",
+        "give a functional dropout training=self.training; dismiss this if the model is meant to sample",
+    )
 
 
 def ema(kind: str) -> SilentRule:
@@ -272,5 +293,7 @@ RULES = (
     SilentRule("evaluation_in_train_mode", "evaluating", True, evaluation_in_train_mode),
     SilentRule("evaluation_changed_model", "evaluating", True, evaluation_changed_model),
     SilentRule("microbatch_weights", "micro", True, microbatch_weights),
+    SilentRule("tying_lost", "step", True, tying_lost),
+    SilentRule("evaluation_draws", "evaluating", False, evaluation_draws),
     *(ema(kind) for kind in ("ema_aliased", "ema_not_updated", "ema_updated_twice", "ema_differs")),
 )

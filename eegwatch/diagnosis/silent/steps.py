@@ -124,10 +124,7 @@ def frozen_changed(record: Watch, attempt: Attempt) -> Judgement:
 
 
 def off_schedule(record: Watch, attempt: Attempt) -> Judgement:
-    scheduled = record.values.get("scheduled") if record.look == "step" else record.values
-    if scheduled is None:
-        return None
-    off = scheduled.get("off") or []
+    off = record.values.get("off") or []
     if not off:
         return True
     first = off[0]
@@ -231,7 +228,6 @@ RULES = (
     SilentRule("update_differs", "step", True, update_differs),
     SilentRule("frozen_moves", "step", True, frozen_moves),
     SilentRule("frozen_changed", "step", True, frozen_changed),
-    SilentRule("off_schedule", "step", True, off_schedule),
     SilentRule("off_schedule", "scheduled", True, off_schedule),
     SilentRule("clip_missing", "step", True, clip_missing),
     SilentRule("clip_before_unscale", "step", True, clip_before_unscale),

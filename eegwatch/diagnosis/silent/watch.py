@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from eegwatch.diagnosis.findings import ERROR, INFO, WARNING, Finding
-from eegwatch.diagnosis.silent import runs, steps
+from eegwatch.diagnosis.silent import processes, runs, steps
 from eegwatch.diagnosis.silent.rule import Attempt, Broken, SilentRule
 from eegwatch.run.records import Run, Watch
 
-RULES: tuple[SilentRule, ...] = (*steps.RULES, *runs.RULES)
+RULES: tuple[SilentRule, ...] = (*steps.RULES, *runs.RULES, *processes.RULES)
 PROVED = frozenset(rule.name for rule in RULES if rule.proved)
 FACTS = frozenset(rule.name for rule in RULES if not rule.proved)
 NEEDS = {
@@ -29,8 +29,18 @@ NEEDS = {
     "optimizer_state_differs": "no resume from a checkpoint that log.checkpoint() told of",
     "weights_not_restored": "no resume from a checkpoint that log.checkpoint() told of",
     "step_not_taken": "log.step() was not called",
+    "tying_lost": "no tensor of the model has two names",
+    "evaluation_draws": "no log.evaluating() was entered",
+    "replicas_differ": "no copies of the model are trained: no DistributedDataParallel, no log.replica()",
+    **dict.fromkeys(("ranks_overlap", "ranks_read_the_same"), "no loader= of several ranks was read for an epoch"),
+    **dict.fromkeys(
+        ("workers_yield_the_same", "workers_draw_the_same", "epochs_draw_the_same"),
+        "no loader= with several workers was read",
+    ),
     **dict.fromkeys(("ema_aliased", "ema_not_updated", "ema_updated_twice", "ema_differs"), "no log.ema() was called"),
 }
+# rules that compare ranks or workers: one finding for all of them
+JOINED = frozenset(rule.name for rule in processes.RULES)
 NO_FORMULA = "no update of an optimizer whose formula is known was read"
 
 
@@ -39,7 +49,7 @@ class SilentWatch:
 
     def __init__(self) -> None:
         self._attempt = Attempt()
-        self._up: dict[tuple[str, int], Finding] = {}
+        self._up: dict[tuple[str, int, int], Finding] = {}  # by rule, optimizer (loader, average) and rank
         self.judged: set[str] = set()
         self.watched = False
         self.off: str | None = None
@@ -60,14 +70,19 @@ class SilentWatch:
     def feed(self, record: Watch) -> list[Finding]:
         """Take one record; returns what it raised, changed or resolved."""
         values, attempt = record.values, self._attempt
+        rank = int(values.get("rank", 0))
+        if rank and "attempt" in values and (attempt.run is None or values["attempt"] != attempt.run.attempt):
+            return []  # of another attempt: rank files are read beside the log
         if record.look == "attached":
+            if rank:
+                return []
             self.watched, self.off = True, None
             attempt.attached = values
             return []
         if record.look == "off":
             self.off = str(values.get("why", ""))
             return self._told_off(record)
-        subject = int(values.get("opt", values.get("loader", values.get("average", 0))))
+        subject = int(values.get("opt", values.get("loader", values.get("average", 0))) or 0)
         changes: list[Finding] = []
         for rule in RULES:
             if rule.look == record.look:
@@ -94,7 +109,7 @@ class SilentWatch:
         if judgement is None:
             return []
         self.judged.add(rule.name)
-        key = (rule.name, subject)
+        key = (rule.name, subject, int(record.values.get("rank", 0)) if rule.name not in JOINED else 0)
         old = self._up.get(key)
         if judgement is True:
             if old is None:
@@ -111,8 +126,12 @@ class SilentWatch:
     def _finding(self, rule: SilentRule, record: Watch, subject: int, broken: Broken) -> Finding:
         optimizers: list[dict[str, Any]] = self._attempt.attached.get("optimizers") or []
         where = ""
-        if "opt" in record.values and len(optimizers) > 1 and subject < len(optimizers):
-            where = f"optimizer {subject} ({optimizers[subject]['name']}): "
+        known = [one for one in optimizers if one.get("opt") == subject]
+        if "opt" in record.values and len(optimizers) > 1 and known:
+            where = f"optimizer {subject} ({known[0]['name']}): "
+        rank = int(record.values.get("rank", 0))
+        if rank and rule.name not in JOINED:
+            where = f"rank {rank}: {where}"
         message = where + broken.message
         severity = ERROR if rule.proved else WARNING
         step = max(record.step, 0)
@@ -121,7 +140,7 @@ class SilentWatch:
     def _told_off(self, record: Watch) -> list[Finding]:
         message = f"the watcher switched itself off at step {record.step:,}: {self.off} (please report it)"
         finding = Finding("watcher_failed", INFO, record.step, record.step, message, headline=message)
-        self._up[finding.rule, 0] = finding
+        self._up[finding.rule, 0, 0] = finding
         return [finding]
 
     def coverage(self) -> tuple[list[str], list[dict[str, str]]]:

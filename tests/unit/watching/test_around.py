@@ -182,21 +182,29 @@ def test_an_error_of_the_evaluation_goes_on_to_the_script(tmp_path: Path) -> Non
 
 
 def test_micro_batches_are_weighed_by_their_items(tmp_path: Path) -> None:
-    def judged(weight: Any) -> set[str]:
+    def judged(weight: Any, mean: bool = True, before: bool = True) -> set[str]:
         loop = Loop(tmp_path)
 
         def step(number: int) -> None:
             loop.optimizer.zero_grad()
             for items in (4, 4, 2):
-                loss = loop.model(torch.randn(items, 8)).pow(2).mean()
-                (loop.log.micro(loss, items=items) * weight(items)).backward()
+                loss = loop.model(torch.randn(items, 8)).pow(2).mean(1)
+                loss = loss.mean() if mean else loss.sum()
+                if before:
+                    (loop.log.micro(loss, items=items) * weight(items)).backward()
+                else:
+                    loop.log.micro(loss * weight(items), items=items).backward()
             loop.optimizer.step()
 
         return rules(loop.run(2, step))
 
     assert judged(lambda items: items / 10) == set()
-    assert judged(lambda _: 1 / 10) == set()  # sums, divided by all items
+    assert judged(lambda items: items / 10, before=False) == set()
+    assert judged(lambda _: 1 / 10, mean=False) == set()
+    assert judged(lambda _: 1 / 10, mean=False, before=False) == set()
+    assert judged(lambda items: 1 / items / 3, mean=False) == {"microbatch_weights"}
     assert judged(lambda _: 1 / 3) == {"microbatch_weights"}
+    assert judged(lambda _: 1 / 3, before=False) == {"microbatch_weights"}
     assert judged(lambda _: 1.0) == {"microbatch_weights"}
 
 

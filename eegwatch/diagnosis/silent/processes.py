@@ -1,0 +1,167 @@
+"""Rules over several processes: ranks that train copies of a model, and workers of a loader."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from eegwatch.diagnosis.silent.rule import Attempt, Broken, Judgement, SilentRule, Values
+from eegwatch.diagnosis.silent.runs import differing
+from eegwatch.run.records import Watch
+
+WHEN = ("states", "after")  # a worker's generators before and after its first batch
+KEPT = 64  # steps or epochs of which the processes are compared
+
+# ---- ranks ----
+
+
+def replicas_differ(record: Watch, attempt: Attempt) -> Judgement:
+    values = record.values
+    known = attempt.ranks.setdefault(("replica", f"{record.step} {values.get('nth')}"), {})
+    known[int(values.get("rank", 0))] = values
+    _forget(attempt, "replica")
+    if len(known) < 2:
+        return None
+    ranks = sorted(known)
+    for rank in ranks[1:]:
+        if known[rank]["crc"] != known[ranks[0]]["crc"]:
+            return Broken(
+                f"the weights of rank {rank} are not those of rank {ranks[0]} at step {record.step:,}: "
+                f"{differing(known[ranks[0]], known[rank])}",
+                "call the wrapped model (not .module), and treat gradients alike in every rank before step()",
+            )
+    return True
+
+
+def ranks_overlap(record: Watch, attempt: Attempt) -> Judgement:
+    found = _of_ranks(record, attempt)
+    if not isinstance(found, tuple):
+        return found
+    one, other, shared, share = found
+    if _alike(attempt.ranks[_order_key(record)], one, other):
+        return True  # ranks_read_the_same says so
+    return Broken(
+        f"ranks {one} and {other} read {shared:,} of the same samples in epoch {record.values['epoch']}"
+        + (f" (of one in {share:,} that was compared)" if share > 1 else ""),
+        "give every rank the same seed for the order and its own rank: DistributedSampler(data, num_replicas, rank)",
+    )
+
+
+def ranks_read_the_same(record: Watch, attempt: Attempt) -> Judgement:
+    found = _of_ranks(record, attempt)
+    if not isinstance(found, tuple):
+        return found
+    one, other, _, _ = found
+    if not _alike(attempt.ranks[_order_key(record)], one, other):
+        return True
+    return Broken(
+        f"ranks {one} and {other} read the same {record.values['n']:,} samples in the same order in epoch "
+        f"{record.values['epoch']}",
+        "divide the data: DistributedSampler(data) with the rank of each process; world=1 if they should read the same",
+    )
+
+
+def _order_key(record: Watch) -> tuple[str, str]:
+    part = "begun" if "partial" in record.values else ""
+    return "order", f"{record.values.get('loader')} {record.values.get('epoch')} {part}"
+
+
+def _of_ranks(record: Watch, attempt: Attempt) -> tuple[int, int, int, int] | Literal[True] | None:
+    """(two ranks, samples that both read, one in how many was compared); True where none do, None if not known."""
+    values = record.values
+    if "some" not in values or int(attempt.declared.get("world", 1)) < 2:
+        return None
+    known = attempt.ranks.setdefault(_order_key(record), {})
+    known[int(values.get("rank", 0))] = values
+    _forget(attempt, "order")
+    if len(known) < 2:
+        return None
+    for one in sorted(known):
+        for other in sorted(known):
+            shared = set(known[one]["some"]) & set(known[other]["some"])
+            if one < other and len(shared) > len(known):  # the last samples are given out twice to fill the ranks up
+                return one, other, len(shared), int(values.get("every", 1))
+    return True
+
+
+def _alike(known: dict[int, Values], one: int, other: int) -> bool:
+    return bool(known[one]["crc"] == known[other]["crc"] and known[one]["n"] == known[other]["n"])
+
+
+def _forget(attempt: Attempt, look: str) -> None:
+    """Of what ranks are compared by, the newest is kept."""
+    keys = [key for key in attempt.ranks if key[0] == look]
+    for key in keys[:-KEPT]:
+        del attempt.ranks[key]
+
+
+# ---- workers ----
+
+
+def _workers(record: Watch, attempt: Attempt) -> list[Values]:
+    """What the workers of the same epoch of this loader have told, this one last."""
+    values = record.values
+    known = attempt.ranks.setdefault(("workers", f"{values['loader']} {values['epoch']}"), {})
+    known[int(values["worker"])] = values
+    _forget(attempt, "workers")
+    return [one for worker, one in sorted(known.items()) if worker != values["worker"]]
+
+
+def _alike_drawn(one: Values, other: Values, name: str) -> bool:
+    """Did both draw from this generator, from the same state on and as far? One that was seeded anew ends elsewhere."""
+    return name in one.get("drawn", []) and all(one[when].get(name) == other[when].get(name) for when in WHEN)
+
+
+def workers_yield_the_same(record: Watch, attempt: Attempt) -> Judgement:
+    values = record.values
+    others = _workers(record, attempt)
+    if not values.get("iterable") or not values.get("distinct"):
+        return None
+    for other in others:
+        if other["batch"] == values["batch"]:
+            return Broken(
+                f"workers {other['worker']} and {values['worker']} yield the same first batch: every sample of the "
+                "stream is read once by each worker",
+                "divide the stream in its __iter__ by torch.utils.data.get_worker_info()",
+            )
+    return True if others else None
+
+
+def workers_draw_the_same(record: Watch, attempt: Attempt) -> Judgement:
+    values = record.values
+    others = _workers(record, attempt)
+    drawn = values.get("drawn", [])
+    for other in others:
+        for name in drawn:
+            if _alike_drawn(other, values, name):
+                return Broken(
+                    f"workers {other['worker']} and {values['worker']} draw the same numbers: {name} began in the same "
+                    "state in both",
+                    "seed it from get_worker_info().seed in worker_init_fn, not by a number of your own",
+                )
+    return True if others and drawn else None
+
+
+def epochs_draw_the_same(record: Watch, attempt: Attempt) -> Judgement:
+    values = record.values
+    before = attempt.ranks.get(("workers", f"{values['loader']} {values['epoch'] - 1}"), {}).get(int(values["worker"]))
+    drawn = values.get("drawn", [])
+    if before is None or not drawn:
+        return None
+    for name in drawn:
+        if _alike_drawn(before, values, name):
+            return Broken(
+                f"worker {values['worker']} draws in epoch {values['epoch']} what it drew in epoch {before['epoch']}: "
+                f"{name} began in the same state",
+                "seed it from get_worker_info().seed in worker_init_fn: the worker's number is the same in each epoch",
+            )
+    return True
+
+
+RULES = (
+    SilentRule("replicas_differ", "replica", True, replicas_differ),
+    SilentRule("ranks_overlap", "order", True, ranks_overlap),
+    SilentRule("ranks_read_the_same", "order", True, ranks_read_the_same),
+    SilentRule("workers_yield_the_same", "workers", True, workers_yield_the_same),
+    SilentRule("workers_draw_the_same", "workers", True, workers_draw_the_same),
+    SilentRule("epochs_draw_the_same", "workers", True, epochs_draw_the_same),
+)

@@ -1,0 +1,162 @@
+"""What the workers of a loader do: the states of their generators before the first batch, what draws, what they yield.
+
+Two functions of the loader are wrapped, its worker_init_fn and its collate_fn; they do what they did, and a worker's
+first batch leaves one line in a file that the watching process reads. Nothing is drawn and no sample is touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+SUMMED = 64  # tensors or arrays of a first batch that are summed up
+
+_before: dict[str, str] = {}  # in a worker: the states of its generators once it was initialised
+_told: set[str] = set()  # in a worker: files that it has written its line to
+
+
+class Initialised:
+    """A worker_init_fn that notes the generators' states after the one that it wraps."""
+
+    def __init__(self, inner: Callable[[int], Any] | None) -> None:
+        self.inner = inner
+
+    def __call__(self, worker: int) -> None:
+        if self.inner is not None:
+            self.inner(worker)
+        with contextlib.suppress(Exception):  # a worker must not die of being watched
+            _told.clear()
+            _before.clear()
+            _before.update(states(_dataset()))
+
+
+class Collated:
+    """A collate_fn that tells of the first batch of a worker."""
+
+    def __init__(self, inner: Callable[[Any], Any], path: str) -> None:
+        self.inner, self.path = inner, path
+
+    def __call__(self, samples: Any) -> Any:
+        if self.path not in _told:
+            _told.add(self.path)
+            with contextlib.suppress(Exception):
+                self._tell(samples)
+        return self.inner(samples)
+
+    def _tell(self, samples: Any) -> None:
+        worker = sys.modules["torch.utils.data"].get_worker_info()
+        if worker is None:
+            return
+        after = states(worker.dataset)
+        drawn = sorted(name for name, state in _before.items() if after.get(name, state) != state)
+        sums = [content(sample) for sample in samples] if isinstance(samples, list | tuple) else [content(samples)]
+        line = {
+            "worker": worker.id,
+            "states": {name: _before[name] for name in drawn},
+            "after": {name: after[name] for name in drawn},
+            "drawn": drawn,
+            "batch": f"{zlib.crc32(repr(sums).encode()):08x}",
+            "distinct": len(set(sums)) > 1 and None not in sums,
+        }
+        fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(fd, json.dumps(line).encode() + b"\n")
+        finally:
+            os.close(fd)
+
+
+def _dataset() -> Any:
+    worker = sys.modules["torch.utils.data"].get_worker_info()
+    return None if worker is None else worker.dataset
+
+
+def states(dataset: Any) -> dict[str, str]:
+    """The state of each generator that a sample may draw from, as a sum: the global ones and those of the data set."""
+    found = {"random": _sum(random.getstate()), "torch": _sum(sys.modules["torch"].get_rng_state().numpy().tobytes())}
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        found["numpy.random"] = _sum(numpy.random.get_state()[1].tobytes() + bytes(numpy.random.get_state()[2] % 256))
+    for name, value in list(getattr(dataset, "__dict__", {}).items()):
+        state = state_of(value)
+        if state is not None:
+            found[f"the data set's {name}"] = _sum(state)
+    return found
+
+
+def state_of(generator: Any) -> Any | None:
+    """The state of a generator of numpy, Python or torch; None of anything else."""
+    if isinstance(generator, random.Random):
+        return generator.getstate()
+    if hasattr(generator, "bit_generator"):
+        return repr(generator.bit_generator.state)
+    if type(generator).__name__ == "RandomState":
+        return repr(generator.get_state()[1].tolist()) + repr(generator.get_state()[2:])
+    if type(generator).__module__.startswith("torch") and hasattr(generator, "get_state"):
+        return generator.get_state().numpy().tobytes()
+    return None
+
+
+def content(sample: Any) -> int | None:
+    """A sum of what a sample holds; None where nothing in it can be read."""
+    crc, read = 0, 0
+    waiting = [sample]
+    while waiting and read < SUMMED:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            waiting += list(one.values())
+        elif isinstance(one, list | tuple):
+            waiting += list(one)
+        elif hasattr(one, "numpy") and hasattr(one, "detach"):
+            crc, read = zlib.crc32(one.detach().cpu().contiguous().numpy().tobytes(), crc), read + 1
+        elif hasattr(one, "tobytes"):
+            crc, read = zlib.crc32(one.tobytes(), crc), read + 1
+        elif isinstance(one, int | float | str | bytes):
+            crc, read = zlib.crc32(repr(one).encode(), crc), read + 1
+    return crc if read else None
+
+
+def _sum(state: Any) -> str:
+    return f"{zlib.crc32(state if isinstance(state, bytes) else repr(state).encode()):08x}"
+
+
+class Workers:
+    """The workers of one loader, in the watching process."""
+
+    def __init__(self, loader: Any, number: int, path: Path, tell: Callable[[dict[str, Any]], None]) -> None:
+        self.number, self._tell, self._loader, self._path = number, tell, loader, path
+        self._at = 0
+        self._epochs: dict[int, int] = {}
+        data = sys.modules["torch.utils.data"]
+        self._iterable = isinstance(loader.dataset, data.IterableDataset)
+        self._before = loader.worker_init_fn, loader.collate_fn
+        loader.worker_init_fn = Initialised(loader.worker_init_fn)
+        loader.collate_fn = Collated(loader.collate_fn, str(path))
+
+    def read(self) -> None:
+        """Tell what workers have written since."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._at)
+                data = file.read()
+        except FileNotFoundError:
+            return
+        whole = data.rfind(b"\n") + 1
+        self._at += whole
+        for line in data[:whole].splitlines():
+            values = json.loads(line)
+            worker = int(values["worker"])
+            epoch = self._epochs[worker] = self._epochs.get(worker, 0) + 1
+            self._tell({"loader": self.number, "epoch": epoch, "iterable": self._iterable, **values})
+
+    def close(self) -> None:
+        """Give the loader its own functions back."""
+        self.read()
+        self._loader.worker_init_fn, self._loader.collate_fn = self._before
+        self._path.unlink(missing_ok=True)

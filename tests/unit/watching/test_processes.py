@@ -1,0 +1,118 @@
+"""Ranks and workers: what several processes do alike, though they should not, and differently, though they must not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+
+from tests.unit.watching.loops import Loop, rules, silent
+
+JOB = """
+import os, sys, torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, DistributedSampler
+from eegwatch import RunLog
+
+def train(rank, folder, fault):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = DistributedDataParallel(torch.nn.Linear(4, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    data = torch.randn(32, 4)
+    sampler = DistributedSampler(data, rank=0 if fault == "order" else None)
+    loader = DataLoader(data, batch_size=4, sampler=sampler)
+    log = RunLog(folder, name="job", optimizer=optimizer, world_size=2, control=False)
+    log.watch(model, optimizer, loader=loader, rank=rank, world=2)
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        for batch in loader:
+            optimizer.zero_grad()
+            (model.module if fault == "past" and log.step_done == 2 else model)(batch).pow(2).mean().backward()
+            optimizer.step()
+            log.step()
+    log.end()
+    dist.barrier()
+    dist.destroy_process_group()
+
+for fault in sys.argv[2:]:
+    os.mkdir(f"{sys.argv[1]}/{fault}")
+    ranks = []
+    for rank in range(2):
+        child = os.fork()
+        if not child:
+            train(rank, f"{sys.argv[1]}/{fault}", fault)
+            os._exit(0)
+        ranks.append(child)
+    for child in ranks:
+        assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_ranks_are_compared_beside_the_run_of_rank_0(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", JOB, str(tmp_path), "none", "past", "order"], check=True)
+
+    def said(fault: str) -> dict[str, int]:
+        run = next(path.parent for path in (tmp_path / fault).glob("*/run.rank1.jsonl"))
+        return {finding.rule: finding.since_step for finding in silent(run)}
+
+    assert said("none") == {}
+    assert said("past") == {"replicas_differ": 3}
+    assert said("order") == {"ranks_read_the_same": 1}
+
+
+class Noisy(Dataset[Any]):
+    def __init__(self) -> None:
+        self.generator: Any = None
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, i: int) -> Any:
+        noise = np.random.normal() if self.generator is None else self.generator.normal()
+        return torch.full((8,), float(i)) + noise
+
+
+class Stream(IterableDataset[Any]):
+    divided = True
+
+    def __iter__(self) -> Any:
+        worker = get_worker_info()
+        first, every = (worker.id, worker.num_workers) if worker is not None and self.divided else (0, 1)
+        yield from torch.eye(8)[first::every]
+
+
+def seeded(worker: int) -> None:
+    np.random.seed(worker)
+
+
+def read(folder: Path, data: Any, epochs: int = 2, **options: Any) -> set[str]:
+    loader = DataLoader(data, batch_size=2, num_workers=2, **options)
+    before = loader.collate_fn, loader.worker_init_fn
+    loop = Loop(folder, loader=loader)
+    for _ in range(epochs):
+        for _ in loader:
+            loop.step(0)
+            loop.log.step()
+    found = rules(loop.judged())
+    assert (loader.collate_fn, loader.worker_init_fn) == before
+    return found
+
+
+def test_workers_that_draw_or_yield_the_same_are_found(tmp_path: Path) -> None:
+    assert read(tmp_path, Noisy()) == set()
+    assert read(tmp_path, Noisy(), worker_init_fn=seeded) == {"epochs_draw_the_same"}
+    held = Noisy()
+    held.generator = np.random.default_rng(0)
+    assert read(tmp_path, held, epochs=1) == {"workers_draw_the_same"}
+    stream = Stream()
+    assert read(tmp_path, stream, epochs=1) == set()
+    stream.divided = False
+    assert read(tmp_path, stream, epochs=1) == {"workers_yield_the_same"}
