@@ -15,7 +15,7 @@ from eegwatch.diagnosis.engine import Diagnosis, worst
 from eegwatch.diagnosis.findings import Finding
 from eegwatch.diagnosis.rate.law_words import described
 from eegwatch.formats import foreign_log
-from eegwatch.run import computed, intents
+from eegwatch.run import computed, evaluated, intents
 from eegwatch.run.control import DAEMON_LOG
 from eegwatch.run.declare import Declaration, Declared
 from eegwatch.run.folder import RUN_LOG, NotARun, newest_run, resolve
@@ -240,7 +240,7 @@ class CheckedRun:
             beside=self._declaration.remark,
             law_in_words=described(self.diagnosis.law) if self.diagnosis.law is not None else None,
             logs=self.folder.parent if commanded else None,
-            computed=[] if self.foreign else computed.lines(self.folder),
+            computed=[] if self.foreign else [*evaluated.lines(self.history.evals), *computed.lines(self.folder)],
         )
 
     def _schedule(self) -> dict[str, Any] | None:

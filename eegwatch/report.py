@@ -22,7 +22,7 @@ from eegwatch.charts.model import ChartData, ChartStyle
 from eegwatch.check import TOLD_OF_A_RULE, CheckedRun
 from eegwatch.diagnosis.checklist import checklist, loss_band, table, val_auroc
 from eegwatch.diagnosis.findings import RATE, Finding
-from eegwatch.run import computed
+from eegwatch.run import computed, evaluated
 from eegwatch.run.folder import CONFIG, write_whole
 from eegwatch.run.history import History
 from eegwatch.run.notes import note_of
@@ -215,7 +215,7 @@ def _html(run: CheckedRun, pictures: dict[str, str]) -> str:
     parts.append(
         "<h2>what was checked</h2><ul>" + "".join(f"<li>{e(w)}</li>" for w in run.outcome().covered()) + "</ul>"
     )
-    parts += _computed_html(run.folder)
+    parts += _sections_html(run)
     if len(run.history.attempts) > 1:
         parts.append("<h2>attempts</h2><table><tr>" + "".join(f"<th>{name}</th>" for name in ATTEMPTS) + "</tr>")
         for attempt in _attempts(run.history):
@@ -229,10 +229,15 @@ def _html(run: CheckedRun, pictures: dict[str, str]) -> str:
     return "\n".join(parts)
 
 
-def _computed_html(folder: Path) -> list[str]:
-    """What commands of the daemon have computed about the run afterwards."""
+def _sections(run: CheckedRun) -> list[computed.Section]:
+    """The evaluations, and what commands of the daemon have computed about the run afterwards."""
+    scores = evaluated.section(run.history.evals)
+    return [*([scores] if scores is not None else []), *computed.sections(run.folder)]
+
+
+def _sections_html(run: CheckedRun) -> list[str]:
     e, parts = html.escape, []
-    for section in computed.sections(folder):
+    for section in _sections(run):
         parts.append(f"<h2>{e(section.title)}</h2>")
         parts += [f"<p>{e(plain(words))}</p>" for words in section.sentences]
         for caption, header, rows in section.tables:
@@ -264,7 +269,7 @@ def _markdown(run: CheckedRun, beside: dict[str, Path]) -> str:
         lines += [f"  - {e(k)}: {e(v)}" for k, v in _evidence(finding)]
     lines += ["none"] if not findings else []
     lines += ["", "## what was checked", "", *(f"- {e(words)}" for words in run.outcome().covered())]
-    for section in computed.sections(run.folder):
+    for section in _sections(run):
         lines += ["", f"## {e(section.title)}", "", *(f"- {e(plain(words))}" for words in section.sentences)]
         for caption, header, rows in section.tables:
             lines += ["", f"{e(plain(caption))}", "", f"| {' | '.join(map(e, header))} |", "|" + "---|" * len(header)]

@@ -26,6 +26,7 @@ from eegwatch.run.config import Config
 from eegwatch.run.folder import CONFIG
 from eegwatch.run.records import Progress, Run
 from eegwatch.schedule import Schedule, as_dict
+from eegwatch.scores.figures import LOWER_IS_BETTER
 
 PROGRESS_EVERY_S = 0.5
 
@@ -179,6 +180,7 @@ class Preparation:
                 command=self.attempt.command,
                 inject=config.inject,
                 detectors=dict(config.detectors),
+                metric_goals={prefix + name: "min" for name in LOWER_IS_BETTER for prefix in ("", "recording_")},
                 notes=[self.journal.clean(note) for note in self.notes],
                 seed=config.experiment.seed,
                 config=configuration.public(config),

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +21,8 @@ from eegwatch.charts.view import on_axis
 from eegwatch.run.history import History
 
 OWN_CHART = ("loss", "auroc")  # of an evaluation: the marks of the loss chart, and the AUROC chart
+# of the daemon's trainer: the validation set's own threshold moves with every evaluation; the report has them
+AT_A_THRESHOLD = ("threshold", "balanced_accuracy_at_threshold", "sensitivity", "specificity", "f1", "kappa")
 NOISY_FROM = 200  # points from which a metric of the steps is drawn as a band with a smoothed line
 _SPLIT = re.compile(r"^(?:train|training|val|valid|validation|dev|eval|test)[/_.]|[/_.](?:train|val|valid|test|eval)$")
 COLOURS = {"val": FIRST, "eval": SECOND}
@@ -44,8 +47,9 @@ def metrics_of(history: History) -> dict[str, Metric]:
     for name in history.metrics:
         found.setdefault(base_name(name), Metric()).train.append(name)
     for record in history.evals:
+        ours = record.confusion is not msgspec.UNSET
         for name in record.values():
-            if name not in OWN_CHART:
+            if name not in OWN_CHART and not (ours and name.removeprefix("recording_") in AT_A_THRESHOLD):
                 found.setdefault(base_name(name), Metric()).evaluated.setdefault(record.split, name)
     return dict(sorted(found.items()))
 
