@@ -12,11 +12,12 @@ import os
 import re
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from eegwatch.formats.collect import RowReader
+from eegwatch.formats.numerals import json_value
 from eegwatch.run.log import CHUNK_BYTES, Chunk, Tail, begins_anew
 from eegwatch.run.records import RunRecord
 
@@ -277,3 +278,35 @@ class Whole:
     bad = 0
 
     def close(self) -> None: ...
+
+
+class WholeJson(Whole):
+    """One JSON document whose records are all made again when it was written again."""
+
+    written_again = "written anew"
+    most_bytes = 1 << 28
+
+    def __init__(self, path: Path, patterns: Sequence[re.Pattern[str]] = ()) -> None:
+        self.path, self.patterns = path, patterns
+        self._stamp: tuple[int, int] = (0, 0)
+
+    def records_of(self, document: Any, written: float) -> list[RunRecord]:
+        """All records of the document; `written`: seconds since 1970, the time of rows that have none."""
+        raise NotImplementedError
+
+    def read(self, most: int) -> tuple[list[RunRecord], str | None, bool]:
+        """As Followed: the whole document whenever it has changed and parses."""
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            return [], None, False
+        stamp = (status.st_mtime_ns, status.st_size)
+        if stamp == self._stamp:
+            return [], None, False
+        try:
+            document = json_value(beginning(self.path, self.most_bytes))
+        except ValueError:
+            return [], None, False  # it is being written: the next look finds it whole
+        reset = self.written_again if self._stamp != (0, 0) else None
+        self._stamp = stamp
+        return self.records_of(document, status.st_mtime), reset, False

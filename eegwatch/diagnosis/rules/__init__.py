@@ -10,8 +10,8 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
+from eegwatch.diagnosis.alarm import Alarm
 from eegwatch.diagnosis.findings import Finding
-from eegwatch.diagnosis.latch import Latch
 from eegwatch.diagnosis.rules.blocks import Blocks
 from eegwatch.diagnosis.rules.course import Course
 from eegwatch.diagnosis.rules.gradients import GradExploding, GradZero
@@ -54,7 +54,7 @@ class EvidenceWatch:
         self._attempt = Attempt(run, Objective(run), Course())
         self._blocks = Blocks(LEAST_RECORDS)
         self.rules = [
-            rule(self._attempt, Latch(rule.name, present), _factor(settings.get(rule.name, 1.0)))
+            rule(self._attempt, Alarm(rule.name, present), _factor(settings.get(rule.name, 1.0)))
             for rule in RULES
             if settings.get(rule.name, 1.0) is not False
         ]

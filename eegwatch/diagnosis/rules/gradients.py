@@ -12,8 +12,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from eegwatch.diagnosis.alarm import Alarm
 from eegwatch.diagnosis.findings import WARNING, Finding
-from eegwatch.diagnosis.latch import Latch
 from eegwatch.diagnosis.rules.course import Course, middle
 from eegwatch.diagnosis.rules.level import windows_of
 from eegwatch.diagnosis.rules.rule import Attempt, Rule
@@ -37,8 +37,8 @@ def _run_of(true: NDArray[np.bool_], before: int) -> NDArray[np.int64]:
 class GradZero(Rule):
     name = "grad_zero"
 
-    def __init__(self, attempt: Attempt, latch: Latch, factor: float) -> None:
-        super().__init__(attempt, latch, factor)
+    def __init__(self, attempt: Attempt, alarm: Alarm, factor: float) -> None:
+        super().__init__(attempt, alarm, factor)
         self._run, self._began = 0, 0  # length of the current run of dead gradients, its first step
         self._counted = 0  # of that run, what `learn` has seen
         self._dead, self._seen, self._longest = 0.5, 1.0, 0  # of the runs that ended
@@ -59,8 +59,8 @@ class GradZero(Rule):
         since = int(part.step[at - int(run[at]) + 1]) if run[at] <= at + 1 else began
         step, zero = int(part.step[at]), part.grad_norm[at] == 0
         how = "exactly zero" if zero else f"{part.grad_norm[at]:.2g}, nothing beside the loss,"
-        said = f"the gradient norm is {how} since step {since:,}"
-        return self.latch.say(WARNING, step, since, said, "something detached the loss from the model")
+        text = f"the gradient norm is {how} since step {since:,}"
+        return self.alarm.raise_(WARNING, step, since, text, "something detached the loss from the model")
 
     def _dead_of(self, part: StepBlock) -> NDArray[np.bool_]:
         with np.errstate(invalid="ignore"):
@@ -88,16 +88,16 @@ class GradZero(Rule):
             self._dead, self._seen = self._dead / 2, self._seen / 2
         if len(alive):
             self._least = max(0.5 * self._least, NOTHING * middle(alive.astype(np.float64)))
-        if self.latch.up and self._run == 0:
-            return self.latch.over(int(whole.step[-1]), "gradients are no longer zero")
+        if self.alarm.raised and self._run == 0:
+            return self.alarm.clear(int(whole.step[-1]), "gradients are no longer zero")
         return []
 
 
 class GradExploding(Rule):
     name = "grad_exploding"
 
-    def __init__(self, attempt: Attempt, latch: Latch, factor: float) -> None:
-        super().__init__(attempt, latch, factor)
+    def __init__(self, attempt: Attempt, alarm: Alarm, factor: float) -> None:
+        super().__init__(attempt, alarm, factor)
         self._recent = np.empty(0)
         self._usual = math.inf
         self._large, self._huge = 0, 0  # lengths of the current runs
@@ -119,8 +119,8 @@ class GradExploding(Rule):
             return []
         at = int(np.argmax(huge >= LARGE_FOR))
         since = int(steps[at - int(huge[at]) + 1]) if huge[at] <= at + 1 else began
-        said = f"the gradient norm is {norms[at]:.3g}, the {LARGE_FOR}rd so large in a row; usual is {self._usual:.3g}"
-        return self.latch.say(WARNING, int(steps[at]), since, said, "lower the LR or clip gradients")
+        text = f"the gradient norm is {norms[at]:.3g}, the {LARGE_FOR}rd so large in a row; usual is {self._usual:.3g}"
+        return self.alarm.raise_(WARNING, int(steps[at]), since, text, "lower the LR or clip gradients")
 
     def learn(self, whole: StepBlock) -> list[Finding]:
         """What is a usual norm from now on; an explosion that shows in the loss or is slow; and that it is over."""
@@ -128,18 +128,18 @@ class GradExploding(Rule):
         known = np.isfinite(norms) & (norms > 0)
         step = int(whole.step[-1])
         changes: list[Finding] = []
-        if self._large >= LARGE_FOR and not self.latch.up and self._loss_rises():
-            said = f"the gradient norm is {np.median(norms[known]):.3g} since step {self._began:,}, usual is "
-            said += f"{self._usual:.3g}, and the loss rises"
-            changes += self.latch.say(WARNING, step, self._began, said, "lower the LR or clip gradients")
+        if self._large >= LARGE_FOR and not self.alarm.raised and self._loss_rises():
+            text = f"the gradient norm is {np.median(norms[known]):.3g} since step {self._began:,}, usual is "
+            text += f"{self._usual:.3g}, and the loss rises"
+            changes += self.alarm.raise_(WARNING, step, self._began, text, "lower the LR or clip gradients")
         grew = self._course.feed(whole.step[known], np.log10(norms[known]), whole.lr[known])
         slow = self._creeps() if grew else None
         if slow is not None:
             since, times, now = slow
-            said = f"the gradient norm has grown {times:,.0f} times since step {since:,}, to {now:.3g}"
-            changes += self.latch.say(WARNING, step, since, said, "lower the LR or clip gradients")
-        elif self.latch.up and self._large == 0 and (grew or not self._course.size > 4):
-            changes += self.latch.over(step, "gradient norms are usual again")
+            text = f"the gradient norm has grown {times:,.0f} times since step {since:,}, to {now:.3g}"
+            changes += self.alarm.raise_(WARNING, step, since, text, "lower the LR or clip gradients")
+        elif self.alarm.raised and self._large == 0 and (grew or not self._course.size > 4):
+            changes += self.alarm.clear(step, "gradient norms are usual again")
         self._recent = np.concatenate([self._recent, norms[known]])[-HISTORY:]
         self._fresh += int(known.sum())
         if len(self._recent) >= LEAST and self._fresh >= AFRESH:

@@ -183,15 +183,15 @@ class LossDiverging(Rule):
             return []
         step, since = int(course.step[-1]), int(course.step[rise.begin]) + 1
         severity = self._judge(course, rise)
-        said = f"the mean loss is {rise.newest:.3g}, its best was {rise.best:.3g} near step "
-        said += f"{int(course.step[rise.best_at]):,}"
+        text = f"the mean loss is {rise.newest:.3g}, its best was {rise.best:.3g} near step "
+        text += f"{int(course.step[rise.best_at]):,}"
         if severity == WARNING:
-            return self.latch.say(WARNING, step, since, f"loss diverging: {said}", REMEDY)
-        if severity == INFO and not self.latch.up:
-            jump = f"the level of the loss changed at step {since:,}: {said}; the log does not show why"
-            return self.latch.say(INFO, step, since, jump)
-        if self.latch.up and rise.lost < max(0.1 * rise.won, 3 * rise.noise):
-            return self.latch.over(step, f"the loss is back at its best level at step {step:,}")
+            return self.alarm.raise_(WARNING, step, since, f"loss diverging: {text}", REMEDY)
+        if severity == INFO and not self.alarm.raised:
+            jump = f"the level of the loss changed at step {since:,}: {text}; the log does not show why"
+            return self.alarm.raise_(INFO, step, since, jump)
+        if self.alarm.raised and rise.lost < max(0.1 * rise.won, 3 * rise.noise):
+            return self.alarm.clear(step, f"the loss is back at its best level at step {step:,}")
         return []
 
     def _judge(self, course: Course, rise: Rise) -> str:

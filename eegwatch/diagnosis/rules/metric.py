@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 
+from eegwatch.diagnosis.alarm import Alarm
 from eegwatch.diagnosis.findings import WARNING, Finding
-from eegwatch.diagnosis.latch import Latch
 from eegwatch.diagnosis.rules.course import Column
 from eegwatch.diagnosis.rules.level import noise_at_scales, noise_of
 from eegwatch.diagnosis.rules.rule import Attempt, Rule
@@ -48,8 +48,8 @@ class MetricStuck(Rule):
 
     name = "metric_stuck"
 
-    def __init__(self, attempt: Attempt, latch: Latch, factor: float) -> None:
-        super().__init__(attempt, latch, factor)
+    def __init__(self, attempt: Attempt, alarm: Alarm, factor: float) -> None:
+        super().__init__(attempt, alarm, factor)
         self._steps: list[int] = []
         self._scores: list[float] = []
         self._at_chance: dict[str, list[float]] = {}
@@ -72,7 +72,7 @@ class MetricStuck(Rule):
         label = "AUROC" if name == "auroc" else name.replace("_", " ")
         scores = better * np.array(self._scores)
         if scores[-1] >= better * wanted:
-            return self.latch.over(record.step, f"{label} {self._scores[-1]:.3f} has reached the target {wanted:g}")
+            return self.alarm.clear(record.step, f"{label} {self._scores[-1]:.3f} has reached the target {wanted:g}")
         begin = self.attempt.run.step if self.attempt.run else 0
         share = STUCK_SHARE * (record.step - begin)
         recent = sum(1 for step in self._steps if step > record.step - share)
@@ -85,12 +85,14 @@ class MetricStuck(Rule):
         middle = max(1, window // 2)
         rises = np.median(scores[-middle:]) > np.median(scores[-window - middle : -middle]) + margin
         if scores[-window:].max() < before + margin and not rises:
-            said = (
+            text = (
                 f"{label} has not {'risen above' if better > 0 else 'fallen below'} {better * before:.3f} in {window} "
             )
-            return self.latch.say(WARNING, record.step, since, f"{said}evaluations, the target is {wanted:g}")
+            return self.alarm.raise_(WARNING, record.step, since, f"{text}evaluations, the target is {wanted:g}")
         word = "rises" if better > 0 else "falls"
-        return self.latch.over(record.step, f"{label} {word} again: {self._scores[-1]:.3f}") if self.latch.up else []
+        return (
+            self.alarm.clear(record.step, f"{label} {word} again: {self._scores[-1]:.3f}") if self.alarm.raised else []
+        )
 
     def _chance(self, record: Eval, values: dict[str, float]) -> list[Finding]:
         """AUROC, or the balanced accuracy of so many classes, where it is from the first evaluation on at chance."""
@@ -103,15 +105,17 @@ class MetricStuck(Rule):
             scores.append(score)
             label = "AUROC" if name == "auroc" else "balanced accuracy"
             if abs(float(np.median(scores[-3:])) - chance) > CHANCE_NEAR:
-                return self.latch.over(record.step, f"{label} has left chance: {score:.3f}") if self.latch.up else []
+                return (
+                    self.alarm.clear(record.step, f"{label} has left chance: {score:.3f}") if self.alarm.raised else []
+                )
             if len(scores) < CHANCE_EVALS * self.factor or max(abs(s - chance) for s in scores) > 2 * CHANCE_NEAR:
                 continue
             half = len(scores) // 2
             if float(np.median(scores[half:])) > float(np.median(scores[:half])) + CHANCE_NEAR / 2:
                 continue  # it rises, slowly
             low, high = min(scores), max(scores)
-            said = f"{label} is {low:.2f} to {high:.2f} in all {len(scores)} evaluations, chance is {chance:.2g}"
-            return self.latch.say(WARNING, record.step, (self.attempt.run.step if self.attempt.run else 0) + 1, said)
+            text = f"{label} is {low:.2f} to {high:.2f} in all {len(scores)} evaluations, chance is {chance:.2g}"
+            return self.alarm.raise_(WARNING, record.step, (self.attempt.run.step if self.attempt.run else 0) + 1, text)
         return []
 
 
@@ -120,10 +124,10 @@ class Overfitting(Rule):
 
     name = "overfitting"
 
-    def __init__(self, attempt: Attempt, latch: Latch, factor: float) -> None:
-        super().__init__(attempt, latch, factor)
+    def __init__(self, attempt: Attempt, alarm: Alarm, factor: float) -> None:
+        super().__init__(attempt, alarm, factor)
         self._sum, self._count = 0.0, 0
-        self._by = ""  # the result that it was said of
+        self._by = ""  # the result that it was raised for
         self._steps: list[int] = []
         self._train: list[float] = []
         self._values: list[dict[str, float]] = []
@@ -147,10 +151,10 @@ class Overfitting(Rule):
         self._sum, self._count = 0.0, 0
         # where the target does not tell, the validation loss may, as long as no score gets better
         names = [name] if name == "loss" or "loss" not in values else [name, "loss"]
-        said: list[Finding] = []
+        changes: list[Finding] = []
         for one in names:
-            said = said or self._follow(record, one)
-        return said
+            changes = changes or self._follow(record, one)
+        return changes
 
     def _follow(self, record: Eval, name: str) -> list[Finding]:
         kept = [i for i, seen in enumerate(self._values) if name in seen]
@@ -168,8 +172,8 @@ class Overfitting(Rule):
         now = float(np.median(worse[-3:]))
         fell = _near(train, best) - float(np.median(train[-3:]))
         rise, noise = now - level, max(noise_of(worse), noise_at_scales(worse, 1))
-        if self.latch.up and name == self._by and rise < max(noise, 0.02 * abs(level - now)):
-            return self.latch.over(record.step, "the validation result is near its best again")
+        if self.alarm.raised and name == self._by and rise < max(noise, 0.02 * abs(level - now)):
+            return self.alarm.clear(record.step, "the validation result is near its best again")
         begin = self.attempt.run.step if self.attempt.run else 0
         patient = len(worse) - 1 - best >= OVERFIT_EVALS
         patient &= record.step - steps[best] >= OVERFIT_SHARE * (record.step - begin)
@@ -181,10 +185,10 @@ class Overfitting(Rule):
             return []
         label = "validation loss" if name == "loss" else "AUROC" if name == "auroc" else name
         sign = -goal_of(self.attempt.run, name)
-        said = f"overfitting: {label} {sign * now:.3f}, at step {steps[best]:,} it was {sign * float(worse[best]):.3f}"
+        text = f"overfitting: {label} {sign * now:.3f}, at step {steps[best]:,} it was {sign * float(worse[best]):.3f}"
         remedy = f"the checkpoint of step {steps[best]:,} is the better model"
         self._by = name
-        return self.latch.say(WARNING, record.step, steps[best], f"{said}, while the training loss falls", remedy)
+        return self.alarm.raise_(WARNING, record.step, steps[best], f"{text}, while the training loss falls", remedy)
 
     def _another_improves(self, best: int) -> bool:
         """The target, or another score, still gets better, though the validation loss does not.

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from eegwatch.diagnosis.alarm import Alarm
 from eegwatch.diagnosis.findings import INFO, WARNING, Finding
-from eegwatch.diagnosis.latch import Latch
 from eegwatch.diagnosis.rules.course import Column, middle
 from eegwatch.diagnosis.rules.rule import Attempt, Rule
 from eegwatch.run.history import StepBlock
@@ -28,8 +28,8 @@ MACHINE = "look at the machine: another job, a slow disk"
 class ThroughputDrop(Rule):
     name = "throughput_drop"
 
-    def __init__(self, attempt: Attempt, latch: Latch, factor: float) -> None:
-        super().__init__(attempt, latch, factor)
+    def __init__(self, attempt: Attempt, alarm: Alarm, factor: float) -> None:
+        super().__init__(attempt, alarm, factor)
         self._last_time = 0.0
         self._paused = True  # the next interval holds more than a step
         self._waiting: list[tuple[Column, Column]] = []  # (steps, intervals) that fill no unit yet
@@ -64,36 +64,36 @@ class ThroughputDrop(Rule):
         pace = middle(gaps)
         stalls = self._stalls()
         if stalls:
-            return self.latch.say(WARNING, int(steps[-1]), *stalls)
+            return self.alarm.raise_(WARNING, int(steps[-1]), *stalls)
         if pace <= 0:
             return []
         step = int(steps[-1])
         if usual and len(self._before) >= BASELINE and pace > SLOWER * self.factor * usual:
             self._slow.append((steps, gaps))
             return self._slowed(usual, pace) if len(self._slow) >= SLOWER_FOR else []
-        if self.latch.up and pace > RECOVERED * usual:
+        if self.alarm.raised and pace > RECOVERED * usual:
             return []
         self._slow = []
         self._last_units = [*self._last_units[-1:], (steps, gaps)]
         if self._units > 1:  # the first unit of an attempt warms caches up
             self._before = [*self._before, gaps][-KEPT:]
-        if not self.latch.up or self._units < self._settled:
+        if not self.alarm.raised or self._units < self._settled:
             return []
-        return self.latch.over(step, f"the pace is usual at step {step:,}: {1 / pace:,.3g} records a second")
+        return self.alarm.clear(step, f"the pace is usual at step {step:,}: {1 / pace:,.3g} records a second")
 
     def ended(self, step: int) -> list[Finding]:
-        return self.latch.over(step, "the run has ended")
+        return self.alarm.clear(step, "the run has ended")
 
     def _slowed(self, usual: float, pace: float) -> list[Finding]:
         steps, gaps = (np.concatenate(column) for column in zip(*self._last_units, *self._slow, strict=True))
         slow = gaps > 0.5 * (usual + pace)
         since = int(steps[next((i for i in range(len(slow)) if slow[i] and slow[i : i + 5].sum() > 3), len(slow) - 1)])
-        said = f"throughput fell: {1 / pace:,.3g} records a second since step {since:,}, {1 / usual:,.3g} before"
+        text = f"throughput fell: {1 / pace:,.3g} records a second since step {since:,}, {1 / usual:,.3g} before"
         if self._planned(since, gaps[steps >= since], steps):
             self._before, self._slow = [gaps for _, gaps in self._slow] * BASELINE, []  # from now on the usual pace
             self._settled = self._units + KEPT
-            return self.latch.say(INFO, int(steps[-1]), since, f"{said}: larger inputs, or a busy machine")
-        return self.latch.say(WARNING, int(steps[-1]), since, said, MACHINE)
+            return self.alarm.raise_(INFO, int(steps[-1]), since, f"{text}: larger inputs, or a busy machine")
+        return self.alarm.raise_(WARNING, int(steps[-1]), since, text, MACHINE)
 
     def _planned(self, since: int, gaps: Column, steps: Column) -> bool:
         """As regular as before, and nothing shows that it did not begin with an epoch."""
@@ -120,6 +120,6 @@ class ThroughputDrop(Rule):
         if share < STALL_SHARE:
             return None
         apart = int(np.median(np.diff(steps[long])))
-        said = f"throughput: a step in {apart} takes {np.median(gaps[long]):.2g} s, the others {usual:.2g} s: "
-        said += f"{share:.0%} of the time since step {int(steps[long[0]]):,}"
-        return int(steps[long[0]]), said, "the loader does not keep up: more workers, prefetching, a faster disk"
+        text = f"throughput: a step in {apart} takes {np.median(gaps[long]):.2g} s, the others {usual:.2g} s: "
+        text += f"{share:.0%} of the time since step {int(steps[long[0]]):,}"
+        return int(steps[long[0]]), text, "the loader does not keep up: more workers, prefetching, a faster disk"

@@ -1,6 +1,6 @@
 """`loss_plateau`: the loss has not fallen since the start, or stands at chance where the number of classes is known.
 
-Flat is said relative to the scatter of single batches. Losses that wander by nature (around zero, heavy-tailed, those
+Flat is text relative to the scatter of single batches. Losses that wander by nature (around zero, heavy-tailed, those
 of adversarial and reinforcement learning) are not judged; nor is a run before its rate has been at its highest.
 """
 
@@ -35,11 +35,11 @@ class LossPlateau(Rule):
         done, total = step - (run.step if run else 0), (run.total_steps if run else None) or 20_000
         if len(course) < LEAST_BLOCKS or done < min(LEAST_STEPS, total // 4) or _rate_rises(course):
             return []
-        said = self._flat(course)
-        if not said:
-            return self.latch.over(step, f"the loss falls at step {step:,}") if self.latch.up else []
+        text = self._flat(course)
+        if not text:
+            return self.alarm.clear(step, f"the loss falls at step {step:,}") if self.alarm.raised else []
         severity = WARNING if attempt.objective.kind == FALLS else INFO
-        return self.latch.say(severity, step, 1 + (run.step if run else 0), f"not learning: {said}")
+        return self.alarm.raise_(severity, step, 1 + (run.step if run else 0), f"not learning: {text}")
 
     def _flat(self, course: Course) -> str:
         objective = self.attempt.objective
@@ -57,10 +57,10 @@ class LossPlateau(Rule):
         at_chance = abs(late - chance) < max(0.01, 3 * noise)
         if not at_chance and (learnt(objective) or course.lowest_start - late > max(2 * scatter, 0.05 * late)):
             return ""  # it fell at first, and has converged
-        said = f"the mean loss is {late:.3g}"
+        text = f"the mean loss is {late:.3g}"
         if at_chance:
-            return f"{said}, chance for {objective.classes} classes is {chance:.3f}"
-        return f"{said}, as it was in the beginning"
+            return f"{text}, chance for {objective.classes} classes is {chance:.3f}"
+        return f"{text}, as it was in the beginning"
 
 
 def learnt(objective: Objective) -> bool:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from eegwatch.diagnosis.alarm import Alarm
 from eegwatch.diagnosis.findings import Finding
-from eegwatch.diagnosis.latch import Latch
 from eegwatch.diagnosis.rules.course import Course
 from eegwatch.diagnosis.rules.objective import Objective
 from eegwatch.run.history import StepBlock
@@ -39,9 +39,9 @@ class Rule:
 
     name: ClassVar[str]
 
-    def __init__(self, attempt: Attempt, latch: Latch, factor: float) -> None:
+    def __init__(self, attempt: Attempt, alarm: Alarm, factor: float) -> None:
         """`factor`: a person's factor on the rule's threshold; 2.0 is half as sensitive."""
-        self.attempt, self.latch, self.factor = attempt, latch, factor
+        self.attempt, self.alarm, self.factor = attempt, alarm, factor
 
     def look(self, part: StepBlock) -> list[Finding]:
         return []

@@ -9,8 +9,8 @@ import math
 
 import numpy as np
 
+from eegwatch.diagnosis.alarm import Alarm
 from eegwatch.diagnosis.findings import INFO, WARNING, Finding
-from eegwatch.diagnosis.latch import Latch
 from eegwatch.diagnosis.rules.course import middle
 from eegwatch.diagnosis.rules.objective import WANDERS
 from eegwatch.diagnosis.rules.rule import Attempt, Rule
@@ -34,8 +34,8 @@ class LossSpike(Rule):
 
     name = "loss_spike"
 
-    def __init__(self, attempt: Attempt, latch: Latch, factor: float) -> None:
-        super().__init__(attempt, latch, factor)
+    def __init__(self, attempt: Attempt, alarm: Alarm, factor: float) -> None:
+        super().__init__(attempt, alarm, factor)
         self._recent = np.empty(0)
         self._limit = self._beyond = math.inf  # of a single loss; of several
         self._high = math.inf  # what nine of ten ordinary losses lie below
@@ -50,7 +50,7 @@ class LossSpike(Rule):
         for i in np.flatnonzero((part.loss > self._limit) & np.isfinite(part.loss)):
             step = int(part.step[i])
             self._quiet_since, self._quiet_for = step, 0
-            changes += self.latch.say(INFO, step, step, f"the loss of step {step:,} alone was {part.loss[i]:.3g}")
+            changes += self.alarm.raise_(INFO, step, step, f"the loss of step {step:,} alone was {part.loss[i]:.3g}")
         return changes
 
     def learn(self, whole: StepBlock) -> list[Finding]:
@@ -60,8 +60,8 @@ class LossSpike(Rule):
         self._quiet_for += len(whole)
         changes = self._bursts() if self.attempt.objective.kind != WANDERS else self._ordinary(len(self._losses))
         self._limits()
-        if self.latch.up and self._quiet_for > FORGOTTEN:
-            changes += self.latch.over(int(whole.step[-1]), f"no loss spike since step {self._quiet_since:,}")
+        if self.alarm.raised and self._quiet_for > FORGOTTEN:
+            changes += self.alarm.clear(int(whole.step[-1]), f"no loss spike since step {self._quiet_since:,}")
         return changes
 
     def _bursts(self) -> list[Finding]:
@@ -77,8 +77,8 @@ class LossSpike(Rule):
         if len(self._losses) - 1 - last < BACK:
             return self._ordinary(first)
         burst = above[above <= last]
-        said = f"{len(burst)} losses from step {self._steps[first]:,} to {self._steps[last]:,} above {self._beyond:.3g}"
-        said += f", the highest {self._losses[first : last + 1].max():.3g}; then it came back"
+        text = f"{len(burst)} losses from step {self._steps[first]:,} to {self._steps[last]:,} above {self._beyond:.3g}"
+        text += f", the highest {self._losses[first : last + 1].max():.3g}; then it came back"
         step, since = int(self._steps[last]), int(self._steps[first])
         back = middle(self._losses[last + 1 : last + 1 + BACK]) <= self._high
         self._ordinary(first)
@@ -87,7 +87,7 @@ class LossSpike(Rule):
         changes: list[Finding] = []
         if len(burst) >= SPIKES * self.factor and back:
             self._quiet_since, self._quiet_for = step, 0
-            changes = self.latch.say(WARNING, step, since, f"loss spikes: {said}")
+            changes = self.alarm.raise_(WARNING, step, since, f"loss spikes: {text}")
         return changes + self._bursts()
 
     def _ordinary(self, count: int) -> list[Finding]:

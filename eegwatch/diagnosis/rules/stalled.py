@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from eegwatch.diagnosis.alarm import Alarm
 from eegwatch.diagnosis.findings import WARNING, Finding
-from eegwatch.diagnosis.latch import Latch
 from eegwatch.diagnosis.rules.rule import Attempt, Rule
 from eegwatch.run.history import StepBlock
 from eegwatch.wording import duration
@@ -17,8 +17,8 @@ INTERVALS = 200  # newest times between two records
 class Stalled(Rule):
     name = "stalled"
 
-    def __init__(self, attempt: Attempt, latch: Latch, factor: float) -> None:
-        super().__init__(attempt, latch, factor)
+    def __init__(self, attempt: Attempt, alarm: Alarm, factor: float) -> None:
+        super().__init__(attempt, alarm, factor)
         self._intervals = np.empty(0)
         self._last_time = 0.0
         self._last_step = attempt.run.step if attempt.run else 0
@@ -28,10 +28,10 @@ class Stalled(Rule):
         gaps = np.diff(part.time[-INTERVALS:], prepend=self._last_time or part.time[0])
         self._intervals = np.concatenate([self._intervals, gaps[gaps > 0]])[-INTERVALS:]
         self._last_time, self._last_step = float(part.time[-1]), int(part.step[-1])
-        return self.latch.over(self._last_step, f"steps come again since {first:,}")
+        return self.alarm.clear(self._last_step, f"steps come again since {first:,}")
 
     def ended(self, step: int) -> list[Finding]:
-        return self.latch.over(step, "the run has ended")
+        return self.alarm.clear(step, "the run has ended")
 
     def clock(self, now: float, *, training: bool) -> list[Finding]:
         if not training or not len(self._intervals):
@@ -40,5 +40,5 @@ class Stalled(Rule):
         if now - self._last_time <= max(STALLED_LEAST_S, STALLED_TIMES * usual) * self.factor:
             return []
         step_takes = duration(usual) if usual > 1 else f"{usual:.2g} s"
-        said = f"stalled: no step for {duration(now - self._last_time)}, a step takes {step_takes}"
-        return self.latch.say(WARNING, self._last_step, self._last_step, said)
+        text = f"stalled: no step for {duration(now - self._last_time)}, a step takes {step_takes}"
+        return self.alarm.raise_(WARNING, self._last_step, self._last_step, text)

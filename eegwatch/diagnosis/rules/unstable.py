@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
+from eegwatch.diagnosis.alarm import Alarm
 from eegwatch.diagnosis.findings import INFO, Finding
-from eegwatch.diagnosis.latch import Latch
 from eegwatch.diagnosis.rules.noise import batch_loss_band
 from eegwatch.diagnosis.rules.rule import Attempt, Rule
 from eegwatch.run.history import StepBlock
@@ -19,8 +19,8 @@ SCATTER_OF, SCATTER_BEYOND = 1000, 1.5  # newest losses; times the range that ba
 class LossUnstable(Rule):
     name = "loss_unstable"
 
-    def __init__(self, attempt: Attempt, latch: Latch, factor: float) -> None:
-        super().__init__(attempt, latch, factor)
+    def __init__(self, attempt: Attempt, alarm: Alarm, factor: float) -> None:
+        super().__init__(attempt, alarm, factor)
         self._newest = np.empty(0, np.float32)
 
     def look(self, part: StepBlock) -> list[Finding]:
@@ -36,7 +36,7 @@ class LossUnstable(Rule):
         seen = np.quantile(self._newest, [0.01, 0.99])
         times = float(seen[1] - seen[0]) / max(high - low, 1e-9)
         if times > SCATTER_BEYOND * self.factor:
-            said = f"98 % of the newest losses lie in {seen[0]:.2f}–{seen[1]:.2f}, {low:.2f}–{high:.2f} is explained"
-            return self.latch.say(INFO, record.step, record.step, f"the loss scatters widely: {said}")
+            text = f"98 % of the newest losses lie in {seen[0]:.2f}–{seen[1]:.2f}, {low:.2f}–{high:.2f} is explained"
+            return self.alarm.raise_(INFO, record.step, record.step, f"the loss scatters widely: {text}")
         over = "the loss scatters as batch size and AUROC explain"
-        return self.latch.over(record.step, over) if self.latch.up else []
+        return self.alarm.clear(record.step, over) if self.alarm.raised else []

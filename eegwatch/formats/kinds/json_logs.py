@@ -10,14 +10,13 @@ any             *.jsonl, *.json        step, loss, lr … by whatever names
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from eegwatch.formats.collect import RowReader
-from eegwatch.formats.files import Lines, Whole, beginning, clock_of_file
+from eegwatch.formats.files import Lines, WholeJson, clock_of_file
 from eegwatch.formats.names import Role
 from eegwatch.formats.numerals import json_value
 from eegwatch.formats.table import Head, Kind
@@ -107,36 +106,20 @@ def _any_rows(head: Head) -> bool:
     return bool(rows) and not (len(rows) == 1 and _columns(rows[0]))
 
 
-class Document(Whole):
-    """One JSON document: a list of rows, or an object of lists (keras' History), read anew when it changes."""
+class JsonDocument(WholeJson):
+    """A list of rows, or an object of lists (keras' History)."""
 
-    def __init__(self, path: Path, patterns: Sequence[re.Pattern[str]] = ()) -> None:
-        self.path = path
-        self._stamp: tuple[int, int] = (0, 0)
+    most_bytes = MOST_BYTES
 
-    def read(self, most: int) -> tuple[list[RunRecord], str | None, bool]:
-        """As Followed."""
-        try:
-            status = os.stat(self.path)
-        except FileNotFoundError:
-            return [], None, False
-        stamp = (status.st_mtime_ns, status.st_size)
-        if stamp == self._stamp:
-            return [], None, False
-        try:
-            document = json_value(beginning(self.path, MOST_BYTES))
-        except ValueError:
-            return [], None, False
-        reset = "written anew" if self._stamp != (0, 0) else None
-        self._stamp = stamp
+    def records_of(self, document: Any, written: float) -> list[RunRecord]:
         reader = RowReader(run_name(self.path))
-        rows = RowsOfJson(reader, lambda: status.st_mtime)
+        rows = RowsOfJson(reader, lambda: written)
         records: list[RunRecord] = []
         for value in rows_of_document(document):
             row = rows.row(value)
             if row is not None:
-                records += reader.add(row, status.st_mtime)
-        return records + reader.flush(), reset, False
+                records += reader.add(row, written)
+        return records + reader.flush()
 
 
 def rows_of_document(document: Any, depth: int = 0) -> list[dict[str, Any]]:
@@ -188,5 +171,5 @@ KINDS = (
     _lines("mmcv", "*.log.json", _holds("mode", "epoch", "iter"), mmcv),
     _lines("mmengine", "scalars.json", _holds("lr", "iter", "step"), mmengine),
     _lines("JSON rows", "*.jsonl *.json log.txt", _any_rows, rank=3),
-    Kind("JSON document", "*.json", 2, _document, Document),
+    Kind("JSON document", "*.json", 2, _document, JsonDocument),
 )

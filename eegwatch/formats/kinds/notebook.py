@@ -6,52 +6,33 @@ transformers' NotebookProgressCallback writes an HTML table, Step | Training Los
 from __future__ import annotations
 
 import html
-import os
 import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 from eegwatch.formats.collect import RowReader
-from eegwatch.formats.files import Whole, beginning
+from eegwatch.formats.files import WholeJson
 from eegwatch.formats.lines import LINE_KINDS
-from eegwatch.formats.numerals import json_value, number
+from eegwatch.formats.numerals import number
 from eegwatch.formats.rows import RowMaker
 from eegwatch.formats.table import Head, Kind
 from eegwatch.formats.text import TextDecoder
 from eegwatch.run.records import RunRecord
 
-MOST_BYTES = 1 << 28
 _TABLE = re.compile(r"<table[^>]*>(.*?)</table>", re.DOTALL | re.IGNORECASE)
 _ROW = re.compile(r"<tr[^>]*>(.*?)</tr>", re.DOTALL | re.IGNORECASE)
 _CELL = re.compile(r"<t[hd][^>]*>(.*?)</t[hd]>", re.DOTALL | re.IGNORECASE)
 _TAG = re.compile(r"<[^>]+>")
 
 
-class Notebook(Whole):
+class Notebook(WholeJson):
     """All outputs of the notebook, in the order of its cells."""
 
-    def __init__(self, path: Path, patterns: Sequence[re.Pattern[str]] = ()) -> None:
-        self.path, self.patterns = path, patterns
-        self._stamp: tuple[int, int] = (0, 0)
+    written_again = "saved anew"
 
-    def read(self, most: int) -> tuple[list[RunRecord], str | None, bool]:
-        """As Followed: the whole notebook whenever it was saved."""
-        try:
-            status = os.stat(self.path)
-        except FileNotFoundError:
-            return [], None, False
-        stamp = (status.st_mtime_ns, status.st_size)
-        if stamp == self._stamp:
-            return [], None, False
-        try:
-            document = json_value(beginning(self.path, MOST_BYTES))
-        except ValueError:
-            return [], None, False
-        reset = "saved anew" if self._stamp != (0, 0) else None
-        self._stamp = stamp
+    def records_of(self, document: Any, written: float) -> list[RunRecord]:
         reader = RowReader(self.path.stem)
-        decoder = TextDecoder(reader, lambda: status.st_mtime, self.patterns, [make() for make in LINE_KINDS])
+        decoder = TextDecoder(reader, lambda: written, self.patterns, [make() for make in LINE_KINDS])
         records: list[RunRecord] = []
         for output in outputs(document):
             if isinstance(output, list):
@@ -59,11 +40,11 @@ class Notebook(Whole):
                 for names, cells in output:
                     pairs = ((name, number(cell)) for name, cell in zip(names, cells, strict=False))
                     row = maker.row((name, value, None) for name, value in pairs if value is not None)
-                    records += reader.add(row, status.st_mtime)
+                    records += reader.add(row, written)
             else:
                 records += decoder.decode(output.encode())
         records += decoder.drain()
-        return records + reader.flush(), reset, False
+        return records + reader.flush()
 
 
 def outputs(document: Any) -> Iterator[str | list[tuple[list[str], list[str]]]]:

@@ -204,9 +204,11 @@ def _mlflow(head: Head) -> bool:
 def _trackio(head: Head) -> bool:
     if not head.data.startswith(SQLITE):
         return False
-    return bool(
-        TrackioRuns(head.path)._query("SELECT name FROM sqlite_master WHERE name = 'metrics' AND sql LIKE '%run_name%'")
-    )
+    tables = "SELECT name FROM sqlite_master WHERE name = 'metrics' AND sql LIKE '%run_name%'"
+    try:
+        return bool(TrackioRuns(head.path)._query(tables))
+    except FormatError:
+        return False  # the first bytes of a database, and no database after them
 
 
 def _wandb(head: Head) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from eegwatch.formats import find
@@ -66,6 +66,7 @@ def whatever(path: Path) -> None:
 
 @QUICK
 @given(data=st.binary(max_size=3000), name=st.sampled_from(NAMES))
+@example(data=b"SQLite format 3\0", name="a.log")
 def test_any_bytes(tmp_path: Path, data: bytes, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(data)

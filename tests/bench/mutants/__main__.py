@@ -1,0 +1,204 @@
+"""A fixed sample of mutants of the core, and which of them the tests kill.
+
+`python -m tests.bench.mutants map --out FOLDER` runs the tests of the core once under coverage (needs `coverage` and
+`pytest-cov`) and keeps which test executes which line. `… run --out FOLDER [--count 200]` makes the sample in a copy of
+this tree, runs for each mutant the tests that execute its line, quickest first, until one fails, and appends a line to
+`results.jsonl`; what is there already is not run again. `… same --out FOLDER --before OTHER/results.jsonl` runs for each
+mutant that was killed before the test that killed it, and the others only where that passes.
+
+The sample is drawn with SEED from the tree of `--tree` (this one, if not given): the same tree gives the same mutants.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from tests.bench.mutants.operators import Mutant, mutants_of
+
+ROOT = Path(__file__).parents[3]
+SEED = 14
+CORE = (
+    "eegwatch/schedule", "eegwatch/diagnosis", "eegwatch/run/log.py", "eegwatch/run/control.py",
+    "daemon/eegpt_daemon/trainer/checkpoint.py",
+)  # fmt: skip
+TESTS = (
+    "tests/unit/schedule", "tests/unit/run", "tests/unit/diagnosis", "tests/unit/daemon/test_checkpoint.py",
+    "tests/unit/test_check.py", "tests/unit/test_runlog.py", "tests/unit/test_following.py",
+)  # fmt: skip
+# half a minute each, and every line that they execute is executed by others too
+SLOW = (
+    "tests/unit/diagnosis/test_fault_corpus.py",
+    "tests/unit/diagnosis/test_evidence.py::test_findings_are_the_same_read_at_once_and_as_the_log_grows",
+)
+MOST_TESTS = 60  # of a line in the middle of everything: the quickest, which stand in as many files as there are
+LONGEST_S = 240.0  # a mutant that makes a loop endless is killed by the clock
+
+
+def sample(tree: Path, count: int) -> list[Mutant]:
+    """`count` mutants, the same for the same tree."""
+    files = [
+        file
+        for part in CORE
+        for file in ([tree / part] if part.endswith(".py") else sorted((tree / part).rglob("*.py")))
+    ]
+    every = [mutant for file in files for mutant in mutants_of(file, str(file.relative_to(tree)))]
+    return sorted(
+        random.Random(SEED).sample(every, count), key=lambda mutant: (mutant.path, mutant.line, mutant.column)
+    )
+
+
+def environment(tree: Path) -> dict[str, str]:
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(tree), str(tree / "daemon"), os.environ.get("MUTANTS_SITE", "")]),
+        "CI": "1",  # hypothesis tries the same examples for every mutant
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+def pytest_of(tree: Path, *words: str, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider", *words]
+    return subprocess.run(command, cwd=tree, env=environment(tree), capture_output=True, text=True, timeout=timeout)
+
+
+def make_map(tree: Path, out: Path) -> None:
+    deselected = [word for test in SLOW for word in ("--deselect", test)]
+    measured = ["-p", "pytest_cov", "--cov=eegwatch", "--cov=eegpt_daemon", "--cov-context=test", "--cov-report="]
+    os.environ["COVERAGE_FILE"] = str(out / "coverage")
+    done = pytest_of(tree, *measured, "--durations=0", "-vv", *TESTS, *deselected)
+    (out / "cov.out").write_text(done.stdout + done.stderr)
+
+
+def tests_of_lines(tree: Path, out: Path) -> dict[tuple[str, int], list[str]]:
+    """(file, line) -> the tests that execute it, quickest first."""
+    from coverage import CoverageData
+
+    seconds: dict[str, float] = defaultdict(float)
+    for found in re.finditer(r"^([\d.]+)s (?:call|setup) +(tests/\S.*)$", (out / "cov.out").read_text(), re.MULTILINE):
+        seconds[found[2]] += float(found[1])
+    data = CoverageData(str(out / "coverage"))
+    data.read()
+    tests: dict[tuple[str, int], list[str]] = {}
+    for file in data.measured_files():
+        for line, contexts in data.contexts_by_lineno(file).items():
+            names = {context.split("|")[0] for context in contexts if context}
+            measured = Path(file)
+            path = str(measured.relative_to(tree)) if measured.is_relative_to(tree) else file
+            tests[path, line] = sorted(names, key=lambda name: (seconds.get(name, 0.0), name))
+    return tests
+
+
+def spread(tests: list[str]) -> list[str]:
+    """The MOST_TESTS quickest, taken in turn from each file."""
+    by_file: dict[str, list[str]] = defaultdict(list)
+    for test in tests:
+        by_file[test.split("::")[0]].append(test)
+    taken: list[str] = []
+    while len(taken) < min(MOST_TESTS, len(tests)):
+        for queue in by_file.values():
+            if queue:
+                taken.append(queue.pop(0))
+    return sorted(taken[:MOST_TESTS], key=tests.index)
+
+
+def of_file(tests: dict[tuple[str, int], list[str]], path: str) -> list[str]:
+    """For a line that runs when its module is imported: the tests that execute most lines of the file."""
+    lines: dict[str, int] = defaultdict(int)
+    for (file, _), names in tests.items():
+        if file == path:
+            for name in names:
+                lines[name] += 1
+    return sorted(lines, key=lambda name: (-lines[name], name))
+
+
+def verdict(copy: Path, mutant: Mutant, tests: list[str]) -> dict[str, Any]:
+    """Run the tests on the mutant; the file is as before afterwards."""
+    file = copy / mutant.path
+    before = file.read_text()
+    about = {
+        "path": mutant.path,
+        "line": mutant.line,
+        "column": mutant.column,
+        "what": mutant.what,
+        "tests": len(tests),
+    }
+    if not tests:
+        return about | {"killed": False, "by": None}
+    file.write_text(mutant.apply(before))
+    began = time.monotonic()
+    try:
+        done = pytest_of(copy, "-x", *tests, timeout=LONGEST_S)
+    except subprocess.TimeoutExpired:
+        return about | {"killed": True, "by": "the clock", "seconds": LONGEST_S}
+    finally:
+        file.write_text(before)
+    failed = re.search(r"^(?:FAILED|ERROR) (\S.*?)(?: - .*)?$", done.stdout, re.MULTILINE)
+    by = failed[1] if failed else None if done.returncode == 0 else f"pytest's code {done.returncode}"
+    return about | {"killed": done.returncode != 0, "by": by, "seconds": round(time.monotonic() - began, 1)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=["map", "run", "same"])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--tree", type=Path, default=ROOT)
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--before", type=Path)
+    arguments = parser.parse_args()
+    tree, out = arguments.tree.resolve(), arguments.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    if arguments.action == "map":
+        make_map(tree, out)
+        return 0
+    known = json_lines(arguments.before) if arguments.before else []
+    killers = {key(result): result["by"] for result in known if result["killed"]}
+    results = out / "results.jsonl"
+    done = {key(result) for result in json_lines(results)} if results.exists() else set()
+    tests = tests_of_lines(tree, out) if (out / "coverage").exists() else {}
+    copy = out / "tree"
+    if not copy.exists():
+        shutil.copytree(
+            tree, copy, ignore=shutil.ignore_patterns(".git", ".venv*", "__pycache__", ".mypy_cache", "logs")
+        )
+    mutants = sample(tree, arguments.count)
+    random.Random(SEED).shuffle(mutants)  # a run that is cut short has tried all parts alike
+    with results.open("a") as file:
+        for mutant in mutants:
+            place = (mutant.path, mutant.line, mutant.column, mutant.what)
+            if place in done:
+                continue
+            related = spread(tests.get((mutant.path, mutant.line)) or of_file(tests, mutant.path))
+            killer = killers.get(place)
+            result = None
+            if killer is not None and killer.startswith("tests/"):
+                result = verdict(copy, mutant, [killer])
+            if result is None or not result["killed"]:
+                result = verdict(copy, mutant, related)
+            file.write(json.dumps(result) + "\n")
+            file.flush()
+    everything = json_lines(results)
+    killed = sum(result["killed"] for result in everything)
+    print(f"{killed} of {len(everything)} mutants killed")
+    return 0
+
+
+def key(result: dict[str, Any]) -> tuple[str, int, int, str]:
+    return result["path"], result["line"], result["column"], result["what"]
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
