@@ -6,12 +6,15 @@ A bar rewrites its line some ten times a second with a carriage return: kept who
 from __future__ import annotations
 
 import codecs
+import math
 import re
 
 LONGEST = 1 << 16  # characters of one line: more without a newline is cut into lines
+REDRAWS_S = 5.0  # after the cursor was moved up, lines that look like bars are drawn over
 BAR_EVERY_S = 30.0  # the state of a bar that does not end is worth a line that often
 _ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
 _CURSOR_UP = re.compile(r"\x1b\[\d*[AF]")
+_BAR = re.compile(r"[━█▏▎▍▌▋▊▉╸╺]|\d%\||it/s|s/it|\d+/\d+")
 
 
 class Console:
@@ -22,6 +25,8 @@ class Console:
         self._pending = ""
         self._bar: str | None = None
         self._told_at = 0.0
+        self._drawn_over: dict[str, float] = {}  # head of a line that is drawn over -> when it was last kept
+        self._redraws_until = -math.inf
 
     def feed(self, data: bytes, now: float) -> list[tuple[str, bool]]:
         """(line, whether it is one for the file) of what is finished; `now`: seconds of a monotonic clock.
@@ -32,6 +37,11 @@ class Console:
         *parts, self._pending = re.split(r"(\r\n|\n|\r)", self._pending)
         lines: list[tuple[str, bool]] = []
         for text, ending in zip(parts[::2], parts[1::2], strict=True):
+            if _CURSOR_UP.search(text):
+                self._redraws_until = now + REDRAWS_S
+            if ending != "\r" and now < self._redraws_until and _BAR.search(text):
+                lines += self._redrawn(plain(text), now)
+                continue
             if ending == "\r":
                 lines += self._state(text, now)
                 continue
@@ -51,6 +61,14 @@ class Console:
         keep = now - self._told_at >= BAR_EVERY_S
         if keep:
             self._told_at, self._bar = now, None
+        return [(text, keep)]
+
+    def _redrawn(self, text: str, now: float) -> list[tuple[str, bool]]:
+        """One line of several bars that are drawn over together, with the cursor moved up: kept as seldom as a bar."""
+        head = (re.match(r"[^\d]*", text) or [""])[0]
+        keep = now - self._drawn_over.get(head, -math.inf) >= BAR_EVERY_S
+        if keep:
+            self._drawn_over[head] = now
         return [(text, keep)]
 
     def _finish(self, text: str) -> list[tuple[str, bool]]:

@@ -104,7 +104,7 @@ class ScriptLog:
 
     def line(self, text: str) -> None:
         """A line that the script printed."""
-        if self.source in (RUNLOG, FILE):
+        if self.source in (RUNLOG, FILE) or self._script.log:
             self.last.add(text, stepped=False)
             return
         now = time.time()
@@ -233,7 +233,7 @@ class ScriptLog:
         schedule, notes = self._schedule(per_epoch)
         source = f"read from {self.source}"
         counted = f"; its steps count from 0 again, {self._offset:,} are added" if self._offset else ""
-        if per_epoch and (self._offset or total is None):
+        if per_epoch and (self._offset or total is None or "max_epochs" in declared_keys(self.config)):
             total = epochs * per_epoch
         self._length = total
         self.append(

@@ -113,9 +113,11 @@ class Runner:
         attributes = termios.tcgetattr(slave)
         attributes[1] &= ~termios.OPOST  # \n stays \n
         termios.tcsetattr(slave, termios.TCSANOW, attributes)
+        # a bar of rich draws nothing on a dumb terminal; Console takes colours and movements of the cursor out
         env = os.environ | self.script.env | {
             "EEGWATCH_RUN": str(self.folder), "EEGWATCH_ATTEMPT": msgspec.json.encode(self.attempt).decode(),
-            "PYTHONUNBUFFERED": "1", "COLUMNS": str(COLUMNS), "TERM": "dumb",
+            "PYTHONUNBUFFERED": "1", "COLUMNS": str(COLUMNS), "TERM": "xterm",
+
         }  # fmt: skip
         try:
             process = subprocess.Popen(

@@ -92,6 +92,18 @@ def everything(data: bytes, cuts: list[int]) -> tuple[list[str], list[str]]:
     return [text for text, keep in lines if keep], [text for text, _ in lines]
 
 
+def test_bars_that_are_drawn_over_with_the_cursor_moved_up_are_kept_seldom() -> None:
+    console, kept, read = Console(), [], []
+    for n in range(1, 400):  # 40 s of two bars of rich, ten frames a second
+        back = b"\r\x1b[2K\x1b[1A\x1b[2K" if n > 1 else b""
+        frame = b"Epoch 0/9 \xe2\x94\x81\xe2\x95\xba %d/400 loss: 0.5\nBatch \xe2\x94\x81 %d/8\n" % (n, n % 8)
+        for line, keep in console.feed(back + frame, now=n / 10):
+            read.append(line)
+            kept += [line] if keep else []
+    assert len(kept) <= 6 and len([line for line in read if "/400" in line]) == 399
+    assert "loss: 0.5" in kept[0] and "\x1b" not in "".join(read)
+
+
 def test_a_bar_is_its_last_state_in_the_file_and_all_its_states_for_the_reader() -> None:
     bar = b"".join(b"\r train: %3d%%|###| %d/9 [00:01<00:02, loss=0.%d]" % (n * 11, n, n) for n in range(1, 10))
     data = b"begin\n" + bar + b"\nepoch 1 done\n"

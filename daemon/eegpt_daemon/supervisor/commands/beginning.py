@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 
 from eegpt_daemon.supervisor.commands.base import DONE, FAILED, Action, Outcome
@@ -12,6 +13,7 @@ from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.log import each_record, run_decoder
 from eegwatch.run.records import Run, Step, number
 
+PRINTED = 0.01  # relative: a script prints its rate with two digits or more
 BY_ITSELF = ("completed", "early_stopped")
 
 
@@ -54,6 +56,8 @@ class Beginning(Action):
 
     def _first_step(self, run: WatchedRun) -> Outcome | None:
         if run.attempt == self.attempt and run.first_step is not None:
+            if (refusal := self._another_rate(run, run.first_step)) is not None:
+                return Outcome(FAILED, refusal, numbers(run.first_step) | {"run_id": run.run_id})
             effect = numbers(run.first_step) | {"run_id": run.run_id}
             if run.record is not None and run.record.checkpoint:
                 effect["checkpoint"] = run.record.checkpoint
@@ -66,6 +70,15 @@ class Beginning(Action):
             error = run.end.error or run.end.reason if run.end else "the trainer ended"
             return Outcome(FAILED, f"no step was taken: {error}")
         return None
+
+    def _another_rate(self, run: WatchedRun, first: Step) -> str | None:
+        """A script may not take the rate that its command line holds: its own checkpoint brings another one."""
+        asked = self.command.lr
+        if run.script is None or asked is None or first.lr is None:
+            return None
+        if math.isclose(float(first.lr), asked, rel_tol=PRINTED):
+            return None
+        return f"the script goes on at {float(first.lr):g}, not at {asked:g}: its resume does not take this rate"
 
     @classmethod
     def recover(cls, command_id: str, run: WatchedRun | None) -> Outcome:
