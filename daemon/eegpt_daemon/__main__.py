@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from eegpt_daemon.cli import PRIVATE, Refused, live
+from eegpt_daemon.cli import PRIVATE, Refused, in_words, live
 from eegwatch.run import config as configuration
 from eegwatch.run.config import ConfigError
 
@@ -22,9 +22,11 @@ def main() -> int:
     try:
         config = configuration.load(arguments.config) if arguments.config else None
         return live(arguments.logs, config, go_on=arguments.go_on)
-    except (Refused, ConfigError, OSError) as error:
+    except (Refused, ConfigError) as error:
         print(f"eegpt-daemon: {error}", file=sys.stderr)
-        return 1
+    except OSError as error:
+        print(f"eegpt-daemon: {in_words(error)}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

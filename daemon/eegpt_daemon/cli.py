@@ -62,6 +62,11 @@ class Refused(Exception):
         self.code = code
 
 
+def in_words(error: OSError) -> str:
+    where = "" if error.filename is None else f"{error.filename}: "
+    return plain(f"{where}{error.strerror or error}")
+
+
 def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     os.umask(PRIVATE)
@@ -78,8 +83,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"eegpt-daemon: {plain(str(error))}", file=sys.stderr)
         return FAILED
     except OSError as error:
-        where = "" if error.filename is None else f"{error.filename}: "
-        print(f"eegpt-daemon: {plain(where)}{plain(error.strerror or str(error))}", file=sys.stderr)
+        print(f"eegpt-daemon: {in_words(error)}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print("eegpt-daemon: interrupted; a command already sent is still carried out", file=sys.stderr)
@@ -277,7 +281,8 @@ def launch(logs: Path, arguments: list[str]) -> None:
             grown = max(1, min(DAEMON_WORDS, (logs / DAEMON_OUT).stat().st_size - said_before))
             words = last_bytes(logs / DAEMON_OUT, DAEMON_WORDS)[-grown:].decode(errors="replace").strip().splitlines()
             full = shutil.disk_usage(logs).free < 1 << 16 and f"no space left on the disk of {logs}: make room"
-            raise Refused(f"the daemon died while starting: {words[-1] if words else full or process.returncode}")
+            said = words[-1].removeprefix("eegpt-daemon: ") if words else full or f"exit code {process.returncode}"
+            raise Refused(f"the daemon cannot start: {said}")
         time.sleep(0.05)
     raise Refused(f"the daemon (pid {process.pid}) did not report within {START_TIMEOUT_S:.0f} s", TRY_AGAIN)
 

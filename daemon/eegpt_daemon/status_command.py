@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from eegpt_daemon.script.checkpoints import candidates
+from eegwatch.run import alive
+from eegwatch.run import config as configuration
 from eegwatch.run.control import latest_state
-from eegwatch.run.folder import CHECKPOINTS, newest_run
+from eegwatch.run.folder import CHECKPOINTS, CONFIG, newest_run
 from eegwatch.run.liveness import Liveness, Pulse
 from eegwatch.run.summary import Summary, summarise
 from eegwatch.wording import clock, duration, json_line, plain, plain_lines
@@ -19,8 +22,26 @@ def status(logs: Path) -> tuple[Liveness, Summary | None, str]:
     life = Pulse(logs).take()
     folder = logs / life.run_id if life.run_id and (logs / life.run_id).is_dir() else newest_run(logs)
     summary = summarise(folder) if folder else None
-    saved = folder is not None and any((folder / CHECKPOINTS).glob("step-*.pt"))
-    return life, summary, advice(life, summary, logs, saved=saved)
+    saved = folder is not None and _saved(folder)
+    return life, summary, _older(life, logs) or advice(life, summary, logs, saved=saved)
+
+
+def _older(life: Liveness, logs: Path) -> str:
+    """A living daemon of version 0.1, told by its heartbeats in daemon.jsonl: it does not know what this one asks."""
+    if not life.alive or alive.read(logs) is not None or latest_state(logs) is None:
+        return ""
+    return f"this daemon is of version 0.1: eegpt-daemon stop --logs {logs}, then start --continue, with this version"
+
+
+def _saved(folder: Path) -> bool:
+    """Is there a checkpoint that a resume could begin from?"""
+    try:
+        script = configuration.load(folder / CONFIG, expand=False).script
+    except configuration.ConfigError:
+        script = None
+    if script is not None:
+        return script.resume is not None and bool(candidates(folder, script))
+    return any((folder / CHECKPOINTS).glob("step-*.pt"))
 
 
 def advice(life: Liveness, summary: Summary | None, logs: Path, *, saved: bool) -> str:

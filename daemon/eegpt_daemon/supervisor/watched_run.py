@@ -251,8 +251,9 @@ class WatchedRun:
         raise BadCheckpoint(f"{name[:100]!r} is not among {script.checkpoints} of this run")
 
     def checkpoint_step(self, name: str | None) -> int | None:
-        """The step of a logged checkpoint."""
-        return next((c.step for c in (*self.superseded, *self.checkpoints) if c.path == name), None)
+        """The step of a logged checkpoint; of a file that is overwritten again and again, the newest."""
+        known = [c.step for c in (*self.superseded, *self.checkpoints) if c.path == name]
+        return known[-1] if known else None
 
     def asked_for(self) -> list[str]:
         """Checkpoints that a person ordered: they are kept."""

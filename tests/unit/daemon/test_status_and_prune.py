@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -135,3 +137,20 @@ def test_prune_lists_first_and_removes_what_it_listed(tmp_path: Path, capsys: py
     capsys.readouterr()
     assert main([*words, "--older-than", "0"]) == 0 and "removes them" in capsys.readouterr().out
     assert len(list(logs.iterdir())) == 2
+
+
+def test_a_daemon_of_version_0_1_is_pointed_out(log_writer: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    logs = log_writer.folder.parent
+    log_writer.run()
+    hold = "import sys, pathlib; from eegwatch.run.control import take_lock; take_lock(pathlib.Path(sys.argv[1]))"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{hold}; print(1, flush=True); input()", str(logs / "daemon.lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as held:
+        assert held.stdout is not None and held.stdout.readline()
+        state = {"type": "daemon", "time": time.time(), "state": "training", "pid": held.pid, "alive": 7}
+        (logs / "daemon.jsonl").write_text(json.dumps(state | {"run_id": log_writer.folder.name, "step": 5}) + "\n")
+        _, out = status(logs, capsys)
+        held.communicate(b"\n")
+    assert "this daemon is of version 0.1: eegpt-daemon stop" in out
