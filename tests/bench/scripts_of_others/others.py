@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
+import struct
 import sys
 from pathlib import Path
 
@@ -71,13 +72,14 @@ def lightning_text(work: Path) -> None:
 
 
 def mnist(work: Path) -> None:
-    """Where the example looks: two folders above its own."""
-    import torch
-
-    folder = work.parents[1] / "Datasets/MNIST/processed"
+    """Black pictures where the example looks: two folders above its own."""
+    folder = work.parents[1] / "Datasets/MNIST/raw"
     folder.mkdir(parents=True, exist_ok=True)
-    for name, size in (("training", 60_000), ("test", 64)):
-        torch.save((torch.zeros(size, 28, 28, dtype=torch.uint8), torch.arange(size) % 10), folder / f"{name}.pt")
+    for name, size in (("train", 60_000), ("t10k", 10_000)):
+        pixels = np.zeros((size, 28, 28), np.uint8).tobytes()
+        (folder / f"{name}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 2051, size, 28, 28) + pixels)
+        labels = (np.arange(size) % 10).astype(np.uint8).tobytes()
+        (folder / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, size) + labels)
 
 
 def pictures(work: Path) -> None:
@@ -137,7 +139,7 @@ def cases(checkouts: Path) -> tuple[Case, ...]:
         "TUAB",
     ]
     labram += ["--batch_size", "2", "--num_workers", "1", "--epochs", "30", "--save_ckpt_freq", "1", "--no_auto_resume"]
-    labram += ["--dist_eval"]
+    labram += ["--dist_eval", "--abs_pos_emb", "--disable_rel_pos_bias"]
     basics = checkouts / "pytorch-lightning/examples/pytorch/basics"
     return (
         Case(
@@ -238,9 +240,55 @@ def cases(checkouts: Path) -> tuple[Case, ...]:
     )
 
 
+RUNLOG = "from eegwatch import RunLog; log = RunLog(LOGS, name='it', "
+
+
+def two_lines(checkouts: Path) -> tuple[Case, ...]:
+    """The same scripts with two lines, and a third that keeps their own scheduler from moving."""
+    by_name = {case.name: case for case in cases(checkouts)}
+
+    def edited(name: str, *edits: tuple[str, str, str], more: tuple[str, ...] = ()) -> Case:
+        case = by_name[name]
+        command = [*case.script["command"], *more]
+        return Case(name, case.files, {"command": command}, prepare=case.prepare, edits=edits)
+
+    cosine = "schedule={'name': 'cosine', 'peak_lr': 6e-4, 'total_steps': 20000}, optimizer=optimizer)"
+    callback = "[__import__('eegwatch.integrations.huggingface').integrations.huggingface.EegwatchCallback(LOGS)]"
+    lightning = "[__import__('eegwatch.integrations.lightning').integrations.lightning.EegwatchCallback(LOGS)]"
+    return (
+        edited(
+            "nanoGPT train.py",
+            ("train.py", "raw_model = model.module if ddp", f"{RUNLOG}{cosine}\nraw_model = model.module if ddp"),
+            ("train.py", "    iter_num += 1\n", "    iter_num += 1; log.step(loss=loss.item())\n"),
+            more=("--decay_lr=False",),
+        ),
+        edited(
+            "transformers run_clm_no_trainer.py",
+            ("run_clm_no_trainer.py", "    # On TPU, the tie", f"    {RUNLOG}schedule=lr_scheduler)\n    # On TPU, the tie"),
+            ("run_clm_no_trainer.py", "                lr_scheduler.step()\n", "                log.step(loss=loss)\n"),
+        ),
+        edited(
+            "transformers run_clm.py",
+            ("run_clm.py", "        args=training_args,\n", f"        args=training_args,\n        callbacks={callback},\n"),
+            more=("--lr_scheduler_type", "constant"),
+        ),
+        edited(
+            "timm train.py",
+            ("train.py", "    start_epoch = 0\n", f"    global log; {RUNLOG}schedule=lr_scheduler, "
+             "steps_per_epoch=updates_per_epoch)\n    lr_scheduler.step = lr_scheduler.step_update = lambda *_: None\n"
+             "    start_epoch = 0\n"),
+            ("train.py", "        num_updates += 1\n", "        num_updates += 1; log.step()\n"),
+        ),
+        edited(
+            "Lightning basics/transformer.py",
+            ("transformer.py", "gradient_clip_val=0.25,", f"gradient_clip_val=0.25, callbacks={lightning},"),
+        ),
+    )  # fmt: skip
+
+
 def packages(folder: Path) -> None:
     """Packages that these scripts need and this project does not, installed beside (`pip install --target`)."""
     sys.path.insert(0, str(folder))
 
 
-__all__ = ["cases", "packages"]
+__all__ = ["cases", "packages", "two_lines"]
