@@ -252,7 +252,7 @@ def two_lines(checkouts: Path) -> tuple[Case, ...]:
         command = [*case.script["command"], *more]
         return Case(name, case.files, {"command": command}, prepare=case.prepare, edits=edits)
 
-    cosine = "schedule={'name': 'cosine', 'peak_lr': 6e-4, 'total_steps': 20000}, optimizer=optimizer)"
+    cosine = "schedule={'name': 'cosine', 'max_lr': 6e-4, 'total_steps': 20000}, optimizer=optimizer)"
     callback = "[__import__('eegwatch.integrations.huggingface').integrations.huggingface.EegwatchCallback(LOGS)]"
     lightning = "[__import__('eegwatch.integrations.lightning').integrations.lightning.EegwatchCallback(LOGS)]"
     return (
