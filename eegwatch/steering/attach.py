@@ -10,7 +10,7 @@ from eegwatch.hooks import unwrapped
 from eegwatch.run.control import Locked
 from eegwatch.run.log import each_record, run_decoder
 from eegwatch.run.records import Record, Run, ScheduleChange
-from eegwatch.schedule import Schedule, ScheduleError, declared_base, parse
+from eegwatch.schedule import Schedule, ScheduleError, as_dict, declared_base, parse
 from eegwatch.steering.followed import Followed
 from eegwatch.steering.live import LiveControl
 from eegwatch.steering.ranks import Job, processes
@@ -75,7 +75,9 @@ class Attached:
         return (laws + [None] * count)[:count]
 
     def _momenta(self) -> list[Schedule | None]:
-        """OneCycleLR moves momentum (or the first beta) against the rate, along a curve of the same shape."""
+        """OneCycleLR and CyclicLR move momentum (or the first beta) against the rate, along a curve of its shape."""
+        if type(self._scheduler).__name__ == "CyclicLR":
+            return self._cycled_momenta()
         if type(self._scheduler).__name__ != "OneCycleLR" or not getattr(self._scheduler, "cycle_momentum", True):
             return []
         courses: list[Schedule | None] = []
@@ -89,6 +91,17 @@ class Attached:
             momentum = {"max_lr": low, "div_factor": low / high, "final_div_factor": 1.0} if low and high else None
             course = {"name": "one_cycle"} | {name: shape[name] for name in kept} | (momentum or {})
             courses.append(parse(course) if momentum else None)
+        return courses
+
+    def _cycled_momenta(self) -> list[Schedule | None]:
+        """CyclicLR: from max_momentum down to base_momentum and back, by the rate's own steps and scale."""
+        if not getattr(self._scheduler, "cycle_momentum", False):
+            return []
+        courses: list[Schedule | None] = []
+        for law, low, high in zip(self._laws(), self._scheduler.base_momentums, self._scheduler.max_momentums):
+            tree = None if law is None else as_dict(law)
+            cyclic = tree is not None and tree.get("name") == "cyclic"
+            courses.append(parse(tree | {"base_lr": float(high), "max_lr": float(low)}) if tree and cyclic else None)
         return courses
 
 
