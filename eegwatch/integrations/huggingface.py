@@ -30,6 +30,7 @@ class EegwatchCallback(Quiet, TrainerCallback):
     A step is written when the next begins: its loss comes after it.
 
     `schedule`: the schedule as docs/schedules.md has it, where it cannot be read off the Trainer's scheduler.
+    `watch`: look for silent errors of the steps (docs/silent_errors.md).
     """
 
     def __init__(
@@ -39,8 +40,9 @@ class EegwatchCallback(Quiet, TrainerCallback):
         *,
         schedule: dict[str, Any] | None = None,
         goals: dict[str, str] | None = None,
+        watch: bool = True,
     ) -> None:
-        self.logs, self.name, self.schedule, self.goals = logs, name, schedule, goals
+        self.logs, self.name, self.schedule, self.goals, self.watch = logs, name, schedule, goals, watch
         self._pending: dict[str, Any] | None = None
 
     @quiet
@@ -66,6 +68,14 @@ class EegwatchCallback(Quiet, TrainerCallback):
             resume=_run_of(Path(self.logs), output) if done else None,
             step=done,
         )
+        if self.watch and not getattr(args, "deepspeed", None):  # whose engine steps, clips and accumulates itself
+            loader, clip = given.get("train_dataloader"), float(args.max_grad_norm or 0.0)
+            self.log_.watch(
+                given.get("model"),
+                given.get("optimizer"),
+                loader=loader if getattr(loader, "batch_sampler", None) is not None else None,
+                clip=clip or None,
+            )
 
     @quiet
     def on_step_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:

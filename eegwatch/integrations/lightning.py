@@ -31,7 +31,8 @@ class EegwatchCallback(Quiet, Callback):
     `interval`: how often the scheduler is meant to be stepped.
 
     Of several optimizers the first that has a scheduler is logged; the first rate of each other one is a metric.
-    `schedule`: the schedule as docs/schedules.md has it, where it cannot be read off the scheduler.
+    `schedule`: the schedule as docs/schedules.md has it, where it cannot be read off the scheduler. `watch`: look for
+    silent errors of the steps (docs/silent_errors.md).
     """
 
     def __init__(
@@ -42,9 +43,10 @@ class EegwatchCallback(Quiet, Callback):
         *,
         schedule: dict[str, Any] | None = None,
         goals: dict[str, str] | None = None,
+        watch: bool = True,
     ) -> None:
         self.logs, self.name, self.interval = logs, name, interval
-        self.schedule, self.goals = schedule, goals
+        self.schedule, self.goals, self.watch = schedule, goals, watch
         self._state: dict[str, Any] = {}
         self._config: Any = None
         self._scheduler: Any = None
@@ -89,6 +91,21 @@ class EegwatchCallback(Quiet, Callback):
         )
         self._begun, self._seen = done, int(trainer.global_step)
         self._total = total
+        if self.watch:
+            self._watch(trainer, pl_module)
+
+    def _watch(self, trainer: Any, pl_module: Any) -> None:
+        """Look at what the steps do: the model as Lightning runs it, all its optimizers, its loader, its clip."""
+        assert self.log_ is not None
+        clip = trainer.gradient_clip_val if pl_module.automatic_optimization else None
+        algorithm = trainer.gradient_clip_algorithm
+        loader = trainer.train_dataloader
+        self.log_.watch(
+            trainer.model if trainer.model is not None else pl_module,
+            list(trainer.optimizers),
+            loader=loader if getattr(loader, "batch_sampler", None) is not None else None,
+            clip=float(clip) if clip and algorithm in (None, "norm") else None,
+        )
 
     @quiet
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:

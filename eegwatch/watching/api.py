@@ -68,7 +68,7 @@ class Watched:
         )
         watcher = self.watcher
         if watcher is None:
-            watcher = Watcher(self, self._put_watched, self._say)  # type: ignore[arg-type]
+            watcher = Watcher(self, self._put_watched, self._say)  # type: ignore[arg-type]  # RunLog has the rest
         try:
             watcher.watch(_several(model), optimizers, _several(loader), said)
             self.watcher = watcher

@@ -36,6 +36,7 @@ class Eye:
         self._armed: list[Held] | None = None
         self._look: Look | None = None
         self._sees = True
+        self._had: set[int] = set()  # ids of tensors that had a gradient at a look
         self._began = 0.0
         self._spent = 0.0
         self.hooks.listeners.append(self)
@@ -83,6 +84,7 @@ class Eye:
         self._began = time.perf_counter()
         with self._guarded():
             self.step = self.watcher.next_step()
+            self.table.refresh(optimizer, self.watcher.names)  # a group may have been added since
             self.watcher.first_look(self)
             self._sees = self.hooks.enclose
             kind = self.kind if self._sees else None
@@ -140,7 +142,7 @@ class Eye:
             values["skipped"] = True
         values |= _of_gradients(seen, self.watcher.accumulate) | found
         values |= self.watcher.beside(self, step)
-        none = [h.name for h in self.table.all if h.parameter.requires_grad and h.parameter.grad is None]
+        none = self._without_gradient()
         if none:
             values["no_gradient"] = some(none) | {"of": len(self.table.all)}
         if look.norm is not None:
@@ -150,6 +152,16 @@ class Eye:
                 values["scale"] = scale
         self.watcher.emit("step", values, step=step)
         self.watcher.after_look(self, step)
+
+    def _without_gradient(self) -> list[str]:
+        """Trainable tensors that had a gradient at no look so far: at once if they are half of all, else after FIRST.
+
+        An expert, a head of another task or an unused layer has its turn in the first steps, or is told of then.
+        """
+        trainable = [held for held in self.table.all if held.parameter.requires_grad]
+        self._had |= {id(held.parameter) for held in trainable if held.parameter.grad is not None}
+        never = [held.name for held in trainable if id(held.parameter) not in self._had]
+        return never if 2 * len(never) >= len(trainable) or self.cadence.taken >= FIRST else []
 
 
 def _of_gradients(seen: Seen, accumulate: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from eegwatch.hooks import unwrapped
 from eegwatch.run.records import Watch
@@ -30,9 +30,6 @@ from eegwatch.watching.state import state_of, weights_of
 from eegwatch.watching.surroundings import Frozen, Modes, Ties, moving_norms, outside
 from eegwatch.watching.tensors import named, torch_module
 from eegwatch.watching.workers import Workers
-
-if TYPE_CHECKING:
-    from eegwatch.runlog import RunLog
 
 COST_EVERY = 50  # looks between two records of what they cost
 COPIES_EVERY = 100  # steps between two sums of the weights of copies, the same in every rank
@@ -52,10 +49,32 @@ class Declared:
     fresh_optimizer: bool = False
 
 
+class Watched(Protocol):
+    """The log that a watcher writes for: a RunLog, or the trainer's own."""
+
+    @property
+    def step_done(self) -> int: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def attempt(self) -> int: ...
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def steps_per_epoch(self) -> int | None: ...
+
+    @property
+    def follower(self) -> Any: ...
+
+
 class Watcher:
     """Watches models and optimizers for one RunLog. `off`: it has switched itself off, or the run has ended."""
 
-    def __init__(self, log: RunLog, put: Callable[[Watch], None], say: Callable[[str], None]) -> None:
+    def __init__(self, log: Watched, put: Callable[[Watch], None], say: Callable[[str], None]) -> None:
         self.log, self._put, self._say = log, put, say
         self.off = False
         self.models: list[Any] = []

@@ -20,6 +20,7 @@ from eegpt_daemon.trainer.journal import Journal
 from eegpt_daemon.trainer.preparation import Prepared, Stopped
 from eegpt_daemon.trainer.saving import Saver
 from eegpt_daemon.trainer.vitals import Vitals
+from eegpt_daemon.trainer.watched import WatchedTrainer
 from eegwatch.run.records import Step
 from eegwatch.schedule import position_at, rate_at
 
@@ -40,6 +41,9 @@ class Loop:
         self.step = prepared.step
         self.evaluator = Evaluator(prepared, saver.standing, journal, self._predict)
         self.vitals = Vitals()
+        home, attempt = journal.home.path, saver.attempt.attempt
+        self.watched = WatchedTrainer(prepared, journal, home, attempt, lambda: self.step)
+        saver.noted = self.watched.checkpointed
         share = self.config.training.val_check_interval
         self.eval_every = max(1, round(share * prepared.steps_per_epoch)) if share <= 1 else int(share)
         self._go_on_after_end = go_on_after_end
@@ -55,6 +59,7 @@ class Loop:
         if reason is None:
             self.link.phase("training", self.step)
             reason = self._steps()
+        self.watched.close()
         return reason
 
     def _catch_up(self) -> str | None:
@@ -102,6 +107,7 @@ class Loop:
                         samples_per_s=rate,
                     )
                 )
+            self.watched.logged(self.step)
             if self.step % config.logging.log_every_n_steps == 0:
                 self.journal.say(
                     f"epoch {epoch + 1}/{training.max_epochs} step {self.step}/{prepared.total} "
@@ -203,7 +209,8 @@ class Loop:
     def _predict(self, windows: Windows) -> Tensor:
         """Raises Stopped where a stop came meanwhile: the checkpoint of this step has been written before."""
         self.link.phase("evaluating", self.step)
-        logits = self.learner.logits(windows, self._look_for_orders)
+        with self.watched.evaluating():
+            logits = self.learner.logits(windows, self._look_for_orders)
         if logits is None:
             order, self._order = self._order, None
             raise Stopped(order.reason if order is not None else "stopped")

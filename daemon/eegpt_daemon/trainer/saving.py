@@ -7,6 +7,7 @@ step is lost, and the next attempt evaluates first where that had not been finis
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +60,7 @@ class Saver:
         self.saved_at = time.monotonic()
         self.keep = list(attempt.keep)
         self._newest: Checkpoint | None = None
+        self.noted: Callable[[], None] = lambda: None  # called once a checkpoint of another step is written
         if attempt.checkpoint is not None and prepared.world.leads:
             path = journal.home.path / attempt.checkpoint
             epoch = self.saved_step // prepared.steps_per_epoch
@@ -90,6 +92,7 @@ class Saver:
         prepared = self.prepared
         self.journal.sync(step)
         learned = prepared.learner.state()  # of all processes
+        another = step != self.saved_step
         self.saved_at, self.saved_step = time.monotonic(), step
         if not prepared.world.leads:
             return
@@ -128,6 +131,8 @@ class Saver:
 
         checkpoints.save(self.journal.home.path, step, state, about_to_rename)
         self._record(written[0], logged=before_rename)
+        if another:
+            self.noted()
 
     def _record(self, saved: Checkpoint, *, logged: bool = False) -> None:
         self._newest = saved

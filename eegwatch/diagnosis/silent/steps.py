@@ -192,7 +192,7 @@ def no_gradient(record: Watch, attempt: Attempt) -> Judgement:
     if none is None:
         return True
     return Broken(
-        f"{none['n']} of {none['of']} tensors are trainable and without a gradient at step {record.step:,}: "
+        f"{none['n']} of {none['of']} tensors are trainable and had no gradient until step {record.step:,}: "
         f"{names(none)}",
         "use it in the loss (a checkpoint with use_reentrant=True needs an input with requires_grad), or set "
         "requires_grad=False if that is meant",
