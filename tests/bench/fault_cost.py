@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from eegpt_daemon.analysis.cached import CachedRun, open_run
-from eegpt_daemon.data.features import Windows
+from eegpt_daemon.data.windows import Windows
 from eegpt_daemon.trainer.evaluation import predictions_of
 from eegpt_daemon.trainer.learner import Learner
 from eegpt_daemon.trainer.world import World

@@ -22,9 +22,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from eegpt_daemon.data import prepare
-from eegpt_daemon.data.features import FeatureStore, Windows, standardiser
+from eegpt_daemon.data.features import FeatureStore, standardiser
 from eegpt_daemon.data.recording import wanted_channels
 from eegpt_daemon.data.shards import ShardStore
+from eegpt_daemon.data.windows import Windows
 from eegpt_daemon.link import Attempt, NullLink
 from eegpt_daemon.model.encoder import Encoder
 from eegpt_daemon.model.probe import Probe

@@ -17,8 +17,8 @@ import numpy as np
 from eegpt_daemon.analysis.objective import Objective
 from eegpt_daemon.analysis.optimum import LAMBDAS, LambdaPath, Solution
 from eegpt_daemon.data import shards
-from eegpt_daemon.data.features import Windows
 from eegpt_daemon.data.shards import ShardStore
+from eegpt_daemon.data.windows import Windows
 
 PART = 10_000
 

@@ -23,8 +23,9 @@ from eegpt_daemon.analysis.reach import lambda_path
 from eegpt_daemon.data import prepare
 from eegpt_daemon.data.bandpower import BandPowerStore
 from eegpt_daemon.data.corpus import CorpusError
-from eegpt_daemon.data.features import FeatureStore, Windows, WindowStore
+from eegpt_daemon.data.features import FeatureStore
 from eegpt_daemon.data.recording import wanted_channels
+from eegpt_daemon.data.windows import Windows, WindowStore
 from eegpt_daemon.model.encoder import Encoder
 from eegpt_daemon.trainer.evaluation import predictions_of, scored, thresholds_of
 from eegwatch.run.baselines import Baselines, Row

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from eegpt_daemon.analysis.objective import Array
 from eegpt_daemon.data import prepare
-from eegpt_daemon.data.features import WindowStore
+from eegpt_daemon.data.windows import WindowStore
 from eegpt_daemon.model.encoder import Encoder
 from eegpt_daemon.trainer import checkpoint as checkpoints
 from eegpt_daemon.trainer.checkpoint import CheckpointError

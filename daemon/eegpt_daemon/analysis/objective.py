@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eegpt_daemon.data.features import Windows
+from eegpt_daemon.data.windows import Windows
 
 BLOCK = 512  # rows a block: 8 MB of float64 at 2,048 features stay in the cache (3.2 s a million rows, 4,096: 6.8 s)
 TRIM_EVERY = 64  # blocks after which the pages of a mapped pack are given back

@@ -17,7 +17,7 @@ from eegpt_daemon.analysis.cached import CachedRun, Say, Trained, config_of, fol
 from eegpt_daemon.analysis.objective import Objective
 from eegpt_daemon.analysis.optimum import GAP, LambdaPath, Solution, norm
 from eegpt_daemon.data.corpus import CorpusError
-from eegpt_daemon.data.features import Windows
+from eegpt_daemon.data.windows import Windows
 from eegpt_daemon.trainer.evaluation import auroc
 from eegwatch.run.config import Config
 from eegwatch.run.follow import history_of

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from eegpt_daemon.data.features import WindowStore
 from eegpt_daemon.data.recording import wanted_channels
 from eegpt_daemon.data.shards import Rows, ShardStore
+from eegpt_daemon.data.windows import WindowStore
 from eegwatch.run.config import Config
 
 BANDS = {"delta": (0.5, 4.0), "theta": (4.0, 8.0), "alpha": (8.0, 13.0), "beta": (13.0, 30.0), "gamma": (30.0, 45.0)}

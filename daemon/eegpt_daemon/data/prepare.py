@@ -23,8 +23,9 @@ from eegpt_daemon.data.corpus import (
     with_validation,
     without_eval_subjects,
 )
-from eegpt_daemon.data.features import FeatureStore, Report, SignalStore, Windows, WindowStore, standardiser
+from eegpt_daemon.data.features import FeatureStore, SignalStore, standardiser
 from eegpt_daemon.data.recording import header_samples, wanted_channels
+from eegpt_daemon.data.windows import Report, Windows, WindowStore
 from eegpt_daemon.model.encoder import Encoder
 from eegwatch.run.config import Config
 

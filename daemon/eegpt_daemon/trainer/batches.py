@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eegpt_daemon.data.features import Windows
+from eegpt_daemon.data.windows import Windows
 
 DEVICE_SHARE = 0.5  # of a GPU's free memory that cached features may take
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from eegpt_daemon.data.features import Windows
+from eegpt_daemon.data.windows import Windows
 from eegwatch.run.records import Eval, Number, finite
 from eegwatch.scores.figures import Figures, figures
 from eegwatch.scores.intervals import intervals

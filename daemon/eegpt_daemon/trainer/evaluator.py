@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 from torch import Tensor
 
-from eegpt_daemon.data.features import Windows
+from eegpt_daemon.data.windows import Windows
 from eegpt_daemon.trainer import checkpoint as checkpoints
 from eegpt_daemon.trainer.checkpoint import CheckpointError
 from eegpt_daemon.trainer.evaluation import (

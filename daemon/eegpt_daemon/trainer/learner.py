@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eegpt_daemon.data.features import SignalStore, Windows, WindowStore, statistics_of
+from eegpt_daemon.data.features import SignalStore, statistics_of
 from eegpt_daemon.data.prepare import Data
 from eegpt_daemon.data.recording import wanted_channels
+from eegpt_daemon.data.windows import Windows, WindowStore
 from eegpt_daemon.model.encoder import PATCH, Encoder
 from eegpt_daemon.model.pooling import pooling_of
 from eegpt_daemon.model.probe import Backbone, ChannelAdapter, Network, Probe

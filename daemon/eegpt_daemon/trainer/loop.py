@@ -12,7 +12,7 @@ import time
 import numpy as np
 from torch import Tensor
 
-from eegpt_daemon.data.features import Windows
+from eegpt_daemon.data.windows import Windows
 from eegpt_daemon.link import Link, NullLink, Order
 from eegpt_daemon.trainer import checkpoint as checkpoints
 from eegpt_daemon.trainer.evaluator import Evaluator

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from eegpt_daemon import crash
 from eegpt_daemon.data import prepare
-from eegpt_daemon.data.features import WindowStore
+from eegpt_daemon.data.windows import WindowStore
 from eegpt_daemon.link import Attempt, Link, NullLink
 from eegpt_daemon.trainer import checkpoint as checkpoints
 from eegpt_daemon.trainer import provenance

@@ -16,8 +16,9 @@ import torch
 
 from eegpt_daemon.data import prepare, recording
 from eegpt_daemon.data.corpus import CorpusError, index
-from eegpt_daemon.data.features import CHANGED, FeatureStore
+from eegpt_daemon.data.features import FeatureStore
 from eegpt_daemon.data.recording import header_samples, read
+from eegpt_daemon.data.windows import CHANGED
 from eegwatch.run import config as configuration
 from eegwatch.run.config import Config
 
