@@ -239,6 +239,18 @@ def _model(config: Config) -> list[Problem]:
         cost = "20 GFLOP a window, 7 windows/s on two cores" if width == 512 else "200 windows/s on two cores"
         message = f"every step runs the backbone ({cost}); frozen features are computed once"
         found.append(Problem(WARNING, key, message, f"{write}, unless it is meant"))
+    if backbone.entry is None:
+        found += _eegpt(config, width)
+    if data.synthetic is None and not Path(data.root_dir).is_dir():
+        message = f"{data.root_dir} is not a folder here"
+        found.append(Problem(WARNING, "data.root_dir", message, "(the corpus: edf/train/…, edf/eval/…)"))
+    return found
+
+
+def _eegpt(config: Config, width: int) -> list[Problem]:
+    """What EEGPT's own encoder asks of data and probe; an encoder of one's own says what it wants when it is built."""
+    found: list[Problem] = []
+    backbone, probe, data = config.model.backbone, config.model.probe, config.data
     if data.sampling_rate != 256:
         message = f"{data.sampling_rate} Hz: EEGPT's patches are 64 samples at 256 Hz"
         found.append(Problem(ERROR, "data.sampling_rate", message, "sampling_rate: 256"))
@@ -262,9 +274,6 @@ def _model(config: Config) -> list[Problem]:
     if backbone.checkpoint_path and data.scaling != "millivolt":
         message = f"{data.scaling}: EEGPT was trained on millivolts"
         found.append(Problem(WARNING, "data.scaling", message, "scaling: millivolt"))
-    if data.synthetic is None and not Path(data.root_dir).is_dir():
-        message = f"{data.root_dir} is not a folder here"
-        found.append(Problem(WARNING, "data.root_dir", message, "(the corpus: edf/train/…, edf/eval/…)"))
     return found
 
 

@@ -100,7 +100,7 @@ def ours(folder: Path, features: Windows, steps: int, batch: int, link: NullLink
 
 def bare(features: Windows, steps: int, batch: int) -> float:
     config = configuration.Probe(type="linear", dropout=0.1)
-    model = Probe(config, features.pack.width)
+    model = Probe(config, features.pack.width, 2)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01, fused=True)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps + 1, cycle_momentum=False)
     mean, std = (torch.from_numpy(v) for v in standardiser(features))

@@ -453,7 +453,7 @@ def test_the_losses_are_those_of_a_plain_torch_loop_with_torchs_own_scheduler(
     train = store.gather(store.pack(entries, rejected, lambda *_: None, print), entries, "train", rejected)
     mean, std = (torch.from_numpy(v) for v in standardiser(train))
     x, y = torch.from_numpy(train.x), torch.from_numpy(train.y)
-    model = Probe(config.model.probe, x.shape[1])
+    model = Probe(config.model.probe, x.shape[1], 2)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1.0, weight_decay=0.01)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, 3e-3, total_steps=len(logged), pct_start=0.1, final_div_factor=40, cycle_momentum=False

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from eegpt_daemon.analysis.objective import Array
 from eegpt_daemon.data import prepare
 from eegpt_daemon.data.windows import WindowStore
-from eegpt_daemon.model.encoder import Encoder
 from eegpt_daemon.trainer import checkpoint as checkpoints
 from eegpt_daemon.trainer.checkpoint import CheckpointError
 from eegwatch.run import config as configuration
@@ -28,7 +27,7 @@ class CachedRun:
 
     folder: Path
     config: Config
-    encoder: Encoder
+    encoder: prepare.AnyEncoder
     store: WindowStore
     data: prepare.Data
     planned: prepare.Plan

@@ -23,7 +23,7 @@ def is_tuab(config: Config) -> bool:
 
 def card(run: CachedRun) -> list[tuple[str, str]]:
     """(what, how), in order."""
-    data, encoder, planned = run.config.data, run.config.model.backbone, run.planned
+    data, planned = run.config.data, run.planned
     seed = run.config.experiment.seed if data.split_seed is None else data.split_seed
     splits = []
     for split, windows in (("train", run.data.train), ("val", run.data.val), ("eval", run.data.test)):
@@ -50,11 +50,19 @@ def card(run: CachedRun) -> list[tuple[str, str]]:
         ("reference", REFERENCES[data.reference]),
         ("scaling", f"{SCALINGS[data.scaling]}; features standardised by the training windows"),
         ("encoder", _encoder(run.config)),
-        ("pretrained on", EEGPT_CORPORA if encoder.checkpoint_path else "nothing: random weights"),
+        ("pretrained on", _pretrained(run.config)),
     ]  # fmt: skip
+
+
+def _pretrained(config: Config) -> str:
+    if config.model.backbone.entry is not None:
+        return "not known here: the encoder is the user's own"
+    return EEGPT_CORPORA if config.model.backbone.checkpoint_path else "nothing: random weights"
 
 
 def _encoder(config: Config) -> str:
     backbone = config.model.backbone
+    if backbone.entry is not None:
+        return f"{backbone.entry} (of the user's own), frozen"
     what = f"checkpoint {backbone.checkpoint_path}" if backbone.checkpoint_path else f"preset {backbone.preset}"
     return f"{backbone.name}, {what}, {backbone.precision}, " + ("frozen" if backbone.freeze else "trained too")

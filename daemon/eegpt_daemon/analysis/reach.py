@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from eegpt_daemon.analysis.cached import CachedRun, Say, Trained, config_of, folded, open_run, trained_models
@@ -18,10 +19,11 @@ from eegpt_daemon.analysis.objective import Objective
 from eegpt_daemon.analysis.optimum import GAP, LambdaPath, Solution, norm
 from eegpt_daemon.data.corpus import CorpusError
 from eegpt_daemon.data.windows import Windows
-from eegpt_daemon.trainer.evaluation import auroc
+from eegpt_daemon.trainer.evaluation import predictions_of
 from eegwatch.run.config import Config
 from eegwatch.run.follow import history_of
 from eegwatch.run.reach import Point, Reach, Standing
+from eegwatch.scores.figures import figures
 from eegwatch.wording import duration
 
 SOLVER = 1  # of the solutions kept beside the cache: raise it when they change
@@ -135,15 +137,8 @@ def _choose(run: CachedRun, path: LambdaPath, reach: Reach) -> None:
 
 
 def _aurocs(objective: Objective, solution: Solution, windows: Windows) -> tuple[float | None, float | None]:
-    """(AUROC of windows, of recordings by their mean margin); None where a class is missing, or for more than two."""
-    if objective.classes != 2:
-        return None, None
-    logits = objective.margins(solution.w, windows)
-    margin, y, n = logits[:, 1] - logits[:, 0], windows.y, len(windows.names)
-    size = np.bincount(windows.recording, minlength=n)
-    votes = np.bincount(windows.recording, weights=margin, minlength=n)
-    labels = np.zeros(n, y.dtype)
-    labels[windows.recording] = y
-    used = size > 0
-    found = auroc(margin, y), auroc(votes[used] / size[used], labels[used])
-    return tuple(None if np.isnan(value) else value for value in found)  # type: ignore[return-value]
+    """(AUROC of windows, of recordings), the mean over the classes for more than two; None where a class is missing."""
+    logits = torch.from_numpy(objective.margins(solution.w, windows).astype(np.float32))
+    predictions = predictions_of(logits, windows, 0, 0.0)
+    both = (figures(units, None).values.get("auroc") for units in (predictions.windows(), predictions.recordings()))
+    return tuple(both)  # type: ignore[return-value]

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eegpt_daemon.data.recording import wanted_channels
-from eegpt_daemon.data.shards import Rows, ShardStore
-from eegpt_daemon.data.windows import WindowStore
+from eegpt_daemon.data.shards import ShardStore
+from eegpt_daemon.data.windows import Cutter, WindowStore
 from eegwatch.run.config import Config
 
 BANDS = {"delta": (0.5, 4.0), "theta": (4.0, 8.0), "alpha": (8.0, 13.0), "beta": (13.0, 30.0), "gamma": (30.0, 45.0)}
@@ -23,6 +23,8 @@ FLOOR = 1e-20  # power of a channel that is all zero: its logarithm still fits f
 
 class BandPowerStore(WindowStore):
     """Rows are the band powers of a window."""
+
+    grain = 1  # windows of any length, as a foreign encoder may have
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -42,30 +44,8 @@ class BandPowerStore(WindowStore):
     def starts(self, rows: int) -> NDArray[np.int64]:
         return np.arange(rows, dtype=np.int64)
 
-    def row_of(self) -> BandPower:
-        return BandPower(self)
-
-
-class BandPower:
-    """One recording's windows, as soon as they are whole."""
-
-    def __init__(self, store: BandPowerStore) -> None:
-        self._store = store
-        self._left: NDArray[np.float32] | None = None
-        self.problem: str | None = f"shorter than one window of {store.config.data.window_duration:g} s"
-
-    def feed(self, block: NDArray[np.float32]) -> Rows:
-        """(channels, samples) -> (windows that became whole, 5 channels)."""
-        store = self._store
-        signal = block if self._left is None else np.concatenate([self._left, block], axis=1)
-        wide, apart = store.window, store.stride
-        if signal.shape[1] < wide:
-            self._left = signal
-            return np.zeros((0, store.store.width), np.float16)
-        view = np.lib.stride_tricks.sliding_window_view(signal, wide, axis=1)[:, ::apart].swapaxes(0, 1)
-        self._left = signal[:, len(view) * apart :]
-        self.problem = None
-        return band_powers(view, store.rate).astype(np.float16)
+    def row_of(self) -> Cutter:
+        return Cutter(self, lambda windows: band_powers(windows, self.rate))
 
 
 def band_powers(windows: NDArray[np.float32], rate: int) -> NDArray[np.float64]:

@@ -28,7 +28,7 @@ class CorpusError(ValueError):
 
 @dataclass(frozen=True)
 class Entry:
-    """One EDF file: `label` 0 normal, 1 abnormal (`data.labels`); `split` train, val or eval.
+    """One EDF file: `label` is its place in `data.labels` (0 normal, 1 abnormal); `split` train, val or eval.
 
     `relative` is its path in the corpus; `alias` is what logs call it.
     """
@@ -155,7 +155,7 @@ def with_validation(entries: list[Entry], fraction: float, seed: int) -> list[En
             held_out.update(subjects[: max(1 if len(labels) == 1 else 0, round(fraction * len(subjects)))])
     moved = [replace(e, split="val") if e.split == "train" and e.subject in held_out else e for e in entries]
     for split in ("train", "val") if fraction > 0 else ("train",):
-        if {e.label for e in moved if e.split == split} != {0, 1}:
+        if {e.label for e in moved if e.split == split} != {e.label for e in entries}:
             raise CorpusError(
                 f"too few subjects: after holding out {fraction:.0%} of them for validation, {split} lacks a label"
             )

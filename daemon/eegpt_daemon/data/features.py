@@ -93,6 +93,7 @@ class Pooler:
         self._finite = True
         self._left: NDArray[np.float32] | None = None  # samples short of a patch
         self._encoded: NDArray[np.float32] | None = None  # patches that windows to come still need
+        self._skip = 0  # patches before the next window begins, where windows lie further apart than they are wide
 
     def feed(self, block: NDArray[np.float32]) -> Rows:
         """(channels, samples) -> (windows that became whole, features)."""
@@ -105,11 +106,13 @@ class Pooler:
         encoded = store.encode(np.ascontiguousarray(cut))
         encoded = encoded if self._encoded is None else np.concatenate([self._encoded, encoded])
         wide, apart = store.window // PATCH, store.stride // PATCH
+        skipped = min(self._skip, len(encoded))
+        encoded, self._skip = encoded[skipped:], self._skip - skipped
         if len(encoded) < wide:
             self._encoded = encoded
             return np.zeros((0, store.size), np.float16)
         view = np.lib.stride_tricks.sliding_window_view(encoded, wide, axis=0)[::apart]  # (windows, summary, D, wide)
-        self._encoded = encoded[len(view) * apart :]
+        self._encoded, self._skip = encoded[len(view) * apart :], max(0, len(view) * apart - len(encoded))
         out = pool(view.transpose(0, 3, 1, 2), store.pooling)
         rows = out.astype(np.float16)  # checked as it is kept: 65,504 is the largest that fits
         self._finite &= bool(np.isfinite(rows).all())

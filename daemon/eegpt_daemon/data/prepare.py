@@ -24,11 +24,15 @@ from eegpt_daemon.data.corpus import (
     without_eval_subjects,
 )
 from eegpt_daemon.data.features import FeatureStore, SignalStore, standardiser
+from eegpt_daemon.data.foreign_features import ForeignStore
 from eegpt_daemon.data.recording import header_samples, wanted_channels
 from eegpt_daemon.data.windows import Report, Windows, WindowStore
-from eegpt_daemon.model.encoder import Encoder
+from eegpt_daemon.model import foreign as foreign_encoders
+from eegpt_daemon.model.encoder import Encoder, EncoderError
+from eegpt_daemon.model.foreign import ForeignEncoder
 from eegwatch.run.config import Config
 
+AnyEncoder = Encoder | ForeignEncoder
 ENCODER_SEED = 1  # of a preset's random weights: apart from experiment.seed, so that a seed sweep keeps its features
 
 
@@ -62,18 +66,30 @@ def through_backbone(config: Config) -> bool:
     return config.model.probe.use_channel_adapter or not config.model.backbone.freeze
 
 
-def build_encoder(config: Config) -> tuple[Encoder, list[str]]:
-    """The frozen encoder, and what a reader of the log must know about it."""
-    backbone = config.model.backbone
-    channels = wanted_channels(config.data)
+def build_encoder(config: Config) -> tuple[AnyEncoder, list[str]]:
+    """The frozen encoder, and what a reader of the log must know about it. Raises EncoderError."""
+    backbone, data = config.model.backbone, config.data
+    channels = wanted_channels(data)
+    if backbone.entry is not None:
+        samples, flatten = round(data.window_duration * data.sampling_rate), config.model.probe.pooling == "none"
+        foreign = foreign_encoders.load(
+            backbone.entry, channels, samples, data.sampling_rate, data.scaling, flatten=flatten
+        )
+        if config.model.probe.input_dim not in (None, foreign.size):
+            raise EncoderError(
+                f"model.probe.input_dim: {config.model.probe.input_dim}, {backbone.entry} gives {foreign.size} features"
+            )
+        return foreign, [f"encoder {foreign.name}, version {foreign.key['version']}: {foreign.size} features a window"]
     if backbone.checkpoint_path:
         return Encoder.from_checkpoint(Path(backbone.checkpoint_path), channels), []
     note = f"encoder preset {backbone.preset}: random weights, not the published EEGPT (model.backbone.checkpoint_path)"
     return Encoder.preset(backbone.preset, channels, ENCODER_SEED), [note]
 
 
-def store_for(config: Config, encoder: Encoder, device: torch.device) -> WindowStore:
+def store_for(config: Config, encoder: AnyEncoder, device: torch.device) -> WindowStore:
     """Features where the encoder stays as it is, else signals."""
+    if isinstance(encoder, ForeignEncoder):
+        return ForeignStore(config, encoder, device)
     return SignalStore(config) if through_backbone(config) else FeatureStore(config, encoder, device)
 
 

@@ -87,6 +87,7 @@ class WindowStore(ABC):
     """Windows of a corpus under one configuration; computes what is not there yet. See the two kinds below."""
 
     store: ShardStore
+    grain = PATCH  # samples that windows begin at multiples of
 
     def __init__(self, config: Config) -> None:
         """Raises CorpusError for windows that are no whole patches."""
@@ -94,11 +95,13 @@ class WindowStore(ABC):
         self.rate = data.sampling_rate
         self.window = round(data.window_duration * self.rate)
         self.stride = round(data.window_stride * self.rate)
-        if self.window % PATCH or self.stride % PATCH:
+        if self.window % self.grain or self.stride % self.grain:
             raise CorpusError(
-                f"data.window_duration and window_stride must be whole patches of {PATCH} samples at {self.rate} Hz "
-                f"({PATCH / self.rate:g} s): {data.window_duration:g} and {data.window_stride:g} s are not"
+                f"data.window_duration and window_stride must be whole patches of {self.grain} samples at {self.rate} "
+                f"Hz ({self.grain / self.rate:g} s): {data.window_duration:g} and {data.window_stride:g} s are not"
             )
+        if not self.window or not self.stride:
+            raise CorpusError("data.window_duration and window_stride must be a sample at least")
         self._opened = False
         self._named: dict[Path, str] = {}
 
@@ -116,8 +119,8 @@ class WindowStore(ABC):
 
     def windows_in(self, samples: int) -> int:
         """Windows of a recording of so many samples."""
-        patches = samples // PATCH - self.window // PATCH
-        return max(0, patches // (self.stride // PATCH) + 1)
+        grains = samples // self.grain - self.window // self.grain
+        return max(0, grains // (self.stride // self.grain) + 1)
 
     @abstractmethod
     def rows_in(self, samples: int) -> int:
@@ -307,3 +310,34 @@ class WindowStore(ABC):
         if not rows:
             raise CorpusError(f"no usable recording in the {split} split")
         return Windows(pack, np.concatenate(rows), np.concatenate(ys), np.concatenate(recordings), names, subjects)
+
+
+class Cutter:
+    """One recording cut into windows as its blocks come, each window made a row by `rows_of`.
+
+    `rows_of`: (windows, channels, samples) -> (windows, width).
+    """
+
+    def __init__(self, store: WindowStore, rows_of: Callable[[NDArray[np.float32]], NDArray[np.floating]]) -> None:
+        self._store, self._rows_of = store, rows_of
+        self._left: NDArray[np.float32] | None = None
+        self._skip = 0  # samples before the next window begins, where windows lie further apart than they are wide
+        self._finite = True
+        self.problem: str | None = f"shorter than one window of {store.config.data.window_duration:g} s"
+
+    def feed(self, block: NDArray[np.float32]) -> Rows:
+        """(channels, samples) -> (windows that became whole, width)."""
+        signal = block if self._left is None else np.concatenate([self._left, block], axis=1)
+        wide, apart = self._store.window, self._store.stride
+        skipped = min(self._skip, signal.shape[1])
+        signal, self._skip = signal[:, skipped:], self._skip - skipped
+        if signal.shape[1] < wide:
+            self._left = signal
+            return np.zeros((0, self._store.store.width), np.float16)
+        view = np.lib.stride_tricks.sliding_window_view(signal, wide, axis=1)[:, ::apart].swapaxes(0, 1)
+        self._left, self._skip = signal[:, len(view) * apart :], max(0, len(view) * apart - signal.shape[1])
+        with np.errstate(over="ignore"):
+            rows = self._rows_of(view).astype(np.float16)  # checked as it is kept: 65,504 is the largest that fits
+        self._finite &= bool(np.isfinite(rows).all())
+        self.problem = None if self._finite else "its features are not finite, or too large for float16"
+        return rows

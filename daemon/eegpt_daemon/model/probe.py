@@ -13,16 +13,16 @@ from eegwatch.run.config import Probe as ProbeConfig
 class Probe(nn.Module):
     """`linear`: dropout, Linear. `two_layer`: Linear, ReLU, dropout, Linear. Input (batch, features), float32."""
 
-    def __init__(self, config: ProbeConfig, features: int) -> None:
+    def __init__(self, config: ProbeConfig, features: int, classes: int) -> None:
         super().__init__()
         if config.type == "linear":
-            self.layers = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(features, config.n_classes))
+            self.layers = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(features, classes))
         else:
             self.layers = nn.Sequential(
                 nn.Linear(features, config.hidden_dim),
                 nn.ReLU(),
                 nn.Dropout(config.dropout),
-                nn.Linear(config.hidden_dim, config.n_classes),
+                nn.Linear(config.hidden_dim, classes),
             )
 
     def forward(self, features: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eegpt_daemon.data.features import SignalStore, statistics_of
-from eegpt_daemon.data.prepare import Data
+from eegpt_daemon.data.prepare import AnyEncoder, Data
 from eegpt_daemon.data.recording import wanted_channels
 from eegpt_daemon.data.windows import Windows, WindowStore
 from eegpt_daemon.model.encoder import PATCH, Encoder
@@ -39,14 +39,15 @@ class Learner:
     """One process's share of the learning. `network` holds what is saved; `parallel` is what is called."""
 
     def __init__(
-        self, config: Config, data: Data, encoder: Encoder, store: WindowStore, world: World, device: torch.device
+        self, config: Config, data: Data, encoder: AnyEncoder, store: WindowStore, world: World, device: torch.device
     ) -> None:
         self.config, self.world, self.device = config, world, device
         self.span = store.window if isinstance(store, SignalStore) else None
         self.train = Gather(data.train, device, self.span)
-        pooling, features = pooling_of(config, encoder.dim, encoder.summary, store.window // PATCH)
-        backbone = None
+        backbone, features = None, store.store.width
         if self.span is not None:
+            assert isinstance(encoder, Encoder), "an encoder of one's own is never trained"
+            pooling, features = pooling_of(config, encoder.dim, encoder.summary, store.window // PATCH)
             channels = len(wanted_channels(config.data))
             adapter = ChannelAdapter(channels) if config.model.probe.use_channel_adapter else None
             encoder.requires_grad_(not config.model.backbone.freeze)
@@ -57,7 +58,7 @@ class Learner:
         seed = config.experiment.seed + world.rank  # now, not earlier: a cold cache must not change what is drawn
         torch.manual_seed(seed)
         random.seed(seed)
-        self.network = Network(Probe(config.model.probe, features), features, backbone, device)
+        self.network = Network(Probe(config.model.probe, features, len(config.data.labels)), features, backbone, device)
         if data.mean is not None and data.std is not None:
             self.network.standardise(torch.from_numpy(data.mean), torch.from_numpy(data.std))
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
@@ -70,8 +71,8 @@ class Learner:
         self.parallel = world.parallel(self.network, device)
         self.class_weight: Tensor | None = None
         if config.training.weighted_loss:
-            share = np.bincount(data.train.y, minlength=2)
-            self.class_weight = torch.tensor(share.sum() / (2 * share), dtype=torch.float32, device=device)
+            share = np.bincount(data.train.y, minlength=len(config.data.labels))
+            self.class_weight = torch.tensor(share.sum() / (len(share) * share), dtype=torch.float32, device=device)
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
         self._training = True
         self.network.train()

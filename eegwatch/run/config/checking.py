@@ -102,12 +102,16 @@ def check(config: Config, where: str) -> None:
         raise ConfigError(f"{where}: distributed.rdzv_endpoint: {config.distributed.nnodes} nodes meet at host:port")
     if training.pace_steps_per_s is not None and training.pace_steps_per_s <= 0:
         raise ConfigError(f"{where}: training.pace_steps_per_s: must be above 0, or null for no pace")
-    if len(set(data.labels)) != 2:
-        raise ConfigError(f"{where}: data.labels: two different folder names, not {data.labels}")
+    if len(data.labels) < 2 or len({label.lower() for label in data.labels}) < len(data.labels):
+        raise ConfigError(f"{where}: data.labels: two or more different folder names, not {data.labels}")
     if not 0 <= config.model.probe.dropout < 1:
         raise ConfigError(f"{where}: model.probe.dropout: must be 0 or more and below 1")
-    if config.model.probe.n_classes != 2:
-        raise ConfigError(f"{where}: model.probe.n_classes: TUAB has 2 classes, not {config.model.probe.n_classes}")
+    if config.model.probe.n_classes not in (None, len(data.labels)):
+        raise ConfigError(
+            f"{where}: model.probe.n_classes: data.labels names {len(data.labels)} classes, not "
+            f"{config.model.probe.n_classes}"
+        )
+    _check_entry(config, where)
     unknown = sorted(set(config.detectors) - set(TUNABLE))
     if unknown:
         near = difflib.get_close_matches(unknown[0], TUNABLE, 1)
@@ -115,3 +119,16 @@ def check(config: Config, where: str) -> None:
         raise ConfigError(f"{where}: detectors.{unknown[0]} is not a rule that can be tuned; {hint}")
     if config.inject and schedule_name(training.scheduler.name) != "one_cycle":
         raise ConfigError(f"{where}: inject: {config.inject} needs training.scheduler.name: one_cycle")
+
+
+def _check_entry(config: Config, where: str) -> None:
+    """An encoder of one's own is frozen, is no checkpoint of EEGPT, and says itself how wide it is."""
+    backbone, probe = config.model.backbone, config.model.probe
+    if backbone.entry is None:
+        return
+    if not backbone.freeze or probe.use_channel_adapter:
+        raise ConfigError(f"{where}: model.backbone.entry: it is used frozen: freeze: true and no channel adapter")
+    if backbone.checkpoint_path is not None:
+        raise ConfigError(f"{where}: model.backbone.entry: it loads its own weights: remove checkpoint_path")
+    if probe.pooling not in (None, "none"):
+        raise ConfigError(f"{where}: model.probe.pooling: with model.backbone.entry null (mean of tokens) or none")

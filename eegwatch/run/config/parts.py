@@ -59,6 +59,7 @@ class Backbone(Part):
     checkpoint_path: str | None = None
     freeze: bool = True
     preset: Literal["large", "small"] = "large"
+    entry: str | None = None  # "package.module:function", an encoder of one's own (docs/encoders.md)
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
 
@@ -67,7 +68,7 @@ class Probe(Part):
     type: Literal["linear", "two_layer"] = "linear"
     input_dim: int | None = None
     hidden_dim: int = 128
-    n_classes: int = 2
+    n_classes: int | None = None  # of data.labels, where it is not given
     dropout: float = 0.1
     pooling: Literal["patches", "patches_and_tokens", "none"] | None = None
     use_channel_adapter: bool = False

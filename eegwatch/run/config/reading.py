@@ -20,7 +20,7 @@ TRAINS_THE_SAME = (
 )  # fmt: skip
 
 # keys that are newer than the first checkpoints: left out of the hash at their default, or no older run would resume
-ADDED_LATER = {"data.split_seed": None}
+ADDED_LATER = {"data.split_seed": None, "model.backbone.entry": None}
 
 
 def load(path: Path, *, expand: bool = True) -> Config:
@@ -55,6 +55,7 @@ def parse_text(text: str, where: str, *, expand: bool = True) -> Config:
             raise ConfigError(f"{where}: {error}") from None
     check_values(msgspec.to_builtins(config), where, "")
     check(config, where)
+    config.model.probe.n_classes = len(config.data.labels)
     return config
 
 
