@@ -48,6 +48,7 @@ demo-real: $(READY_DEMO)  ## the same on real, labelled EEG, fetched by name
 	@$(BIN)/python -m eegpt_daemon.data.scp1 ~/.cache/eegwatch/scp1
 	@$(BIN)/python -m eegpt_daemon.demo configs/real_scp1.yaml --logs $(LOGS)
 	@$(BIN)/eegwatch $(LOGS) --wait-steps 60
+	@$(BIN)/python -m eegpt_daemon.demo_report configs/real_scp1.yaml --logs $(LOGS)
 
 test: lint types pytest  ## everything that CI runs
 

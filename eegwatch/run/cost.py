@@ -74,7 +74,7 @@ def sentences(cost: Cost) -> list[str]:
             split = {"val": "validation", "eval": "evaluation"}[row.split]
             where = "this seed" if row.seeds == 1 else f"{row.seeds} seeds"
             said.append(
-                f"{cost.fault} cost {row.cost:+.4f} {split} AUROC{_interval(row)} over {where}: {row.faulty:.4f} "
+                f"{cost.fault} cost {signed(row.cost)} {split} AUROC{_interval(row)} over {where}: {row.faulty:.4f} "
                 f"instead of {row.right:.4f}; {_verdict(row)}"
             )
     return said + cost.remarks
@@ -91,7 +91,7 @@ def table(cost: Cost) -> tuple[list[str], list[list[str]]]:
             str(row.seeds),
             f"{row.faulty:.4f}",
             f"{row.right:.4f}",
-            f"{row.cost:+.4f}",
+            signed(row.cost),
             _interval(row).strip() or "too few subjects",
         ]
         for row in cost.rows
@@ -99,8 +99,13 @@ def table(cost: Cost) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
+def signed(value: float) -> str:
+    """Four decimals with a sign; nothing is minus zero."""
+    return f"{round(value, 4) + 0.0:+.4f}" if round(value, 4) else "0.0000"
+
+
 def _interval(row: Difference) -> str:
-    return "" if row.low is None or row.high is None else f" [{row.low:+.4f}, {row.high:+.4f}]"
+    return "" if row.low is None or row.high is None else f" [{signed(row.low)}, {signed(row.high)}]"
 
 
 def _verdict(row: Difference) -> str:

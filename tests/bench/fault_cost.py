@@ -26,6 +26,7 @@ from eegpt_daemon.trainer.evaluation import predictions_of
 from eegpt_daemon.trainer.learner import Learner
 from eegpt_daemon.trainer.world import World
 from eegwatch.run import config as configuration
+from eegwatch.run.cost import signed
 from eegwatch.schedule import Schedule, as_dict, parse, rate_at
 from eegwatch.scores.intervals import differences
 from eegwatch.scores.predictions import Predictions
@@ -130,7 +131,7 @@ def arm(run: CachedRun, folder: Path, name: str, rates: Rates, seed: int) -> dic
 
 
 def interval(found: tuple[float, float] | None) -> str:
-    return "too few subjects" if found is None else f"[{found[0]:+.4f}, {found[1]:+.4f}]"
+    return "too few subjects" if found is None else f"[{signed(found[0])}, {signed(found[1])}]"
 
 
 def main() -> None:
@@ -167,7 +168,7 @@ def main() -> None:
             cells.append(differences(theirs, sides[split], ["auroc"], paired_seeds=True)["auroc"])
         theirs = [Resampled(one["eval"].recordings()) for one in faulty]
         cells.append(differences(theirs, recordings, ["auroc"], paired_seeds=True)["auroc"])
-        print(f"| `{name}` | {how} | " + " | ".join(f"{c.value:+.4f} {interval(c.interval)}" for c in cells) + " |")
+        print(f"| `{name}` | {how} | " + " | ".join(f"{signed(c.value)} {interval(c.interval)}" for c in cells) + " |")
 
 
 def _auroc(one: Resampled) -> float:

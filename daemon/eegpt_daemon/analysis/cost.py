@@ -105,7 +105,7 @@ def arm_config(config: Config, seed: int, *, right: bool) -> Config:
     arm_of = copy.deepcopy(config)
     if arm_of.data.split_seed is None:
         arm_of.data.split_seed = config.experiment.seed
-    arm_of.experiment.seed = seed
+    arm_of.experiment.seed, arm_of.experiment.seeds, arm_of.experiment.series = seed, None, None
     arm_of.training.pace_steps_per_s = None
     arm_of.notify = Notify()
     workers = config.distributed.nproc_per_node * config.distributed.nnodes

@@ -149,6 +149,7 @@ class Supervisor:
             self._guarded("writing the daemon's log", self._beat)
             self._guarded("looking after the log root", self._look_for_the_log_root)
             if self.exiting is not None and self.runs.trainer is None and not (self.action or self.overtaken):
+                self.runs.twin.give_way()
                 self.log.enter("exited", self.exiting)
                 self.notifier.close()
                 return int(self.homeless)

@@ -18,6 +18,7 @@ from eegpt_daemon.supervisor.answers import DaemonLog
 from eegpt_daemon.supervisor.process import CALM, HUNG, Escalation, TrainerProcess
 from eegpt_daemon.supervisor.restarts import PREPARING, HangWatch, Restarts, Revival, cause_of, in_words, oom_kills
 from eegpt_daemon.supervisor.script_process import ScriptProcess
+from eegpt_daemon.supervisor.twin import TwinProcess
 from eegpt_daemon.supervisor.watched_run import BadCheckpoint, WatchedRun
 from eegwatch.run import config as configuration
 from eegwatch.run.config import Config, ConfigError, Guard, Notify, Supervision
@@ -51,6 +52,7 @@ class RunSupervisor:
         self.revival: Revival | None = None  # a start that is due by itself
         self.restarts: Restarts | None = None  # of the current run
         self.hang, self.guard = HangWatch(Supervision()), Guard()  # of the current trainer
+        self.twin = TwinProcess(log.note)
         self._oom_kills = 0
         self._hung: str | None = None
 
@@ -188,6 +190,7 @@ class RunSupervisor:
         config = configuration.load(folder / CONFIG, expand=False)
         if not self.current.settle():  # the `end` of the attempt before comes before the `run` of the next
             raise OSError(errno.ENOSPC, "cannot be written (a full disk?); nothing was begun", str(folder / RUN_LOG))
+        self.twin.give_way()
         attempt.argv = sys.orig_argv
         self.revival, self._hung = None, None
         self.notifier.settings = self._notify(config)
@@ -322,6 +325,18 @@ class RunSupervisor:
                 self.log.enter("restarting", f"in {outcome.due - time.monotonic():.0f} s: {outcome.note}")
                 said = f"{said}; {outcome.note}"
         self.notifier.tell(notify.of_end(run.run_id, end, said))
+        if self.guard.twin and self.revival is None and not exiting and end is not None:
+            self._begin_the_twin(run, end)
+
+    def _begin_the_twin(self, run: WatchedRun, end: End) -> None:
+        """What a fault has cost, of a run that has ended by itself; a script's data and model are not known."""
+        if run.script is not None:
+            self.log.note("guard: twin: a script's run has none")
+        elif end.reason in ENDED_BY_ITSELF:
+            try:
+                self.twin.begin(run.folder)
+            except OSError as error:
+                self.log.note(f"guard: twin: not begun: {error}")
 
     def next_of_series(self) -> bool:
         """Begin the run of the next seed, where the current run is of a series that has one; False if not."""
@@ -339,6 +354,7 @@ class RunSupervisor:
 
     def revive(self) -> None:
         """Start a trainer again that died, once its pause is over."""
+        self.twin.look()
         if self.revival is None or self.current is None or time.monotonic() < self.revival.due:
             return
         revival, self.revival = self.revival, None

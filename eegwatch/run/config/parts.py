@@ -183,6 +183,7 @@ class Guard(Part):
     """What the daemon does when a detector finds a fault (severity error) in the run that it trains."""
 
     on_error: Literal["warn", "stop", "checkpoint"] = "warn"
+    twin: bool = False  # when the run has ended, compute in the background what a fault of its rate has cost
 
 
 class Restarts(Part):

@@ -1,0 +1,59 @@
+"""`guard: {twin: true}`: the cost of a fault is computed when a run has ended, and gives way to the next one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from eegpt_daemon.link import Attempt
+from eegpt_daemon.supervisor.twin import TwinProcess
+from eegwatch.run.cost import read
+from tests.e2e.trainers import Zygote, new_run
+
+ConfigFile = Callable[..., Path]
+
+
+def test_the_cost_is_computed_when_the_run_has_ended_and_gives_way_to_a_new_one(
+    zygote: Zygote, config_file: ConfigFile, tmp_path: Path
+) -> None:
+    run = new_run(tmp_path, "20261126-000000-run", config_file({"inject": "scheduler_stepped_per_epoch"}, max_epochs=2))
+    assert zygote.train(run, Attempt(), None) == 0
+    notes: list[str] = []
+    twin = TwinProcess(notes.append)
+    twin.begin(run)
+    process = psutil.Process(twin._process.pid)  # type: ignore[union-attr]
+    while not list((run / "twin").glob("*/config.yaml")):
+        assert process.is_running() and process.status() != psutil.STATUS_ZOMBIE, (run / "cost.log").read_text()
+        time.sleep(0.05)
+    assert process.nice() == 19
+    twin.give_way()
+    assert not process.is_running() and "gives way" in notes[-1] and read(run) is None
+    twin.begin(run)
+    while twin._process is not None:
+        twin.look()
+        time.sleep(0.05)
+    cost = read(run)
+    assert "done" in notes[-1] and cost is not None and len(cost.seeds) == 5, (run / "cost.log").read_text()
+
+
+def test_a_run_without_a_fault_costs_one_look(zygote: Zygote, config_file: ConfigFile, tmp_path: Path) -> None:
+    run = new_run(tmp_path, "20261126-000000-run", config_file(max_epochs=1))
+    assert zygote.train(run, Attempt(), None) == 0
+    twin = TwinProcess(print)
+    twin.begin(run)
+    while twin._process is not None:
+        twin.look()
+        time.sleep(0.05)
+    cost = read(run)
+    assert cost is not None and "was the declared one" in (cost.reason or "") and not (run / "twin").exists()
+
+
+@pytest.mark.parametrize("code", [0])
+def test_nothing_to_give_way_is_no_error(code: int) -> None:
+    twin = TwinProcess(print)
+    twin.look()
+    twin.give_way()
