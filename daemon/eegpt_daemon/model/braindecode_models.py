@@ -1,8 +1,8 @@
 """Encoders of braindecode for `model.backbone.entry`: `eegpt_daemon.model.braindecode_models:labram`, or `:cbramod`.
 
 They work where `import braindecode` does. Beside torch's CPU build it does not today (braindecode 1.8.1 needs
-torchaudio, whose wheel loads CUDA libraries): the import's own words are said then. BRAINDECODE_WEIGHTS names a file with the
-model's state dict, or is `random`, for trying the path. Both models take 200 Hz and microvolt / 100.
+torchaudio, whose wheel loads CUDA libraries): the import's own words are said then. BRAINDECODE_WEIGHTS names a file
+with the model's state dict, or is `random`, for trying the path. Both models take 200 Hz and microvolt / 100.
 """
 
 from __future__ import annotations
