@@ -13,6 +13,7 @@ from pathlib import Path
 
 from eegpt_daemon.cli import main as daemon_main
 from eegwatch.cli import main as monitor_main
+from eegwatch.commands.options import WRONG
 from eegwatch.run import config as configuration
 from eegwatch.run.folder import runs
 from eegwatch.run.follow import history_of
@@ -65,8 +66,7 @@ def main() -> int:
         if code:
             return code
     code = monitor_main(["report", str(folder), "-o", str(folder / "report.html")])
-    print(f"report: {folder / 'report.html'}")
-    return code
+    return 0 if code == WRONG else code  # written, and its findings are part of it
 
 
 if __name__ == "__main__":
