@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-import pytest
 
 from eegpt_daemon.link import Attempt
 from eegpt_daemon.supervisor.twin import TwinProcess
 from eegwatch.run.cost import read
+from tests.e2e.processes import Daemon, whole_lines
 from tests.e2e.trainers import Zygote, new_run
 
 ConfigFile = Callable[..., Path]
@@ -52,8 +52,25 @@ def test_a_run_without_a_fault_costs_one_look(zygote: Zygote, config_file: Confi
     assert cost is not None and "was the declared one" in (cost.reason or "") and not (run / "twin").exists()
 
 
-@pytest.mark.parametrize("code", [0])
-def test_nothing_to_give_way_is_no_error(code: int) -> None:
+def test_the_daemon_begins_it_when_told_to_and_takes_it_along_when_it_ends(
+    daemon: Daemon, config_file: ConfigFile
+) -> None:
+    daemon.start(config_file({"guard": {"twin": True}, "inject": "scheduler_stepped_per_epoch"}, max_epochs=2))
+    daemon.wait(lambda: (daemon.run / "cost.log").exists())
+    assert daemon.records()[-1]["type"] == "end"
+
+    def costs() -> list[psutil.Process]:
+        return [
+            p for p in psutil.process_iter(["cmdline"]) if {"cost", str(daemon.run)} <= set(p.info["cmdline"] or ())
+        ]
+
+    daemon.wait(costs)
+    daemon.cli("stop")
+    assert costs() == [] and not (daemon.run / "cost.json").exists()
+    assert any("gives way" in (line.get("reason") or "") for line in whole_lines(daemon.logs / "daemon.jsonl"))
+
+
+def test_nothing_to_give_way_is_no_error() -> None:
     twin = TwinProcess(print)
     twin.look()
     twin.give_way()
