@@ -10,6 +10,7 @@ from eegwatch.run.control import log_root
 from eegwatch.run.folder import NotARun, runs
 from eegwatch.run.liveness import Liveness, Pulse
 from eegwatch.run.notes import note_of
+from eegwatch.run.series import Place, place_of, scores_of
 from eegwatch.run.summary import Summary, summarise
 from eegwatch.wording import json_line, plain, rate
 
@@ -19,6 +20,7 @@ HEADER = ("run", "state", "step", "LR", "AUROC", "verdict", "note")
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
     add_path(parser, nargs="?", help="log root (default: $EEGWATCH_LOGS, else ./logs)")
     parser.add_argument("--json", action="store_true", help="one JSON object a run and line instead of a table")
+    parser.add_argument("--seeds", action="store_true", help="each run of a series of seeds by itself")
     parser.add_argument("-n", "--newest", type=whole(1), metavar="N", help="only the newest N")
 
 
@@ -35,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not found:
         print(f"{logs}: no run")
         return 0
-    rows = [HEADER, *(_row(folder, life) for folder in found)]
+    rows = [HEADER, *(_rows(found, life) if not arguments.seeds else [_row(folder, life) for folder in found])]
     if not any(row[-1] for row in rows[1:]):
         rows = [row[:-1] for row in rows]  # no run has a note
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -56,7 +58,33 @@ def _as_dict(folder: Path, life: Liveness) -> dict[str, object]:
     s = _summary(folder)
     if isinstance(s, str):
         return {"run_id": folder.name, "state": "unreadable", "error": s}
-    return s.as_dict() | {"state": _state(s, life), "note": note_of(folder)}
+    place = place_of(folder)
+    series = {"series": place.series, "seed": place.seed} if place is not None else {}
+    return s.as_dict() | {"state": _state(s, life), "note": note_of(folder)} | series
+
+
+def _rows(found: list[Path], life: Liveness) -> list[tuple[str, ...]]:
+    """One row a run; one for all runs of a series, where its newest run stands."""
+    rows: list[tuple[str, ...]] = []
+    seen: set[str] = set()
+    for folder in found:
+        place = place_of(folder)
+        if place is None:
+            rows.append(_row(folder, life))
+        elif place.series not in seen:
+            seen.add(place.series)
+            rows.append(_series_row(folder, place, life))
+    return rows
+
+
+def _series_row(newest: Path, place: Place, life: Liveness) -> tuple[str, ...]:
+    """State and step of the newest run; AUROC on the evaluation set, its mean and interval over seeds and subjects."""
+    _, state, step, lr, auroc, verdict, note = _row(newest, life)
+    scores = scores_of(newest.parent / place.series)
+    done = len(scores.seeds) if scores is not None else 0
+    number = place.seeds.index(place.seed) + 1 if place.seed in place.seeds else 0
+    told = f"{scores.said('auroc')} over {done} seeds" if scores is not None else auroc
+    return f"{place.series} …", f"{state}, {number} of {len(place.seeds)} seeds", step, lr, told, verdict, note
 
 
 def _row(folder: Path, life: Liveness) -> tuple[str, ...]:

@@ -53,14 +53,20 @@ def units_of(predictions: Predictions, level: str) -> Units:
     return predictions.windows() if level == WINDOW else predictions.recordings()
 
 
-def arm_of(path: Path, split: str, model: str, *, all_seeds: bool) -> Arm:
-    """The run at a path, or with `all_seeds` all runs of its series. Raises UserError."""
+def arm_of(path: Path, split: str, model: str, *, all_seeds: bool, partial: bool = False) -> Arm:
+    """The run at a path, or with `all_seeds` all runs of its series. Raises UserError.
+
+    `partial`: those of a series that have predictions.
+    """
     folder = path.parent if path.name == RUN_LOG else path
     if not folder.is_dir():
         raise ComparisonError(f"{path}: no such folder; give a run's folder, which holds predictions-{split}.npz")
     by_seed = members(folder.resolve()) if all_seeds else {}
     if all_seeds and not by_seed:
         raise ComparisonError(f"{path}: is no run of a series (experiment.seeds); leave --seeds out")
+    if partial:
+        kept_where = BEST if model == BEST else ""
+        by_seed = {s: f for s, f in by_seed.items() if (f / kept_where / f"predictions-{split}.npz").exists()}
     place = place_of(folder.resolve())
     folders: list[Path] = list(by_seed.values()) or [folder]
     predictions, thresholds = [], []

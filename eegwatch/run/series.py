@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from eegwatch.run.config import Config
-from eegwatch.run.folder import CONFIG, runs
+from eegwatch.run.folder import CONFIG, runs, write_whole
 from eegwatch.run.yaml_file import ConfigError, text_of, tree_of
 
+SCORES = "series.json"
 _NAME = re.compile(r"-seed\d+(\.\d+)?$")  # of a run's folder, in every series
 
 
@@ -36,6 +39,33 @@ class Place:
     series: str
     seed: int
     seeds: tuple[int, ...]
+
+
+class SeriesScores(msgspec.Struct, kw_only=True):
+    """Of the `seeds` that are evaluated, on the official set: each figure's mean, and its 95 % interval or nulls."""
+
+    seeds: list[int]
+    figures: dict[str, list[float | None]]
+
+    def said(self, name: str) -> str:
+        """0.913 (0.880 to 0.940)."""
+        mean, low, high = (*self.figures.get(name, []), None, None, None)[:3]
+        if mean is None:
+            return ""
+        return f"{mean:.3f}" + (f" ({low:.3f} to {high:.3f})" if low is not None and high is not None else "")
+
+
+def write_scores(first: Path, scores: SeriesScores) -> None:
+    """Into the folder of a series' first run. Raises OSError."""
+    write_whole(first / SCORES, msgspec.json.encode(scores) + b"\n")
+
+
+def scores_of(first: Path) -> SeriesScores | None:
+    """None where no run of the series was evaluated yet, or the file cannot be read."""
+    try:
+        return msgspec.json.decode((first / SCORES).read_bytes(), type=SeriesScores)
+    except (OSError, msgspec.DecodeError):
+        return None
 
 
 def folder_name(name: str, seed: int) -> str:

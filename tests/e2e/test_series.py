@@ -57,6 +57,7 @@ def test_a_series_is_killed_stopped_and_continued_and_every_seed_is_run_once(
     assert len({one.logits.tobytes() for one in validation}) == 3
     said = [r for r in whole_lines(daemon.logs / "daemon.jsonl") if r.get("state") == "restarting" and r.get("reason")]
     assert any("seed 6 of the series follows" in r["reason"] for r in said)
+    assert json.loads((first / "series.json").read_text())["seeds"] == [5, 6, 7]
     capsys.readouterr()
     assert main(["compare", str(first), str(third), "--seeds", "--split", "val", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

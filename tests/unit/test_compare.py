@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from eegwatch.cli import main
-from eegwatch.scores.intervals import differences
+from eegwatch.comparison.seeds import keep_scores
+from eegwatch.scores.intervals import differences, over_seeds
 from eegwatch.scores.predictions import Predictions
 from eegwatch.scores.resample import Resampled
 from eegwatch.scores.threshold import youden
@@ -166,3 +167,36 @@ def test_comparing_needs_neither_torch_nor_mne_nor_scipy(runs: tuple[Path, Path]
     )
     done = subprocess.run([sys.executable, "-c", program, *map(str, runs)], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[] 0"
+
+
+def test_a_series_is_one_row_with_its_mean_and_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = cohort(5, subjects=60, shift=0.7)
+    first = "20260101-000001-x-seed1"
+    for seed in (1, 2):
+        more = {"series": first, "seed": seed, "seeds": [1, 2, 3]}
+        folder = a_run(tmp_path, f"20260101-00000{seed}-x-seed{seed}", noisy(base, seed, 0.5), **more)
+        scores = keep_scores(folder)
+        assert scores is not None and scores.seeds == list(range(1, seed + 1))
+    alone = a_run(tmp_path, "20260101-000009-alone", base)
+    assert keep_scores(alone) is None
+    units = [noisy(base, seed, 0.5).windows() for seed in (1, 2)]
+    mean, interval = over_seeds([Resampled(one) for one in units], ["auroc"])["auroc"]
+    assert scores.figures["auroc"] == [mean, *interval]
+    assert main(["runs", str(tmp_path)]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == 3 and rows[2].startswith(f"{first} …") and "2 of 3 seeds" in rows[2]
+    assert f"{mean:.3f} ({interval[0]:.3f} to {interval[1]:.3f}) over 2 seeds" in rows[2]
+    assert main(["runs", str(tmp_path), "--seeds"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    assert main(["runs", str(tmp_path), "--json"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(one.get("series"), one.get("seed")) for one in found] == [(None, None), (first, 2), (first, 1)]
+
+
+def test_a_spoiled_series_file_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = "20260101-000001-x-seed1"
+    folder = a_run(tmp_path, first, cohort(5, subjects=20), series=first, seed=1, seeds=[1, 2])
+    for content in (b"", b"{", b'{"seeds": "x", "figures": {}}', b'{"seeds": [1], "figures": {"auroc": []}}'):
+        (folder / "series.json").write_bytes(content)
+        assert main(["runs", str(tmp_path)]) == 0
+        assert first in capsys.readouterr().out

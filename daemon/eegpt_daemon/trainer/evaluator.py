@@ -28,11 +28,13 @@ from eegpt_daemon.trainer.evaluation import (
 from eegpt_daemon.trainer.journal import Journal
 from eegpt_daemon.trainer.preparation import Prepared
 from eegpt_daemon.trainer.saving import Standing
+from eegwatch.comparison.seeds import keep_scores
 from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.looks import looks_of
 from eegwatch.run.records import Eval
 from eegwatch.scores.predictions import BEST as BEST_FOLDER
 from eegwatch.scores.predictions import Predictions
+from eegwatch.wording import UserError
 
 
 class Evaluator:
@@ -67,7 +69,19 @@ class Evaluator:
         if best == step:
             for split in ("val", "eval"):
                 self._copy_to_best(split)
+        if self.world.leads:
+            self._score_series()
         return final
+
+    def _score_series(self) -> None:
+        """The mean over the seeds so far, where this run is of a series."""
+        try:
+            scores = keep_scores(self.journal.home.path)
+        except (UserError, OSError) as error:
+            self.journal.say(f"the series' scores are not kept: {error}")
+            return
+        if scores is not None:
+            self.journal.say(f"{len(scores.seeds)} seeds so far: evaluation AUROC {scores.said('auroc')}")
 
     def _best_step(self) -> int | None:
         ranking = self.standing.ranking
