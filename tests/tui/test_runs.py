@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-from textual.widgets import DataTable
+from textual.widgets import DataTable, Static
 
 from eegwatch.run.records import End, Finding
+from eegwatch.run.series import SeriesScores, write_scores
 from eegwatch.tui import frame
 from eegwatch.tui.app import WatchApp
 from eegwatch.tui.screens.runs import RunsScreen
@@ -171,3 +172,33 @@ async def test_no_note_is_written_on_a_screen_that_is_read_only(logs: Path) -> N
         await pilot.press("n", *"x", "enter")
         await pilot.pause()
         assert not (logs / screen.folders[0].name / "note.txt").exists()
+
+
+async def test_a_series_of_seeds_is_one_row_and_each_seed_one_key_away(logs: Path) -> None:
+    first = "20261124-130001-swept-seed1"
+    for seed in (1, 2):
+        writer = LogWriter(logs / f"20261124-13000{seed}-swept-seed{seed}")
+        writer.run()
+        writer.healthy(1, 20)
+        writer.eval(20, 0.7 + seed / 100)
+        experiment = f"experiment: {{seed: {seed}, seeds: [1, 2, 3], series: {first}}}\n"
+        (writer.folder / "config.yaml").write_text(experiment)
+        writer.log.close()
+    write_scores(logs / first, SeriesScores(seeds=[1, 2], figures={"auroc": [0.913, 0.88, 0.94]}))
+    app = WatchApp(logs)
+    async with app.run_test(size=(140, 40)) as pilot:
+        screen = await opened(app, pilot)
+        table = screen.query_one(DataTable)
+        assert [folder.name[16:] for folder in screen.shown] == ["swept-seed2", "newest", "bad", "good"]
+        row = [str(cell) for cell in table.get_row_at(0)]
+        assert f"{first} …" in row[0] and row[3] == "0.913"
+        about = str(screen.query_one("#about", Static).render())
+        assert "series of 3 seeds, 2 evaluated: AUROC 0.913 (0.880 to 0.940)" in about
+        await pilot.press("e")
+        await settled(pilot)
+        assert [folder.name[16:] for folder in screen.shown][:2] == ["swept-seed2", "swept-seed1"]
+        assert [str(table.get_row_at(i)[3]) for i in (0, 1)] == ["0.720", "0.710"]
+        await pilot.press("j", "e")
+        await settled(pilot)
+        assert [folder.name[16:] for folder in screen.shown] == ["swept-seed2", "newest", "bad", "good"]
+        assert table.cursor_row == 0

@@ -20,6 +20,7 @@ from textual.widgets import DataTable, Input, Static
 
 from eegwatch.run.folder import CONFIG, runs
 from eegwatch.run.notes import LONGEST, NotNoted, note_of, write_note
+from eegwatch.run.series import Place, SeriesScores, place_of, scores_of
 from eegwatch.run.summary import Summary, summarise
 from eegwatch.run.yaml_file import ConfigError, text_of, tree_of, without_secrets
 from eegwatch.tui.screens.text import TextScreen
@@ -62,6 +63,7 @@ class RunsScreen(ModalScreen[RunChoice | None]):
         Binding("space", "pin", "pin to the top"),
         Binding("d", "compare", "compare configurations"),
         Binding("n", "note", "write a note on the run"),
+        Binding("e", "seeds", "each seed of a series, or one row"),
         Binding("j", "down", "down", show=False),
         Binding("k", "up", "up", show=False),
     ]
@@ -98,6 +100,8 @@ class RunsScreen(ModalScreen[RunChoice | None]):
         self.logs, self.current, self.live = logs, current, live
         self.folders = list(reversed(runs(logs)))
         self.shown: list[Path] = []
+        self.places = {folder: place for folder in self.folders if (place := place_of(folder)) is not None}
+        self._unfolded: set[str] = set()  # series of which each seed is shown
         self._known: dict[Path, Summary | None] = {}
         self._complete = False
         self.table: DataTable[Text] = DataTable(cursor_type="row", zebra_stripes=True)
@@ -118,8 +122,9 @@ class RunsScreen(ModalScreen[RunChoice | None]):
             yield self.table
             yield self.note
             yield Static(id="about")
+            seeds = "  e seeds" if self.places else ""
             yield Static(
-                "Enter watch  o draw over  d compare  n note  s sort  space pin  / filter  Esc close", id="keys"
+                f"Enter watch  o draw over  d compare  n note{seeds}  s sort  space pin  / filter  Esc close", id="keys"
             )
 
     def on_mount(self) -> None:
@@ -172,7 +177,7 @@ class RunsScreen(ModalScreen[RunChoice | None]):
         wanted = self.filter.value.strip()
         pattern = pattern_of(wanted)
         found = [folder for folder in self.folders if pattern.search(self._words(folder))]
-        self.shown = self._sorted(found)
+        self.shown = self._sorted(self._folded(found))
         self.query_one(Vertical).border_subtitle = "" if self.sort_by == "newest" else f"sorted by {self.sort_by}"
         self.table.clear()
         for folder in self.shown:
@@ -180,10 +185,32 @@ class RunsScreen(ModalScreen[RunChoice | None]):
         if self.current in self.shown and not wanted:
             self.table.move_cursor(row=self.shown.index(self.current))
 
+    def _folded(self, folders: list[Path]) -> list[Path]:
+        """Of each series that is not unfolded the newest run alone."""
+        seen: set[str] = set()
+        kept = []
+        for folder in folders:
+            place = self.places.get(folder)
+            if place is None or place.series in self._unfolded or place.series not in seen:
+                kept.append(folder)
+            if place is not None:
+                seen.add(place.series)
+        return kept
+
+    def _series(self, folder: Path) -> Place | None:
+        """The series that this row stands for; None where it stands for a run."""
+        place = self.places.get(folder)
+        return place if place is not None and place.series not in self._unfolded else None
+
+    def _scores(self, place: Place) -> SeriesScores | None:
+        return scores_of(self.logs / place.series)
+
     def _row(self, folder: Path) -> list[Text]:
         pin = "▸ " if self.settings.pins(folder) else ""
         label = self.overlays.labels().get(folder) if self.overlays is not None else None
-        name = Text(f"{pin}{label + ' ' if label else ''}{folder.name}", "bold" if folder == self.current else "")
+        series = self._series(folder)
+        called = f"{series.series} …" if series is not None else folder.name
+        name = Text(f"{pin}{label + ' ' if label else ''}{called}", "bold" if folder == self.current else "")
         if self._notes.get(folder):
             name.append(" ¶", "bold yellow")  # its words stand below the list while the cursor is on it
         if folder not in self._known:
@@ -193,13 +220,15 @@ class RunsScreen(ModalScreen[RunChoice | None]):
             return [name, Text("unreadable", "red"), *(Text("") for _ in COLUMNS[2:])]
         total = f" / {s.total_steps:,}" if s.total_steps else ""
         state = self._state(s)
+        mean = scores.figures.get("auroc") if series is not None and (scores := self._scores(series)) else None
+        auroc = mean[0] if mean and mean[0] is not None else s.auroc
         return [
             name,
             Text(state, STATE_STYLE.get(state, "")),
             Text(plain(s.verdict), "bold red" if s.severity == "error" else "yellow")
             if s.verdict
             else Text("✔" if s.step else "", "green"),
-            Text(f"{s.auroc:.3f}" if s.auroc is not None else "–", justify="right"),
+            Text(f"{auroc:.3f}" if auroc is not None else "–", justify="right"),
             Text(f"{s.step:,}{total}", justify="right"),
             Text(rate(s.lr) if s.lr is not None else "–", justify="right"),
         ]
@@ -239,10 +268,21 @@ class RunsScreen(ModalScreen[RunChoice | None]):
     def _show_note(self) -> None:
         """The note of the run under the cursor, below the list."""
         folder = self._chosen()
-        words = self._notes.get(folder, "") if folder is not None else ""
+        words = f"¶ {note}" if folder is not None and (note := self._notes.get(folder, "")) else ""
+        place = self._series(folder) if folder is not None else None
+        if place is not None:
+            words = f"{self._about_series(place)}  {words}".rstrip()
         about = self.query_one("#about", Static)
-        about.update(Text(plain(f"¶ {words}"), "yellow", no_wrap=True, overflow="ellipsis"))
+        about.update(Text(plain(words), "yellow", no_wrap=True, overflow="ellipsis"))
         about.set_class(bool(words), "shown")
+
+    def _about_series(self, place: Place) -> str:
+        """A series of 5 seeds, 3 evaluated: AUROC 0.913 (0.880 to 0.940)."""
+        scores = self._scores(place)
+        head = f"series of {len(place.seeds)} seeds"
+        if scores is None:
+            return f"{head}, none evaluated yet; e shows each"
+        return f"{head}, {len(scores.seeds)} evaluated: AUROC {scores.said('auroc')}; e shows each"
 
     def _chosen(self) -> Path | None:
         row = self.table.cursor_row
@@ -272,6 +312,19 @@ class RunsScreen(ModalScreen[RunChoice | None]):
         self._list()
         if chosen is not None:
             self.table.move_cursor(row=self.shown.index(chosen))
+
+    def action_seeds(self) -> None:
+        """Show each seed of the series under the cursor, or the series in one row again."""
+        folder = self._chosen()
+        place = self.places.get(folder) if folder is not None else None
+        if folder is None or place is None:
+            self.notify("move to a series of seeds (experiment.seeds): e shows each of its runs")
+            return
+        self._unfolded ^= {place.series}
+        self._list()
+        rows = [i for i, one in enumerate(self.shown) if one == folder or self._series(one) is not None]
+        alike = [i for i in rows if self.places.get(self.shown[i], place).series == place.series]
+        self.table.move_cursor(row=alike[0])
 
     def action_pin(self) -> None:
         folder = self._chosen()
