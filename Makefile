@@ -59,9 +59,9 @@ lint: $(READY)
 types: $(READY)
 	@$(BIN)/mypy
 
-# two at a time: most of the end-to-end tests wait for a daemon
+# more than there are cores: most of the end-to-end tests wait for a daemon, and those of the screen for a screen
 pytest: $(READY)
-	@$(BIN)/pytest -n 2 --dist worksteal --durations=10 $(PYTEST_ARGS)
+	@$(BIN)/pytest -n 4 --dist worksteal --durations=10 $(PYTEST_ARGS)
 
 test-full: lint types  ## every crash point under every command too: half an hour more
 	@EEGWATCH_FULL=1 $(BIN)/pytest -n 2 --dist worksteal

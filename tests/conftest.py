@@ -183,9 +183,7 @@ def daemon(tmp_path: Path) -> Iterator[Any]:
 
 
 @pytest.fixture
-def zygote() -> Iterator[Any]:
+def zygote() -> Any:
     from tests.e2e.trainers import Zygote
 
-    it = Zygote()
-    yield it
-    it.close()
+    return Zygote()

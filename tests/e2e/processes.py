@@ -1,4 +1,6 @@
-"""Real daemons, real trainers: a wrapper around the command line, and readers of what they wrote."""
+"""Real daemons, real trainers: a wrapper around the command line, and readers of what they wrote.
+
+They are forked from a process that has imported torch (tests/e2e/zygote.py). `EEGWATCH_COLD=1` executes each anew."""
 
 from __future__ import annotations
 
@@ -16,6 +18,7 @@ import psutil
 
 from eegwatch.run.control import daemon_pid
 from eegwatch.run.folder import newest_run
+from tests.e2e import warm
 
 PATIENCE = 180.0  # what is waited for comes within seconds; a machine that is shared may take its time
 
@@ -45,7 +48,7 @@ class Daemon:
 
     def cli(self, *words: str, code: int | None = 0, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "eegpt_daemon.cli", words[0], "--logs", str(self.logs), *words[1:]]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+        done = warm.run(command, timeout)
         if code is not None:
             assert done.returncode == code, (words, done.returncode, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
@@ -55,16 +58,16 @@ class Daemon:
         """`eegpt-daemon start` without the preflight, which takes seconds."""
         self.cli("start", "--no-check", "--config", str(config))
 
-    def begin(self, *words: str) -> subprocess.Popen[bytes]:
+    def begin(self, *words: str) -> subprocess.Popen[bytes] | warm.Forked:
         """A daemon alone, as systemd starts it, as far as its lock: what is written from now on is said to it."""
         self.logs.mkdir(mode=0o700, exist_ok=True)
         command = [sys.executable, "-m", "eegpt_daemon", str(self.logs), *words]
-        with (self.logs / "out").open("ab") as out:
-            begun = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True)
+        with (self.logs / "out").open("ab") as out, open(os.devnull) as nothing:
+            begun = warm.start(command, nothing, out, out, session=True)
         self.wait(lambda: self.pid == begun.pid)
         return begun
 
-    def begin_idle(self) -> subprocess.Popen[bytes]:
+    def begin_idle(self) -> subprocess.Popen[bytes] | warm.Forked:
         """The same, up to the word that it is idle: it has settled what an earlier one left."""
         begun = self.begin()
         log = self.logs / "daemon.jsonl"

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,36 +13,15 @@ from eegpt_daemon.link import Attempt
 from eegpt_daemon.supervisor.watched_run import WatchedRun
 from eegwatch.run import config as configuration
 from eegwatch.run.folder import CHECKPOINTS, CONFIG, RUN_LOG
+from tests.e2e import warm
 
 
 class Zygote:
     """Trainer processes at 0.3 s each instead of 3."""
 
-    def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.e2e.zygote"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert self._line() == "ready"
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
-
     def train(self, folder: Path, attempt: Attempt, kill_after: float | None) -> int:
         """One attempt; killed after so many seconds, or left to end. Returns its exit code."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{folder}\t{msgspec.json.encode(attempt).decode()}\n")
-        self.process.stdin.flush()
-        pid = int(self._line().removeprefix("pid "))
-        if kill_after is not None:
-            time.sleep(kill_after)
-            os.kill(pid, signal.SIGKILL)  # one that has ended is a zombie still
-        return int(self._line().removeprefix("exit "))
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(timeout=10)
+        return warm.train(folder, msgspec.json.encode(attempt).decode(), kill_after)
 
 
 def new_run(parent: Path, name: str, config: Path) -> Path:

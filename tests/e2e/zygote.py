@@ -1,54 +1,200 @@
-"""Trainer processes without the two seconds of importing torch: a parent that has imported it, and forks.
+"""Processes of the daemon without the seconds of importing torch: a parent that has imported it, and forks.
 
-`python -m tests.e2e.zygote`: reads lines `FOLDER<tab>ATTEMPT_JSON`, runs the trainer's own entry point in a child for
-each, and writes `pid N`, then `exit CODE` (negative for a signal). The child has a standard input and a status pipe of
-its own, as from the supervisor; the parent computes nothing, so a fork of it is as good as new.
+`python -m tests.e2e.zygote SOCKET`: each connection brings one request, `{"command", "env", "cwd", "session"}` and three descriptors
+(standard input, output, error), and gets back `pid N` and, when that process has ended, `exit CODE` (negative for a
+signal). The command is one of `python -m eegpt_daemon…`, run by its own entry point. What the child starts in turn that
+way (the command line a daemon, a daemon its trainer) is forked as well, and is its child; anything else is executed as
+ever. Process ids, sessions, signals, pipes, descriptors and exit codes are real; only the import is spared.
 """
 
 from __future__ import annotations
 
+import array
+import atexit
+import contextlib
+import faulthandler
+import gc
+import importlib
+import inspect
+import json
 import os
+import select
+import signal
+import socket
+import subprocess
 import sys
 import tempfile
-from pathlib import Path
+import traceback
+from typing import Any, NoReturn
 
-import scipy.stats  # noqa: F401  (the first evaluation would import it: a second)
+import eegwatch.run.crash
 
-import eegpt_daemon.trainer.loop  # noqa: F401  (torch: what takes long)
-from eegpt_daemon.trainer import __main__ as entry
+ENTRIES = {
+    "eegpt_daemon": "eegpt_daemon.__main__",
+    "eegpt_daemon.cli": "eegpt_daemon.cli",
+    "eegpt_daemon.script": "eegpt_daemon.script.__main__",
+    "eegpt_daemon.trainer": "eegpt_daemon.trainer.__main__",
+}
+BEFOREHAND = ("scipy.stats", "eegpt_daemon.trainer.attempt", "eegpt_daemon.supervisor.loop", *ENTRIES.values())
+MOST_DESCRIPTORS = 4096
+
+
+def entry_of(command: list[str]) -> str | None:
+    """The module whose `main` is that command; None for a command that is not ours."""
+    ours = len(command) > 2 and command[0] == sys.executable and command[1] == "-m"
+    return ENTRIES.get(command[2]) if ours else None
+
+
+def become(command: list[str], descriptors: tuple[int, int, int], *, session: bool = False) -> NoReturn:
+    """In a forked child: be the process that executing the command would have made. -1 keeps a descriptor."""
+    code = 1
+    try:
+        if session:
+            os.setsid()
+        _like_a_new_process(descriptors)
+        name = entry_of(command)
+        assert name is not None
+        module = importlib.import_module(name)
+        sys.modules["__main__"] = module  # what a pool of workers imports again
+        sys.argv = [module.__file__ or name, *command[3:]]
+        try:
+            code = module.main()
+        except SystemExit as leaving:
+            if isinstance(leaving.code, str):
+                print(leaving.code, file=sys.stderr)
+            code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            atexit._run_exitfuncs()
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code or 0)
+
+
+def _like_a_new_process(descriptors: tuple[int, int, int]) -> None:
+    """What an exec clears: descriptors, handlers of signals, and what modules read from the environment."""
+    gc.freeze()  # the parent's objects keep numbers of descriptors that mean something else here
+    for target, source in enumerate(descriptors):
+        if source not in (-1, target):
+            os.dup2(source, target)
+    os.closerange(3, MOST_DESCRIPTORS)
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    faulthandler.unregister(signal.SIGUSR1)
+    atexit._clear()
+    tempfile.tempdir = None
+    sys.stdin = open(0, closefd=False)
+    sys.stdout = open(1, "w", closefd=False)
+    sys.stderr = open(2, "w", closefd=False, errors="backslashreplace", buffering=1)
+    importlib.reload(eegwatch.run.crash)
+
+
+class ForkedPopen(subprocess.Popen):  # type: ignore[type-arg]
+    """subprocess.Popen that forks where the command is one of ours, and executes where it is not."""
+
+    def _execute_child(self, *given: Any) -> None:
+        bound = inspect.signature(subprocess_execute).bind(self, *given).arguments
+        command = [str(word) for word in bound["args"]] if isinstance(bound["args"], list | tuple) else []
+        if bound["shell"] or bound["env"] is not None or bound["cwd"] is not None or entry_of(command) is None:
+            subprocess_execute(self, *given)
+            return
+        flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            become(
+                command,
+                (bound["p2cread"], bound["c2pwrite"], bound["errwrite"]),
+                session=bound["start_new_session"],
+            )
+        self._child_created = True
+        self._close_pipe_fds(*(bound[name] for name in PIPES))
+
+
+PIPES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+subprocess_execute = subprocess.Popen._execute_child  # type: ignore[attr-defined]
+
+
+def flush() -> None:
+    """What is in a buffer would be written twice: by the parent and by the child."""
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def received(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """One request and its three descriptors."""
+    text, descriptors = b"", array.array("i")
+    while not text.endswith(b"\n"):
+        data, ancillary, _, _ = connection.recvmsg(1 << 16, socket.CMSG_LEN(3 * descriptors.itemsize))
+        if not data:
+            raise EOFError("a request that ended early")
+        text += data
+        for level, kind, content in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                descriptors.frombytes(content)
+    return json.loads(text), list(descriptors)
+
+
+def fork_one(connection: socket.socket) -> int:
+    request, descriptors = received(connection)
+    flush()
+    child = os.fork()
+    if child == 0:
+        os.environ.clear()
+        os.environ.update(request["env"])
+        os.chdir(request["cwd"])
+        become(request["command"], (descriptors[0], descriptors[1], descriptors[2]), session=request["session"])
+    for descriptor in descriptors:
+        os.close(descriptor)
+    connection.sendall(f"pid {child}\n".encode())
+    return child
 
 
 def main() -> None:
-    pipe = Path(tempfile.mkdtemp()) / "status"
-    os.mkfifo(pipe)
-    os.open(pipe, os.O_RDWR)  # somebody listens
+    for name in BEFOREHAND:
+        importlib.import_module(name)
+    subprocess.Popen = ForkedPopen  # type: ignore[misc]
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(sys.argv[1])
+    server.listen(64)
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.signal(signal.SIGCHLD, _look_up)
+    signal.set_wakeup_fd(wake)
+    children: dict[int, socket.socket] = {}
     print("ready", flush=True)
-    zombies: list[int] = []
-    for line in sys.stdin:
-        folder, attempt = line.rstrip("\n").split("\t")
-        orders, hold = os.pipe()
-        child = os.fork()
+    while True:
+        ready, _, _ = select.select([server, woken, 0], [], [])
+        if 0 in ready:
+            return  # the test session is over
+        if woken in ready:
+            os.read(woken, 1 << 12)
+        if server in ready:
+            connection, _ = server.accept()
+            children[fork_one(connection)] = connection
+        reap(children)
+
+
+def _look_up(number: int, frame: object) -> None:
+    """A handler alone makes the interpreter write to the wakeup descriptor."""
+
+
+def reap(children: dict[int, socket.socket]) -> None:
+    while children:
+        child, status = os.waitpid(-1, os.WNOHANG)
         if child == 0:
-            os.dup2(orders, 0)
-            log = os.open(Path(folder) / "trainer.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            sys.argv = ["trainer", folder, attempt, str(pipe)]
-            code = 1
-            try:
-                code = entry.main()
-            finally:
-                sys.stdout.flush()
-                os._exit(code)
-        print(f"pid {child}", flush=True)
-        ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # its pid stays taken: a late kill hits nobody else
-        assert ended is not None
-        os.close(orders)
-        os.close(hold)
-        print(f"exit {ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status}", flush=True)
-        zombies.append(child)
-        if len(zombies) > 1:
-            os.waitpid(zombies.pop(0), 0)
+            return
+        connection = children.pop(child)
+        with contextlib.suppress(OSError):  # nobody may wait for it any more
+            connection.sendall(f"exit {os.waitstatus_to_exitcode(status)}\n".encode())
+        connection.close()
 
 
 if __name__ == "__main__":
