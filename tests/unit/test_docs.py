@@ -33,3 +33,9 @@ def test_every_page_is_in_the_navigation() -> None:
     site = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
     listed = set(re.findall(r"[\w/-]+\.md", yaml.safe_dump(site["nav"])))
     assert listed == {str(p.relative_to(ROOT / "docs")) for p in PAGES}
+
+
+def test_the_files_that_the_architecture_page_names_are_there() -> None:
+    named = re.findall(r"`((?:eegwatch|daemon)/[\w/]+(?:\.py|/))`", (ROOT / "docs" / "architecture.md").read_text())
+    assert len(named) > 20
+    assert [name for name in named if not (ROOT / name).exists()] == []
