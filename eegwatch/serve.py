@@ -116,7 +116,7 @@ def _is_no_bad_request(record: logging.LogRecord) -> bool:
 
 
 async def _obey(text: str, service: Any, websocket: Any) -> None:
-    """One message of the page; one that is none is passed over."""
+    """One message of the page; anything else is ignored."""
     try:
         kind, *rest = json.loads(text)
         data = rest[0] if rest else None

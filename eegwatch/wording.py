@@ -1,4 +1,4 @@
-"""How numbers are said to people: rates, durations, counts, sizes. One way each, everywhere. And their mistakes."""
+"""Numbers as text for people (rates, durations, counts, sizes), one format each; and messages about their mistakes."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ ORPHAN_PATIENCE_S = 30.0  # a trainer whose supervisor died needs that long at m
 
 
 def hold_run(folder: Path) -> bool:
-    """Hold the run's lock, waiting ORPHAN_PATIENCE_S for another process to let go; False, and said, if it does not."""
+    """Hold the run's lock, waiting ORPHAN_PATIENCE_S for another process to let go; else a message, and False."""
     end = time.monotonic() + ORPHAN_PATIENCE_S
     while True:  # two trainers must never write one run
         try:
@@ -128,7 +128,7 @@ class Link:
                 try:
                     self._orders.put(decoder.decode(line))
                 except msgspec.DecodeError as error:  # this thread must live: without it no order is heard
-                    print(f"eegpt-daemon: an order that is none: {error}", flush=True)
+                    print(f"eegpt-daemon: a line that is no order: {error}", flush=True)
         self._orders.put(Order(order="stop", reason=SUPERVISOR_GONE))
 
     def order(self) -> Order | None:

@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     logs = log_root(arguments.path)
     if arguments.path is not None:
-        resolve(logs)  # a path that is not there is said here, not in a session that closes at once
+        resolve(logs)  # a missing path is reported here, not in a session that closes at once
     name = open_session(logs, ["--read-only"] if arguments.read_only else [])
     if arguments.detach:
         print(f"tmux attach -t {name}")

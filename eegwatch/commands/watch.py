@@ -51,10 +51,10 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     path = log_root(arguments.path)
     declared = arguments.config, arguments.steps_per_epoch
-    source_of(arguments.config)  # what is wrong with it is said here, before the screen
+    source_of(arguments.config)  # an error in it is reported here, before the screen opens
     foreign = foreign_log(path, compile_patterns(arguments.pattern)) if arguments.path else None
     if foreign is not None:
-        foreign.follow().close()  # what cannot be read at all is said here, before the screen
+        foreign.follow().close()  # a log that cannot be read is reported here, before the screen opens
         place: tuple[Path, Path | None] = (foreign.path.parent, foreign.path)
     else:
         place = resolve(path) if path.exists() or arguments.path else (path, None)

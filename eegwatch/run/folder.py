@@ -213,7 +213,7 @@ def _holds_a_run(folder: str) -> bool:
 def resolve(path: Path) -> tuple[Path, Path | None]:
     """(log root, run folder or None for "the newest") of a PATH: a log root, a run folder or a run.jsonl.
 
-    Raises NotARun for a path that is none of them.
+    Raises NotARun for any other path.
     """
     if path.is_file():
         return path.parent.parent, path.parent

@@ -35,7 +35,7 @@ def figures(units: Units, threshold: float | None) -> Figures:
     if problem is not None:
         return Figures({}, problem=problem)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a figure without a value is left out, and said in `problem`
+        warnings.simplefilter("ignore")  # a figure without a value is left out; `problem` gives the reason
         if find_spec("sklearn") is None:
             return _by_weights(units, threshold)
         return _of_two(units, threshold or 0.0) if units.classes == 2 else _of_many(units)

@@ -107,7 +107,7 @@ def _printable(name: str) -> str:
 
 
 def misnamed(root: Path, labels: list[str], *, names: bool = True) -> list[Rejected]:
-    """EDF files, by their first bytes, whose names do not end in .edf: left out of the index, so they are said."""
+    """EDF files, by their first bytes, whose names do not end in .edf: not in the index, so they are reported."""
     found: list[Rejected] = []
     for path in sorted(p for p in root.rglob("*") if p.suffix.lower() not in (".edf", ".txt", ".csv")):
         split, label = _place(path.relative_to(root), labels)

@@ -4,7 +4,8 @@ A pattern lies below the run folder, below the script's own folder (`{cwd}/…`)
 files that were written since the run began are the run's.
 
 A checkpoint is a file or a folder. A file of torch.save is a zip archive whose members have check sums; a safetensors
-file says its own length. Of any other file only that its size has not changed for a while is known, and that is said.
+file says its own length. Of any other file it is only known that its size has not changed for a while; the answer says
+so.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """daemon.jsonl as its writer holds it: states, and the answer to every command; heartbeats go to daemon.alive.
 
 A disk that is full must not end the daemon: what could not be written is kept and written first once there is room. A
-file that was deleted, rotated or replaced is begun anew, and that is said.
+file that was deleted, rotated or replaced is begun anew, with a note in it.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class Supervisor:
         self._settle_the_past(past)
 
     def _guarded(self, what: str, do: Callable[[], T]) -> T | None:
-        """Its result; None where it raised, which was said."""
+        """Its result; None where it raised an error, which has been reported."""
         try:
             result = do()
         except Exception as error:

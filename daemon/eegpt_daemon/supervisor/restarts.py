@@ -1,7 +1,7 @@
 """A trainer that died, or hangs: why, and whether and when it is started again by itself.
 
 Never after a deliberate end (exit code 0) or a wrong configuration (78), and never without a checkpoint newer than the
-one that the last start began from: what dies at the same place every time is for a person to look at.
+one that the last start began from: repeated deaths at the same step need a person.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ class WatchedRun:
         return all_steps and (self.tested is not None or (self.end is not None and self.end.reason == "completed"))
 
     def catch_up(self) -> None:
-        """Read what is there without writing findings: what the past held was said when it was the present."""
+        """Read the log so far without writing findings: those of the past are in it already."""
         self._quiet = True
         self.poll()
         self._quiet = False

@@ -18,7 +18,7 @@ from eegwatch.run.history import StepBlock
 from eegwatch.run.records import Run
 from eegwatch.wording import rate, short_rate
 
-LONG = 500  # steps at one rate before a word is said
+LONG = 500  # steps at one rate before it is reported
 BEYOND_PRINT = 3  # times the longest earlier stand of a rounded rate: at a smooth peak the rounding alone makes two
 ROUNDED = 1e-6  # of the rate: a wider cell is print, not float32
 RECORDS_A_LEVEL = 10  # records at one rate, on average, from which a fall is one of steps and not of a curve
@@ -95,11 +95,11 @@ class UndeclaredWatch:
 
     @property
     def _told_by_the_law(self) -> bool:
-        """Is a stand explained, or told, by the law? At 0, where nothing is trained, it is said all the same."""
+        """Does the law explain or report a rate that stands still? One of 0 trains nothing: it is reported anyway."""
         return self.laws.law is not None and self._level is not None and self._level.value != 0
 
     def ended(self) -> list[Finding]:
-        """The run is over, or its log has not grown for long: a rate that only ever rose is said."""
+        """The run is over, or its log has not grown for long: report a rate that only ever rose."""
         changes = self.settle()
         return changes + self._all_warm_up()
 

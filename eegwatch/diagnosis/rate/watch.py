@@ -2,7 +2,7 @@
 
 Off schedule: the record's cell misses the declared rate. Stuck: equal logged values while the declared rate moved by
 more than the cell is wide. If the run follows its schedule neither can fire (docs/detection.md): the false-alarm
-probability is zero. What cannot be told yet (a hold, the floor, few digits) is said so.
+probability is zero. Where the records cannot tell yet (a hold, the floor, few digits), the finding says so.
 """
 
 from __future__ import annotations

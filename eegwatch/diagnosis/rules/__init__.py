@@ -83,7 +83,7 @@ class EvidenceWatch:
         return [change for rule in self.rules for change in rule.evaluation(record)]
 
     def ended(self, step: int) -> list[Finding]:
-        """What was said of a live run is over with it."""
+        """Clear the findings that only a live run can have."""
         return [change for rule in self.rules for change in rule.ended(step)]
 
     def clock(self, now: float, *, training: bool) -> list[Finding]:

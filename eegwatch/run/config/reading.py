@@ -49,7 +49,7 @@ def parse_text(text: str, where: str, *, expand: bool = True) -> Config:
         try:
             tree = msgspec.to_builtins(config)
             unexpanded = tree.pop("notify")  # a password stays in the environment: expanded when it is used
-            expanded(unexpanded, "notify")  # what is not set is said now
+            expanded(unexpanded, "notify")  # an unset variable is reported now
             config = msgspec.convert(expanded(tree, "") | {"notify": unexpanded}, Config)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from None

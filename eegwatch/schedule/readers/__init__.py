@@ -1,6 +1,6 @@
 """A scheduler object of torch or a framework, read as declared schedules, one a parameter group; nothing is guessed.
 
-Which objects are understood, and how, is said in docs/schedules.md. Nothing here imports torch or a framework: an
+docs/schedules.md lists the objects that are understood, and how. Nothing here imports torch or a framework: an
 object is known by the class that computes its rates, so that a subclass with a formula of its own is not taken for
 its parent.
 """

@@ -14,7 +14,7 @@ from eegwatch.tui.widgets.lines import Lines
 from eegwatch.wording import duration, exact_rate, plain, rate
 
 PACE_OVER = 100  # steps whose median interval is the pace
-STALE_S = 15.0  # a log of a live trainer that has not grown for so long is said to stand
+STALE_S = 15.0  # seconds without growth after which the log of a live trainer is shown as standing still
 MOVING = ("training", "evaluating", "checkpointing", "watching")  # states in which a pace says something
 GOOD, BAD, QUIET = "bold green", "bold red", "yellow"
 LIVE = ("training", "evaluating", "checkpointing", "preparing")
