@@ -56,7 +56,7 @@ def become(command: list[str], descriptors: tuple[int, int, int], *, session: bo
         assert name is not None
         module = importlib.import_module(name)
         sys.modules["__main__"] = module  # what a pool of workers imports again
-        sys.argv = [module.__file__ or name, *command[3:]]
+        sys.argv, sys.orig_argv = [module.__file__ or name, *command[3:]], command
         try:
             code = module.main()
         except SystemExit as leaving:
