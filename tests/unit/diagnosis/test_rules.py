@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -47,6 +48,22 @@ def test_what_goes_wrong_in_any_run_is_found(fault: str) -> None:
     spoil, rules = FAULTS[fault]
     spoil(np.random.default_rng(SEED), trace)
     assert {f.rule for f in alarms(trace)} & set(rules)
+
+
+def test_gradients_that_grow_slowly_name_how_much_to_what_and_since_when() -> None:
+    """Norms about 1 for 4,000 steps, then ten times larger every 2,000; the finding's figures are those of its step."""
+    n = np.arange(1, 12_001)
+    norms = 10 ** np.clip((n - 4000) / 2000, 0, 4) * np.random.default_rng(3).lognormal(0, 0.2, len(n))
+    diagnosis, changes = plain_run(), list[Finding]()
+    for i in range(0, len(n), 200):
+        changes += diagnosis.feed(block(1 + i, 200, grad_norm=norms[i : i + 200]))
+    (finding,) = [f for f in changes if f.rule == "grad_exploding"]
+    found = re.search(r"has grown ([\d,]+) times since step ([\d,]+), to ([\d.e+]+)$", finding.message)
+    assert found is not None
+    now = norms[finding.step - 1]
+    assert now / 4 < float(found[3]) < now
+    assert now / 4 < float(found[1].replace(",", "")) < now  # over a norm of 1
+    assert 4000 < int(found[2].replace(",", "")) < 5500
 
 
 def test_zero_gradients_name_the_step_of_the_first_in_a_log_of_each_fiftieth_step() -> None:

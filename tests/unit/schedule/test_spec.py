@@ -187,6 +187,11 @@ def test_a_manual_lr_that_the_contract_refuses(lr: float, then: Any, at: int, wo
         resumed(base, at, lr, then)
 
 
+def test_the_declared_peak_itself_needs_no_force() -> None:
+    base = parse({"name": "one_cycle", "total_steps": 1000, "max_lr": 3e-3})
+    assert float(resumed(base, 10, 3e-3, "hold").rate(10)) == 3e-3
+
+
 def test_force_allows_an_lr_above_the_peak() -> None:
     base = parse({"name": "one_cycle", "total_steps": 1000, "max_lr": 3e-3})
     assert float(resumed(base, 10, 4e-3, "hold", force=True).rate(10)) == 4e-3
