@@ -1,10 +1,11 @@
 """A fixed sample of mutants of the core, and which of them the tests kill.
 
 `python -m tests.bench.mutants map --out FOLDER` runs the tests of the core once under coverage (needs `coverage` and
-`pytest-cov`) and keeps which test executes which line. `… run --out FOLDER [--count 200]` makes the sample in a copy of
-this tree, runs for each mutant the tests that execute its line, quickest first, until one fails, and appends a line to
-`results.jsonl`; what is there already is not run again. `… same --out FOLDER --before OTHER/results.jsonl` runs for each
-mutant that was killed before the test that killed it, and the others only where that passes.
+`pytest-cov`) and keeps which test executes which line. `… run --out FOLDER [--count 200]` runs for each mutant, in a copy
+of the tree, the tests that execute its line, quickest first, until one fails, then the two slow ones; it appends a line
+to `results.jsonl` and does not run again what is there. `… same --out OTHER --before FOLDER/results.jsonl --tree TREE`
+makes the mutants that were killed in another tree, by file and expression, and runs for each the test that killed it,
+and all tests of that file where it passes.
 
 The sample is drawn with SEED from the tree of `--tree` (this one, if not given): the same tree gives the same mutants.
 """
@@ -21,11 +22,13 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tests.bench.mutants.operators import Mutant, mutants_of
 
+Key = tuple[str, str, int]  # file, what is changed, which of the equal ones
 ROOT = Path(__file__).parents[3]
 SEED = 14
 CORE = (
@@ -41,7 +44,6 @@ SLOW = (
     "tests/unit/diagnosis/test_fault_corpus.py",
     "tests/unit/diagnosis/test_evidence.py::test_findings_are_the_same_read_at_once_and_as_the_log_grows",
 )
-MOST_TESTS = 60  # of a line in the middle of everything: the quickest, which stand in as many files as there are
 LONGEST_S = 240.0  # a mutant that makes a loop endless is killed by the clock
 
 
@@ -98,19 +100,6 @@ def tests_of_lines(tree: Path, out: Path) -> dict[tuple[str, int], list[str]]:
     return tests
 
 
-def spread(tests: list[str]) -> list[str]:
-    """The MOST_TESTS quickest, taken in turn from each file."""
-    by_file: dict[str, list[str]] = defaultdict(list)
-    for test in tests:
-        by_file[test.split("::")[0]].append(test)
-    taken: list[str] = []
-    while len(taken) < min(MOST_TESTS, len(tests)):
-        for queue in by_file.values():
-            if queue:
-                taken.append(queue.pop(0))
-    return sorted(taken[:MOST_TESTS], key=tests.index)
-
-
 def of_file(tests: dict[tuple[str, int], list[str]], path: str) -> list[str]:
     """For a line that runs when its module is imported: the tests that execute most lines of the file."""
     lines: dict[str, int] = defaultdict(int)
@@ -130,6 +119,7 @@ def verdict(copy: Path, mutant: Mutant, tests: list[str]) -> dict[str, Any]:
         "line": mutant.line,
         "column": mutant.column,
         "what": mutant.what,
+        "nth": mutant.nth,
         "tests": len(tests),
     }
     if not tests:
@@ -160,30 +150,18 @@ def main() -> int:
     if arguments.action == "map":
         make_map(tree, out)
         return 0
-    known = json_lines(arguments.before) if arguments.before else []
-    killers = {key(result): result["by"] for result in known if result["killed"]}
-    results = out / "results.jsonl"
+    results, copy = out / "results.jsonl", out / "tree"
     done = {key(result) for result in json_lines(results)} if results.exists() else set()
-    tests = tests_of_lines(tree, out) if (out / "coverage").exists() else {}
-    copy = out / "tree"
     if not copy.exists():
         shutil.copytree(
             tree, copy, ignore=shutil.ignore_patterns(".git", ".venv*", "__pycache__", ".mypy_cache", "logs")
         )
-    mutants = sample(tree, arguments.count)
-    random.Random(SEED).shuffle(mutants)  # a run that is cut short has tried all parts alike
     with results.open("a") as file:
-        for mutant in mutants:
-            place = (mutant.path, mutant.line, mutant.column, mutant.what)
-            if place in done:
-                continue
-            related = spread(tests.get((mutant.path, mutant.line)) or of_file(tests, mutant.path))
-            killer = killers.get(place)
-            result = None
-            if killer is not None and killer.startswith("tests/"):
-                result = verdict(copy, mutant, [killer])
-            if result is None or not result["killed"]:
-                result = verdict(copy, mutant, related)
+        for result in (
+            same(tree, copy, arguments.before, done)
+            if arguments.before
+            else fresh(tree, copy, out, done, arguments.count)
+        ):
             file.write(json.dumps(result) + "\n")
             file.flush()
     everything = json_lines(results)
@@ -192,8 +170,32 @@ def main() -> int:
     return 0
 
 
-def key(result: dict[str, Any]) -> tuple[str, int, int, str]:
-    return result["path"], result["line"], result["column"], result["what"]
+def fresh(tree: Path, copy: Path, out: Path, done: set[Key], count: int) -> Iterator[dict[str, Any]]:
+    tests = tests_of_lines(tree, out)
+    mutants = sample(tree, count)
+    random.Random(SEED).shuffle(mutants)  # a run that is cut short has tried all parts alike
+    for mutant in mutants:
+        if (mutant.path, mutant.what, mutant.nth) in done:
+            continue
+        result = verdict(copy, mutant, tests.get((mutant.path, mutant.line)) or of_file(tests, mutant.path))
+        yield result if result["killed"] else verdict(copy, mutant, list(SLOW))
+
+
+def same(tree: Path, copy: Path, before: Path, done: set[Key]) -> Iterator[dict[str, Any]]:
+    """What was killed before; a mutant whose expression is no longer there is left out."""
+    for known in json_lines(before):
+        if not known["killed"] or key(known) in done or not (tree / known["path"]).exists():
+            continue
+        for mutant in mutants_of(tree / known["path"], known["path"]):
+            if (mutant.path, mutant.what, mutant.nth) == key(known):
+                if not known["by"].startswith("tests/"):
+                    raise SystemExit(f"{known['by']} killed {known['path']}: {known['what']}; run it with all tests")
+                result = verdict(copy, mutant, [known["by"]])
+                yield result if result["killed"] else verdict(copy, mutant, [known["by"].split("::")[0]])
+
+
+def key(result: dict[str, Any]) -> Key:
+    return result["path"], result["what"], result["nth"]
 
 
 def json_lines(path: Path) -> list[dict[str, Any]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 COMPARED = {ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==",
@@ -23,6 +24,7 @@ class Mutant:
     last_column: int
     text: str
     what: str
+    nth: int = 0  # of the mutants of this file that change the same expression in the same way
 
     def apply(self, source: str) -> str:
         lines = source.encode().split(b"\n")  # ast counts bytes
@@ -33,8 +35,13 @@ class Mutant:
 
 def mutants_of(file: Path, path: str) -> list[Mutant]:
     """All mutants of the file, in the order of its lines; annotations, docstrings and `__all__` are left alone."""
-    source = file.read_text()
-    return [mutant for statement in ast.parse(source).body for mutant in _within(statement, source, path)]
+    source, times = file.read_text(), Counter[str]()
+    mutants = []
+    for statement in ast.parse(source).body:
+        for mutant in _within(statement, source, path):
+            mutants.append(replace(mutant, nth=times[mutant.what]))
+            times[mutant.what] += 1
+    return mutants
 
 
 def _within(node: ast.AST, source: str, path: str) -> Iterator[Mutant]:
