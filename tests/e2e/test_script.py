@@ -45,9 +45,20 @@ SCRIPT = textwrap.dedent(
 )
 
 
+LAUNCHER = textwrap.dedent(
+    """
+    import subprocess, sys
+    # a worker in a session of its own, as torch's launcher starts each
+    worker = subprocess.Popen([sys.executable, "train.py", *sys.argv[1:]], start_new_session=True)
+    sys.exit(worker.wait())
+    """
+)
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Callable[..., Daemon]:
     (tmp_path / "train.py").write_text(SCRIPT)
+    (tmp_path / "launch.py").write_text(LAUNCHER)
 
     def begin(*more: str, **changed: Any) -> Daemon:
         out = ["--out", "{run}/output"]
@@ -135,3 +146,35 @@ def test_a_script_without_resume_says_so_and_is_restarted(start: Callable[..., D
     refused = daemon.cli("checkpoint", code=1)
     assert "a script writes its own checkpoints" in refused.stdout + refused.stderr
     daemon.cli("stop")
+
+
+def test_a_launcher_that_is_killed_alone_leaves_no_worker_and_its_run_goes_on(
+    start: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    out = ["--out", "{run}/output"]
+    daemon = start(
+        command=[sys.executable, "launch.py", *out],
+        resume=[sys.executable, "launch.py", *out, "--resume", "{checkpoint}"],
+    )
+    wait(lambda: of(daemon, "checkpoint"))
+    os.kill(daemon.pid or 0, signal.SIGKILL)
+    daemon.cli("start", "--continue")  # the next daemon adopts the launcher, and hears of its death all the same
+    mine = [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
+    (launcher,) = [p for p in mine if "launch.py" in p.info["cmdline"]]
+    (worker,) = [p for p in mine if "train.py" in p.info["cmdline"]]
+    launcher.kill()
+    wait(lambda: len(of(daemon, "run")) > 1)
+    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
+    assert "SIGKILL" in of(daemon, "end")[0]["error"] and of(daemon, "run")[1]["step"] % 25 == 0
+    assert "left behind" in (daemon.run / "trainer.log").read_text()
+    daemon.cli("stop")
+    assert not [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
+
+
+def test_a_stop_is_heard_as_ctrl_c_and_says_beforehand_what_lies_beyond(start: Callable[..., Daemon]) -> None:
+    daemon = start()
+    wait(lambda: of(daemon, "checkpoint"))
+    said = daemon.cli("stop").stdout
+    assert "lie beyond its newest whole checkpoint (output/step" in said or "lies beyond" in said
+    assert "KeyboardInterrupt" in (daemon.run / "trainer.log").read_text()
+    assert "SIGTERM" not in (daemon.run / "trainer.log").read_text()

@@ -254,7 +254,8 @@ def two_lines(checkouts: Path) -> tuple[Case, ...]:
 
     cosine = "schedule={'name': 'cosine', 'max_lr': 6e-4, 'total_steps': 20000}, optimizer=optimizer)"
     callback = "[__import__('eegwatch.integrations.huggingface').integrations.huggingface.EegwatchCallback(LOGS)]"
-    lightning = "[__import__('eegwatch.integrations.lightning').integrations.lightning.EegwatchCallback(LOGS)]"
+    lightning = "[__import__('eegwatch.integrations.lightning').integrations.lightning.EegwatchCallback("
+    lightning += "LOGS, schedule={'name': 'cosine', 'max_lr': 0.1, 'total_steps': 4580})]"
     return (
         edited(
             "nanoGPT train.py",
@@ -275,7 +276,7 @@ def two_lines(checkouts: Path) -> tuple[Case, ...]:
         edited(
             "timm train.py",
             ("train.py", "    start_epoch = 0\n", f"    global log; {RUNLOG}schedule=lr_scheduler, "
-             "steps_per_epoch=updates_per_epoch)\n    lr_scheduler.step = lr_scheduler.step_update = lambda *_: None\n"
+             "steps_per_epoch=updates_per_epoch)\n    lr_scheduler.step = lr_scheduler.step_update = lambda *_, **__: None\n"
              "    start_epoch = 0\n"),
             ("train.py", "        num_updates += 1\n", "        num_updates += 1; log.step()\n"),
         ),

@@ -39,11 +39,11 @@ class Live:
             assert source.count(text) == 1, f"{name} holds {source.count(text)} times: {text}"
             (self.work / name).write_text(source.replace(text, instead.replace("LOGS", repr(str(self.logs)))))
         words = [word.replace("{run}", str(folder)) for word in case.script["command"]]
-        with (folder / "output").open("wb") as output:
+        with (folder / "printed.txt").open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, *words[1:]], cwd=self.work, stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
-        self.output = folder / "output"
+        self.output = folder / "printed.txt"
 
     def run(self) -> dict[str, str]:
         said: dict[str, str] = {}
