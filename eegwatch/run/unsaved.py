@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from eegwatch.run import config as configuration
+from eegwatch.run.config import Script
 from eegwatch.run.folder import CONFIG, RUN_LOG
 from eegwatch.run.log import run_decoder
 from eegwatch.run.records import Checkpoint, Run
@@ -13,15 +15,29 @@ from eegwatch.run.summary import summarise
 MARKS = (b'"type":"run"', b'"type":"checkpoint"')
 
 
+def script_of(folder: Path) -> Script | None:
+    """The script that a run's configuration names; None for this project's own trainer and for foreign logs."""
+    try:
+        written = (folder / CONFIG).stat().st_mtime_ns
+    except OSError:
+        return None
+    return _script(folder, written)
+
+
+@functools.lru_cache(maxsize=16)
+def _script(folder: Path, written: int) -> Script | None:
+    try:
+        return configuration.load(folder / CONFIG, expand=False).script
+    except configuration.ConfigError:
+        return None
+
+
 def unsaved(folder: Path, step: int, newest: Checkpoint | None) -> str | None:
     """In words; None where the run is not a script's under the daemon, which saves nothing at a stop by itself.
 
     `step`: the last step taken; `newest`: the checkpoint of the newest step that counts.
     """
-    try:
-        script = configuration.load(folder / CONFIG, expand=False).script
-    except configuration.ConfigError:
-        return None
+    script = script_of(folder)
     if script is None:
         return None
     if not script.checkpoints:

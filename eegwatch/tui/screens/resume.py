@@ -19,7 +19,9 @@ from textual.widgets import Checkbox, Input, Static
 
 from eegwatch.charts.expected import resume_chart
 from eegwatch.charts.model import ChartData
+from eegwatch.run.config import Script
 from eegwatch.run.control import CONTROL
+from eegwatch.run.unsaved import script_of
 from eegwatch.schedule import Schedule, ScheduleError, declared_base, final_rate, parse, peak_rate, rate_at, resumed
 from eegwatch.shell import command as shell
 from eegwatch.tui.session import Session
@@ -77,6 +79,11 @@ def beginning(session: Session) -> Beginning:
     history = session.history
     if session.steers_itself:
         return Beginning(history.step_done, f"after the current step ({history.step_done:,} now); the script runs on")
+    if commanded(session) is not None:
+        if not history.checkpoints:
+            return Beginning(0, "nowhere: the script has written no whole checkpoint yet")
+        newest, lost = history.checkpoints[-1], max(0, history.step_done - history.checkpoints[-1].step)
+        return Beginning(newest.step, f"at the newest whole checkpoint, step {newest.step:,}; {lost:,} steps are lost")
     if session.is_current and session.life.alive and session.life.word in AT_NEXT_STEP and history.length:
         step = history.step_done
         return Beginning(step, f"after the current step ({step:,} now), where a checkpoint is written")
@@ -92,6 +99,11 @@ def _line(choice: ResumeChoice, folder: Path) -> str:
     if choice.lr is not None:
         fields |= {"lr": choice.lr, "then": choice.then} | ({"force": True} if choice.force else {})
     return f"echo '{json.dumps(fields)}' >> {folder.parent / CONTROL}"
+
+
+def commanded(session: Session) -> Script | None:
+    """The script of this run, where it is steered by its command line alone."""
+    return None if session.steers_itself or session.folder is None else script_of(session.folder)
 
 
 def _ago(when: float) -> str:
@@ -112,7 +124,8 @@ def declared_schedule(session: Session) -> Schedule | None:
 def judge(session: Session, typed: str, chosen: str | None, *, force: bool) -> Judged:
     """Decide what the form asks for, by the daemon's own rules. `chosen`: what a person picked, None where nothing."""
     text = typed.strip()
-    then = chosen or ("anneal" if text else REJOIN)
+    script = commanded(session)
+    then = chosen or (("anneal" if script is None else "hold") if text else REJOIN)
     declared, begins = declared_schedule(session), beginning(session)
     run = session.history.run
     per_epoch = run.steps_per_epoch if run else None
@@ -126,6 +139,17 @@ def judge(session: Session, typed: str, chosen: str | None, *, force: bool) -> J
         lr = float(text)
     except ValueError:
         return Judged(problem=f"{text!r} is not a number; write it as 3e-4 or 0.0003", then=then)
+    if script is not None:
+        if then != "hold":
+            return Judged(
+                problem="by its command line a script can only hold a rate; RunLog in it can do more", then=then
+            )
+        if not any("{lr}" in str(word) for word in script.resume or []):
+            return Judged(
+                problem="script.resume has no {lr}: this script takes no rate; delete the typed one", then=then
+            )
+        if declared is None and 0 < lr < float("inf"):
+            return Judged(ResumeChoice(lr, "hold"), lr=lr, then=then)
     if declared is None:
         return Judged(problem="the run declares no schedule: only rejoin is possible", lr=lr, then=then)
     above = lr > peak_rate(declared)
@@ -290,6 +314,8 @@ class ResumeDialog(ModalScreen[ResumeChoice | None]):
 
     def _outcome(self, judged: Judged, begins: Beginning) -> Text:
         if judged.schedule is None:
+            if judged.lr is not None:
+                return Text(f"resume at your LR: {rate(judged.lr)} until the end of the run")
             return Text("the trainer goes on with the schedule of its configuration")
         run = self.session.history.run
         per_epoch = run.steps_per_epoch if run else None

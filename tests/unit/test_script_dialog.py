@@ -1,0 +1,47 @@
+"""The resume dialog of a script that is steered by its command line: where it begins, and what it can be given."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from eegwatch.run.log import AppendLog
+from eegwatch.run.records import Checkpoint, Run, Step
+from eegwatch.tui.screens.resume import beginning, judge
+from eegwatch.tui.session import Session
+
+TAKES = "script: {command: [python, t.py], resume: [python, t.py, '{checkpoint}', ['--lr={lr}']], checkpoints: '*.pt'}"
+COSINE = {"name": "cosine", "max_lr": 1e-3, "total_steps": 1000}
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Session:
+    folder = tmp_path / "20260101-000000-mine"
+    folder.mkdir()
+    (folder / "config.yaml").write_text(TAKES)
+    log = AppendLog(folder / "run.jsonl")
+    log.append(Run(time=time.time(), run_id=folder.name, name="mine", step=0, total_steps=1000, schedule=COSINE))
+    for step in range(1, 131):
+        log.append(Step(time=time.time(), step=step, lr=1e-3))
+    log.append(Checkpoint(time=time.time(), step=100, path="a.pt"))
+    log.close()
+    made = Session(tmp_path, folder, lambda _: None)
+    end = time.monotonic() + 60
+    while made.history.step_done < 130 or not made.history.checkpoints:
+        made.poll()
+        assert time.monotonic() < end
+    return made
+
+
+def test_it_begins_at_the_newest_checkpoint_and_says_what_is_lost(session: Session) -> None:
+    assert beginning(session).words == "at the newest whole checkpoint, step 100; 30 steps are lost"
+    assert judge(session, "", None, force=False).choice is not None  # rejoin
+
+
+def test_a_typed_rate_is_held_and_nothing_else_is_possible(session: Session) -> None:
+    judged = judge(session, "3e-4", None, force=False)
+    assert judged.choice is not None and judged.choice.then == "hold" and judged.choice.lr == 3e-4
+    for then in ("anneal", "scale"):
+        assert "can only hold a rate" in (judge(session, "3e-4", then, force=False).problem or "")
