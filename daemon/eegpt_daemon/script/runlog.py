@@ -57,7 +57,7 @@ class ScriptLog:
         self.steps = Steps(self._begun_at)
         self.last = LastLines()
         self._overrides = attempt.overrides
-        self._any_step = False
+        self._any_step = self._announced = False
         self._length: int | None = None
         self._said: tuple[int | None, int | None] | None = None
         self._ended = False
@@ -231,7 +231,8 @@ class ScriptLog:
         total, per_epoch = self._said or (None, None)
         epochs = self.config.training.max_epochs
         schedule, notes = self._schedule(per_epoch)
-        source = f"read from {self.source}"
+        self._announced = True
+        source = f"read from {self.source}" if self.source else "no step was read yet"
         counted = f"; its steps count from 0 again, {self._offset:,} are added" if self._offset else ""
         if per_epoch and (self._offset or total is None or "max_epochs" in declared_keys(self.config)):
             total = epochs * per_epoch
@@ -279,6 +280,11 @@ class ScriptLog:
         except (ConfigError, ScheduleError) as error:
             return None, [str(error)]
         return schedule, []
+
+    def announce(self) -> None:
+        """The `run` record, before anything else of an attempt of which no step was read yet."""
+        if self.source is None and not self._announced:
+            self._begin()
 
     def append(self, record: Record) -> None:
         """Write a record; on a full disk it is lost, and the script goes on."""

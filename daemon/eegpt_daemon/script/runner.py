@@ -243,6 +243,7 @@ class Runner:
                 path=found.path,
                 best="best" in Path(found.path).stem.lower(),
             )
+            self.log.announce()
             self.log.append(record)
 
 

@@ -157,3 +157,16 @@ def test_a_checkpoint_may_be_a_folder_that_has_what_the_one_before_it_has(tmp_pa
     (tmp_path / "output/checkpoint-500/optimizer.pt").write_bytes(data[:100])
     os.utime(tmp_path / "output/checkpoint-500/optimizer.pt", (1500.0, 1500.0))
     assert saved.newest_whole(tmp_path, script, now=later)[0] is None
+
+
+def test_a_checkpoint_before_the_first_step_that_is_read_comes_after_a_run_record(tmp_path: Path) -> None:
+    run = make_run_folder(tmp_path, "mine")
+    log = ScriptLog(run, Attempt(), parse_text("script: {command: [python, t.py]}", "mine.yaml"))
+    for path in ("a.pt", "b.pt"):
+        log.announce()
+        log.append(Checkpoint(time=time.time(), step=0, path=path))
+    log.line("step 1/9 loss 0.5 lr 1e-3")
+    log.line("step 2/9 loss 0.4 lr 1e-3")
+    log.end("completed", None)
+    kinds = [type(r).__name__ for r in read_all(run / "run.jsonl", run_decoder())]
+    assert kinds == ["Run", "Checkpoint", "Checkpoint", "Run", "Step", "Step", "End"]
