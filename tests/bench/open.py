@@ -1,16 +1,25 @@
-"""How soon a run is on the screen, in a real tmux: the first curve, and everything; beside an empty Textual app.
+"""How soon a run is on the screen, in a real tmux, each figure against its goal: the first curve, and every record.
 
-    python -m tests.bench.open [--records 58285 1000000 3000000] [--rounds 3]
+    python -m tests.bench.open [--records 58285 1000000 3000000 10000000] [--rounds 3] [--leet] [--docs]
 
-"first" is the first frame with the LR curve on it, "complete" the first whose status line names the last step; both from
-the moment that tmux starts the program. Resident size is read when complete.
+Beside an empty Textual app, msgspec's own decoding of the same file (DECODE, a process of its own) and, with `--leet`,
+W&B LEET on runs of the same length (installed on first use, see beside_leet). Each log is opened as one that was never
+indexed, then as one whose writer left its columns beside it. All times are from the moment that tmux starts the program.
+
+"first": the first frame with a curve of at least 200 points; it counts where each column of the learning rate's curve
+is within a row of the final frame's. "complete": the first frame drawn from every record, not from a skeleton: its
+status names the last step and does not say that the log is still being read. Resident size, children included, is the
+largest until then. `--docs` writes the table into docs/benchmarks.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import compileall
+import contextlib
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,11 +30,26 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from eegwatch.run.folder import RUN_LOG
+from eegwatch.run.indexer import WriterIndex
 from eegwatch.run.records import Run, encode
+from eegwatch.run.sidefile import beside
+from eegwatch.runlog import RunLog
 from eegwatch.schedule import parse
 
 SESSION = "eegwatch-bench"
-EMPTY = "import numpy, msgspec, yaml, psutil, watchdog.observers\nfrom textual.app import App\nfrom textual.widgets import Static\nclass A(App):\n    def compose(self): yield Static('EMPTY')\nA().run()"  # fmt: skip
+BEGIN, END = "<!-- tests.bench.open -->", "<!-- end of tests.bench.open -->"
+EMPTY = "from textual.app import App\nfrom textual.widgets import Static\nclass A(App):\n    def compose(self): yield Static('EMPTY')\nA().run()"  # fmt: skip
+DECODE = """
+import os, sys, time, msgspec
+from eegwatch.run.records import RunRecord
+decoder, fd, at, began = msgspec.json.Decoder(RunRecord), os.open(sys.argv[1], os.O_RDONLY), 0, time.perf_counter()
+while data := os.pread(fd, 1 << 18, at):
+    end = data.rfind(b"\\n") + 1
+    decoder.decode_lines(data[:end])
+    at += end
+print(time.perf_counter() - began)
+"""
 
 
 def make_log(folder: Path, n: int, total: int | None = None) -> Path:
@@ -62,55 +86,201 @@ def braille(screen: str) -> bool:
 
 
 def timed(command: list[str], marks: dict[str, Callable[[str], bool]]) -> tuple[dict[str, float], float]:
-    """(seconds until each mark is on the screen, MB resident then)."""
+    """(seconds until each mark is on the screen, MB resident at most until then)."""
+    found, size, _ = watched(command, marks)
+    return found, size
+
+
+def watched(
+    command: list[str], marks: dict[str, Callable[[str], bool]], settle_s: float = 0.0
+) -> tuple[dict[str, float], float, dict[str, str]]:
+    """(seconds until each mark is on the screen, MB resident at most until then, the screen at each and at the end)."""
     tmux("kill-server")
     began = time.perf_counter()
     tmux("new-session", "-d", "-x", "200", "-y", "50", *command)
-    pid = int(tmux("list-panes", "-F", "#{pane_pid}") or 0)
+    root = psutil.Process(int(tmux("list-panes", "-F", "#{pane_pid}") or 0))
     found: dict[str, float] = {}
+    screens: dict[str, str] = {}
+    size, sized = 0.0, 0.0
     while len(found) < len(marks) and time.perf_counter() - began < 300:
         screen = tmux("capture-pane", "-p")
+        now = time.perf_counter() - began
         for name, seen in marks.items():
             if name not in found and seen(screen):
-                found[name] = time.perf_counter() - began
+                found[name], screens[name] = now, screen
+        if now - sized > 0.1 or len(found) == len(marks):
+            sized, size = now, max(size, resident(root))
         time.sleep(0.005)
-    root = psutil.Process(pid)
-    size = sum(p.memory_info().rss for p in [root, *root.children(recursive=True)]) / 1e6
+    if settle_s:
+        time.sleep(settle_s)
+        screens["final"] = tmux("capture-pane", "-p")
     tmux("kill-server")
-    return found, size
+    return found, size, screens
+
+
+def resident(root: psutil.Process) -> float:
+    """MB of a process and its children."""
+    size = 0.0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in [root, *root.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                size += process.memory_info().rss / 1e6
+    return size
+
+
+def curve_rows(screen: str) -> dict[int, tuple[int, int]]:
+    """The first and last row of the left chart's curve, by column."""
+    lines = screen.splitlines()
+    axes = [i for i, line in enumerate(lines) if "└0" in line[:12]]
+    rows: dict[int, tuple[int, int]] = {}
+    for i, line in enumerate(lines[: axes[0] if axes else 0]):
+        for column, character in enumerate(line[:78]):
+            if "\u2801" <= character <= "\u28ff":
+                rows[column] = (rows.get(column, (i, i))[0], i)
+    return rows
+
+
+def within_a_row(first: str, final: str) -> tuple[int, int]:
+    """(columns of the first curve, how many of them are within a row of the final one)."""
+    early, late = curve_rows(first), curve_rows(final)
+    near = [
+        c for c, (top, low) in early.items() if c in late and abs(top - late[c][0]) <= 1 and abs(low - late[c][1]) <= 1
+    ]
+    return len(early), len(near)
+
+
+def decoded(log: Path) -> float:
+    """Seconds that msgspec needs to decode the file, in a process of its own: the median of three."""
+    return statistics.median(
+        float(
+            subprocess.run([sys.executable, "-c", DECODE, str(log)], capture_output=True, text=True, check=True).stdout
+        )
+        for _ in range(3)
+    )
+
+
+def writer_cost(folder: Path, n: int = 100_000) -> tuple[float, float]:
+    """(seconds, share of the time) that leaving the columns beside a log takes a RunLog with a step of some 0.2 ms."""
+    log = RunLog(folder, name="cost", total_steps=n)
+    assert log._index is not None
+    wrote, spent = log._index.wrote, 0.0
+
+    def measured() -> None:
+        nonlocal spent
+        began = time.perf_counter()
+        wrote()
+        spent += time.perf_counter() - began
+
+    log._index.wrote = measured  # type: ignore[method-assign]
+    work = np.random.default_rng(0).normal(size=(120, 120))
+    began = time.perf_counter()
+    for i in range(n):
+        (work @ work).sum()
+        log.step(loss=0.5 + i / n, lr=1e-3, grad_norm=1.5)
+    took = time.perf_counter() - began
+    log.end()
+    return spent, spent / took
+
+
+class Table:
+    """Figures, each against its goal."""
+
+    def __init__(self) -> None:
+        self.lines = ["| what | measured | goal | |", "|---|---|---|---|"]
+
+    def say(self, what: str, measured: str, goal: str = "", met: bool | None = None) -> None:
+        verdict = "" if met is None else "✔" if met else "missed"
+        self.lines.append(f"| {what} | {measured} | {goal} | {verdict} |")
+        print(f"{what:58} {measured:34} {goal:34} {verdict}", flush=True)
+
+    def into(self, page: Path) -> None:
+        """Between the two comments of the page."""
+        text = page.read_text()
+        before, _, rest = text.partition(BEGIN)
+        _, _, after = rest.partition(END)
+        page.write_text("\n".join([before + BEGIN, *self.lines, END]) + after)
+
+
+def measure(table: Table, run: Path, n: int, empty: float, rounds: int, leet: tuple[float, float] | None) -> None:
+    """One log: never indexed, then with the columns that its writer leaves."""
+    log, cache = run / RUN_LOG, Path(os.environ["EEGWATCH_CACHE"])
+    last = f"step {n:,} / {n:,}"
+    marks = {"first": braille, "complete": lambda s: braille(s) and last in s and "reading the log" not in s}
+    command = [sys.executable, "-m", "eegwatch.cli", str(run)]
+    decode = decoded(log)
+    table.say(f"{n:,} steps: msgspec decodes the file", f"{decode:.2f} s")
+    for how in ("never indexed", "columns beside it"):
+        if how == "columns beside it":
+            index = WriterIndex(run)
+            index._began -= 1e6  # as at the end of a run that took long
+            index.close()
+        results = []
+        for _ in range(rounds):
+            shutil.rmtree(cache, ignore_errors=True)
+            results.append(watched(command, marks, settle_s=3.0))
+        first, complete = (min(found[name] for found, _, _ in results) for name in ("first", "complete"))
+        name = f"{n:,} steps, {how}"
+        goal = empty if leet is None else min(empty, 0.6 * leet[0])
+        table.say(f"{name}: first curve", f"{first:.2f} s", f"below {goal:.2f} s", first < goal)
+        columns, near = min(within_a_row(screens["first"], screens["final"]) for _, _, screens in results)
+        table.say(f"{name}: columns of it within a row", f"{near} of {columns}", "all", near == columns > 50)
+        if how == "never indexed":
+            most, why = max(1.5 * decode, first), f"1.5 × decoding = {1.5 * decode:.2f} s"
+        else:
+            most = 1.5 * first + 0.1 * max(0, n - 1_000_000) / 1e6
+            why = f"1.5 × first + 0.1 s a million = {most:.2f} s"
+        table.say(f"{name}: every record", f"{complete:.2f} s", why, complete <= most)
+        if leet is not None:
+            times = 10 if n < 100_000 else 30
+            table.say(
+                f"{name}: sooner than LEET", f"{leet[1] / complete:.0f} ×", f"{times} ×", leet[1] / complete >= times
+            )
+        table.say(f"{name}: resident, at most", f"{max(size for _, size, _ in results):.0f} MB")
+    beside(log).unlink(missing_ok=True)
+
+
+def of_leet(scratch: Path, n: int, rounds: int) -> tuple[float, float]:
+    """(first curve, all of it) of LEET, in seconds."""
+    from tests.bench.beside_leet import ENVIRONMENT, SIX, leet, wandb_run
+
+    os.environ.update(ENVIRONMENT)
+    theirs = scratch / f"wandb-{n}"
+    wandb_run(theirs, n, SIX if n < 100_000 else "lr,loss").wait()
+    marks = {"first": braille, "complete": lambda s: "State: Finished" in s}
+    results = [timed(leet(theirs), marks)[0] for _ in range(rounds)]
+    shutil.rmtree(theirs)
+    return min(r["first"] for r in results), min(r["complete"] for r in results)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--records", type=int, nargs="+", default=[58_285, 1_000_000, 3_000_000])
+    parser.add_argument("--records", type=int, nargs="+", default=[58_285, 1_000_000, 3_000_000, 10_000_000])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--leet", action="store_true", help="W&B LEET beside it, up to a million steps")
+    parser.add_argument("--docs", action="store_true", help="write the table into docs/benchmarks.md")
     arguments = parser.parse_args()
-    empty = min(
-        timed([sys.executable, "-c", EMPTY], {"first": lambda s: "EMPTY" in s})[0]["first"]
-        for _ in range(arguments.rounds)
-    )
-    print(f"{'empty Textual app, same imports':32} first {empty:6.2f} s")
-    with tempfile.TemporaryDirectory() as scratch:
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program has its bytecode, as Textual has
+    compileall.compile_dir(str(Path(__file__).parents[2] / "eegwatch"), quiet=1)
+    table = Table()
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
         os.environ["EEGWATCH_CACHE"] = f"{scratch}/cache"
+        words = [sys.executable, "-c", EMPTY]
+        empty = min(timed(words, {"first": lambda s: "EMPTY" in s})[0]["first"] for _ in range(arguments.rounds))
+        table.say("empty Textual app", f"{empty:.2f} s")
         for n in arguments.records:
-            run = make_log(Path(scratch) / str(n), n)
-            marks = {
-                "first": braille,
-                "complete": lambda s, n=n: f"step {n:,} / {n:,}" in s,
-            }
-            command = [sys.executable, "-m", "eegwatch.cli", str(run)]
-            size = (run / "run.jsonl").stat().st_size / 1e6
-            for how in ("", "again"):  # again: from the side file that the first time left
-                results = []
-                for _ in range(arguments.rounds):
-                    if not how:
-                        shutil.rmtree(Path(os.environ["EEGWATCH_CACHE"]), ignore_errors=True)
-                    results.append(timed(command, marks))
-                first, complete = (min(found[name] for found, _ in results) for name in ("first", "complete"))
-                print(
-                    f"{n:>11,} records {size:7.0f} MB {how:5} first {first:6.2f} s ({first / empty:.1f} x)   "
-                    f"complete {complete:6.2f} s   resident {max(rss for _, rss in results):5.0f} MB"
-                )
+            theirs = of_leet(scratch, n, arguments.rounds) if arguments.leet and n <= 1_000_000 else None
+            if theirs is not None:
+                table.say(f"{n:,} steps: W&B LEET, first curve and everything", f"{theirs[0]:.2f} s, {theirs[1]:.2f} s")
+            run = make_log(scratch / str(n), n)
+            measure(table, run, n, empty, arguments.rounds, theirs)
+            shutil.rmtree(run)
+        spent, share = writer_cost(scratch)
+        table.say(
+            "columns left by a RunLog, 100,000 steps of 0.2 ms", f"{spent:.2f} s, {share:.1%}", "1 %", share <= 0.01
+        )
+    if arguments.docs:
+        table.into(Path(__file__).parents[2] / "docs/benchmarks.md")
 
 
 if __name__ == "__main__":
