@@ -231,7 +231,11 @@ class Reader:
         return reader
 
     def items(self, records: Iterable[RunRecord]) -> Iterator[Item]:
-        for item in items(records):
+        return self.ordered(items(records))
+
+    def ordered(self, items: Iterable[Item]) -> Iterator[Item]:
+        """What `items` made of the records, in the order of the log, with the steps that count."""
+        for item in items:
             if isinstance(item, Run):
                 self.last, self.clock = item.step, -math.inf
             elif isinstance(item, StepBlock):

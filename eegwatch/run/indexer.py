@@ -10,12 +10,15 @@ import gc
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from eegwatch.run.folder import RUN_LOG
-from eegwatch.run.follow import FRAME_RECORDS, OwnLog, RunFollower, side_of
-from eegwatch.run.log import CHUNK_BYTES
-from eegwatch.run.sidefile import WORTH_IT_BYTES, SideFile, beside
+from eegwatch.run.follow import FRAME_RECORDS, OwnLog, RunFollower
+from eegwatch.run.history import Reader
+from eegwatch.run.log import CHUNK_BYTES, open_regular
+from eegwatch.run.pieces import pieces
+from eegwatch.run.sidefile import WORTH_IT_BYTES, Frame, SideFile, beside
 
 SHARE = 0.01  # of a writer's time, at most
 LOOK_RECORDS = 256  # between two looks of a writer at its clock
@@ -100,17 +103,40 @@ class IndexerProcess:
         return False
 
 
+def write_side_file(folder: Path, wanted: Callable[[], bool] = lambda: True) -> None:
+    """Up to the end of the log that there is now, as long as it is `wanted`; nothing where another process writes it.
+
+    Raises OSError where there is no log, or no room.
+    """
+    log = folder / RUN_LOG
+    side, fd = SideFile(log), open_regular(log)
+    try:
+        at, records, bad, reader = 0, 0, 0, Reader()
+        for frame in side.frames():
+            at, records, bad, reader = frame.end, frame.records, frame.bad, frame.reader
+        if not side.lock():
+            return
+        two = len(os.sched_getaffinity(0)) > 1
+        for piece in pieces(fd, at, os.fstat(fd).st_size, two=two):
+            records, bad = records + piece.records, bad + piece.bad
+            side.add(Frame(piece.end, records, bad, list(reader.ordered(piece.items)), reader))
+            if not wanted():
+                return
+    except ValueError:
+        return  # the log changes in other ways than by growing: who reads it reads it by itself
+    finally:
+        os.close(fd)
+        side.close()
+
+
 def main() -> int:
     """Until the end of the log that there is now, or of the process that asked."""
     gc.disable()  # a second's work, which leaves no cycles
-    folder, asked = Path(sys.argv[1]), os.getppid()
-    side = side_of(folder)
-    if side is None:
+    asked = os.getppid()
+    try:
+        write_side_file(Path(sys.argv[1]), lambda: os.getppid() == asked)
+    except OSError:
         return 1
-    follower = RunFollower(OwnLog(folder), None, side)
-    while follower.behind and follower.saves and os.getppid() == asked:
-        follower.poll(CHUNK_BYTES)
-    follower.close()
     return 0
 
 

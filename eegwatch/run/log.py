@@ -208,12 +208,12 @@ class Decoder(Generic[T]):
         self._types = {record.__struct_config__.tag for record in get_args(union)}
         self.bad = 0
 
-    def decode(self, data: bytes) -> list[T]:
+    def decode(self, data: bytes | memoryview) -> list[T]:
         try:
             return cast(list[T], self._decoder.decode_lines(data))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             records: list[T] = []
-            for line in data.split(b"\n"):
+            for line in bytes(data).split(b"\n"):
                 if not line.strip():
                     continue
                 try:

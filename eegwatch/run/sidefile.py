@@ -20,7 +20,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 import numpy as np
@@ -37,7 +37,7 @@ LAYOUT = [*((name, np.dtype(kind).str) for name, kind in COLUMNS.items()), "lrs"
 MAGIC = hashlib.sha256(repr(LAYOUT).encode()).digest()[:4]
 
 
-class _Steps(msgspec.Struct, array_like=True):
+class Steps(msgspec.Struct, array_like=True):
     """A StepBlock: `count` steps; an empty column is the usual one (see `_usual`). `lrs`: empty for None."""
 
     count: int
@@ -58,7 +58,7 @@ class _Frame(msgspec.Struct, array_like=True):
     records: int
     bad: int
     counts: tuple[int, str | None, str | None, int, float]
-    items: list[_Steps | bytes]
+    items: list[Steps | bytes]
 
 
 _encoder, _decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(_Frame)
@@ -179,19 +179,18 @@ class SideFile:
             frame = _decoder.decode(data)
             if frame.end > os.fstat(self._log).st_size or self.before(frame.end) != frame.before:
                 return None
-            items = [_block(i) if isinstance(i, _Steps) else _records.decode(i) for i in frame.items]
+            items = unpacked(frame.items)
         except (msgspec.MsgspecError, ValueError, KeyError, OverflowError):  # nothing that we wrote
             return None
         reader = Reader.at(*frame.counts)
-        return Frame(frame.end, frame.records, frame.bad, items, reader), at + HEAD.size + length  # type: ignore[arg-type]
+        return Frame(frame.end, frame.records, frame.bad, items, reader), at + HEAD.size + length
 
     def add(self, frame: Frame) -> None:
         """What the log held between the last frame and this one's end. Raises OSError: what was there stays good."""
-        packed: list[_Steps | bytes] = [_steps(i) if isinstance(i, StepBlock) else _line(i) for i in frame.items]
         reader = frame.reader
         counts = (reader.disorder, reader.first_disorder, reader.clock_back, reader.last, reader.clock)
         before = self.before(frame.end)
-        data = _encoder.encode(_Frame(frame.end, before, frame.records, frame.bad, counts, packed))
+        data = _encoder.encode(_Frame(frame.end, before, frame.records, frame.bad, counts, packed(frame.items)))
         whole = HEAD.pack(MAGIC, len(data), zlib.crc32(data)) + data
         end = os.lseek(self._fd, 0, os.SEEK_END)
         if os.write(self._fd, whole) != len(whole):
@@ -206,6 +205,16 @@ class SideFile:
         self._fd = self._log = -1
 
 
+def packed(items: list[Item]) -> list[Steps | bytes]:
+    """Items as msgpack takes them."""
+    return [_steps(item) if isinstance(item, StepBlock) else _line(item) for item in items]
+
+
+def unpacked(items: list[Steps | bytes]) -> list[Item]:
+    """The same items. Raises ValueError, KeyError, OverflowError or msgspec's errors for what `packed` did not make."""
+    return [_block(item) if isinstance(item, Steps) else cast(Item, _records.decode(item)) for item in items]
+
+
 def _usual(name: str, first: int, count: int) -> Any:
     """What a column holds when there is nothing to say."""
     if name == "step":
@@ -215,16 +224,16 @@ def _usual(name: str, first: int, count: int) -> Any:
     return np.zeros(count, np.int32) if name == "skipped" else None
 
 
-def _steps(block: StepBlock) -> _Steps:
+def _steps(block: StepBlock) -> Steps:
     first, columns = int(block.step[0]), {}
     for name in COLUMNS:
         column, usual = getattr(block, name), _usual(name, first, len(block))
         columns[name] = b"" if usual is not None and np.array_equal(column, usual) else column.tobytes()
     metrics = {name: (rows.tobytes(), values.tobytes()) for name, (rows, values) in block.metrics.items()}
-    return _Steps(len(block), first, columns, b"" if block.lrs is None else block.lrs.tobytes(), metrics)
+    return Steps(len(block), first, columns, b"" if block.lrs is None else block.lrs.tobytes(), metrics)
 
 
-def _block(steps: _Steps) -> StepBlock:
+def _block(steps: Steps) -> StepBlock:
     columns: dict[str, Any] = {}
     for name, kind in COLUMNS.items():
         data = steps.columns[name]

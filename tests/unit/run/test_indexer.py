@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eegwatch.run import follow, indexer
+from eegwatch.run import follow, indexer, pieces
 from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.follow import OwnLog, RunFollower, side_of
 from eegwatch.run.history import KEPT, History
-from eegwatch.run.indexer import WriterIndex
+from eegwatch.run.indexer import WriterIndex, write_side_file
 from eegwatch.run.log import AppendLog
 from eegwatch.run.records import (
     Checkpoint,
@@ -203,6 +203,30 @@ def test_of_an_undisturbed_run_every_item_comes_from_it(tmp_path: Path) -> None:
     assert RunFollower(OwnLog(run.folder), None, side_of(run.folder)).poll(1)  # and nothing is left to parse:
     _, follower, _ = read(run.folder, side=True)
     assert follower.offset == (run.folder / RUN_LOG).stat().st_size
+
+
+@pytest.mark.parametrize("two", [False, True])
+@pytest.mark.parametrize("seed", range(100 if os.environ.get("EEGWATCH_FULL") else 3))
+def test_a_process_of_its_own_writes_the_same_in_pieces(
+    tmp_path: Path, seed: int, two: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexer, "WORTH_IT_BYTES", 1 << 40)  # its writer leaves none
+    monkeypatch.setattr(pieces, "PIECE_BYTES", int(np.random.default_rng(seed).integers(100, 9000)))
+    monkeypatch.setattr(pieces, "SEARCH_BYTES", 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1} if two else {0})
+    run = RandomRun(tmp_path / "run", seed)
+    for what in (RandomRun.another_writes, RandomRun.crash, RandomRun.crash):
+        run.steps(150)
+        what(run)
+        write_side_file(run.folder)  # what was written since
+    run.log.write(b'{"type":"step","st')
+    assert assert_the_same(run.folder) > 10
+
+
+def test_a_log_without_a_whole_line_has_an_empty_side_file(tmp_path: Path) -> None:
+    (tmp_path / RUN_LOG).write_bytes(b"x" * 10_000)
+    write_side_file(tmp_path)
+    assert assert_the_same(tmp_path) == 0
 
 
 def test_a_runlog_leaves_it_and_a_short_run_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
