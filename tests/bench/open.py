@@ -206,6 +206,7 @@ def measure(table: Table, run: Path, n: int, empty: float, rounds: int, leet: tu
     log, cache = run / RUN_LOG, Path(os.environ["EEGWATCH_CACHE"])
     last = f"step {n:,} / {n:,}"
     marks = {"first": braille, "complete": lambda s: braille(s) and last in s and "reading the log" not in s}
+    marks["application"] = lambda s: "╭" in s and last in s
     command = [sys.executable, "-m", "eegwatch.cli", str(run)]
     decode = decoded(log)
     table.say(f"{n:,} steps: msgspec decodes the file", f"{decode:.2f} s")
