@@ -51,6 +51,7 @@ class Checked:
     bad_lines: int
     disorder: str | None = None
     clock_back: str | None = None
+    watched: list[str] = field(default_factory=list)  # of the watcher: what it did not read, what it cost
     beside: str | None = None  # of a file of hyperparameters that the records contradict
     law_in_words: str | None = None  # of a schedule that was found
     logs: Path | None = None  # the log root of a daemon that can be commanded
@@ -136,6 +137,7 @@ class Checked:
             law = f"schedule: {self.schedule.get('name')}{length}{unit}, {source[self.schedule['source']]}"
             if self.law_in_words is not None:
                 law = f"schedule: {self.law_in_words}, {source['found']}"
+        law = "\n         ".join([law, *self.watched])
         whys: dict[str, list[str]] = {}
         for one in self.skipped:
             whys.setdefault(one["why"], []).append(one["rule"])
@@ -237,6 +239,7 @@ class CheckedRun:
             bad_lines=self._follower.bad_lines,
             disorder=disorder,
             clock_back=reader.clock_back,
+            watched=list(self.diagnosis.silent.remarks()),
             beside=self._declaration.remark,
             law_in_words=described(self.diagnosis.law) if self.diagnosis.law is not None else None,
             logs=self.folder.parent if commanded else None,

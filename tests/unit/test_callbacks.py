@@ -70,6 +70,27 @@ def logged(tmp_path: Path) -> tuple[History, Any]:
     return checked.history, outcome
 
 
+def watched(tmp_path: Path) -> tuple[int, list[str]]:
+    """(steps that the watcher looked at, what its rules say)."""
+    history, outcome = logged(tmp_path)
+    looks = [record for record in history.watched if record.look == "step"]
+    said = [f.rule for f in [*outcome.findings, *outcome.past] if f.family in ("equality", "fact")]
+    return len(looks), said + [f.rule for f in outcome.findings if f.rule == "watcher_failed"]
+
+
+def test_lightning_is_watched_for_silent_errors(tmp_path: Path) -> None:
+    fit(tmp_path, Model(), accumulate_grad_batches=2, gradient_clip_val=0.5)
+    looks, said = watched(tmp_path)
+    assert looks > 3 and said == []
+
+
+def test_transformers_is_watched_for_silent_errors_over_a_resume(tmp_path: Path) -> None:
+    train(tmp_path, gradient_accumulation_steps=2, max_grad_norm=0.5, save_strategy="steps", save_steps=4, max_steps=4)
+    train(tmp_path, resume=True, gradient_accumulation_steps=2, max_grad_norm=0.5, max_steps=8)
+    looks, said = watched(tmp_path)
+    assert looks == 8 and said == []
+
+
 def rate_findings(outcome: Any) -> list[str]:
     return [f.message for f in [*outcome.findings, *outcome.past] if f.rule.startswith("lr_") and f.severity != "info"]
 

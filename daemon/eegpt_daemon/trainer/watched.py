@@ -6,12 +6,17 @@ The same watcher as `log.watch(model, optimizer)` of a RunLog (docs/silent_error
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from eegpt_daemon.data.prepare import Data
 from eegpt_daemon.trainer.journal import Journal
 from eegpt_daemon.trainer.preparation import Prepared
+from eegwatch.watching.splits import Splits
 from eegwatch.watching.watcher import Declared, Watcher
 
 
@@ -44,8 +49,18 @@ class WatchedTrainer:
                 Declared(accumulate=accumulate if accumulate > 1 else 0, clip=clip or None, frozen=frozen),
             )
             self._watcher = watcher
+            self._emit_splits(watcher, prepared.data)
         except Exception as error:  # whatever it is, it must not end the training
             watcher.give_up(error)
+
+    def _emit_splits(self, watcher: Watcher, data: Data) -> None:
+        """Whose recordings each split holds; a subject is named by a sum of its id, since the id is not for the log."""
+        splits = Splits()
+        for name, windows in (("train", data.train), ("val", data.val), ("eval", data.test)):
+            if windows is not None and windows.subjects:
+                held = {windows.subjects[one] for one in np.unique(windows.recording).tolist()}
+                ids = [hashlib.sha256(subject.encode()).hexdigest()[:12] for subject in held]
+                watcher.emit("split", splits.add(name, ids))
 
     @property
     def step_done(self) -> int:

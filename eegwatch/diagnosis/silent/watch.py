@@ -53,6 +53,7 @@ class SilentWatch:
         self.judged: set[str] = set()
         self.watched = False
         self.off: str | None = None
+        self.cost: dict[str, Any] = {}  # as the newest record tells
         self.unread: dict[str, int] = {}  # why tensors were not read -> how many
         self.formulas: set[str] = set()  # why an update was not computed
 
@@ -78,6 +79,9 @@ class SilentWatch:
                 return []
             self.watched, self.off = True, None
             attempt.attached = values
+            return []
+        if record.look == "cost":
+            self.cost = values
             return []
         if record.look == "off":
             self.off = str(values.get("why", ""))
@@ -159,7 +163,10 @@ class SilentWatch:
         return NEEDS.get(rule, "no step was looked at")
 
     def remarks(self) -> Iterable[str]:
-        """What was not looked at, in words."""
+        """What was not looked at, and what looking has cost, in words."""
+        if self.cost.get("looks"):
+            looks, steps, spent = int(self.cost["looks"]), int(self.cost["steps"]), float(self.cost["spent_s"])
+            yield f"the watcher looked at {looks:,} of {steps:,} steps, which took {spent:.2g} s"
         if self.unread:
             total = sum(self.unread.values())
             whys = ", ".join(f"{count} {why}" for why, count in sorted(self.unread.items()))

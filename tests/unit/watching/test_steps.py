@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from eegwatch import RunLog
+from eegwatch.check import open_run
 from tests.unit.watching.loops import Loop, rules, silent, since, small
 
 ADAM = sys.modules["torch.optim.adam"]  # torch.optim hides the module behind the class
@@ -281,8 +282,6 @@ def test_facts_are_warnings_and_are_not_held_against_a_run_once_they_are_over(tm
 
     found = loop.run(5, step)
     assert [(f.rule, f.severity, f.since_step, f.until_step) for f in found] == [("train_mode_lost", "warning", 2, 4)]
-    from eegwatch.check import open_run
-
     assert not open_run(loop.log.folder, None, None).read_to_end().wrong
 
 
@@ -316,3 +315,44 @@ def test_a_clip_of_scaled_gradients_is_found(tmp_path: Path) -> None:
         scaler.update()
 
     assert rules(loop.run(3, step)) == {"clip_before_unscale"}
+
+
+def test_check_says_what_the_watcher_did_and_what_it_did_not_read(tmp_path: Path) -> None:
+    loop = Loop(tmp_path)
+    loop.run(3)
+    outcome = open_run(loop.log.folder, None, None).read_to_end()
+    assert any("the watcher looked at 3 of 3 steps" in line for line in outcome.covered())
+    assert {"update_differs", "gradients_not_cleared", "step_not_taken"} <= set(outcome.checked)
+    assert {"rule": "clip_missing", "why": "no clip= is declared to log.watch()"} in outcome.skipped
+
+
+def test_a_group_that_is_added_before_a_step_is_held_at_that_step(tmp_path: Path) -> None:
+    loop = Loop(tmp_path, lambda parameters: torch.optim.SGD(list(parameters)[:2], lr=0.1), watch=False)
+    later = loop.model[2]  # type: ignore[index]
+    later.requires_grad_(False)
+    loop.log.watch(loop.model, loop.optimizer)
+
+    def step(number: int) -> None:
+        if number == 3:
+            later.requires_grad_(True)
+            loop.optimizer.add_param_group({"params": list(later.parameters())})
+        loop.step(number)
+
+    assert loop.run(5, step) == []
+
+
+def test_experts_that_have_their_turn_later_are_no_fact(tmp_path: Path) -> None:
+    class Experts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.all, self.turn, self.out = nn.ModuleList(nn.Linear(8, 8) for _ in range(3)), 0, nn.Linear(8, 2)
+            self.mix = nn.Linear(8, 8)
+
+        def forward(self, x: Any) -> Any:
+            self.turn += 1
+            return self.out(self.all[self.turn % 2](self.mix(x)))
+
+    torch.manual_seed(0)
+    assert Loop(tmp_path, model=Experts()).run(5) == []
+    found = Loop(tmp_path, model=Experts()).run(25)  # the third is never used
+    assert rules(found) == {"no_gradient"} and since(found, "no_gradient") == 20
