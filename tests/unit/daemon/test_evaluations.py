@@ -209,3 +209,15 @@ def test_a_best_checkpoint_that_is_damaged_is_said_and_the_final_model_is_report
     assert [(e["model"], e["looks"]) for e in again] == [("final", 3)]
     assert again[0]["metrics"] == final["metrics"]
     assert "the best model is not evaluated" in capsys.readouterr().out
+
+
+def test_the_trainer_is_watched_for_silent_errors_and_has_none(trained: Path) -> None:
+    from eegwatch.check import open_run
+
+    outcome = open_run(trained, None, None).read_to_end()
+    watched = [record for record in records(trained) if record["type"] == "watch"]
+    assert {record["look"] for record in watched} == {"attached", "split", "step", "evaluating", "state", "cost"}
+    assert all(record["values"]["looked"] for record in watched if record["look"] == "step")
+    assert [record["values"]["name"] for record in watched if record["look"] == "split"] == ["train", "val", "eval"]
+    assert [f.rule for f in [*outcome.findings, *outcome.past] if f.family in ("equality", "fact")] == []
+    assert {"splits_overlap", "update_differs", "evaluation_changed_model"} <= set(outcome.checked)
