@@ -77,10 +77,13 @@ class RunLog(Writing, Watched):
         config: dict[str, Any] | None = None,
         seed: int | None = None,
         resume: str | Path | None = None,
+        parent: str | Path | None = None,
         step: int = 0,
         control: bool = True,
     ) -> None:
         """Begin a run below `logs`, or with `resume=FOLDER, step=K` a new attempt of that run from step K on.
+
+        With `parent=FOLDER, step=K` it is a new run that branched off from that one at step K.
 
         `schedule`: a scheduler of torch, transformers, accelerate, timm or ignite (read before its first step), a dict
         as docs/schedules.md has it, or None. `optimizer`: where the rates are read from, if not the scheduler's own.
@@ -138,6 +141,8 @@ class RunLog(Writing, Watched):
             schedule=declared,
             groups=described(groups, laws) if len(groups) > 1 else None,
             lr_precision=self._precision,
+            parent=None if parent is None else Path(parent).name,
+            parent_step=None if parent is None else step,
             target=target,
             metric_goals=dict(goals or {}),
             config=config,

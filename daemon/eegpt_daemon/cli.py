@@ -124,6 +124,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--then", choices=("anneal", "hold", "scale"), default=None, help="after --lr (default: anneal)")
     sub.add_argument("--checkpoint", metavar="PATH", help="resume from this one (default: the newest good one)")
     sub.add_argument("--force", action="store_true", help="allow an LR above the declared peak")
+    sub.add_argument("--as", dest="branch", metavar="NAME", help="in a new run of this name, which branches off")
     sub.set_defaults(action=resume)
     sub = command("checkpoint", "write a checkpoint now, and keep it; the training goes on")
     sub.set_defaults(action=checkpoint)
@@ -360,7 +361,7 @@ def resume(arguments: argparse.Namespace, logs: Path) -> int:
         print(f"no daemon was running: started one (pid {daemon_pid(logs)})")
     then = arguments.then or ("anneal" if arguments.lr is not None else None)
     fields = {"lr": arguments.lr, "then": then, "checkpoint": arguments.checkpoint, "force": arguments.force or None}
-    return ask(logs, "resume", **fields)
+    return ask(logs, "resume", **fields | {"as": arguments.branch})
 
 
 def _refuse_above_the_peak(logs: Path, lr: float | None, *, force: bool) -> None:

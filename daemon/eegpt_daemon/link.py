@@ -47,6 +47,7 @@ class Attempt(msgspec.Struct, kw_only=True):
 
     attempt: int = 1
     parent: str | None = None
+    parent_step: int | None = None  # where it branched off
     checkpoint: str | None = None
     overrides: list[dict[str, Any]] = []
     command: str | None = None

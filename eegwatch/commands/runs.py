@@ -12,6 +12,7 @@ from eegwatch.run.liveness import Liveness, Pulse
 from eegwatch.run.notes import note_of
 from eegwatch.run.series import Place, place_of, scores_of
 from eegwatch.run.summary import Summary, summarise
+from eegwatch.run.tree import in_tree
 from eegwatch.wording import json_line, plain, rate
 
 HEADER = ("run", "state", "step", "LR", "AUROC", "verdict", "note")
@@ -37,7 +38,10 @@ def run(arguments: argparse.Namespace) -> int:
     if not found:
         print(f"{logs}: no run")
         return 0
-    rows = [HEADER, *(_rows(found, life) if not arguments.seeds else [_row(folder, life) for folder in found])]
+    told = {folder.name: (folder, _summary(folder)) for folder in found}
+    parents = {name: s.parent for name, (_, s) in told.items() if isinstance(s, Summary) and s.parent_step is not None}
+    listed = [(depth, *told[name]) for depth, name in in_tree(told, parents)]
+    rows = [HEADER, *_rows(listed, life, each_seed=arguments.seeds)]
     if not any(row[-1] for row in rows[1:]):
         rows = [row[:-1] for row in rows]  # no run has a note
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -63,23 +67,23 @@ def _as_dict(folder: Path, life: Liveness) -> dict[str, object]:
     return s.as_dict() | {"state": _state(s, life), "note": note_of(folder)} | series
 
 
-def _rows(found: list[Path], life: Liveness) -> list[tuple[str, ...]]:
-    """One row a run; one for all runs of a series, where its newest run stands."""
+def _rows(listed: list[tuple[int, Path, Summary | str]], life: Liveness, *, each_seed: bool) -> list[tuple[str, ...]]:
+    """One row a run; one for all runs of a series, where its newest run stands, unless each seed is asked for."""
     rows: list[tuple[str, ...]] = []
     seen: set[str] = set()
-    for folder in found:
-        place = place_of(folder)
+    for depth, folder, s in listed:
+        place = None if each_seed else place_of(folder)
         if place is None:
-            rows.append(_row(folder, life))
+            rows.append(_row(folder, s, depth, life))
         elif place.series not in seen:
             seen.add(place.series)
-            rows.append(_series_row(folder, place, life))
+            rows.append(_series_row(folder, s, place, life))
     return rows
 
 
-def _series_row(newest: Path, place: Place, life: Liveness) -> tuple[str, ...]:
+def _series_row(newest: Path, s: Summary | str, place: Place, life: Liveness) -> tuple[str, ...]:
     """State and step of the newest run; AUROC on the evaluation set, its mean and interval over seeds and subjects."""
-    _, state, step, lr, auroc, verdict, note = _row(newest, life)
+    _, state, step, lr, auroc, verdict, note = _row(newest, s, 0, life)
     scores = scores_of(newest.parent / place.series)
     done = len(scores.seeds) if scores is not None else 0
     number = place.seeds.index(place.seed) + 1 if place.seed in place.seeds else 0
@@ -87,13 +91,16 @@ def _series_row(newest: Path, place: Place, life: Liveness) -> tuple[str, ...]:
     return f"{place.series} …", f"{state}, {number} of {len(place.seeds)} seeds", step, lr, told, verdict, note
 
 
-def _row(folder: Path, life: Liveness) -> tuple[str, ...]:
-    s = _summary(folder)
+def _row(folder: Path, s: Summary | str, depth: int, life: Liveness) -> tuple[str, ...]:
+    """`depth`: how many runs it branched off from, which are listed above it."""
+    name = f"{'  ' * (depth - 1)}└ {folder.name}" if depth else folder.name
     if isinstance(s, str):
-        return folder.name, "unreadable", "", "", "", s, note_of(folder)
+        return name, "unreadable", "", "", "", s, note_of(folder)
     total = f" / {s.total_steps:,}" if s.total_steps else ""
+    from_step = f" (from step {s.parent_step:,})" if s.parent_step is not None else ""
+    attempts = f" (attempt {s.attempt})" if s.attempt > 1 else ""
     return (
-        folder.name,
+        f"{name}{from_step}{attempts}",
         _state(s, life),
         f"{s.step:,}{total}",
         rate(s.lr) if s.lr is not None else "–",

@@ -47,6 +47,7 @@ class Command(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     lr: float | None = None
     then: Literal["anneal", "hold", "scale"] | None = None  # with an `lr` alone; anneal by default
     checkpoint: str | None = None
+    branch: str | None = msgspec.field(name="as", default=None)  # the name of the run that begins at a checkpoint
     force: bool = False
 
     @property

@@ -35,6 +35,7 @@ class Run(Record, frozen=True, kw_only=True, tag="run"):
 
     `lr_precision`: the floating-point type that the logged rates had, None where only the digits tell. `groups`: one
     entry for each parameter group of the optimizer, {"name", "schedule"}, group 0 first; `schedule` is group 0's.
+    `parent`: the run that this one restarted, or, with `parent_step`, from whose step it branched off.
     `metric_goals`: for a named metric, whether "min" or "max" is better.
     """
 
@@ -53,6 +54,7 @@ class Run(Record, frozen=True, kw_only=True, tag="run"):
     target: dict[str, float] | None = None
     expected: dict[str, float] | None = None
     parent: str | None = None
+    parent_step: Int64 | None = None
     checkpoint: str | None = None
     restored: dict[str, Any] | None = None
     overrides: list[dict[str, Any]] = []

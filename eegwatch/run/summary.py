@@ -45,6 +45,8 @@ class Summary:
     left_s: float | None = None  # at that pace, of an attempt that has not ended
     target: float | None = None  # AUROC that the configuration aims at
     test_auroc: float | None = None  # of the official evaluation, at the end
+    parent: str | None = None  # the run that it restarted or branched off from
+    parent_step: int | None = None  # where it branched off
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -61,7 +63,8 @@ class Summary:
         of = f" of {self.total_steps:,}" if self.total_steps else ""
         epochs = f", epoch {self.epoch + 1} of {self.epochs}" if self.epoch is not None and self.epochs else ""
         lines = [
-            f"run      {self.run_id} (attempt {self.attempt})",
+            f"run      {self.run_id} (attempt {self.attempt})"
+            + ("" if self.parent_step is None else f", branched off {self.parent} at step {self.parent_step:,}"),
             f"step     {self.step:,}{of}{epochs}" + (f"  LR {rate(self.lr)}" if self.lr is not None else ""),
         ]
         if self.progress:
@@ -209,6 +212,8 @@ def _summary_of(run_id: str, records: list[RunRecord]) -> Summary:
         left_s=(run.total_steps - step.step) / pace if run and run.total_steps and step and pace and not end else None,
         target=run.target.get("auroc") if run and run.target else None,
         test_auroc=_known(test.auroc) if test else None,
+        parent=run.parent if run else None,
+        parent_step=run.parent_step if run else None,
     )
 
 

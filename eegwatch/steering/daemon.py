@@ -20,6 +20,7 @@ class Given(msgspec.Struct):
     run: str = ""
     attempt: int = 1
     parent: str | None = None
+    parent_step: int | None = None
     checkpoint: str | None = None
     overrides: list[dict[str, Any]] = []
     command: str | None = None
@@ -45,6 +46,7 @@ class Given(msgspec.Struct):
             run,
             attempt=self.attempt,
             parent=self.parent,
+            parent_step=self.parent_step,
             checkpoint=self.checkpoint,
             overrides=overrides,
             command=self.command,

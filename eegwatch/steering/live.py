@@ -161,6 +161,10 @@ class LiveControl:
             return None
         if command.command not in ("resume", "release"):
             raise Refused(f"a running script cannot {command.command}: stop it and start it again from its shell")
+        if command.branch is not None:
+            raise Refused(
+                "a live run does not branch off by itself: a daemon does, or RunLog(…, parent=FOLDER, step=K)"
+            )
         if command.checkpoint is not None:
             raise Refused("a live run does not go back to a checkpoint; stop the script and resume it from its shell")
         if self._setter is None:

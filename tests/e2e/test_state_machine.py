@@ -65,6 +65,7 @@ def fields(command: str, run_id: str | None) -> dict[str, Any]:
         "resume": {"command": "resume"} | of,
         "resume with an LR": {"command": "resume", "lr": 3e-4, "then": "hold"} | of,
         "resume with an LR above the peak": {"command": "resume", "lr": 1.0} | of,
+        "resume as another run": {"command": "resume", "as": "another", "lr": 3e-4, "then": "hold"} | of,
         "resume from a checkpoint that is not there": {"command": "resume", "checkpoint": "checkpoints/step-99.pt"},
         "restart": {"command": "restart", "config": str(configurations / LONG)} | of,
         "restart with a short configuration": {"command": "restart", "config": str(configurations / SHORT)} | of,

@@ -48,6 +48,8 @@ def steps_that_count(folder: Path) -> dict[int, dict[str, Any]]:
     for line in (folder / RUN_LOG).read_bytes().splitlines():
         record = json.loads(line)
         if record["type"] == "run":
+            if record.get("parent_step") is not None and not steps:  # its steps before are its parent's
+                steps = {n: {} for n in range(1, record["parent_step"] + 1)}
             assert record["step"] == 0 or record["step"] in steps, "a step before the checkpoint is missing"
             steps = {n: r for n, r in steps.items() if n <= record["step"]}
         elif record["type"] == "step":

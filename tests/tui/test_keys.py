@@ -155,7 +155,7 @@ KEYS: dict[type[Any], dict[str, Key]] = {
     },
     RunsScreen: {
         "escape": Key(top), "R": Key(top), "slash": Key(asked), "o": Key(overlaid, ("j",)), "space": Key(pinned),
-        "s": Key(order), "n": Key(noting),
+        "s": Key(order), "n": Key(noting), "b": Key(said),
         "d": Key(said), "j": Key(row), "k": Key(row, ("j",)),
     },
     TextScreen: {

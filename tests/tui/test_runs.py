@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from textual.widgets import DataTable, Static
 
-from eegwatch.run.records import End, Finding
+from eegwatch.run.records import End, Finding, Run
 from eegwatch.run.series import SeriesScores, write_scores
 from eegwatch.tui import frame
 from eegwatch.tui.app import WatchApp
@@ -202,3 +202,23 @@ async def test_a_series_of_seeds_is_one_row_and_each_seed_one_key_away(logs: Pat
         await settled(pilot)
         assert [folder.name[16:] for folder in screen.shown] == ["swept-seed2", "newest", "bad", "good"]
         assert table.cursor_row == 0
+
+
+async def test_branches_stand_below_their_parent_and_are_drawn_over_it_with_one_key(logs: Path) -> None:
+    parent = "20261124-120002-newest"
+    for number, name in ((3, "lower"), (4, "lowest")):
+        writer = LogWriter(logs / f"20261124-12000{number}-{name}")
+        writer.add(Run(run_id=writer.folder.name, step=100, parent=parent, parent_step=100))
+        writer.healthy(101, 150, ONE_CYCLE)
+        writer.log.close()
+    app = WatchApp(logs, logs / parent)
+    async with app.run_test(size=(140, 40)) as pilot:
+        screen = await opened(app, pilot)
+        await until(pilot, lambda: screen._complete)
+        names = [folder.name[16:] for folder in screen.shown]
+        assert names == ["newest", "lowest", "lower", "bad", "good"]
+        assert "└ " in str(screen.table.get_row_at(1)[0]) and "└ " not in str(screen.table.get_row_at(0)[0])
+        await pilot.press("b")
+        assert screen.overlays is not None
+        await until(pilot, lambda: len(screen.overlays.labels()) == 2)  # type: ignore[union-attr]
+        assert {folder.name[16:] for folder in screen.overlays.labels()} == {"lower", "lowest"}

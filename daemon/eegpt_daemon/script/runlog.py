@@ -252,6 +252,7 @@ class ScriptLog:
                 target=_target(self.config),
                 expected=expected_rates(self.config) or None,
                 parent=self.attempt.parent,
+                parent_step=self.attempt.parent_step,
                 checkpoint=self.attempt.checkpoint,
                 overrides=self._overrides,
                 command=self.attempt.command,

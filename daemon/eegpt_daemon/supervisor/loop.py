@@ -245,7 +245,7 @@ class Supervisor:
         if command.run_id is None and current is not None:
             command = msgspec.structs.replace(command, run_id=current.run_id)
         if current is not None and command.run_id == current.run_id:
-            live = command.command in LIVE and command.checkpoint is None
+            live = command.command in LIVE and command.checkpoint is None and command.branch is None
             return current.script is not None and live and relay(self.logs, command)
         return relay(self.logs, command)
 

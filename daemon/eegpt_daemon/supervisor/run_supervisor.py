@@ -23,9 +23,9 @@ from eegpt_daemon.supervisor.watched_run import BadCheckpoint, WatchedRun
 from eegwatch.run import config as configuration
 from eegwatch.run.config import Config, ConfigError, Guard, Notify, Supervision
 from eegwatch.run.control import Command, lock_holder
-from eegwatch.run.folder import CONFIG, RUN_LOG, make_run_folder, newest_run, write_whole
+from eegwatch.run.folder import CONFIG, RUN_LOG, file_hash, make_run_folder, newest_run, write_whole
 from eegwatch.run.log import AppendLog
-from eegwatch.run.records import End
+from eegwatch.run.records import Checkpoint, End
 from eegwatch.run.series import as_series, folder_name, next_seed, place_of
 from eegwatch.steering.inbox import relay
 
@@ -155,15 +155,7 @@ class RunSupervisor:
         """
         name, problems = (name, []) if name else run.newest_good()
         step = run.verify(name) if name else 0
-        overrides = run.overrides_until(step)
-        if command is not None:
-            change: dict[str, Any] = {"command": command.id, "from_step": step, "time": time.time()}
-            if command.lr is not None:
-                then = command.then or ("hold" if run.script is not None else "anneal")
-                change |= {"lr": command.lr, "then": then, "force": command.force}
-                overrides = [*overrides, change]
-            elif overrides:
-                overrides = [*overrides, change]
+        overrides = _overrides(run, command, step)
         config = configuration.load(run.folder / CONFIG, expand=False)
         notes = [*notes, f"resumed from {name}" if name else "no checkpoint yet: begins at step 0", *problems]
         if config.inject and command is not None:
@@ -174,12 +166,55 @@ class RunSupervisor:
             Attempt(
                 attempt=run.attempt + 1,
                 parent=run.record.parent if run.record else None,
+                parent_step=run.record.parent_step if run.record else None,
                 checkpoint=name,
                 overrides=overrides,
                 command=command.id if command else None,
                 notes=notes,
                 keep=run.asked_for(),
                 ended=run.end.reason if run.end else None,
+            )
+        )
+        return problems
+
+    def branch(self, run: WatchedRun, command: Command, name: str) -> list[str]:
+        """A new run from a checkpoint of this one, which stays as it is; returns what was wrong with newer checkpoints.
+
+        Raises what CANNOT_BEGIN names.
+        """
+        found, problems = (command.checkpoint, []) if command.checkpoint else run.newest_good()
+        if found is None:
+            raise BadCheckpoint(f"{run.run_id} has no checkpoint yet from which a run could branch off")
+        step = run.verify(found)
+        config = configuration.load(run.folder / CONFIG, expand=False)
+        config.experiment.name, config.inject = name, None
+        folder = make_run_folder(self.logs, name)
+        crash.point("run.after_folder")
+        write_whole(folder / CONFIG, configuration.dump(config).encode())
+        path = found
+        if run.script is None:  # its own copy: the parent's may be pruned
+            write_whole(folder / found, (run.folder / found).read_bytes())
+        else:  # a script's may be folders of gigabytes: it is read from where it lies
+            path = str((run.folder / found).resolve())
+        digest = file_hash(folder / path) if run.script is None else None
+        log = AppendLog(folder / RUN_LOG)
+        log.append(Checkpoint(time=time.time(), step=step, path=path, sha256=digest))
+        log.sync()
+        log.close()
+        crash.point("run.after_config")
+        self.restarts = None
+        self._watch(folder)
+        overrides = _overrides(run, command, step)
+        notes = [f"branched off {run.run_id} at step {step:,} ({found})", *problems]
+        self._spawn(
+            Attempt(
+                parent=run.run_id,
+                parent_step=step,
+                checkpoint=path,
+                overrides=overrides,
+                command=command.id,
+                notes=notes,
+                keep=[path],
             )
         )
         return problems
@@ -365,3 +400,15 @@ class RunSupervisor:
             self.go_on(self.current, None, None, [revival.note])
         except CANNOT_BEGIN as error:
             self.log.enter("idle", f"not restarted: {error}")
+
+
+def _overrides(run: WatchedRun, command: Command | None, step: int) -> list[dict[str, Any]]:
+    """The manual changes of the rate that hold for an attempt from this step on, with the one that is commanded."""
+    overrides = run.overrides_until(step)
+    if command is None or (command.lr is None and not overrides):
+        return overrides
+    change: dict[str, Any] = {"command": command.id, "from_step": step, "time": time.time()}
+    if command.lr is not None:
+        then = command.then or ("hold" if run.script is not None else "anneal")
+        change |= {"lr": command.lr, "then": then, "force": command.force}
+    return [*overrides, change]

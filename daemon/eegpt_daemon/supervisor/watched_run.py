@@ -220,7 +220,14 @@ class WatchedRun:
         if not script.checkpoints:
             return None, []
         found, problems = saved.newest_whole(self.folder, script)
-        return (found.path if found else None), problems
+        return (found.path if found else self._origin()), problems
+
+    def _origin(self) -> str | None:
+        """The parent's checkpoint at which a script's run branched off, while it is there and whole."""
+        first = next(iter(self.checkpoints), None) if self.record and self.record.parent_step is not None else None
+        if first is None or saved.whole(self.folder / first.path, 0.0, time.time()) is None:
+            return None
+        return first.path
 
     def verify(self, name: str) -> int:
         """The step of a checkpoint that is whole, by the hash in the run log. Raises BadCheckpoint."""
@@ -248,6 +255,8 @@ class WatchedRun:
                     raise BadCheckpoint(f"{name} is not whole")
                 known = [c for c in (*self.superseded, *self.checkpoints) if c.path == name]
                 return known[-1].step if known else self.step
+        if name == self._origin():
+            return self.checkpoints[0].step
         raise BadCheckpoint(f"{name[:100]!r} is not among {script.checkpoints} of this run")
 
     def checkpoint_step(self, name: str | None) -> int | None:

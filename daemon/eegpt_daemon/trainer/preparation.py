@@ -174,6 +174,7 @@ class Preparation:
                 target=target,
                 expected=configuration.expected_rates(config) or None,
                 parent=self.attempt.parent,
+                parent_step=self.attempt.parent_step,
                 checkpoint=self.attempt.checkpoint,
                 restored=restored,
                 overrides=self.attempt.overrides,

@@ -22,6 +22,7 @@ from eegwatch.run.folder import CONFIG, runs
 from eegwatch.run.notes import LONGEST, NotNoted, note_of, write_note
 from eegwatch.run.series import Place, SeriesScores, place_of, scores_of
 from eegwatch.run.summary import Summary, summarise
+from eegwatch.run.tree import changes, family, in_tree
 from eegwatch.run.yaml_file import ConfigError, text_of, tree_of, without_secrets
 from eegwatch.tui.screens.text import TextScreen
 from eegwatch.tui.settings import Settings
@@ -62,6 +63,7 @@ class RunsScreen(ModalScreen[RunChoice | None]):
         Binding("s", "sort", "sort"),
         Binding("space", "pin", "pin to the top"),
         Binding("d", "compare", "compare configurations"),
+        Binding("b", "branches", "draw the runs over it that branched off with it"),
         Binding("n", "note", "write a note on the run"),
         Binding("e", "seeds", "each seed of a series, or one row"),
         Binding("j", "down", "down", show=False),
@@ -156,7 +158,16 @@ class RunsScreen(ModalScreen[RunChoice | None]):
 
     def _sorted(self, folders: list[Path]) -> list[Path]:
         """Pinned runs first, then by what `s` chose; the newest first among equals. Unknown ones come last."""
-        return sorted(folders, key=lambda folder: (not self.settings.pins(folder), self._rank(folder)))
+        found = sorted(folders, key=lambda folder: (not self.settings.pins(folder), self._rank(folder)))
+        if self.sort_by != "newest":
+            return found
+        paths = {folder.name: folder for folder in found}
+        return [paths[name] for _, name in in_tree(paths, self._parents())]
+
+    def _parents(self) -> dict[str, str | None]:
+        """The run from which each branched off, as far as their logs are read."""
+        known = {folder.name: s for folder, s in self._known.items() if s is not None}
+        return {name: s.parent if s.parent_step is not None else None for name, s in known.items()}
 
     def _rank(self, folder: Path) -> tuple[object, ...]:
         s = self._known.get(folder)
@@ -210,7 +221,10 @@ class RunsScreen(ModalScreen[RunChoice | None]):
         label = self.overlays.labels().get(folder) if self.overlays is not None else None
         series = self._series(folder)
         called = f"{series.series} …" if series is not None else folder.name
-        name = Text(f"{pin}{label + ' ' if label else ''}{called}", "bold" if folder == self.current else "")
+        known = self._known.get(folder)
+        branch = "└ " if known is not None and known.parent_step is not None else ""
+        words = f"{pin}{branch}{label + ' ' if label else ''}{called}"
+        name = Text(words, "bold" if folder == self.current else "")
         if self._notes.get(folder):
             name.append(" ¶", "bold yellow")  # its words stand below the list while the cursor is on it
         if folder not in self._known:
@@ -251,8 +265,11 @@ class RunsScreen(ModalScreen[RunChoice | None]):
         todo = [folder for folder in dict.fromkeys(order) if folder not in self._known][:A_TICK]
         if not todo and not self._complete:
             self._complete = True
-            if self.sort_by != "newest":
+            if self.sort_by != "newest" or any(self._parents().values()):
+                chosen = self._chosen()
                 self._list()  # now that all figures are known
+                if chosen in self.shown:
+                    self.table.move_cursor(row=self.shown.index(chosen))
         for folder in todo:
             try:
                 self._known[folder] = summarise(folder)
@@ -306,6 +323,18 @@ class RunsScreen(ModalScreen[RunChoice | None]):
         self._list()
         self.table.move_cursor(row=self.shown.index(folder))
 
+    def action_branches(self) -> None:
+        """Draw the runs that branched off with the one on the screen over it, all at once."""
+        if self.current is None or self.overlays is None:
+            return
+        names = family(self.current.name, self._parents()) - {self.current.name}
+        found = [folder for folder in self.folders if folder.name in names]
+        drawn = [folder for folder in found if folder not in self.overlays.labels()]
+        for folder in drawn:
+            self.overlays.toggle(folder)
+        self.notify(f"{len(found)} runs branched off with this one" if found else "no run branched off with this one")
+        self._list()
+
     def action_sort(self) -> None:
         self.sort_by = SORTS[(SORTS.index(self.sort_by) + 1) % len(SORTS)]
         chosen = self._chosen()
@@ -338,7 +367,7 @@ class RunsScreen(ModalScreen[RunChoice | None]):
         if folder is None or self.current is None or folder == self.current:
             self.notify("move to another run: d compares its configuration with the one on the screen")
             return
-        self.app.push_screen(TextScreen(f"{self.current.name} → {folder.name}", config_diff(self.current, folder)))
+        self.app.push_screen(TextScreen(f"{self.current.name} → {folder.name}", run_diff(self.current, folder)))
 
     def action_note(self) -> None:
         """Write the note of the run under the cursor."""
@@ -403,6 +432,22 @@ class RunsScreen(ModalScreen[RunChoice | None]):
 
     def action_up(self) -> None:
         self.table.action_cursor_up()
+
+
+def run_diff(one: Path, other: Path) -> Text:
+    """What differs between two runs: their configurations, then what was commanded about their rates."""
+    told = []
+    for folder in (one, other):
+        try:
+            told.append(changes(folder))
+        except OSError as error:
+            told.append([error.strerror or str(error)])
+    text = config_diff(one, other)
+    for folder, words, style in zip((one, other), told, ("red", "green"), strict=True):
+        if told[0] != told[1]:
+            text.append(f"\n\nrates of {folder.name}", "bold")
+            text.append("".join(f"\n  {line}" for line in words or ["as declared"]), style)
+    return text
 
 
 def config_diff(one: Path, other: Path) -> Text:

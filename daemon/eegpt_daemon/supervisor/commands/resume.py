@@ -1,4 +1,7 @@
-"""`resume`: go on with the current run in a new attempt, along the declared schedule or at another rate."""
+"""`resume`: go on with the current run in a new attempt, along the declared schedule or at another rate.
+
+With `as` the attempt is a run of its own, which branches off from a checkpoint; the run before stays as it is.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,8 @@ class Resume(Beginning):
     def refuse(cls, command: Command, standing: Standing) -> str | None:
         if command.then is not None and command.lr is None:
             return "`then` says what follows a manual rate, and there is no `lr`: give both, or neither to rejoin"
+        if command.branch is not None and not command.branch.strip():
+            return "`as` is the name of a new run, and it is empty"
         problem = standing.misdirected(command)
         run = standing.run
         if problem is not None or run is None:
@@ -30,11 +35,16 @@ class Resume(Beginning):
                 at = run.verify(command.checkpoint)
             except BadCheckpoint as error:
                 return str(error)
+        elif command.branch is not None and run.newest_good()[0] is None:
+            return "there is no checkpoint yet from which a run could branch off"
         elif run.complete and run.script is None:
             return f"the run is complete: {run.step:,} of {run.total:,} steps; restart it, or name a checkpoint"
         return None if command.lr is None else _rate_refusal(command, command.lr, run, at)
 
     def begin_attempt(self, run: WatchedRun) -> int:
+        if self.command.branch is not None:
+            self.notes += self.runs.branch(run, self.command, self.command.branch)
+            return 1
         self.notes += self.runs.go_on(run, self.command, self.command.checkpoint, [])
         return run.attempt + 1
 
@@ -47,6 +57,8 @@ def _script_refusal(command: Command, run: WatchedRun, script: Script) -> str | 
         return "script.resume has no {lr}: this script cannot be given a rate; resume it without one"
     if command.lr is not None and command.then not in (None, "hold"):
         return f"by its command line a script can only hold a rate, not {command.then}; RunLog in the script can"
+    if command.branch is not None and (script.checkpoints or "").startswith(("/", "{cwd}")):
+        return "its checkpoints lie outside its run folder: a run that branches off would write over them"
     if command.checkpoint is None and run.newest_good()[0] is None:
         return f"there is no whole checkpoint yet ({script.checkpoints} below the run folder); restart it"
     return None
