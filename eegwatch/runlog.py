@@ -188,6 +188,7 @@ class RunLog(Writing, Watched):
                 self._append,
                 self._next_step,
                 job=self._job,
+                past=self._resumed is not None,
                 resumed=resumed,
             )
         except Locked:

@@ -34,9 +34,13 @@ class Attached:
         next_step: Callable[[], int],
         *,
         job: Job,
+        past: bool,
         resumed: bool,
     ) -> None:
-        """Raises Locked where another process writes this run, OSError where the log root cannot be written."""
+        """`past`: the folder was there before; `resumed`: what steered the attempt before holds on.
+
+        Raises Locked where another process writes this run, OSError where the log root cannot be written.
+        """
         self.due = 0.0
         self._run, self._follower, self._scheduler = run, follower, scheduler
         setter, hooks_last = _setter_of(follower, next_step)
@@ -54,7 +58,7 @@ class Attached:
             processes=lambda: max(run.world_size, processes()),
             job=job,
         )
-        if run.attempt > 1:
+        if past:
             self.live.settle_the_past(_changes(folder))
             if resumed:
                 self.live.go_on(_newest_change(folder), run.step, max(1, len(self._rates())))
