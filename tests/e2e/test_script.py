@@ -62,6 +62,7 @@ def start(tmp_path: Path) -> Callable[..., Daemon]:
 
     def begin(*more: str, **changed: Any) -> Daemon:
         out = ["--out", "{run}/output"]
+        supervision = changed.pop("supervision", {"restarts": {"backoff_seconds": 0.1}})
         section = {
             "command": [sys.executable, "train.py", *out, *more],
             "resume": [sys.executable, "train.py", *out, *more, "--resume", "{checkpoint}", "--lr", "{lr}"],
@@ -72,7 +73,7 @@ def start(tmp_path: Path) -> Callable[..., Daemon]:
             "experiment": {"name": "mine"},
             "script": section | changed,
             "training": {"max_epochs": 200, "scheduler": {"name": "CosineAnnealingLR", "max_lr": 1e-3}},
-            "supervision": {"restarts": {"backoff_seconds": 0.1}},
+            "supervision": supervision,
         }
         (tmp_path / "mine.yaml").write_text(yaml.safe_dump(tree))
         daemon = Daemon(tmp_path / "logs")
