@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import logging
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,14 +20,15 @@ import numpy as np
 import torch
 
 from eegwatch import RunLog
+from eegwatch.steering import ranks
 
 Write = Callable[[int], None]
 
 
-def ours(folder: Path, *, following: bool) -> Write:
+def ours(folder: Path, *, following: bool, control: bool = True) -> Write:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=10_000_000)
-    log = RunLog(folder, schedule=scheduler if following else None, steps_per_epoch=1000)
+    log = RunLog(folder, schedule=scheduler if following else None, steps_per_epoch=1000, control=control)
     if following:
         hooks = log.follower.hooks if log.follower is not None else None
         assert hooks is not None
@@ -55,6 +57,29 @@ def control_costs(folder: Path, records: int) -> None:
     on, off = (np.median([np.median(b) for b in took[which]]) / 1000 for which in (True, False))
     mean = (np.mean(np.concatenate(took[True])) - np.mean(np.concatenate(took[False]))) / 1000
     print(f"control on {on:.2f} µs, off {off:.2f} µs a step (medians); the means differ by {mean:+.2f} µs")
+
+
+def ranks_cost(folder: Path, records: int) -> None:
+    """What a step costs in a job of two processes, hooks included: rank 0 and rank 1 with control, rank 0 without."""
+    writes: dict[str, Write] = {}
+    took: dict[str, list[np.ndarray]] = {}
+    for name, rank, control in (("rank 0 without control", 0, False), ("rank 0", 0, True), ("rank 1", 1, True)):
+        os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT="29999")
+        ranks._made.clear()  # each of these stands for the first RunLog of a process of its own
+        writes[name], took[name] = ours(folder / ("b" if control else "a"), following=True, control=control), []
+    for variable in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        del os.environ[variable]
+    for _ in range(40):
+        for name, write in writes.items():
+            block = np.empty(records // 40)
+            for i in range(len(block)):
+                began = time.perf_counter_ns()
+                write(i)
+                block[i] = time.perf_counter_ns() - began
+            took[name].append(block)
+    for name, blocks in took.items():
+        mean = np.mean(np.concatenate(blocks)) / 1000
+        print(f"{name}: {np.median([np.median(b) for b in blocks]) / 1000:.2f} µs a step (median), mean {mean:.2f} µs")
 
 
 def tensorboard(folder: Path) -> Write:
@@ -93,6 +118,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         control_costs(root / "control", n)
+        ranks_cost(root / "ranks", n)
         ways: dict[str, Callable[[], Write]] = {
             "RunLog": lambda: ours(root / "ours", following=False),
             "RunLog, following a scheduler": lambda: ours(root / "follow", following=True),

@@ -24,13 +24,13 @@ LAWS = [
 class Loop:
     """Plain SGD on two groups with gradient 1: the step that a parameter takes is the rate that was used."""
 
-    def __init__(self, dtype: torch.dtype | None = None, scheduler: bool = True) -> None:
+    def __init__(self, dtype: torch.dtype | None = None, scheduler: bool = True, **options: Any) -> None:
         self.weights = [torch.nn.Parameter(torch.zeros(1, dtype=torch.float64)) for _ in LAWS]
         rates: list[Any] = [law["max_lr"] for law in LAWS]
         if dtype is not None:
             rates = [torch.tensor(r, dtype=dtype) for r in rates]
         groups = [{"params": [w], "lr": r} for w, r in zip(self.weights, rates, strict=True)]
-        self.optimizer = torch.optim.SGD(groups, lr=rates[0])
+        self.optimizer = torch.optim.SGD(groups, lr=rates[0], **options)
         self.scheduler = None
         if scheduler:
             self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, TOTAL, eta_min=1e-5)
@@ -74,6 +74,17 @@ def test_a_rejoined_run_takes_the_declared_step_in_every_group() -> None:
         np.testing.assert_allclose(loop.step(), expected(step), rtol=1e-9)
         assert loop.now() == [1e-3, 1e-4]  # what the script left is there again
         assert loop.setter.taken == {step: pytest.approx(expected(step), rel=1e-15)}
+
+
+@pytest.mark.parametrize("options", [{"foreach": False}, {"foreach": True}, {"fused": True}], ids=str)
+@pytest.mark.parametrize("dtype", [None, torch.float32], ids=str)
+def test_each_implementation_of_the_step_takes_the_rate_that_was_set(dtype: Any, options: dict[str, bool]) -> None:
+    loop = Loop(dtype, scheduler=False, **options)
+    np.testing.assert_allclose(loop.step(), [1e-3, 1e-4], rtol=1e-7)
+    loop.setter.begin(loop.course())
+    for step in range(2, 12):
+        want = expected(step) if dtype is None else [float(torch.tensor(r, dtype=dtype)) for r in expected(step)]
+        assert loop.step() == pytest.approx(want, rel=1e-9)
 
 
 def test_the_scripts_own_scheduler_goes_on_as_if_nothing_had_happened() -> None:
