@@ -69,11 +69,15 @@ class LiveControl:
         self._setter, self._hooks_last = setter, hooks_last
         self._steps_per_epoch, self._total, self._processes = steps_per_epoch, total, processes
         self._inbox = Inbox(logs, folder)
-        # with the run's lock: by that the other ranks know that this one lives
-        self._agreement = Agreement(Leader(logs, folder.name, job)) if job.world > 1 else None
+        try:
+            self.answers = Answers(logs, folder.name)
+            # with the run's lock: by that the other ranks know that this one lives
+            self._agreement = Agreement(Leader(logs, folder.name, job)) if job.world > 1 else None
+        except OSError:
+            self._inbox.close()  # who holds the lock says that it obeys
+            raise
         self._todo: deque[Command] = deque()
         self._steered_until = 0  # the last step under a course that another one, or the script's scheduler, followed
-        self.answers = Answers(logs, folder.name)
         self.requested: dict[str, list[Waiting]] = {name: [] for name in REQUESTS}
         self.looked_at: set[str] = set()  # requests that the script asks for
         self._steer: Waiting | None = None
