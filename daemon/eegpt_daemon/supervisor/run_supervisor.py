@@ -188,6 +188,7 @@ class RunSupervisor:
         step = run.verify(found)
         config = configuration.load(run.folder / CONFIG, expand=False)
         config.experiment.name, config.inject = name, None
+        config.experiment.seeds = config.experiment.series = None  # a branch is no further seed of its parent's series
         folder = make_run_folder(self.logs, name)
         crash.point("run.after_folder")
         write_whole(folder / CONFIG, configuration.dump(config).encode())
