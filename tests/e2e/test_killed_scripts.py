@@ -171,7 +171,8 @@ def test_a_steered_script_killed_at_a_boundary(tmp_path: Path, point: str, name:
     process = begin(logs, work)
     until(lambda: answered(logs, sent), "a command was forgotten")
     effect = each_once(logs, sent)[sent[-1]].get("effect") or {}
-    until(lambda: whole_lines(work / "used.jsonl")[-1]["step"] > effect.get("from_step", 0), "it does not go on")
+    first = max(effect.get("from_step", 0), effect.get("step", 0))
+    until(lambda: whole_lines(work / "used.jsonl")[-1]["step"] > first, "it does not go on")
     (work / "enough").touch()
     process.join(PATIENCE)
     last = each_once(logs, sent)
