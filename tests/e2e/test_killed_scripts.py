@@ -164,14 +164,16 @@ def test_a_steered_script_killed_at_a_boundary(tmp_path: Path, point: str, name:
     if name == "release":
         sent.append(send(logs, "resume", run, lr=5e-4, then="hold"))
         until(lambda: answered(logs, sent), "not answered")
+        step = whole_lines(work / "used.jsonl")[-1]["step"]
+        until(lambda: whole_lines(work / "used.jsonl")[-1]["step"] > step + 1, "no further step")  # past this answer
     armed.write_text(point)
     sent.append(send(logs, name, run, **({"lr": 3e-4, "then": "hold"} if name == "resume" else {})))
     process.join(PATIENCE)
     assert process.exitcode == -signal.SIGKILL and not armed.exists()
     process = begin(logs, work)
     until(lambda: answered(logs, sent), "a command was forgotten")
-    effect = each_once(logs, sent)[sent[-1]].get("effect") or {}
-    first = max(effect.get("from_step", 0), effect.get("step", 0))
+    effects = [word.get("effect") or {} for word in each_once(logs, sent).values()]
+    first = max(effect.get(key, 0) for effect in effects for key in ("from_step", "step"))
     until(lambda: whole_lines(work / "used.jsonl")[-1]["step"] > first, "it does not go on")
     (work / "enough").touch()
     process.join(PATIENCE)
