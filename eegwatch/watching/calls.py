@@ -40,13 +40,11 @@ def _all_finite(eyes: list[Eye]) -> bool:
     """Are there gradients, and are all of them finite?"""
     torch, any_there = torch_module(), False
     for eye in eyes:
-        optimizer = eye.hooks.optimizer
-        for group in [] if optimizer is None else optimizer.param_groups:
-            for parameter in group["params"]:
-                gradient = parameter.grad
-                if gradient is None or why_unread(gradient) is not None:
-                    continue
-                any_there = True
-                if not bool(torch.isfinite(gradient.detach()).all()):
-                    return False
+        for held in eye.table.all:  # the optimizer itself may be gone: one that is built anew takes its place
+            gradient = held.parameter.grad
+            if gradient is None or why_unread(gradient) is not None:
+                continue
+            any_there = True
+            if not bool(torch.isfinite(gradient.detach()).all()):
+                return False
     return any_there

@@ -38,17 +38,24 @@ class Trace:
         self.stale = sampled(held, held.parameter.grad)  # what the last step left
         self.passes = 0
         self.before: list[Any | None] = []
+        self._found: Any | None = None  # what lay there when a gradient came
         self.failed: Exception | None = None
 
     def __call__(self, gradient: Any) -> None:
         if compiling() or self.failed is not None:
             return
         try:
-            self.passes += 1
-            if self.passes <= MOST_PASSES:
-                self.before.append(sampled(self.held, self.held.parameter.grad))
+            self._found = sampled(self.held, self.held.parameter.grad)
         except Exception as error:  # it is told after the step; a backward pass must not die of it
             self.failed = error
+
+    def added(self, parameter: Any) -> None:
+        """The gradient was added: torch.autograd.grad() calls the hook above too, and adds nothing."""
+        if not compiling():
+            self.passes += 1
+            if self.passes <= MOST_PASSES:
+                self.before.append(self._found)
+            self._found = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> None:
         """A copy of a tensor is not watched."""
@@ -90,6 +97,7 @@ class Gradients:
                 trace = Trace(held)
                 self._traces.append(trace)
                 self._handles.append(parameter.register_hook(trace))
+                self._handles.append(parameter.register_post_accumulate_grad_hook(trace.added))
             elif parameter.grad is not None:
                 self._left[id(held)] = sampled(held, parameter.grad)
 

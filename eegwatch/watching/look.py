@@ -27,7 +27,7 @@ class Look:
         self.scale, skipped = _scaling(optimizer)
         self.skipped = skipped
         state = optimizer.state
-        self.frozen = [held for held in chosen if not held.parameter.requires_grad and held.parameter.grad is not None]
+        self.frozen = [held for held in chosen if not held.parameter.requires_grad]
         self._frozen_sums = bit_sums(held.parameter for held in self.frozen)
         self._rows: list[Held] = []
         self._places: list[Any] = []
@@ -203,10 +203,10 @@ class Look:
 
 
 def _old(held: Held, stale: Any | None) -> bool:
-    """Is this tensor's gradient what the step before left, or all zero?"""
+    """Has this tensor no gradient, one of zeros, or what the step before left?"""
     now = sampled(held, held.parameter.grad)
     if now is None:
-        return False
+        return held.parameter.grad is None
     return not bool(held.parameter.grad.detach().any()) or (stale is not None and bool((now == stale).all()))
 
 

@@ -52,18 +52,32 @@ class Modes:
     """Which models have been in training mode at a step, and are not any more."""
 
     def __init__(self, models: Sequence[Any]) -> None:
-        self.models = models
-        self._trained = [False] * len(models)
+        self._trained: set[int] = set()  # numbers of parts that took a step in training mode
+        self._parts: list[tuple[str, Any]] = []
+        for number, model in enumerate(models):
+            inner = getattr(model, "module", model)
+            self._parts.append((prefixed(number, type(model).__name__), model))
+            self._parts += [(prefixed(number, name), part) for name, part in inner.named_children()]
 
     def lost(self) -> list[str]:
-        """Models that took an earlier step in training mode and are in evaluation mode now, as a whole."""
+        """Models, and parts right below them, that took a step in training mode and are in evaluation mode now.
+
+        As a whole, and with something to train in them: frozen parts and lone batch norms are put there on purpose.
+        """
         names = []
-        for number, model in enumerate(self.models):
-            if model.training:
-                self._trained[number] = True
-            elif self._trained[number] and not any(module.training for module in model.modules()):
-                names.append(f"{type(model).__name__}" if not number else f"{number}:{type(model).__name__}")
+        for number, (name, part) in enumerate(self._parts):
+            if part.training:
+                self._trained.add(number)
+            elif number in self._trained and _all_evaluate(part):
+                names.append(name)
         return names
+
+
+def _all_evaluate(part: Any) -> bool:
+    modules = list(part.modules())
+    if any(module.training for module in modules) or all("Norm" in type(module).__name__ for module in modules):
+        return False
+    return any(parameter.requires_grad for parameter in part.parameters())
 
 
 def moving_norms(models: Sequence[Any]) -> list[str]:

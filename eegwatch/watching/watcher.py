@@ -276,9 +276,10 @@ class Watcher:
             self._emit_replica(self.log.step_done, "asked")
 
     def _emit_replica(self, step: int, why: str) -> None:
+        models = self.models if why == "asked" else [model for model in self.models if _is_replica(model)]
         nth = self._replicas[1] + 1 if self._replicas[0] == step else 1
         self._replicas = step, nth
-        self.emit("replica", {"nth": f"{why} {nth}", **weights_of(self.models, trainable=True)}, step=step)
+        self.emit("replica", {"nth": f"{why} {nth}", **weights_of(models, trainable=True)}, step=step)
 
     def checkpointed(self) -> None:
         """A checkpoint was written: what is in it is noted."""

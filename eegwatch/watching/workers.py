@@ -84,9 +84,11 @@ def states(dataset: Any) -> dict[str, str]:
     if numpy is not None:
         found["numpy.random"] = _sum(numpy.random.get_state()[1].tobytes() + bytes(numpy.random.get_state()[2] % 256))
     for name, value in list(getattr(dataset, "__dict__", {}).items()):
-        state = state_of(value)
-        if state is not None:
-            found[f"the data set's {name}"] = _sum(state)
+        inner = [(f"{name}.{key}", one) for key, one in list(getattr(value, "__dict__", {}).items())]
+        for where, one in ((name, value), *inner):  # dataset.generator, dataset.transform.generator
+            state = state_of(one)
+            if state is not None:
+                found[f"the data set's {where}"] = _sum(state)
     return found
 
 

@@ -356,3 +356,51 @@ def test_experts_that_have_their_turn_later_are_no_fact(tmp_path: Path) -> None:
     assert Loop(tmp_path, model=Experts()).run(5) == []
     found = Loop(tmp_path, model=Experts()).run(25)  # the third is never used
     assert rules(found) == {"no_gradient"} and since(found, "no_gradient") == 20
+
+
+def test_gradients_that_are_asked_for_and_not_added_are_no_backward_pass(tmp_path: Path) -> None:
+    loop = Loop(tmp_path)
+
+    def step(number: int) -> None:
+        loss = loop.model(torch.randn(4, 8)).pow(2).mean()
+        gradients = torch.autograd.grad(loss, list(loop.model.parameters()))
+        for parameter, gradient in zip(loop.model.parameters(), gradients):
+            parameter.grad = gradient
+        loop.optimizer.step()
+
+    assert loop.run(4, step) == []
+
+
+def test_a_part_that_stays_in_evaluation_mode_is_a_fact(tmp_path: Path) -> None:
+    loop = Loop(tmp_path, model=nn.Sequential(nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.1)), nn.Linear(8, 2)))
+
+    def step(number: int) -> None:
+        if number == 3:
+            loop.model[0].eval()  # type: ignore[index]
+        loop.step(number)
+
+    found = loop.run(4, step)
+    assert rules(found) == {"train_mode_lost"} and "0" in found[0].message
+
+
+def test_an_optimizer_that_takes_the_watched_ones_place_is_found(tmp_path: Path) -> None:
+    loop = Loop(tmp_path)
+
+    def step(number: int) -> None:
+        if number == 9:
+            loop.optimizer = torch.optim.AdamW(loop.model.parameters(), lr=1e-2)
+        loop.step(number)
+
+    found = loop.run(14, step)
+    assert rules(found) == {"step_not_taken"} and found[0].step <= 12
+
+
+def test_a_frozen_tensor_that_an_optimizer_of_any_class_moves_is_found(tmp_path: Path) -> None:
+    class Decaying(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+            for parameter in self.param_groups[0]["params"]:
+                parameter.data.mul_(0.9)  # whether it has a gradient or not
+
+    loop = Loop(tmp_path, lambda parameters: Decaying(parameters, lr=0.1))
+    loop.model[0].requires_grad_(False)  # type: ignore[index]
+    assert rules(loop.run(2)) == {"frozen_moves"}
