@@ -129,7 +129,7 @@ def _sum(state: Any) -> str:
 
 
 class Workers:
-    """The workers of one loader, in the watching process."""
+    """The workers of one loader, in the watching process. `path`: a file in a folder of its own, removed at the end."""
 
     def __init__(self, loader: Any, number: int, path: Path, tell: Callable[[dict[str, Any]], None]) -> None:
         self.number, self._tell, self._loader, self._path = number, tell, loader, path
@@ -162,3 +162,5 @@ class Workers:
         self.read()
         self._loader.worker_init_fn, self._loader.collate_fn = self._before
         self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a worker that still lives has written a line more
+            self._path.parent.rmdir()

@@ -21,7 +21,7 @@ from torch import nn
 from eegwatch import RunLog
 
 WARM_UP, DRAWS = 300, 2000
-SIZES = {"1 ms": (192, 256, 400), "10 ms": (768, 1024, 60)}  # (width, batch, steps of a block)
+SIZES = {"1 ms": (192, 256, 400), "10 ms": (512, 512, 30)}  # (width, batch, steps of a block)
 
 
 class Training:
