@@ -223,7 +223,7 @@ def test_a_script_its_runner_and_its_daemon_are_killed_under_commands(
             if daemon.pid is None:
                 daemon.begin("--continue")
             time.sleep(draw.uniform(0.0, 1.5))
-            if draw.random() < 0.7 and daemon.pid is not None:
+            if (not sent or draw.random() < 0.7) and daemon.pid is not None:
                 command = {"command": "resume", "id": str(uuid.uuid4()), "run_id": run.name}
                 daemon.say(**command | draw.choice(({}, {"lr": 3e-4, "then": "hold"})))
                 sent.append(command["id"])
@@ -248,17 +248,21 @@ def test_a_script_its_runner_and_its_daemon_are_killed_under_commands(
     each_once(daemon.logs, sent)
     newest_saved, begun = 0, dict[str, set[int]]()
     steps: list[int] = []
+    resumed: int | None = None  # the step of the checkpoint from which the attempt began, until its first step
     for record in whole_lines(run / "run.jsonl"):
         if record["type"] == "run":
             if record["command"]:
                 begun.setdefault(record["command"], set()).add(record["attempt"])
-            if record["checkpoint"]:  # the newest whole one, or newer than any that was logged
-                assert record["checkpoint"] == f"output/step{record['step']}.pt" and record["step"] >= newest_saved
+            saved = int(Path(record["checkpoint"]).stem.removeprefix("step")) if record["checkpoint"] else 0
+            assert saved >= newest_saved  # the newest whole one, or newer than any that was logged
+            resumed = saved if record["checkpoint"] else None
             steps = [step for step in steps if step <= record["step"]]
         elif record["type"] == "checkpoint":
             newest_saved = max(newest_saved, int(Path(record["path"]).stem.removeprefix("step")))
         elif record["type"] == "step":
             assert not steps or record["step"] > steps[-1]
+            assert resumed is None or record["step"] > resumed  # where its steps begin, the checkpoint's are done
+            resumed = None
             steps.append(record["step"])
     assert all(len(attempts) == 1 for attempts in begun.values()), "something was carried out twice"
     words = Counter(word["status"] for word in each_once(daemon.logs, sent).values())

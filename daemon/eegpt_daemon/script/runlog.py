@@ -91,14 +91,16 @@ class ScriptLog:
         return self._said[1] if self._said else None
 
     def _checkpoint_step(self) -> int:
+        """The step of the checkpoint that is gone on from; of one that nobody saw, the newest step before it."""
         if self.attempt.checkpoint is None:
             return 0
-        steps = [
-            record.step
-            for record in each_record(self.folder / RUN_LOG, run_decoder())
-            if isinstance(record, Checkpoint) and record.path == self.attempt.checkpoint
-        ]
-        return steps[-1] if steps else 0
+        saved, newest = None, 0
+        for record in each_record(self.folder / RUN_LOG, run_decoder()):
+            if isinstance(record, Checkpoint) and record.path == self.attempt.checkpoint:
+                saved = record.step
+            elif isinstance(record, Step):
+                newest = record.step
+        return newest if saved is None else saved
 
     # ---- what comes in ----
 
