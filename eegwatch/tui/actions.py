@@ -89,6 +89,8 @@ ACTIONS = (
     Action(CHARTS, "greater_than_sign", "side(-1)", "panels narrower", "make the side panels narrower", ">"),
     Action(CHARTS, "T", "output", "output pane", "show or hide the newest lines that the trainer printed"),
     Action(FILES, "R", "app.runs", "runs", "list of runs: switch, draw over, compare, pin", bar=7),
+    Action(FILES, "v", "app.scores", "scores",
+           "scores with their intervals; what the run could still reach, baselines, cost of a fault where computed"),
     Action(FILES, "t", "app.trainer_log", "trainer output", "all that the trainer printed"),
     Action(FILES, "c", "app.config", "configuration", "the configuration of this run"),
     Action(FILES, "p", "app.picture", "save the screen", "save this screen as an SVG picture"),

@@ -332,6 +332,12 @@ class WatchApp(DaemonCommands, OrderedKeysApp[None]):
             TextScreen(title, Text("\n".join(lines) or "there is nothing here"), at_end=name == TRAINER_LOG)
         )
 
+    def action_scores(self) -> None:
+        from eegwatch.tui.screens.scores import scores_text
+        from eegwatch.tui.screens.text import TextScreen
+
+        self.push_screen(TextScreen("scores", scores_text(self.session)))
+
     def action_help(self) -> None:
         from eegwatch.tui.screens.help import HelpScreen
 

@@ -145,7 +145,7 @@ KEYS: dict[type[Any], dict[str, Key]] = {
         "slash": Key(filtering), "tab": Key(focus), "shift+tab": Key(focus, ("tab", "tab")), "z": Key(charts),
         "vertical_line": Key(charts), "J": Key(charts, ("tab",)), "ctrl+down": Key(charts, ("tab",)),
         "K": Key(charts, ("tab",)), "ctrl+up": Key(charts, ("tab",)), "less_than_sign": Key(side),
-        "greater_than_sign": Key(side), "T": Key(output), "R": Key(top), "t": Key(top), "c": Key(top), "p": Key(files),
+        "greater_than_sign": Key(side), "T": Key(output), "R": Key(top), "v": Key(top), "t": Key(top), "c": Key(top), "p": Key(files),
         "P": Key(files), "question_mark": Key(top), "q": Key(ended), "ctrl+p": Key(top),
     },
     EvidenceScreen: {
@@ -155,11 +155,11 @@ KEYS: dict[type[Any], dict[str, Key]] = {
     },
     RunsScreen: {
         "escape": Key(top), "R": Key(top), "slash": Key(asked), "o": Key(overlaid, ("j",)), "space": Key(pinned),
-        "s": Key(order), "n": Key(noting), "b": Key(said),
+        "s": Key(order), "n": Key(noting), "b": Key(said), "e": Key(said),
         "d": Key(said), "j": Key(row), "k": Key(row, ("j",)),
     },
     TextScreen: {
-        "escape": Key(top), "q": Key(top), "e": Key(top), "t": Key(top), "c": Key(top),
+        "escape": Key(top), "q": Key(top), "e": Key(top), "t": Key(top), "c": Key(top), "v": Key(top),
         "slash": Key(searching), "n": Key(found, ("slash", *"line 1", "enter")),
         "N": Key(found, ("slash", *"line 1", "enter", "n")), "g": Key(scrolled), "G": Key(scrolled, ("g",)),
         "j": Key(scrolled, ("g",)), "k": Key(scrolled, ("g", "j", "j")),

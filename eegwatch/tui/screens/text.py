@@ -21,7 +21,7 @@ class TextScreen(ModalScreen[None]):
 
     BINDINGS = [
         Binding("escape", "back", "close"),
-        Binding("q,e,t,c", "close", "close"),
+        Binding("q,e,t,c,v", "close", "close"),
         Binding("slash", "search", "search"),
         Binding("n", "find(1)", "next"),
         Binding("N", "find(-1)", "before"),

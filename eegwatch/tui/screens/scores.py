@@ -1,0 +1,37 @@
+"""The scores of a run as text: its evaluations with intervals, and what was computed about it afterwards."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from eegwatch.run import computed, evaluated
+from eegwatch.tui.session import Session
+from eegwatch.wording import plain
+
+NONE = (
+    "no evaluation yet, and nothing was computed about this run. After its end:\n"
+    "   eegpt-daemon optimum RUN     what a linear probe could still reach\n"
+    "   eegpt-daemon baselines RUN   simpler models on the same data\n"
+    "   eegwatch cost RUN            what a fault of the learning rate has cost"
+)
+
+
+def scores_text(session: Session) -> Text:
+    """All sections: sentences, then tables in columns."""
+    folder = session.folder if session.foreign is None else None
+    scores = evaluated.section(session.history.evals)
+    sections = [*([scores] if scores is not None else []), *(computed.sections(folder) if folder is not None else [])]
+    text = Text()
+    for section in sections:
+        text.append(f"{plain(section.title)}\n", "bold")
+        for sentence in section.sentences:
+            text.append(f"   {plain(sentence)}\n")
+        for caption, header, rows in section.tables:
+            text.append(f"\n   {plain(caption)}\n", "italic")
+            cells = [[plain(cell) for cell in row] for row in [header, *rows]]
+            widths = [max(len(row[column]) for row in cells if column < len(row)) for column in range(len(header))]
+            for number, row in enumerate(cells):
+                line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip()
+                text.append(f"   {line}\n", "bold" if number == 0 else "")
+        text.append("\n")
+    return text if sections else Text(NONE)
