@@ -17,7 +17,7 @@ import pytest
 
 from tests.bench.open import make_log
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 
 @pytest.fixture(scope="module")
