@@ -242,7 +242,9 @@ async def test_keys_command_a_real_daemon_and_show_its_answers(
         await until(pilot, lambda: pilot.app.session.folder != first)
         await until(pilot, lambda: "✔ LR moves" in pilot.text())
 
-        await until(pilot, lambda: "● training" in pilot.text())  # before, there is nothing to write, and a toast says so
+        await until(
+            pilot, lambda: "● training" in pilot.text()
+        )  # before, there is nothing to write, and a toast says so
         await pilot.press("w")
         await until(pilot, lambda: "checkpoint: done: at step" in pilot.text())
         await pilot.press("s")
