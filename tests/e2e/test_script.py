@@ -56,7 +56,8 @@ LAUNCHER = textwrap.dedent(
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Callable[..., Daemon]:
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Daemon]:
+    monkeypatch.setenv("EEGWATCH_COLD", "1")  # what is left behind is looked for by its command line
     (tmp_path / "train.py").write_text(SCRIPT)
     (tmp_path / "launch.py").write_text(LAUNCHER)
 

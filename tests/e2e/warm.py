@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import IO, Any
 
 ROOT = Path(__file__).parents[2]
-# as a user starts them, each with its imports: two to six seconds a process, on the nights with the long forms
-COLD = bool(os.environ.get("EEGWATCH_COLD") or os.environ.get("EEGWATCH_FULL"))
 
 
 class Zygote:
@@ -109,11 +107,16 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
+def cold() -> bool:
+    """As a user starts them, each with its imports, two to six seconds a process: on the nights with the long forms."""
+    return bool(os.environ.get("EEGWATCH_COLD") or os.environ.get("EEGWATCH_FULL"))
+
+
 def start(
     command: list[str], stdin: IO[Any] | int, stdout: IO[Any], stderr: IO[Any], *, session: bool = False
 ) -> subprocess.Popen[bytes] | Forked:
     """One of `python -m eegpt_daemon…`, in this environment and folder."""
-    if COLD:
+    if cold():
         return subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=session)
     return Forked(
         command, (stdin if isinstance(stdin, int) else stdin.fileno(), stdout.fileno(), stderr.fileno()), session

@@ -4,7 +4,8 @@
 (standard input, output, error), and gets back `pid N` and, when that process has ended, `exit CODE` (negative for a
 signal). The command is one of `python -m eegpt_daemon…`, run by its own entry point. What the child starts in turn that
 way (the command line a daemon, a daemon its trainer) is forked as well, and is its child; anything else is executed as
-ever. Process ids, sessions, signals, pipes, descriptors and exit codes are real; only the import is spared.
+ever. Process ids, sessions, signals, pipes, descriptors and exit codes are real; only the import is spared. The command
+line in /proc is the parent's: a test that looks for a process by it sets EEGWATCH_COLD.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ ENTRIES = {
     "eegpt_daemon.script": "eegpt_daemon.script.__main__",
     "eegpt_daemon.trainer": "eegpt_daemon.trainer.__main__",
 }
+# forked where one of ours starts it too. A script's runner and what a daemon starts beside a trainer (`cost`) import
+# little, and tests look for them by their command line, which a forked process does not have
+FORKED = ("eegpt_daemon", "eegpt_daemon.trainer")
 BEFOREHAND = ("scipy.stats", "eegpt_daemon.trainer.attempt", "eegpt_daemon.supervisor.loop", *ENTRIES.values())
 MOST_DESCRIPTORS = 4096
 
@@ -97,12 +101,13 @@ def _like_a_new_process(descriptors: tuple[int, int, int]) -> None:
 
 
 class ForkedPopen(subprocess.Popen):  # type: ignore[type-arg]
-    """subprocess.Popen that forks where the command is one of ours, and executes where it is not."""
+    """subprocess.Popen that forks a daemon or a trainer, and executes anything else."""
 
     def _execute_child(self, *given: Any) -> None:
         bound = inspect.signature(subprocess_execute).bind(self, *given).arguments
         command = [str(word) for word in bound["args"]] if isinstance(bound["args"], list | tuple) else []
-        if bound["shell"] or bound["env"] is not None or bound["cwd"] is not None or entry_of(command) is None:
+        forked = entry_of(command) is not None and command[2] in FORKED
+        if bound["shell"] or bound["env"] is not None or bound["cwd"] is not None or not forked:
             subprocess_execute(self, *given)
             return
         flush()
