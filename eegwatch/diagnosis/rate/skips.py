@@ -36,6 +36,7 @@ class Skips:
         self.finding: Finding | None = None
         self._carried = carried or 0
         self._last, self._rate = situation.start, np.nan
+        self._level_since = situation.start  # the first of the equal rates that end with the newest record
         self._begun = False
 
     def carried(self, rates: Rates, conventions: Conventions, drift: NDArray[np.floating[Any]]) -> int:
@@ -53,6 +54,7 @@ class Skips:
         overflow = bool(rates.overflow[row])
         if lr == rate and not overflow and not self.behind:
             return 0  # a freeze looks the same: `withdraws` decides when the rate moves on
+        before = self._last_that_tells(rates, row, before)
         most = self._admissible(step, step - before, overflow=overflow, first=not row and not self._begun)
         most = min(most, int(BURST + MOST_SHARE * step) - self.behind)
         if most <= 0 or conventions.averaged:
@@ -67,6 +69,21 @@ class Skips:
             if (fits & moved).any():
                 return int(more[int(np.argmax(fits & moved))])
         return 0
+
+    def _last_that_tells(self, rates: Rates, row: int, before: int) -> int:
+        """The step after which a skip may have gone unseen: while the schedule holds its rate, none is seen."""
+        start = self._level_start(rates.step[:row], rates.lr[:row])
+        planned = self.situation.expected(np.maximum(np.array([start, before]) - self.behind, 1))
+        return start if planned[0] == planned[1] else before
+
+    def _level_start(self, steps: NDArray[np.int64], lrs: NDArray[np.float64]) -> int:
+        """The first step of the equal rates with which the records up to these end."""
+        if not len(lrs):
+            return self._level_since
+        other = np.flatnonzero(lrs != lrs[-1])
+        if len(other):
+            return int(steps[other[-1] + 1])
+        return self._level_since if lrs[-1] == self._rate else int(steps[0])
 
     def _admissible(self, step: int, distance: int, *, overflow: bool, first: bool) -> int:
         """The most steps that a scaler may have skipped between two records that lie `distance` steps apart."""
@@ -94,7 +111,9 @@ class Skips:
         return [self.finding] if news else []
 
     def seen(self, rates: Rates) -> None:
-        self._last, self._rate, self._begun = int(rates.step[-1]), float(rates.lr[-1]), True
+        self._level_since = self._level_start(rates.step, rates.lr)
+        self._last, self._rate = int(rates.step[-1]), float(rates.lr[-1])
+        self._begun = True
 
     def withdraws(self, rates: Rates, conventions: Conventions, drift: NDArray[np.floating[Any]], since: int) -> int:
         """By how many skipped steps the schedule goes on after what looked like a freeze since step `since`; 0 if not.
