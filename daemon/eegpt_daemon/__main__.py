@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from eegpt_daemon.cli import PRIVATE, Refused, in_words, live
+from eegpt_daemon.link import SHELL_UMASK
 from eegwatch.run import config as configuration
 from eegwatch.run.config import ConfigError
 
@@ -18,6 +19,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path)
     parser.add_argument("--continue", dest="go_on", action="store_true")
     arguments = parser.parse_args()
+    os.environ.setdefault(SHELL_UMASK, f"{os.umask(PRIVATE):04o}")
     os.umask(PRIVATE)
     try:
         config = configuration.load(arguments.config) if arguments.config else None

@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 from eegpt_daemon import commands
+from eegpt_daemon.link import SHELL_UMASK
 from eegwatch import __version__
 from eegwatch.run import config as configuration
 from eegwatch.run.config import Config, ConfigError
@@ -69,7 +70,7 @@ def in_words(error: OSError) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
-    os.umask(PRIVATE)
+    os.environ[SHELL_UMASK] = f"{os.umask(PRIVATE):04o}"  # a script that is started makes its files as the shell does
     try:
         code: int = arguments.action(arguments, log_root(arguments.logs))
         return code

@@ -22,6 +22,7 @@ from eegwatch.run.control import Locked, take_lock
 
 SUPERVISOR_GONE = "the supervisor is gone"
 BOTH_DIED = "the daemon and its trainer died"
+SHELL_UMASK = "EEGPT_DAEMON_SHELL_UMASK"  # set by the command line, which makes its own files private
 ORDERS = "script.orders"  # the named pipe by which the runner of a script gets its orders, in the run folder
 RUN_LOCK = "trainer.lock"  # held by the one trainer that may write a run
 AT_ONCE_AFTER_S = 3.0  # a scheduler and a launcher may both send the first SIGTERM, a moment apart

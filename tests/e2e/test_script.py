@@ -16,6 +16,7 @@ import psutil
 import pytest
 import yaml
 
+from tests.e2e import warm
 from tests.e2e.processes import PATIENCE, Daemon, whole_lines
 
 SCRIPT = textwrap.dedent(
@@ -64,6 +65,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Daem
     def begin(*more: str, **changed: Any) -> Daemon:
         out = ["--out", "{run}/output"]
         supervision = changed.pop("supervision", {"restarts": {"backoff_seconds": 0.1}})
+        epochs = changed.pop("epochs", 200)
         section = {
             "command": [sys.executable, "train.py", *out, *more],
             "resume": [sys.executable, "train.py", *out, *more, "--resume", "{checkpoint}", "--lr", "{lr}"],
@@ -73,7 +75,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Daem
         tree = {
             "experiment": {"name": "mine"},
             "script": section | changed,
-            "training": {"max_epochs": 200, "scheduler": {"name": "CosineAnnealingLR", "max_lr": 1e-3}},
+            "training": {"max_epochs": epochs, "scheduler": {"name": "CosineAnnealingLR", "max_lr": 1e-3}},
             "supervision": supervision,
         }
         (tmp_path / "mine.yaml").write_text(yaml.safe_dump(tree))
@@ -180,3 +182,71 @@ def test_a_stop_is_heard_as_ctrl_c_and_says_beforehand_what_lies_beyond(start: C
     assert "lie beyond its newest whole checkpoint (output/step" in said or "lies beyond" in said
     assert "KeyboardInterrupt" in (daemon.run / "trainer.log").read_text()
     assert "SIGTERM" not in (daemon.run / "trainer.log").read_text()
+
+
+def finished(start: Callable[..., Daemon], folder: Path, ending: str) -> Daemon:
+    """A script that has taken all its 50 steps; `ending`: what it does when it is resumed."""
+    text = SCRIPT.replace("20001", "51").replace("/200 Batch", "/1 Batch").replace("/100 -", "/50 -")
+    (folder / "short.py").write_text(text.replace("assert sys", f"if a.resume: {ending}\nassert sys"))
+    words = [sys.executable, "short.py", "--out", "{run}/output"]
+    patient = {"restarts": {"backoff_seconds": 200.0}}
+    daemon = start(command=words, resume=[*words, "--resume", "{checkpoint}"], supervision=patient, epochs=1)
+    daemon.wait(lambda: of(daemon, "end") and daemon.states()[-1] == "idle")
+    return daemon
+
+
+def test_a_finished_script_is_not_resumed_and_a_failed_resume_from_before_leaves_the_daemon_idle(
+    start: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    daemon = finished(start, tmp_path, "raise RuntimeError('no such rate')")
+    try:
+        assert of(daemon, "checkpoint")[-1]["step"] == 50
+        for words in ([], ["--as", "another"]):
+            refused = daemon.cli("resume", *words, code=1)
+            assert "the run is complete: 50 of 50 steps; restart it" in refused.stdout + refused.stderr
+        failed = daemon.cli("resume", "--checkpoint", "output/step25.pt", code=1)
+        assert "no step was taken" in failed.stdout and "no such rate" in failed.stdout
+        after = ("idle", "restarting")
+        daemon.wait(lambda: daemon.states()[-2] == "preparing" and daemon.states()[-1] in after)
+        assert daemon.states()[-1] == "idle"  # no restart from the checkpoint that this resume went back behind
+        last = of(daemon, "run")[-1]
+        assert (last["attempt"], last["step"], last["total_steps"]) == (2, 25, 50)
+    finally:
+        daemon.cli("stop", code=None)
+        daemon.kill()
+
+
+def test_a_script_has_the_umask_of_the_shell_that_ran_start(
+    start: Callable[..., Daemon], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warm, "COLD", True)  # a forked command line has the umask of the process that forks
+    before = os.umask(0o027)
+    try:
+        daemon = start()
+    finally:
+        os.umask(before)
+    try:
+        daemon.wait(lambda: of(daemon, "checkpoint"))
+        run = daemon.run
+        assert (next(run.glob("output/*.pt")).stat().st_mode & 0o777) == 0o640
+        assert ((run / "run.jsonl").stat().st_mode & 0o777) == ((run / "trainer.log").stat().st_mode & 0o777) == 0o600
+        assert yaml.safe_load((run / "config.yaml").read_text())["script"]["umask"] == "0027"
+    finally:
+        daemon.cli("stop")
+
+
+def test_how_an_adopted_runner_ended_that_was_killed_is_not_known(start: Callable[..., Daemon]) -> None:
+    daemon = start(supervision={"restarts": {"max": 0}})
+    try:
+        daemon.wait(lambda: of(daemon, "checkpoint"))
+        os.kill(daemon.pid or 0, signal.SIGKILL)
+        daemon.wait(lambda: daemon.pid is None)
+        daemon.begin("--continue")
+        daemon.wait(lambda: daemon.states()[-1] == "training")
+        os.kill(int((daemon.run / "trainer.lock").read_text()), signal.SIGKILL)
+        daemon.wait(lambda: of(daemon, "end") and daemon.states()[-1] == "idle")
+        error = of(daemon, "end")[-1]["error"]
+        assert "an exit code that is not known" in error and "exit code 1" not in error
+    finally:
+        daemon.cli("stop", code=None)
+        daemon.kill()

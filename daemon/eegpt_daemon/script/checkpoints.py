@@ -17,7 +17,7 @@ import stat as stat_kinds
 import struct
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,11 +105,18 @@ def _matches(base: Path, pattern: str) -> Iterator[Path]:
         return
 
 
-def newest_whole(run: Path, script: Script, *, now: float | None = None) -> tuple[Found | None, list[str]]:
-    """The newest checkpoint that is whole, and what was wrong with newer files, in words."""
+def newest_whole(
+    run: Path, script: Script, *, now: float | None = None, without: Mapping[str, float] | None = None
+) -> tuple[Found | None, list[str]]:
+    """The newest checkpoint that is whole, and what was wrong with newer files, in words.
+
+    `without`: names that are passed over, each where it was not written after this time.
+    """
     problems: list[str] = []
     for written, path in candidates(run, script):
         name = name_of(run, path)
+        if without and written <= without.get(name, -1.0):
+            continue
         how = whole(path, written, time.time() if now is None else now)
         if how is not None:
             return Found(name, written, how), problems

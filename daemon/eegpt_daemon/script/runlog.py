@@ -53,13 +53,13 @@ class ScriptLog:
         self._others = Tail(folder / RUN_LOG, os.path.getsize(folder / RUN_LOG))
         self._decoder = run_decoder()
         self._offset = 0
+        self._said: tuple[int | None, int | None] | None = None  # steps of the run and of an epoch
         self._begun_at = self._checkpoint_step()
         self.steps = Steps(self._begun_at)
         self.last = LastLines()
         self._overrides = attempt.overrides
         self._any_step = self._announced = False
         self._length: int | None = None
-        self._said: tuple[int | None, int | None] | None = None
         self._ended = False
         assert config.script is not None
         self._script = config.script
@@ -91,7 +91,10 @@ class ScriptLog:
         return self._said[1] if self._said else None
 
     def _checkpoint_step(self) -> int:
-        """The step of the checkpoint that is gone on from; of one that nobody saw, the newest step before it."""
+        """The step of the checkpoint that is gone on from; of one that nobody saw, the newest step before it.
+
+        The run keeps the length that the attempt before has learned until the output says another.
+        """
         if self.attempt.checkpoint is None:
             return 0
         saved, newest = None, 0
@@ -100,6 +103,8 @@ class ScriptLog:
                 saved = record.step
             elif isinstance(record, Step):
                 newest = record.step
+            elif isinstance(record, Run) and (record.total_steps or record.steps_per_epoch):
+                self._said = (record.total_steps, record.steps_per_epoch)
         return newest if saved is None else saved
 
     # ---- what comes in ----

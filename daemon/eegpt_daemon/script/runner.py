@@ -83,6 +83,7 @@ class Runner:
             pass
         for text, keep in self.console.end():
             self._line(text, keep)
+        self.log.drain()  # a step that waited for its other values comes before its checkpoint
         self._look(at_once=True)
         return self._conclude(process.returncode)
 
@@ -123,7 +124,7 @@ class Runner:
             process = subprocess.Popen(
                 command, cwd=self.script.cwd, env=env, stdin=subprocess.DEVNULL, stdout=slave, stderr=slave,
                 start_new_session=True, close_fds=True,
-                preexec_fn=_as_from_a_shell,
+                preexec_fn=_as_from_a_shell, umask=-1 if self.script.umask is None else int(self.script.umask, 8),
             )  # fmt: skip
         finally:
             os.close(slave)

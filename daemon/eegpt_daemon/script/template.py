@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from eegpt_daemon.link import SHELL_UMASK
 from eegpt_daemon.script.checkpoints import CWD
 from eegwatch.run.config import ConfigError, Script
 
@@ -30,6 +31,8 @@ def check(script: Script, where: str = "configuration") -> None:
                 if field not in known:
                     fields = ", ".join(f"{{{k}}}" for k in sorted(known))
                     raise ConfigError(f"{where}: script.{name}: {{{field}}} is not known here; there are {fields}")
+    if script.umask is not None and not re.fullmatch(r"(?:0o?)?[0-7]{1,4}", script.umask):
+        raise ConfigError(f'{where}: script.umask: give it in octal and in quotes, such as "022"')
     if script.resume is not None and not script.checkpoints:
         raise ConfigError(f'{where}: script.checkpoints: give a pattern below the run folder, such as "output/**/*.pt"')
     for name in ("checkpoints", "log"):
@@ -58,7 +61,8 @@ def resolved(script: Script, where: str = "configuration") -> Script:
     if resume:
         first = _flat(resume[:1])[0]
         resume = [_program(first, folder, env["PATH"], f"{where}: script.resume"), *resume[1:]]
-    return msgspec.structs.replace(script, cwd=str(folder), env=env, command=command, resume=resume)
+    umask = script.umask or os.environ.get(SHELL_UMASK)
+    return msgspec.structs.replace(script, cwd=str(folder), env=env, command=command, resume=resume, umask=umask)
 
 
 def _program(word: str, folder: Path, path: str, where: str) -> str:

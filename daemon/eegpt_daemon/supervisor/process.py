@@ -215,6 +215,10 @@ class TrainerProcess:
                 os.kill(holder, signal.SIGKILL)  # by the kernel's word it holds this run's lock now
         return code if self.phase.code is None else self.phase.code
 
+    def known_code(self) -> int | None:
+        """The exit code of an ended process, None where nobody can know it."""
+        return self.ended()
+
     def close(self) -> None:
         """Let go of the pipes of an ended process."""
         os.close(self._status)

@@ -35,9 +35,14 @@ TELLING = (
 )
 
 
-def cause_of(code: int, words: str, oom_kills: int = 0) -> str:
-    """How a trainer ended, in words: exit code or signal, and what its last words or the kernel say of it."""
-    if code < 0:
+def cause_of(code: int | None, words: str, oom_kills: int = 0) -> str:
+    """How a trainer ended, in words: exit code or signal, and what its last words or the kernel say of it.
+
+    `code`: None where it is not known, as of a process that another daemon had started.
+    """
+    if code is None:
+        said = "an exit code that is not known: another daemon had started it, and it ended without a word"
+    elif code < 0:
         said = f"killed by {signal.Signals(-code).name}"
         if oom_kills and code == -signal.SIGKILL:
             return f"{said}: out of memory, by the kernel's count of this control group"

@@ -286,7 +286,11 @@ class RunSupervisor:
             self._look_for_a_hang(trainer)
             return None
         words = trainer.last_words()
-        cause = f"hung: {self._hung}" if self._hung else cause_of(code, words, oom_kills() - self._oom_kills)
+        cause = (
+            f"hung: {self._hung}"
+            if self._hung
+            else cause_of(trainer.known_code(), words, oom_kills() - self._oom_kills)
+        )
         if run.end is None:
             last = trainer.last_words(lines=1)[:200]  # more is in trainer.log
             error = f"the trainer ended with {cause}" + (f": {last}" if last else "")

@@ -104,6 +104,11 @@ class ScriptProcess(TrainerProcess):
         self._held += super().phases()  # its last word may hold the code
         return code if self.phase.code is None else self.phase.code
 
+    def known_code(self) -> int | None:
+        """None of an adopted runner that ended without a last word: it was no child of this daemon."""
+        unknown = isinstance(self._process, Adopted) and self.phase.code is None
+        return None if unknown else self.ended()
+
     def close(self) -> None:
         os.close(self._status)
         shutil.rmtree(self._pipe.parent, ignore_errors=True)

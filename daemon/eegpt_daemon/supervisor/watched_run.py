@@ -219,7 +219,9 @@ class WatchedRun:
         """The newest whole file of the script's own."""
         if not script.checkpoints:
             return None, []
-        found, problems = saved.newest_whole(self.folder, script)
+        kept = {c.path for c in self.checkpoints} | {self.record.checkpoint if self.record else None}
+        given_up = {c.path: c.time for c in self.superseded if c.path not in kept}  # unless written again since
+        found, problems = saved.newest_whole(self.folder, script, without=given_up)
         return (found.path if found else self._origin()), problems
 
     def _origin(self) -> str | None:

@@ -225,6 +225,7 @@ class Script(Part):
     log: str | None = None  # a pattern of the file that it logs into, where it prints nothing
     cwd: str = "."
     env: dict[str, str] = {}
+    umask: str | None = None  # octal, "022"; by default that of the shell that ran `start`
     stop: Literal["SIGINT", "SIGTERM", "SIGUSR1"] = "SIGINT"
     pattern: list[str] = []  # as `eegwatch --pattern`, for lines that are read wrongly
 

@@ -37,7 +37,7 @@ class Resume(Beginning):
                 return str(error)
         elif command.branch is not None and run.newest_good()[0] is None:
             return "there is no checkpoint yet from which a run could branch off"
-        elif run.complete and run.script is None:
+        elif run.complete:
             return f"the run is complete: {run.step:,} of {run.total:,} steps; restart it, or name a checkpoint"
         return None if command.lr is None else _rate_refusal(command, command.lr, run, at)
 
