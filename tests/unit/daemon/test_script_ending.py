@@ -14,7 +14,9 @@ from eegpt_daemon.script import checkpoints as saved
 from eegpt_daemon.script.ending import LastLines, how
 from eegpt_daemon.script.runlog import FILE, ScriptLog
 from eegpt_daemon.script.saving import Saving, Steps
-from eegwatch.run.config import Config, Script, parse_text
+from eegpt_daemon.script.template import check
+from eegpt_daemon.supervisor.restarts import cause_of
+from eegwatch.run.config import Config, ConfigError, Script, parse_text
 from eegwatch.run.folder import make_run_folder
 from eegwatch.run.log import read_all, run_decoder
 from eegwatch.run.records import Checkpoint, Step
@@ -170,3 +172,26 @@ def test_a_checkpoint_before_the_first_step_that_is_read_comes_after_a_run_recor
     log.end("completed", None)
     kinds = [type(r).__name__ for r in read_all(run / "run.jsonl", run_decoder())]
     assert kinds == ["Run", "Checkpoint", "Checkpoint", "Run", "Step", "Step", "End"]
+
+
+def test_a_checkpoint_that_was_given_up_is_passed_over_unless_it_was_written_again(tmp_path: Path) -> None:
+    script = Script(checkpoints="*.pt")
+    for number, name in enumerate(("early.pt", "late.pt")):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("step", name)
+        os.utime(tmp_path / name, (1000.0 + number, 1000.0 + number))
+    for time_given_up, newest in ((None, "late.pt"), (1001.5, "early.pt"), (1000.5, "late.pt")):
+        without = None if time_given_up is None else {"late.pt": time_given_up}
+        found, problems = saved.newest_whole(tmp_path, script, without=without)
+        assert found is not None and found.path == newest and not problems
+
+
+def test_an_exit_code_that_nobody_can_know_is_not_named() -> None:
+    assert "is not known" in cause_of(None, "") and "exit code 1" not in cause_of(None, "")
+    assert cause_of(None, "MemoryError").endswith("out of memory")
+
+
+@pytest.mark.parametrize("mask", ["8", "rwx", "0o0o22", "-1"])
+def test_a_umask_that_is_none_is_one_line(mask: str) -> None:
+    with pytest.raises(ConfigError, match="script.umask: give it in octal"):
+        check(Script(command=["python"], umask=mask))
