@@ -262,9 +262,13 @@ class WatchedRun:
         raise BadCheckpoint(f"{name[:100]!r} is not among {script.checkpoints} of this run")
 
     def checkpoint_step(self, name: str | None) -> int | None:
-        """The step of a logged checkpoint; of a file that is overwritten again and again, the newest."""
+        """The step of a logged checkpoint; of a file that is overwritten again and again, the newest.
+
+        Of a script's that was written after its runner last looked, as when both are killed: the newest step.
+        """
         known = [c.step for c in (*self.superseded, *self.checkpoints) if c.path == name]
-        return known[-1] if known else None
+        unseen = self.step if name is not None and self.script is not None else None
+        return known[-1] if known else unseen
 
     def asked_for(self) -> list[str]:
         """Checkpoints that a person ordered: they are kept."""

@@ -11,6 +11,7 @@ import pytest
 from eegpt_daemon.supervisor.commands import COMMANDS, Standing
 from eegpt_daemon.supervisor.control import ControlReader
 from eegpt_daemon.supervisor.watched_run import WatchedRun
+from eegwatch.run.config import Script
 from eegwatch.run.control import Command, parse_line, send
 from eegwatch.run.records import Checkpoint, End, Eval
 
@@ -121,3 +122,10 @@ def test_a_rate_that_is_no_number_is_never_sent_as_a_rejoin(tmp_path: Path, rate
     send(tmp_path, "resume", "r", lr=rate)
     line = (tmp_path / "control.jsonl").read_bytes()
     assert b"null" not in line and not isinstance(parse_line(line.strip(), 0), Command)
+
+
+def test_a_script_s_checkpoint_that_its_runner_did_not_see_is_at_the_newest_step(log_writer: Any) -> None:
+    run = watched(log_writer)
+    assert run.checkpoint_step("output/unseen.pt") is None
+    run.script, run.step = Script(command=["python"], checkpoints="output/*.pt"), 70
+    assert run.checkpoint_step("output/unseen.pt") == 70 and run.checkpoint_step(None) is None
