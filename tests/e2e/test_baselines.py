@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -30,7 +31,10 @@ def test_the_table_holds_every_baseline_beside_the_run(zygote: Zygote, config_fi
         baselines_of(run, ["chance"], print)
     assert zygote.train(run, Attempt(), None) == 0
     command = [sys.executable, "-m", "eegpt_daemon.cli", "baselines", str(run), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    alone = os.environ | {
+        "OMP_NUM_THREADS": "1"
+    }  # two threads that wait for each other beside other tests: 134 s for 10
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=alone)
     found = json.loads(done.stdout)
     rows = {row["name"]: row for row in found["rows"]}
     assert list(rows) == [

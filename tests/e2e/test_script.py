@@ -16,7 +16,6 @@ import psutil
 import pytest
 import yaml
 
-from tests.e2e import warm
 from tests.e2e.processes import PATIENCE, Daemon, whole_lines
 
 SCRIPT = textwrap.dedent(
@@ -219,7 +218,7 @@ def test_a_finished_script_is_not_resumed_and_a_failed_resume_from_before_leaves
 def test_a_script_has_the_umask_of_the_shell_that_ran_start(
     start: Callable[..., Daemon], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(warm, "COLD", True)  # a forked command line has the umask of the process that forks
+    monkeypatch.setenv("EEGWATCH_COLD", "1")  # a forked command line has the umask of the process that forks
     before = os.umask(0o027)
     try:
         daemon = start()
