@@ -10,12 +10,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 
 from eegwatch.cli import main
 from eegwatch.diagnosis.engine import Diagnosis
 from eegwatch.run.follow import OwnLog, RunFollower
-from tests.unit.odd_logs import foreign_logs, run_logs
+from tests.unit.odd_logs import Drawn, foreign_logs, run_logs
 
 # ODD_LOGS: how many logs; some hundreds are drawn by make test-full
 NUMBER = int(os.environ.get("ODD_LOGS", 600 if os.environ.get("EEGWATCH_FULL") else 50))
@@ -64,6 +64,7 @@ def test_check_export_and_runs(log: bytes) -> None:
 
 
 @MANY
+@example(log=Drawn(39916801).log())  # a rate below 1e-154 in a log that declares no schedule
 @given(run_logs())
 def test_the_guard_of_the_daemon_takes_a_record_at_a_time(log: bytes) -> None:
     with run_folder(log) as folder:

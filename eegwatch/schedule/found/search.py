@@ -339,7 +339,7 @@ def _endless(few: Records, start: Start, known: Known) -> Iterator[Draft]:
     slope = (z[-1] - z[0]) / span
     zero = float(few.step[0]) - z[0] / slope
     middle = (rise.least + rise.most) / 2 if rise is not None else 0.0
-    if np.isinf(middle):
+    if not (np.isfinite(zero) and np.isfinite(middle)):  # a rate below 1e-154 has no inverse square
         return
     for n0 in (round(zero), round(zero) - 1, round(zero) + 1):
         for i in range(len(start.steps)):
