@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from eegwatch.commands.options import add_path
-from eegwatch.run.folder import NotARun, newest_run, resolve
+from eegwatch.run.folder import run_at
 from eegwatch.run.notes import note_of, write_note
 from eegwatch.wording import plain
 
@@ -18,16 +18,8 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Raises NotARun and NotNoted."""
-    folder = _folder(Path(arguments.path))
+    folder = run_at(Path(arguments.path))
     if arguments.text:
         write_note(folder, " ".join(arguments.text))
     print(plain(f"{folder.name}: {note_of(folder) or 'no note'}"))
     return 0
-
-
-def _folder(path: Path) -> Path:
-    logs, folder = resolve(path)
-    folder = folder or newest_run(logs)
-    if folder is None or not folder.is_dir():
-        raise NotARun(f"{path}: holds no run folder; give a run folder or a log root")
-    return folder

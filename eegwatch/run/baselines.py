@@ -11,10 +11,9 @@ from pathlib import Path
 import msgspec
 
 from eegwatch import published
-from eegwatch.run.folder import write_whole
+from eegwatch.run.result_file import read_result, write_result
 
 BASELINES = "baselines.json"
-MOST_BYTES = 1 << 20
 SHOWN = ("auroc", "average_precision", "balanced_accuracy", "recording_auroc", "recording_balanced_accuracy")
 HEADER = [
     "model",
@@ -52,18 +51,12 @@ class Baselines(msgspec.Struct, kw_only=True):
 
 def write(folder: Path, baselines: Baselines) -> Path:
     """Raises OSError."""
-    target = folder / BASELINES
-    write_whole(target, msgspec.json.format(msgspec.json.encode(baselines), indent=1) + b"\n")
-    return target
+    return write_result(folder / BASELINES, baselines)
 
 
 def read(folder: Path) -> Baselines | None:
     """The file of a run; None where there is none, or none that can be understood."""
-    try:
-        with (folder / BASELINES).open("rb") as file:
-            return msgspec.json.decode(file.read(MOST_BYTES), type=Baselines)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
-        return None
+    return read_result(folder / BASELINES, Baselines)
 
 
 def tables(baselines: Baselines) -> list[tuple[str, list[str], list[list[str]]]]:

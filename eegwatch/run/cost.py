@@ -10,10 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from eegwatch.run.folder import write_whole
+from eegwatch.run.result_file import read_result, write_result
 
 COST, TWIN = "cost.json", "twin"  # the twin and the other arms lie in this folder of the run's
-MOST_BYTES = 1 << 20
 
 
 class Difference(msgspec.Struct, kw_only=True):
@@ -50,18 +49,12 @@ class Cost(msgspec.Struct, kw_only=True):
 
 def write(folder: Path, cost: Cost) -> Path:
     """Raises OSError."""
-    target = folder / COST
-    write_whole(target, msgspec.json.format(msgspec.json.encode(cost), indent=1) + b"\n")
-    return target
+    return write_result(folder / COST, cost)
 
 
 def read(folder: Path) -> Cost | None:
     """The file of a run; None where there is none, or none that can be understood."""
-    try:
-        with (folder / COST).open("rb") as file:
-            return msgspec.json.decode(file.read(MOST_BYTES), type=Cost)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
-        return None
+    return read_result(folder / COST, Cost)
 
 
 def sentences(cost: Cost) -> list[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 
+from eegwatch.run import computed
 from eegwatch.run.computed import Section
 from eegwatch.run.records import Eval, number
 from eegwatch.wording import count
@@ -37,6 +39,12 @@ def section(evals: Sequence[Eval]) -> Section | None:
         sentences=lines(evals),
         tables=[table for name, record in found.items() for table in _tables(name, record)],
     )
+
+
+def sections(evals: Sequence[Eval], folder: Path | None) -> list[Section]:
+    """The evaluations, then what commands of the daemon have computed afterwards; `folder`: None for foreign logs."""
+    scores = section(evals)
+    return [*([scores] if scores is not None else []), *(computed.sections(folder) if folder is not None else [])]
 
 
 def lines(evals: Sequence[Eval]) -> list[str]:

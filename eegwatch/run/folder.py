@@ -224,6 +224,15 @@ def resolve(path: Path) -> tuple[Path, Path | None]:
     raise NotARun(f"{path}: no such file or folder; give a log root, a run folder or a run.jsonl")
 
 
+def run_at(path: Path) -> Path:
+    """The run folder that a PATH means; of a log root the newest. Raises NotARun."""
+    logs, folder = resolve(path)
+    folder = folder or newest_run(logs)
+    if folder is None:
+        raise NotARun(f"{path}: holds no run; give a run folder or a log root")
+    return folder
+
+
 def open_output(path: Path) -> BufferedWriter:
     """The file for what a child prints: appended to, private to this user, not through a link. Raises OSError."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import msgspec
 
-from eegwatch.run.folder import write_whole
+from eegwatch.run.result_file import read_result, write_result
 
 REACH = "optimum.json"
-MOST_BYTES = 1 << 20
 
 
 class Standing(msgspec.Struct, kw_only=True):
@@ -79,18 +78,12 @@ class Reach(msgspec.Struct, kw_only=True):
 
 def write(folder: Path, reach: Reach) -> Path:
     """Raises OSError."""
-    target = folder / REACH
-    write_whole(target, msgspec.json.format(msgspec.json.encode(reach), indent=1) + b"\n")
-    return target
+    return write_result(folder / REACH, reach)
 
 
 def read(folder: Path) -> Reach | None:
     """The file of a run; None where there is none, or none that can be understood."""
-    try:
-        with (folder / REACH).open("rb") as file:
-            return msgspec.json.decode(file.read(MOST_BYTES), type=Reach)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
-        return None
+    return read_result(folder / REACH, Reach)
 
 
 def sentences(reach: Reach) -> list[str]:

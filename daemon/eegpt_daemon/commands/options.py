@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from eegwatch.run.folder import RUN_LOG, NotARun, newest_run, resolve
+from eegwatch.run.folder import RUN_LOG, NotARun, newest_run, run_at
 from eegwatch.wording import UserError, plain
 
 IDLE = 19  # the nice value of work that must never be in the way of a run
@@ -37,11 +37,7 @@ def run_folder(word: str | None, logs: Path) -> Path:
         return newest.resolve()
     if (logs / word / RUN_LOG).exists():
         return (logs / word).resolve()
-    _, folder = resolve(Path(word))
-    folder = folder or newest_run(Path(word))
-    if folder is None:
-        raise NotARun(f"{word}: holds no run")
-    return folder.resolve()
+    return run_at(Path(word)).resolve()
 
 
 def in_the_background() -> None:
