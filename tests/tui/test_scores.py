@@ -37,3 +37,11 @@ async def test_a_run_without_an_evaluation_names_the_commands(log_writer: LogWri
     log_writer.healthy(1, 10, ONE_CYCLE)
     text = await shown(log_writer)
     assert "no evaluation yet" in text and "eegpt-daemon optimum RUN" in text
+
+
+async def test_evaluations_without_intervals_are_shown_as_they_were_logged(log_writer: LogWriter) -> None:
+    log_writer.run(ONE_CYCLE)
+    log_writer.healthy(1, 100, ONE_CYCLE)
+    log_writer.eval(100, 0.8125)
+    text = await shown(log_writer)
+    assert "step 100:" in text and "auroc 0.8125" in text and "no evaluation yet" not in text

@@ -9,7 +9,7 @@ from eegwatch.tui.session import Session
 from eegwatch.wording import plain
 
 NONE = (
-    "no evaluation yet, and nothing was computed about this run. After its end:\n"
+    "nothing was computed about this run. After its end, for a run of this project's trainer:\n"
     "   eegpt-daemon optimum RUN     what a linear probe could still reach\n"
     "   eegpt-daemon baselines RUN   simpler models on the same data\n"
     "   eegwatch cost RUN            what a fault of the learning rate has cost"
@@ -32,4 +32,14 @@ def scores_text(session: Session) -> Text:
                 line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip()
                 text.append(f"   {line}\n", "bold" if number == 0 else "")
         text.append("\n")
-    return text if sections else Text(NONE)
+    return text if sections else Text("\n".join([*_plain_scores(session), "", NONE]))
+
+
+def _plain_scores(session: Session) -> list[str]:
+    """The newest evaluation of each set, as its script logged it: without intervals."""
+    newest = {record.split: record for record in session.history.evals}
+    lines = []
+    for split, record in newest.items():
+        values = ", ".join(f"{plain(name)} {value:.4g}" for name, value in record.values().items())
+        lines.append(f"{plain(split)}, step {record.step:,}: {values}")
+    return lines or ["no evaluation yet"]
