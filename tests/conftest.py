@@ -24,11 +24,11 @@ os.environ.setdefault("COLORTERM", "truecolor")
 # trainers beside each other on two cores would wait for each other's threads
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# CI tries the same examples every time, so that a red run is about the change; at home they are drawn anew
+# `make test` tries the same examples every time, so that a red run is about the change; `make test-full` draws them anew
 # no example has a time limit: a machine that is shared takes its time
-settings.register_profile("ci", derandomize=True, deadline=None)
-settings.register_profile("home", deadline=None)
-settings.load_profile("ci" if os.environ.get("CI") else "home")
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("anew", deadline=None)
+settings.load_profile("anew" if os.environ.get("EEGWATCH_FULL") else "same")
 
 ONE_CYCLE = {
     "name": "one_cycle",

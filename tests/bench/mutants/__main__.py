@@ -63,7 +63,7 @@ def sample(tree: Path, count: int) -> list[Mutant]:
 def environment(tree: Path) -> dict[str, str]:
     return os.environ | {
         "PYTHONPATH": os.pathsep.join([str(tree), str(tree / "daemon"), os.environ.get("MUTANTS_SITE", "")]),
-        "CI": "1",  # hypothesis tries the same examples for every mutant
+        "CI": "1",  # in trees before 26 November: hypothesis tries the same examples for every mutant
         "PYTHONDONTWRITEBYTECODE": "1",
     }
 

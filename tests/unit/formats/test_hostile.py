@@ -20,6 +20,7 @@ from eegwatch.formats.names import role
 from eegwatch.formats.numerals import embedded, python_dict
 from eegwatch.formats.scan import Scanner
 from eegwatch.formats.unread import unread
+from eegwatch.run.follow import FormatError
 from tests.unit.formats.samples import ALL, Sample, content, read
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -57,7 +58,14 @@ def whatever(path: Path) -> None:
     """Followed to its end, or refused in one line."""
     if find(path) is None:
         return
-    _, _, history = read(path)
+    refusal = ""
+    try:
+        _, _, history = read(path)
+    except FormatError as error:  # a kind whose reader is not installed, for one: wandb
+        refusal = str(error)
+    if refusal:
+        assert "\n" not in refusal
+        return
     steps = history.step.tolist()
     assert all(a < b for a, b in pairwise(steps)) and all(0 < step < 1 << 62 for step in steps)
     if not history.length and not history.evals:
@@ -67,6 +75,7 @@ def whatever(path: Path) -> None:
 @QUICK
 @given(data=st.binary(max_size=3000), name=st.sampled_from(NAMES))
 @example(data=b"SQLite format 3\0", name="a.log")
+@example(data=b":W&B", name="a.log")
 def test_any_bytes(tmp_path: Path, data: bytes, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(data)
