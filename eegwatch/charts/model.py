@@ -16,7 +16,7 @@ from eegwatch.charts.view import View, XAxis
 from eegwatch.run.history import History
 
 if TYPE_CHECKING:
-    from eegwatch.schedule.found import Law
+    from eegwatch.schedule.inference import Law
 
 OBSERVED, EXPECTED, BAND, MARK, PAST, FIRST, SECOND, THIRD = range(8)
 STYLES = ("observed", "expected", "band", "mark", "past", "first", "second", "third")

@@ -87,7 +87,7 @@ def _series_row(newest: Path, s: Summary | str, place: Place, life: Liveness) ->
     scores = scores_of(newest.parent / place.series)
     done = len(scores.seeds) if scores is not None else 0
     number = place.seeds.index(place.seed) + 1 if place.seed in place.seeds else 0
-    told = f"{scores.said('auroc')} over {done} seeds" if scores is not None else auroc
+    told = f"{scores.text('auroc')} over {done} seeds" if scores is not None else auroc
     return f"{place.series} …", f"{state}, {number} of {len(place.seeds)} seeds", step, lr, told, verdict, note
 
 

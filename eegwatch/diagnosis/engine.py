@@ -27,7 +27,7 @@ from eegwatch.run.config import TUNABLE
 from eegwatch.run.history import Item, StepBlock
 from eegwatch.run.records import End, Eval, Intent, Run, ScheduleChange, Watch
 from eegwatch.schedule import Schedule, ScheduleError, parse, rate_at
-from eegwatch.schedule.found import Law
+from eegwatch.schedule.inference import Law
 
 RATE_RULES = ("lr_stuck", "lr_off_schedule", "lr_jump", "no_warmup")
 UNDECLARED_RULES = ("lr_zero", "warmup_never_ends", "law_length")
@@ -109,10 +109,10 @@ class Diagnosis:
 
     def intend(self, intents: Iterable[Intent]) -> list[Finding]:
         """A person said that these findings are meant; returns those that are there, as information from now on."""
-        before = sum(finding.meant is not None for finding in self.findings)
+        before = sum(finding.intent is not None for finding in self.findings)
         self.intents += intents
-        meant = [finding for finding in self.findings if finding.meant is not None]
-        return meant if len(meant) > before else []
+        intended = [finding for finding in self.findings if finding.intent is not None]
+        return intended if len(intended) > before else []
 
     def clock(self, now: float, *, training: bool) -> list[Finding]:
         """What the passing of time shows: a live trainer (`training`) that writes nothing."""

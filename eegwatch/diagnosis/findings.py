@@ -114,7 +114,7 @@ class Finding:
     why: str = ""
     remedy: str = ""
     group: str | None = None  # the parameter group it is about; None where there is one group, or all are meant
-    meant: Intent | None = None  # a person's word that this is as it should be
+    intent: Intent | None = None  # a person's word that this is as it should be
     until_step: int | None = None  # of a finding of the past: the step at which it had resolved
     resolves: Finding | None = field(default=None, repr=False, compare=False)  # of a resolved one: as it was before
 
@@ -147,7 +147,7 @@ class Finding:
                 continue
             when = time.strftime("%d %b %Y", time.localtime(intent.time))
             because = f": {intent.reason}" if intent.reason else ""
-            return replace(self, severity=INFO, meant=intent, remedy=f"meant, says {intent.by} on {when}{because}")
+            return replace(self, severity=INFO, intent=intent, remedy=f"meant, says {intent.by} on {when}{because}")
         return self
 
     def past(self) -> Finding | None:
@@ -157,8 +157,8 @@ class Finding:
     def as_dict(self) -> dict[str, Any]:
         """The interface of `eegwatch check --json`."""
         about: dict[str, Any] = {"group": self.group} if self.group is not None else {}
-        if self.meant is not None:
-            about["meant"] = {"by": self.meant.by, "time": self.meant.time, "reason": self.meant.reason}
+        if self.intent is not None:
+            about["meant"] = {"by": self.intent.by, "time": self.intent.time, "reason": self.intent.reason}
         ended = {"until_step": self.until_step} if self.until_step is not None else {}
         return {
             **about,

@@ -11,7 +11,7 @@ from pathlib import Path
 from eegwatch.formats.files import beginning
 from eegwatch.formats.kinds import KINDS
 from eegwatch.formats.numerals import json_value
-from eegwatch.formats.table import Head, Kind
+from eegwatch.formats.table import Head, LogKind
 from eegwatch.formats.unread import unread
 from eegwatch.run.follow import Foreign, FormatError
 from eegwatch.run.records import Eval, Step
@@ -36,11 +36,11 @@ class Listed:
     """A log that a folder holds: where, of which kind, when it was last written (seconds since the epoch)."""
 
     path: Path
-    kind: Kind
+    kind: LogKind
     written: float
 
 
-def kind_of(path: Path) -> Kind | None:
+def kind_of(path: Path) -> LogKind | None:
     """The kind of log that a file is; None for a run log of ours. Raises OSError."""
     data = beginning(path)
     head = Head(path, data)

@@ -67,7 +67,7 @@ class _Left:
 
 
 @dataclass(slots=True)
-class Found:
+class LineValues:
     """What a line holds. `outer`, `inner`: `Train: [3/50][10/200]`; `bar`: the inner one is a progress bar's."""
 
     values: list[tuple[Role, float, int | None]] = field(default_factory=list)
@@ -122,9 +122,9 @@ class Scanner:
     def __init__(self) -> None:
         self._lefts: dict[str, _Left] = {}
 
-    def scan(self, line: str) -> Found | None:
+    def scan(self, line: str) -> LineValues | None:
         """None for a line that names nothing known."""
-        found = Found()
+        found = LineValues()
         split: str | None = None
         known = False
         at = 0

@@ -33,7 +33,7 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Kind:
+class LogKind:
     """A kind of log. `rank`: of several logs in a folder the higher is preferred (a framework's own file to a capture).
 
     `run_name`: what a run of this kind is called, given the file.

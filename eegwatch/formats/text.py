@@ -20,7 +20,7 @@ from eegwatch.formats.names import TEST, TRAIN, VAL, is_metric
 from eegwatch.formats.numerals import embedded, number
 from eegwatch.formats.patterns import row_of_pattern
 from eegwatch.formats.rows import Row, RowMaker
-from eegwatch.formats.scan import Found, Scanner
+from eegwatch.formats.scan import LineValues, Scanner
 from eegwatch.formats.tables import flat, lists_of, split_of
 from eegwatch.run.records import RunRecord
 
@@ -195,7 +195,7 @@ class TextDecoder:
         row = self._row(found, line)
         return [] if row is None else [row]
 
-    def _row(self, found: Found, line: str) -> Row | None:
+    def _row(self, found: LineValues, line: str) -> Row | None:
         if found.bar and found.inner is not None:
             self._as_the_bar(found, found.inner[0])
         row = self.maker.build(found.values, None, found.lists)
@@ -238,13 +238,13 @@ class TextDecoder:
             self._position = None
 
     @staticmethod
-    def _as_the_bar(found: Found, count: float) -> None:
+    def _as_the_bar(found: LineValues, count: float) -> None:
         """Of several counters (`[step=105] … global_step=2822`) the one that the bar counts too."""
         steps = [one for one in found.values if one[0].kind == "step"]
         if len(steps) > 1 and (same := [one for one in steps if abs(one[1] - count) <= 1]):
             found.values = [one for one in found.values if one[0].kind != "step" or one is same[0]]
 
-    def _inner(self, found: Found, at: Counters) -> None:
+    def _inner(self, found: LineValues, at: Counters) -> None:
         """A bare `i/n`: of a bar, or in brackets after the epoch."""
         if found.inner is None:
             return
@@ -255,7 +255,7 @@ class TextDecoder:
         elif at.step is None and at.batch is None and of:
             at.step, at.steps = count, of
 
-    def _train_row(self, found: Found, row: Row, line: str) -> Row | None:
+    def _train_row(self, found: LineValues, row: Row, line: str) -> Row | None:
         """A training record, unless what it holds belongs to the evaluation that a heading announced."""
         at = row.at
         counted = at.step is not None or at.batch is not None or at.epoch is not None

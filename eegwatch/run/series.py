@@ -47,7 +47,7 @@ class SeriesScores(msgspec.Struct, kw_only=True):
     seeds: list[int]
     figures: dict[str, list[float | None]]
 
-    def said(self, name: str) -> str:
+    def text(self, name: str) -> str:
         """0.913 (0.880 to 0.940)."""
         mean, low, high = (*self.figures.get(name, []), None, None, None)[:3]
         if mean is None:

@@ -9,7 +9,7 @@ from eegwatch.hooks import StepHooks, unwrapped
 from eegwatch.watching.cadence import FIRST, Cadence
 from eegwatch.watching.gradients import Gradients, Seen
 from eegwatch.watching.held import Held, Table
-from eegwatch.watching.look import Look
+from eegwatch.watching.step_sample import StepSample
 from eegwatch.watching.tensors import compiling, torch_module
 from eegwatch.watching.update import kind_of
 
@@ -34,7 +34,7 @@ class Eye:
         self.step = 0  # that the look under way is at
         self.taken_at_call = 0  # steps when log.step() was last called
         self._armed: list[Held] | None = None
-        self._look: Look | None = None
+        self._look: StepSample | None = None
         self._sees = True
         self._had: set[int] = set()  # ids of tensors that had a gradient at a look
         self._began = 0.0
@@ -88,7 +88,7 @@ class Eye:
             self.watcher.first_look(self)
             self._sees = self.hooks.enclose
             kind = self.kind if self._sees else None
-            self._look = Look(optimizer, kind, self._armed, closure=self.hooks.closure)
+            self._look = StepSample(optimizer, kind, self._armed, closure=self.hooks.closure)
             if self.watcher.declared.clip and not self.hooks.closure:
                 self._look.measure(self.table.all)
         self._spent += time.perf_counter() - self._began

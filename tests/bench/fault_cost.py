@@ -24,7 +24,7 @@ from eegpt_daemon.analysis.cached import CachedRun, open_run
 from eegpt_daemon.data.windows import Windows
 from eegpt_daemon.trainer.evaluation import predictions_of
 from eegpt_daemon.trainer.learner import Learner
-from eegpt_daemon.trainer.world import World
+from eegpt_daemon.trainer.process_group import ProcessGroup
 from eegwatch.run import config as configuration
 from eegwatch.run.cost import signed
 from eegwatch.schedule import Schedule, as_dict, parse, rate_at
@@ -103,7 +103,7 @@ def train(run: CachedRun, rates: Rates, seed: int) -> dict[str, Predictions]:
     """Predictions of the final model on val and eval, by the trainer's learner at these rates."""
     config = copy.deepcopy(run.config)
     config.experiment.seed = seed
-    learner = Learner(config, run.data, run.encoder, run.store, World(), torch.device("cpu"))
+    learner = Learner(config, run.data, run.encoder, run.store, ProcessGroup(), torch.device("cpu"))
     per_epoch = -(-len(run.data.train) // config.data.batch_size)
     for step, rate in enumerate(rates):
         epoch, batch = divmod(step, per_epoch)

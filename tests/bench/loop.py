@@ -33,8 +33,8 @@ from eegpt_daemon.trainer.journal import Journal
 from eegpt_daemon.trainer.learner import Learner
 from eegpt_daemon.trainer.loop import Loop
 from eegpt_daemon.trainer.preparation import Preparation
+from eegpt_daemon.trainer.process_group import ProcessGroup
 from eegpt_daemon.trainer.saving import Saver
-from eegpt_daemon.trainer.world import World
 from eegwatch.run import config as configuration
 
 EPOCH_STEPS, EPOCHS = 58_285, 50
@@ -54,14 +54,14 @@ def loop_on(folder: Path, features: Windows, link: NullLink) -> Measured:
     mean, std = standardiser(features)
     data = prepare.Data(features, None, features, mean, std)
     journal = Journal(folder, leads=True)
-    preparation = Preparation(folder, config, Attempt(), link, World(), journal)
+    preparation = Preparation(folder, config, Attempt(), link, ProcessGroup(), journal)
     preparation.count(len(features))
     preparation.begin()
     torch.manual_seed(1)
     device = torch.device("cpu")
     encoder = Encoder.preset("large", wanted_channels(config.data), 1)
     store = FeatureStore(config, encoder, device)
-    prepared = preparation.restore(data, Learner(config, data, encoder, store, World(), device))
+    prepared = preparation.restore(data, Learner(config, data, encoder, store, ProcessGroup(), device))
     saver = Saver(prepared, Attempt(), link, journal)
     return Measured(prepared, saver, link, journal, go_on_after_end=False)
 

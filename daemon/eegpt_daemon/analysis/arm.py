@@ -23,8 +23,8 @@ from eegpt_daemon.trainer.attempt import Trainer
 from eegpt_daemon.trainer.checkpoint import CheckpointError
 from eegpt_daemon.trainer.loop import Loop
 from eegpt_daemon.trainer.preparation import Prepared
+from eegpt_daemon.trainer.process_group import ProcessGroup
 from eegpt_daemon.trainer.saving import Saver
-from eegpt_daemon.trainer.world import World
 from eegwatch.run import config as configuration
 from eegwatch.run.config import Config
 from eegwatch.run.folder import CHECKPOINTS, CONFIG, TRAINER_LOG, open_output, write_whole
@@ -109,7 +109,7 @@ def train_here(folder: Path) -> int:
     newest, attempt = _newest(folder), 1
     if (folder / "run.jsonl").exists():
         attempt += max((run.attempt for run in history_of(folder).attempts), default=0)
-    trainer = ArmTrainer(folder, Attempt(attempt=attempt, checkpoint=newest), ParentLink(), World())
+    trainer = ArmTrainer(folder, Attempt(attempt=attempt, checkpoint=newest), ParentLink(), ProcessGroup())
     if (folder / RATES).exists():
         trainer.rates = np.load(folder / RATES)
     return trainer.run()

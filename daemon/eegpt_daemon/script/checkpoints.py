@@ -30,7 +30,7 @@ MOST_FILES = 10_000
 
 
 @dataclass(frozen=True)
-class Found:
+class WholeCheckpoint:
     """A checkpoint of the script: its name, when it was written, how it is known to be whole."""
 
     path: str
@@ -107,7 +107,7 @@ def _matches(base: Path, pattern: str) -> Iterator[Path]:
 
 def newest_whole(
     run: Path, script: Script, *, now: float | None = None, without: Mapping[str, float] | None = None
-) -> tuple[Found | None, list[str]]:
+) -> tuple[WholeCheckpoint | None, list[str]]:
     """The newest checkpoint that is whole, and what was wrong with newer files, in words.
 
     `without`: names that are passed over, each where it was not written after this time.
@@ -119,7 +119,7 @@ def newest_whole(
             continue
         how = whole(path, written, time.time() if now is None else now)
         if how is not None:
-            return Found(name, written, how), problems
+            return WholeCheckpoint(name, written, how), problems
         problems.append(f"{name} is not whole")
     return None, problems
 

@@ -46,9 +46,9 @@ class Saving:
         self.folder, self.script = folder, script
         self._known = {self._key(*found) for found in saved.candidates(folder, script)} if resumed else set()
 
-    def new(self, *, ended: bool) -> list[saved.Found]:
+    def new(self, *, ended: bool) -> list[saved.WholeCheckpoint]:
         """Files that were written since the last look and are whole now, oldest first. `ended`: nobody writes now."""
-        new: list[saved.Found] = []
+        new: list[saved.WholeCheckpoint] = []
         for written, path in saved.candidates(self.folder, self.script):
             key = self._key(written, path)
             if key in self._known:
@@ -56,7 +56,7 @@ class Saving:
             how = saved.whole(path, written, written + saved.SETTLED_S if ended else time.time())
             if how is not None:
                 self._known.add(key)
-                new.append(saved.Found(key[0], written, how))
+                new.append(saved.WholeCheckpoint(key[0], written, how))
         return new[::-1]
 
     def being_written(self) -> str | None:

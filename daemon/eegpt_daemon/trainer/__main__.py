@@ -28,9 +28,9 @@ def main() -> int:
     if leads and not hold_run(folder):
         return 75
     from eegpt_daemon.trainer.attempt import Trainer  # torch: 2 s, after the lock
-    from eegpt_daemon.trainer.world import World
+    from eegpt_daemon.trainer.process_group import ProcessGroup
 
-    return Trainer(folder, attempt, link, World.from_environment()).run()
+    return Trainer(folder, attempt, link, ProcessGroup.from_environment()).run()
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from eegpt_daemon.trainer.journal import Journal
 from eegpt_daemon.trainer.loop import Loop
 from eegpt_daemon.trainer.preparation import Preparation, Prepared, Stopped
 from eegpt_daemon.trainer.privacy import Privacy
+from eegpt_daemon.trainer.process_group import ProcessGroup
 from eegpt_daemon.trainer.saving import Saver
-from eegpt_daemon.trainer.world import World
 from eegwatch.run import config as configuration
 from eegwatch.run.config import Config, ConfigError
 from eegwatch.run.folder import CONFIG
@@ -30,10 +30,10 @@ ENDED_BY_ITSELF = ("completed", "early_stopped")
 class Trainer:
     """One attempt at the run in `folder`. `run()` returns the exit code: 0 ended, 75 try again, 78 configuration."""
 
-    def __init__(self, folder: Path, attempt: Attempt, link: Link | NullLink, world: World) -> None:
+    def __init__(self, folder: Path, attempt: Attempt, link: Link | NullLink, processes: ProcessGroup) -> None:
         """Raises OSError where the run log cannot be written."""
-        self.folder, self.attempt, self.link, self.world = folder, attempt, link, world
-        self.journal = Journal(folder, leads=world.leads)
+        self.folder, self.attempt, self.link, self.processes = folder, attempt, link, processes
+        self.journal = Journal(folder, leads=processes.leads)
         self.step = 0  # done so far, of the whole run
         self._loop: Loop | None = None
 
@@ -50,7 +50,7 @@ class Trainer:
             reason = self._train(config, privacy)
         except USER_ERRORS as problem:
             reason, error, code = "failed", self.journal.clean(str(problem)), 78
-            if self.world.leads:
+            if self.processes.leads:
                 print(f"eegpt-daemon: {error}", file=sys.stderr)
         except Stopped as stopped:
             reason = stopped.reason
@@ -59,7 +59,7 @@ class Trainer:
                 raise
             privacy.trace(problem)
             error = privacy.clean(f"{type(problem).__name__}: {problem}")
-            if self.world.lost_another(problem):
+            if self.processes.lost_another(problem):
                 error = f"another process of this run is gone, trainer.log may say why ({error[:80]} …)"
             self._end("failed", error)
             return 1
@@ -67,11 +67,11 @@ class Trainer:
             reason, error, code = "stopped", SUPERVISOR_GONE, 75
         self._end(reason, error)
         self.link.phase("ended", self._step(), code=code)
-        self.world.leave()
-        return code if self.world.size == 1 else 0  # torch's launcher answers any other code with a traceback
+        self.processes.leave()
+        return code if self.processes.size == 1 else 0  # torch's launcher answers any other code with a traceback
 
     def _train(self, config: Config, privacy: Privacy) -> str:
-        preparation = Preparation(self.folder, config, self.attempt, self.link, self.world, self.journal)
+        preparation = Preparation(self.folder, config, self.attempt, self.link, self.processes, self.journal)
         try:
             prepared = preparation.run(privacy)
         finally:

@@ -44,7 +44,7 @@ class Evaluator:
         self, prepared: Prepared, standing: Standing, journal: Journal, predict: Callable[[Windows], Tensor]
     ) -> None:
         self.prepared, self.standing, self.journal, self.predict = prepared, standing, journal, predict
-        self.world, self.learner, self.data = prepared.world, prepared.learner, prepared.data
+        self.processes, self.learner, self.data = prepared.processes, prepared.learner, prepared.data
         self._newest: Predictions | None = None  # on the validation set, of the newest evaluation
         self._best: Predictions | None = None  # the same of the best model
 
@@ -69,7 +69,7 @@ class Evaluator:
         if best == step:
             for split in ("val", "eval"):
                 self._copy_to_best(split)
-        if self.world.leads:
+        if self.processes.leads:
             self._score_series()
         return final
 
@@ -81,7 +81,7 @@ class Evaluator:
             self.journal.say(f"the series' scores are not kept: {error}")
             return
         if scores is not None:
-            self.journal.say(f"{len(scores.seeds)} seeds so far: evaluation AUROC {scores.said('auroc')}")
+            self.journal.say(f"{len(scores.seeds)} seeds so far: evaluation AUROC {scores.text('auroc')}")
 
     def _best_step(self) -> int | None:
         ranking = self.standing.ranking
@@ -96,7 +96,7 @@ class Evaluator:
         except CheckpointError as error:
             problem = str(error)
         try:
-            if self.world.sum([float(bool(problem))])[0]:  # in any process
+            if self.processes.sum([float(bool(problem))])[0]:  # in any process
                 said = problem or f"{name} cannot be read by all processes"
                 self.journal.say(f"the best model is not evaluated: {said}")
             else:
@@ -117,7 +117,7 @@ class Evaluator:
         predictions = self._predictions(self.data.test, step)
         self._keep(predictions, "eval", best=best)
         found = self._scored(predictions, "eval", thresholds, slow=True)
-        looks = self._looks() + 1 if self.world.leads else 1
+        looks = self._looks() + 1 if self.processes.leads else 1
         said = "best model" if best else "final model"
         self.journal.say(f"the official evaluation set, {said} (step {step}): look {looks} of this run")
         return self._log(Scored(msgspec.structs.replace(found.record, model=model, looks=looks), found.problems))
@@ -130,7 +130,7 @@ class Evaluator:
         epoch = max(predictions.step - 1, 0) // self.prepared.steps_per_epoch
         state = random.getstate()  # scikit-learn's import draws from it: a resumed run would do so twice
         try:
-            return scored(predictions, split, epoch, thresholds, with_intervals=self.world.leads, slow=slow)
+            return scored(predictions, split, epoch, thresholds, with_intervals=self.processes.leads, slow=slow)
         finally:
             random.setstate(state)
 
@@ -160,7 +160,7 @@ class Evaluator:
 
     def _write(self, save: Callable[[], None]) -> None:
         """A run goes on without them: what is lost can be computed from its checkpoints."""
-        if not self.world.leads:
+        if not self.processes.leads:
             return
         try:
             save()

@@ -28,7 +28,7 @@ from eegpt_daemon.model.probe import Backbone, ChannelAdapter, Network, Probe
 from eegpt_daemon.trainer.batches import Gather, permutation
 from eegpt_daemon.trainer.checkpoint import CheckpointError
 from eegpt_daemon.trainer.optimizer import AdamW
-from eegpt_daemon.trainer.world import World
+from eegpt_daemon.trainer.process_group import ProcessGroup
 from eegwatch.run.config import Config
 
 EVAL_BATCH, EVAL_BATCH_BACKBONE = 8192, 64
@@ -39,9 +39,15 @@ class Learner:
     """One process's share of the learning. `network` holds what is saved; `parallel` is what is called."""
 
     def __init__(
-        self, config: Config, data: Data, encoder: AnyEncoder, store: WindowStore, world: World, device: torch.device
+        self,
+        config: Config,
+        data: Data,
+        encoder: AnyEncoder,
+        store: WindowStore,
+        processes: ProcessGroup,
+        device: torch.device,
     ) -> None:
-        self.config, self.world, self.device = config, world, device
+        self.config, self.processes, self.device = config, processes, device
         self.span = store.window if isinstance(store, SignalStore) else None
         self.train = Gather(data.train, device, self.span)
         backbone, features = None, store.store.width
@@ -55,7 +61,7 @@ class Learner:
             if config.model.backbone.compile:
                 encoder.compile()
             backbone = Backbone(encoder, adapter, pooling, bf16=bf16)
-        seed = config.experiment.seed + world.rank  # now, not earlier: a cold cache must not change what is drawn
+        seed = config.experiment.seed + processes.rank  # now, not earlier: a cold cache must not change what is drawn
         torch.manual_seed(seed)
         random.seed(seed)
         self.network = Network(Probe(config.model.probe, features, len(config.data.labels)), features, backbone, device)
@@ -68,7 +74,7 @@ class Learner:
             weight_decay=config.training.optimizer.weight_decay,
             fused=device.type in ("cpu", "cuda"),
         )
-        self.parallel = world.parallel(self.network, device)
+        self.parallel = processes.parallel(self.network, device)
         self.class_weight: Tensor | None = None
         if config.training.weighted_loss:
             share = np.bincount(data.train.y, minlength=len(config.data.labels))
@@ -95,8 +101,8 @@ class Learner:
         which, state = torch.arange(min(size, len(self.train))), self._random_state()
         which = which.to(self.train.y.device)
         began = time.perf_counter()
-        for micro in torch.split(which, self.config.data.batch_size * self.world.size):
-            mine = self.world.mine(micro)
+        for micro in torch.split(which, self.config.data.batch_size * self.processes.size):
+            mine = self.processes.mine(micro)
             F.cross_entropy(self.network(self.train.at(mine)), self.train.labels(mine)).backward()  # type: ignore[no-untyped-call]
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
@@ -124,13 +130,13 @@ class Learner:
             self._training = True
         for parameter in self.parameters:
             parameter.grad = None
-        weight, size = self.class_weight, self.world.size
+        weight, size = self.class_weight, self.processes.size
         whole = len(which) if weight is None else float(weight[self.train.labels(which)].sum())
         wide = self.config.data.batch_size * size
         micros = (which,) if len(which) <= wide else torch.split(which, wide)
         shares: list[Tensor] = []
         for number, micro in enumerate(micros):
-            mine = self.world.mine(micro)
+            mine = self.processes.mine(micro)
             with self._syncing(last=number == len(micros) - 1):
                 logits = self.parallel(self.train.at(mine))
                 loss = F.cross_entropy(logits, self.train.labels(mine), weight=weight, reduction="sum") / whole
@@ -145,7 +151,7 @@ class Learner:
 
     def _syncing(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
         """Gradients are averaged over the processes with the last micro-batch of a step."""
-        if last or self.world.size == 1:
+        if last or self.processes.size == 1:
             return contextlib.nullcontext()
         no_sync: contextlib.AbstractContextManager[None] = self.parallel.no_sync()  # type: ignore[operator]
         return no_sync
@@ -159,17 +165,17 @@ class Learner:
         self._training = False
         gather = Gather(windows, self.device, self.span)
         size = EVAL_BATCH if self.span is None else EVAL_BATCH_BACKBONE
-        mine = self.world.mine(torch.arange(len(windows)))
-        most = -(-len(windows) // self.world.size)  # of any process's share: all take equally many turns
+        mine = self.processes.mine(torch.arange(len(windows)))
+        most = -(-len(windows) // self.processes.size)  # of any process's share: all take equally many turns
         parts = []
         with torch.inference_mode():
             for begin in range(0, most, size):
                 part = mine[begin : begin + size]
                 if len(part):
                     parts.append(self.network(gather.at(part.to(gather.y.device))).float().cpu())
-                if self.world.sum([float(stop())])[0]:
+                if self.processes.sum([float(stop())])[0]:
                     return None
-        return torch.cat([part for parts in self.world.collect(parts) for part in parts])
+        return torch.cat([part for parts in self.processes.collect(parts) for part in parts])
 
     # ---- what is saved ----
 
@@ -178,7 +184,7 @@ class Learner:
         saved: dict[str, Any] = {
             "optimizer": self.optimizer.state_dict(),
             "standardiser": {"shift": self.network.shift.cpu(), "scale": self.network.scale.cpu()},
-            "rng": self.world.collect(self._random_state()),
+            "rng": self.processes.collect(self._random_state()),
         }
         return saved | {name: part.state_dict() for name, part in self._trained().items()}
 
@@ -213,7 +219,7 @@ class Learner:
         try:
             self.network.shift.copy_(state["standardiser"]["shift"])
             self.network.scale.copy_(state["standardiser"]["scale"])
-            self._restore_random(state["rng"][self.world.rank])
+            self._restore_random(state["rng"][self.processes.rank])
         except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
             raise CheckpointError(f"{name}: random states or standardiser cannot be restored: {error!r}") from None
 

@@ -37,7 +37,7 @@ class Loop:
     ) -> None:
         """`go_on_after_end`: the attempt before ended by itself, and a person wants more than its evaluation."""
         self.prepared, self.saver, self.link, self.journal = prepared, saver, link, journal
-        self.config, self.world, self.learner = prepared.config, prepared.world, prepared.learner
+        self.config, self.processes, self.learner = prepared.config, prepared.processes, prepared.learner
         self.step = prepared.step
         self.evaluator = Evaluator(prepared, saver.standing, journal, self._predict)
         self.vitals = Vitals()
@@ -86,14 +86,14 @@ class Loop:
             which = self.learner.batch(epoch, batch, size)
             lr, position = self._rate_and_position(self.step + 1)
             part, grad_norm, used = self.learner.step(which, lr)
-            loss, wish = self.world.sum([part, wish])
+            loss, wish = self.processes.sum([part, wish])
             self.step += 1
             now = time.perf_counter()
             speed = len(which) / max(now - began, 1e-9)
             taken += 1
             rate = speed if taken <= 2 else 0.9 * rate + 0.1 * speed  # the first step warms caches up
             began = now
-            if self.world.leads:
+            if self.processes.leads:
                 self.journal.write(
                     Step(
                         time=time.time(),
@@ -147,7 +147,7 @@ class Loop:
         if self._order is not None:
             return STOP if self._order.order == "stop" else SAVE
         late = time.monotonic() - self.saver.saved_at > self.config.training.checkpoint_minutes * 60
-        return SAVE if late and self.world.leads else NOTHING
+        return SAVE if late and self.processes.leads else NOTHING
 
     def _after_step(self, wish: float) -> str | None:
         """What is due after a step: a stop first, then evaluation, checkpoint, figures. A reason ends the attempt."""

@@ -19,8 +19,8 @@ from eegpt_daemon.trainer.checkpoint import CheckpointError
 from eegpt_daemon.trainer.journal import Journal
 from eegpt_daemon.trainer.learner import Learner
 from eegpt_daemon.trainer.privacy import Privacy
+from eegpt_daemon.trainer.process_group import ProcessGroup
 from eegpt_daemon.trainer.scheduler import effective, torch_scheduler
-from eegpt_daemon.trainer.world import World
 from eegwatch.run import config as configuration
 from eegwatch.run.config import Config
 from eegwatch.run.folder import CONFIG
@@ -48,7 +48,7 @@ class Prepared:
 
     run_id: str
     config: Config
-    world: World
+    processes: ProcessGroup
     data: prepare.Data
     learner: Learner
     schedule: Schedule
@@ -60,22 +60,28 @@ class Prepared:
 
     @property
     def windows_a_step(self) -> int:
-        return windows_a_step(self.config, self.world)
+        return windows_a_step(self.config, self.processes)
 
 
-def windows_a_step(config: Config, world: World) -> int:
+def windows_a_step(config: Config, processes: ProcessGroup) -> int:
     """Windows that one optimizer step takes, over all processes and micro-batches."""
-    return config.data.batch_size * world.size * config.training.gradient_accumulation_steps
+    return config.data.batch_size * processes.size * config.training.gradient_accumulation_steps
 
 
 class Preparation:
     """One attempt up to its first step. `notes`: what a reader of the run record must know."""
 
     def __init__(
-        self, folder: Path, config: Config, attempt: Attempt, link: Link | NullLink, world: World, journal: Journal
+        self,
+        folder: Path,
+        config: Config,
+        attempt: Attempt,
+        link: Link | NullLink,
+        processes: ProcessGroup,
+        journal: Journal,
     ) -> None:
         self.folder, self.config, self.attempt, self.link = folder, config, attempt, link
-        self.world, self.journal = world, journal
+        self.processes, self.journal = processes, journal
         self.step = 0
         self.notes: list[str] = []
         self.state: dict[str, Any] | None = None
@@ -87,21 +93,21 @@ class Preparation:
     def run(self, privacy: Privacy) -> Prepared:
         """Prepare everything. Raises Stopped, and the errors of configuration, corpus, encoder and checkpoint."""
         self.link.phase("preparing", reason="building the encoder")
-        device = self.world.join()
+        device = self.processes.join()
         encoder, notes = prepare.build_encoder(self.config)
         self.notes = [*self.attempt.notes, *notes]
         store = prepare.store_for(self.config, encoder, device)
         data: prepare.Data | None = None
         try:
             self.load_checkpoint()
-            if self.world.leads:
+            if self.processes.leads:
                 data = self._data(store, privacy)
         finally:
-            shared = self.world.share(data)
+            shared = self.processes.share(data)
         if shared is None:
             raise Stopped("rank 0 could not prepare")  # it has said why
         self.count(len(shared.train))
-        return self.restore(shared, Learner(self.config, shared, encoder, store, self.world, device))
+        return self.restore(shared, Learner(self.config, shared, encoder, store, self.processes, device))
 
     def _data(self, store: WindowStore, privacy: Privacy) -> prepare.Data:
         planned = prepare.plan(self.config, store, self._silent_progress)
@@ -123,7 +129,7 @@ class Preparation:
     def count(self, windows: int) -> bool:
         """Steps an epoch and in all, and the schedule over them; True if they changed."""
         training = self.config.training
-        batches = -(-windows // (self.config.data.batch_size * self.world.size))
+        batches = -(-windows // (self.config.data.batch_size * self.processes.size))
         per_epoch = max(1, -(-batches // training.gradient_accumulation_steps))
         changed = per_epoch != self.steps_per_epoch
         self.steps_per_epoch, self.total = per_epoch, per_epoch * training.max_epochs
@@ -144,10 +150,10 @@ class Preparation:
                 f"{self.folder / CONFIG} has changed since {name} (hash {was}, now {now}); "
                 "restore it, or start a fresh run with the new one"
             )
-        if state["world_size"] != self.world.size:
+        if state["world_size"] != self.processes.size:
             raise CheckpointError(
-                f"{name} was trained by {state['world_size']} process(es), now there are {self.world.size}: batches "
-                "and random states would differ; set distributed as it was, or start a fresh run"
+                f"{name} was trained by {state['world_size']} process(es), now there are {self.processes.size}: "
+                "batches and random states would differ; set distributed as it was, or start a fresh run"
             )
 
     def begin(self) -> None:
@@ -169,7 +175,7 @@ class Preparation:
                 epochs=config.training.max_epochs,
                 batch_size=config.data.batch_size,
                 accumulate=config.training.gradient_accumulation_steps,
-                world_size=self.world.size,
+                world_size=self.processes.size,
                 schedule=as_dict(self.schedule),
                 target=target,
                 expected=configuration.expected_rates(config) or None,
@@ -236,7 +242,7 @@ class Preparation:
         return Prepared(
             run_id=self.folder.name,
             config=config,
-            world=self.world,
+            processes=self.processes,
             data=data,
             learner=learner,
             schedule=self.schedule,
@@ -249,7 +255,7 @@ class Preparation:
 
     def _say_cost(self, learner: Learner) -> None:
         """What training through the backbone costs here: measured on one batch, before the first step."""
-        size = windows_a_step(self.config, self.world)
+        size = windows_a_step(self.config, self.processes)
         seconds = learner.seconds_a_step(size)
         hours = seconds * self.steps_per_epoch / 3600
         said = (
@@ -258,6 +264,6 @@ class Preparation:
             "milliseconds"
         )
         self.journal.say(said)
-        if self.world.leads:
+        if self.processes.leads:
             self.notes.append(said)
             self.begin()

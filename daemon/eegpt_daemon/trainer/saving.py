@@ -61,7 +61,7 @@ class Saver:
         self.keep = list(attempt.keep)
         self._newest: Checkpoint | None = None
         self.noted: Callable[[], None] = lambda: None  # called once a checkpoint of another step is written
-        if attempt.checkpoint is not None and prepared.world.leads:
+        if attempt.checkpoint is not None and prepared.processes.leads:
             path = journal.home.path / attempt.checkpoint
             epoch = self.saved_step // prepared.steps_per_epoch
             self._newest = Checkpoint(
@@ -94,7 +94,7 @@ class Saver:
         learned = prepared.learner.state()  # of all processes
         another = step != self.saved_step
         self.saved_at, self.saved_step = time.monotonic(), step
-        if not prepared.world.leads:
+        if not prepared.processes.leads:
             return
         epoch = step // prepared.steps_per_epoch
         standing = self.standing
@@ -116,7 +116,7 @@ class Saver:
             "waited": standing.waited,
             "evaluated": standing.evaluated,
             "finishing": standing.finishing,
-            "world_size": prepared.world.size,
+            "world_size": prepared.processes.size,
             "config_hash": configuration.training_hash(prepared.config),
             "data_hash": prepared.data.hash(),
         }

@@ -32,7 +32,7 @@ class WatchedTrainer:
         self.steps_per_epoch: int | None = prepared.steps_per_epoch
         self._step = step
         self._watcher: Watcher | None = None
-        if not prepared.world.leads:
+        if not prepared.processes.leads:
             return
         watcher = Watcher(self, journal.write, journal.say)
         clip = prepared.config.training.gradient_clip_val

@@ -15,8 +15,8 @@ from eegwatch.diagnosis.findings import INFO, WARNING, Finding
 from eegwatch.diagnosis.rate.law_words import description, length_words
 from eegwatch.run.history import StepBlock
 from eegwatch.run.records import Run
-from eegwatch.schedule.found import Known, Law, Records, cells, find
-from eegwatch.schedule.found.numbers import digits
+from eegwatch.schedule.inference import Known, Law, Records, cells, find
+from eegwatch.schedule.inference.numbers import digits
 from eegwatch.wording import exact_rate
 
 Floats = NDArray[np.float64]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from eegwatch.schedule import as_dict
-from eegwatch.schedule.found import Law
+from eegwatch.schedule.inference import Law
 from eegwatch.wording import short_rate
 
 NAMES = {

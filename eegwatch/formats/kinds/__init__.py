@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from eegwatch.formats.kinds import csv_logs, huggingface, json_logs, notebook, stores, tensorboard, text_logs
-from eegwatch.formats.table import Kind
+from eegwatch.formats.table import LogKind
 
-KINDS: tuple[Kind, ...] = (
+KINDS: tuple[LogKind, ...] = (
     huggingface.KIND,
     tensorboard.KIND,
     *stores.KINDS,

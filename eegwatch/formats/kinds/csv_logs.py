@@ -20,7 +20,7 @@ from eegwatch.formats.kinds.json_logs import run_name
 from eegwatch.formats.names import Role, is_metric, role
 from eegwatch.formats.numerals import number
 from eegwatch.formats.rows import Row
-from eegwatch.formats.table import Head, Kind
+from eegwatch.formats.table import Head, LogKind
 from eegwatch.formats.tables import RowsOfCsv, delimiter_of
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".log", ".dat")
@@ -91,12 +91,12 @@ def _yolo(head: Head) -> bool:
 def _rows(
     name: str, files: str, fits: Callable[[Head], bool], *, zero_based: bool | None = None, rank: int = 4,
     rename: Callable[[list[str]], Mapping[str, Role]] | None = None, make: type[RowsOfCsv] = RowsOfCsv,
-) -> Kind:  # fmt: skip
+) -> LogKind:  # fmt: skip
     def follow(path: Path, patterns: Sequence[re.Pattern[str]]) -> Lines:
         clock = clock_of_file(path)
         return Lines(path, lambda: make(RowReader(run_name(path), zero_based), clock, rename), header=True, bars=True)
 
-    return Kind(name, files, rank, fits, follow)
+    return LogKind(name, files, rank, fits, follow)
 
 
 class RowsOfMonitor(RowsOfCsv):

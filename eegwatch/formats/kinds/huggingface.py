@@ -18,7 +18,7 @@ from eegwatch.formats.collect import RowReader
 from eegwatch.formats.files import Whole, beginning
 from eegwatch.formats.numerals import json_value
 from eegwatch.formats.rows import RowMaker
-from eegwatch.formats.table import Head, Kind
+from eegwatch.formats.table import Head, LogKind
 from eegwatch.formats.tables import flat
 from eegwatch.run.records import RunRecord
 
@@ -103,4 +103,4 @@ def _follow(path: Path, patterns: Sequence[object]) -> TrainerState:
     return TrainerState(path)
 
 
-KIND = Kind("Hugging Face trainer state", "trainer_state.json", 5, _fits, _follow)
+KIND = LogKind("Hugging Face trainer state", "trainer_state.json", 5, _fits, _follow)

@@ -19,7 +19,7 @@ from eegwatch.formats.collect import RowReader
 from eegwatch.formats.files import Lines, WholeJson, clock_of_file
 from eegwatch.formats.names import Role
 from eegwatch.formats.numerals import json_value
-from eegwatch.formats.table import Head, Kind
+from eegwatch.formats.table import Head, LogKind
 from eegwatch.formats.tables import Prepare, RowsOfJson
 from eegwatch.run.records import RunRecord
 
@@ -62,12 +62,12 @@ def _lines(
     zero_based: bool | None = None,
     rename: Mapping[str, Role] | None = None,
     rank: int = 4,
-) -> Kind:
+) -> LogKind:
     def follow(path: Path, patterns: Sequence[re.Pattern[str]]) -> Lines:
         clock = clock_of_file(path)
         return Lines(path, lambda: RowsOfJson(RowReader(run_name(path), zero_based), clock, rename, prepare))
 
-    return Kind(name, files, rank, fits, follow)
+    return LogKind(name, files, rank, fits, follow)
 
 
 def run_name(path: Path) -> str:
@@ -171,5 +171,5 @@ KINDS = (
     _lines("mmcv", "*.log.json", _holds("mode", "epoch", "iter"), mmcv),
     _lines("mmengine", "scalars.json", _holds("lr", "iter", "step"), mmengine),
     _lines("JSON rows", "*.jsonl *.json log.txt", _any_rows, rank=3),
-    Kind("JSON document", "*.json", 2, _document, JsonDocument),
+    LogKind("JSON document", "*.json", 2, _document, JsonDocument),
 )

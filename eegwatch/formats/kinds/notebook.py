@@ -15,7 +15,7 @@ from eegwatch.formats.files import WholeJson
 from eegwatch.formats.lines import LINE_KINDS
 from eegwatch.formats.numerals import number
 from eegwatch.formats.rows import RowMaker
-from eegwatch.formats.table import Head, Kind
+from eegwatch.formats.table import Head, LogKind
 from eegwatch.formats.text import TextDecoder
 from eegwatch.run.records import RunRecord
 
@@ -86,4 +86,4 @@ def _fits(head: Head) -> bool:
     return head.name.endswith(".ipynb")
 
 
-KIND = Kind("notebook output", "*.ipynb", 1, _fits, Notebook)
+KIND = LogKind("notebook output", "*.ipynb", 1, _fits, Notebook)

@@ -18,7 +18,7 @@ from typing import Any
 
 from eegwatch.formats.kinds.series import SeriesStore, Value
 from eegwatch.formats.numerals import clock_in, json_value
-from eegwatch.formats.table import Head, Kind
+from eegwatch.formats.table import Head, LogKind
 from eegwatch.formats.tables import flat
 from eegwatch.run.follow import FormatError
 
@@ -228,7 +228,7 @@ def _follow_wandb(path: Path, patterns: Sequence[object]) -> WandbRun:
 
 
 KINDS = (
-    Kind("MLflow", "meta.yaml metrics/*", 4, _mlflow, _follow_mlflow, folder=True),
-    Kind("trackio", "*.db", 4, _trackio, _follow_trackio),
-    Kind("W&B run", "*.wandb", 4, _wandb, _follow_wandb),
+    LogKind("MLflow", "meta.yaml metrics/*", 4, _mlflow, _follow_mlflow, folder=True),
+    LogKind("trackio", "*.db", 4, _trackio, _follow_trackio),
+    LogKind("W&B run", "*.wandb", 4, _wandb, _follow_wandb),
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eegwatch.formats.kinds.series import SeriesStore, Value
-from eegwatch.formats.table import Head, Kind
+from eegwatch.formats.table import Head, LogKind
 from eegwatch.run.follow import FormatError
 
 
@@ -76,4 +76,4 @@ def _follow(path: Path, patterns: Sequence[object]) -> EventFiles:
     return EventFiles(path if path.is_dir() else path.parent)
 
 
-KIND = Kind("TensorBoard events", "*.tfevents.*", 4, _fits, _follow, folder=True)
+KIND = LogKind("TensorBoard events", "*.tfevents.*", 4, _fits, _follow, folder=True)

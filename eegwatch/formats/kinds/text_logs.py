@@ -9,7 +9,7 @@ from pathlib import Path
 from eegwatch.formats.collect import RowReader
 from eegwatch.formats.files import Lines, clock_of_file
 from eegwatch.formats.lines import LINE_KINDS
-from eegwatch.formats.table import Head, Kind
+from eegwatch.formats.table import Head, LogKind
 from eegwatch.formats.text import TextDecoder
 
 SUFFIXES = (".log", ".txt", ".out", ".err")  # called a log, a file is read as one, whatever bytes it holds
@@ -29,4 +29,4 @@ def _fits(head: Head) -> bool:
     return head.name.endswith(SUFFIXES) or b"\0" not in head.data[:4096]
 
 
-KIND = Kind("text", "*.log *.txt *.out *.err", 1, _fits, follow)
+KIND = LogKind("text", "*.log *.txt *.out *.err", 1, _fits, follow)

@@ -299,7 +299,7 @@ class RunsScreen(ModalScreen[RunChoice | None]):
         head = f"series of {len(place.seeds)} seeds"
         if scores is None:
             return f"{head}, none evaluated yet; e shows each"
-        return f"{head}, {len(scores.seeds)} evaluated: AUROC {scores.said('auroc')}; e shows each"
+        return f"{head}, {len(scores.seeds)} evaluated: AUROC {scores.text('auroc')}; e shows each"
 
     def _chosen(self) -> Path | None:
         row = self.table.cursor_row

@@ -15,7 +15,7 @@ import pytest
 
 from eegpt_daemon.link import Attempt, NullLink
 from eegpt_daemon.trainer.attempt import Trainer
-from eegpt_daemon.trainer.world import World
+from eegpt_daemon.trainer.process_group import ProcessGroup
 from eegwatch.run import config as configuration
 from eegwatch.run.folder import CHECKPOINTS, CONFIG, RUN_LOG
 from tests.unit.scores.cohorts import plain_auroc, plain_figures
@@ -25,7 +25,7 @@ def train(folder: Path, config: Path, attempt: Attempt | None = None) -> list[di
     """One attempt to its end in this process; the records of the run's log."""
     (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(configuration.dump(configuration.load(config)))
-    assert Trainer(folder, attempt or Attempt(), NullLink(), World()).run() == 0
+    assert Trainer(folder, attempt or Attempt(), NullLink(), ProcessGroup()).run() == 0
     return records(folder)
 
 
@@ -179,9 +179,9 @@ import random, sys
 from pathlib import Path
 from types import SimpleNamespace
 from eegpt_daemon.trainer.evaluator import Evaluator
-from eegpt_daemon.trainer.world import World
+from eegpt_daemon.trainer.process_group import ProcessGroup
 from eegwatch.scores.predictions import Predictions
-prepared = SimpleNamespace(world=World(), learner=None, data=None, steps_per_epoch=10)
+prepared = SimpleNamespace(processes=ProcessGroup(), learner=None, data=None, steps_per_epoch=10)
 evaluator = Evaluator(prepared, None, None, None)
 random.seed(1)
 state = random.getstate()

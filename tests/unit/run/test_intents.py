@@ -65,7 +65,7 @@ def test_the_same_rule_since_another_step_is_another_finding(log_writer: LogWrit
     log_writer.run(attempt=2, step=150, restored={"step": 150, "position": 150.0, "total_steps": 2000})
     log_writer.steps(np.full(100, 1.2e-4), 151, positions=np.full(100, 150.0))
     (finding,) = [f for f in found(folder) if f.bad]
-    assert finding.rule.startswith("lr_") and finding.since_step > 150 and finding.meant is None
+    assert finding.rule.startswith("lr_") and finding.since_step > 150 and finding.intent is None
 
 
 def test_what_is_said_while_the_log_grows_is_information_from_the_intent_on(log_writer: LogWriter) -> None:
@@ -74,7 +74,7 @@ def test_what_is_said_while_the_log_grows_is_information_from_the_intent_on(log_
     changes = [f for item in items(read_all(folder / "run.jsonl", run_decoder())) for f in diagnosis.feed(item)]
     assert [f.severity for f in changes] == ["error"]
     (told,) = diagnosis.feed(Intent(step=150, rule="lr_stuck", since_step=1, by="ann@box", reason="on purpose"))
-    assert told.severity == "info" and told.meant is not None
+    assert told.severity == "info" and told.intent is not None
     assert diagnosis.feed(Intent(step=150, rule="lr_stuck", since_step=1, by="bob@box")) == []
 
 
@@ -86,7 +86,7 @@ def test_a_log_of_another_program_keeps_what_was_meant_beside_the_settings(tmp_p
     written = intents.append(path, [(finding.rule, finding.since_step)], 60, reason="frozen on purpose")
     assert written == settings / "eegwatch" / "meant.jsonl" and path.read_text().count("\n") == 61
     (meant,) = [f for f in found(path) if f.rule == "grad_zero"]
-    assert meant.severity == "info" and meant.meant is not None and meant.meant.reason == "frozen on purpose"
+    assert meant.severity == "info" and meant.intent is not None and meant.intent.reason == "frozen on purpose"
     other = tmp_path / "other.csv"
     other.write_text(path.read_text())
     assert [f.severity for f in found(other) if f.rule == "grad_zero"] == ["warning"]

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from eegwatch.schedule.found.curves import COSINE, LINEAR, Fall, Floats
-from eegwatch.schedule.found.numbers import shortest
-from eegwatch.schedule.found.phases import Cycle, Records
-from eegwatch.schedule.found.search import THINNED, Draft, Known, single
+from eegwatch.schedule.inference.curves import COSINE, LINEAR, Fall, Floats
+from eegwatch.schedule.inference.numbers import shortest
+from eegwatch.schedule.inference.phases import Cycle, Records
+from eegwatch.schedule.inference.search import THINNED, Draft, Known, single
 
 SHARES = (0.3, 0.1, 0.2, 0.25, 0.05, 0.4, 0.5, 0.15, 0.35, 0.45, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.6, 0.7)
 MOST_LENGTHS = 4096  # run lengths of a one-cycle that are tried a share

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eegwatch.schedule.found.curves import Floats
+from eegwatch.schedule.inference.curves import Floats
 
 Steps = NDArray[np.int64]
 

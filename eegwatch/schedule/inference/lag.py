@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from eegwatch.schedule import ScheduleError, parse
-from eegwatch.schedule.found.curves import COSINE, Floats
-from eegwatch.schedule.found.law import Law
-from eegwatch.schedule.found.numbers import shortest
-from eegwatch.schedule.found.phases import Cycle, Records
-from eegwatch.schedule.found.search import SHARES, Known
+from eegwatch.schedule.inference.curves import COSINE, Floats
+from eegwatch.schedule.inference.law import Law
+from eegwatch.schedule.inference.numbers import shortest
+from eegwatch.schedule.inference.phases import Cycle, Records
+from eegwatch.schedule.inference.search import SHARES, Known
 
 MOST_SKIPPED = 32  # or a fiftieth of the steps
 WHOLE = 2e-3  # of a step: how near a lag must come to a whole number

@@ -4,9 +4,9 @@
 parameters, is a law; a rate that only rises, only stands, or moves in a few steps decides none.
 """
 
-from eegwatch.schedule.found.finder import SLACK, cells, find
-from eegwatch.schedule.found.law import Law
-from eegwatch.schedule.found.phases import Records
-from eegwatch.schedule.found.search import Known
+from eegwatch.schedule.inference.finder import SLACK, cells, find
+from eegwatch.schedule.inference.law import Law
+from eegwatch.schedule.inference.phases import Records
+from eegwatch.schedule.inference.search import Known
 
 __all__ = ["SLACK", "Known", "Law", "Records", "cells", "find"]

@@ -25,8 +25,8 @@ T = TypeVar("T")
 
 
 @dataclass
-class World:
-    """One process among `size`; a world of one does nothing in all of these."""
+class ProcessGroup:
+    """One process among `size`; where it is alone, none of these does anything."""
 
     rank: int = 0
     size: int = 1
@@ -35,10 +35,10 @@ class World:
     _gradients: Any = None
 
     @classmethod
-    def from_environment(cls) -> World:
-        """As torchrun says it: RANK, WORLD_SIZE, LOCAL_RANK."""
-        said = os.environ.get
-        return cls(int(said("RANK", "0")), int(said("WORLD_SIZE", "1")), int(said("LOCAL_RANK", "0")))
+    def from_environment(cls) -> ProcessGroup:
+        """From torchrun's variables: RANK, WORLD_SIZE, LOCAL_RANK."""
+        variable = os.environ.get
+        return cls(int(variable("RANK", "0")), int(variable("WORLD_SIZE", "1")), int(variable("LOCAL_RANK", "0")))
 
     @property
     def leads(self) -> bool:

@@ -16,7 +16,7 @@ from eegwatch.watching.update import Elements, expected, explained
 STATE = {"adam": ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"), "sgd": ("momentum_buffer", None, None)}
 
 
-class Look:
+class StepSample:
     """What is read around one step. `kind`: whose formula the optimizer uses, None where no claim is made."""
 
     def __init__(self, optimizer: Any, kind: str | None, chosen: Sequence[Held], *, closure: bool) -> None:

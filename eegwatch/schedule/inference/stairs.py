@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eegwatch.schedule.found.phases import Records
+from eegwatch.schedule.inference.phases import Records
 
 FEWEST = 4  # levels
 EPOCHS_TRIED, FEW_TRIED = 16, 2  # where the rates are exact, and where they have few digits

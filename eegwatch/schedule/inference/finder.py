@@ -8,15 +8,15 @@ from itertools import chain
 
 import numpy as np
 
-from eegwatch.schedule.found.curves import FALLS, Floats
-from eegwatch.schedule.found.falls import lengths
-from eegwatch.schedule.found.lag import lagging
-from eegwatch.schedule.found.law import Law
-from eegwatch.schedule.found.numbers import digits
-from eegwatch.schedule.found.phases import Records, cycles
-from eegwatch.schedule.found.rounds import one_cycle, restarts, triangles
-from eegwatch.schedule.found.search import Draft, Known, single
-from eegwatch.schedule.found.stairs import stairs
+from eegwatch.schedule.inference.curves import FALLS, Floats
+from eegwatch.schedule.inference.falls import lengths
+from eegwatch.schedule.inference.lag import lagging
+from eegwatch.schedule.inference.law import Law
+from eegwatch.schedule.inference.numbers import digits
+from eegwatch.schedule.inference.phases import Records, cycles
+from eegwatch.schedule.inference.rounds import one_cycle, restarts, triangles
+from eegwatch.schedule.inference.search import Draft, Known, single
+from eegwatch.schedule.inference.stairs import stairs
 
 SURPLUS = 3  # distinct values beyond the parameters: so many predictions came true
 ENOUGH = 64  # drafts of one family that hold: no better one comes after them

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eegwatch.schedule.found.numbers import shortest
-from eegwatch.schedule.found.phases import Records
+from eegwatch.schedule.inference.numbers import shortest
+from eegwatch.schedule.inference.phases import Records
 
 
 @dataclass(frozen=True)

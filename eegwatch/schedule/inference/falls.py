@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from eegwatch.schedule.found.curves import Fall, Floats
-from eegwatch.schedule.found.phases import Records
+from eegwatch.schedule.inference.curves import Fall, Floats
+from eegwatch.schedule.inference.phases import Records
 
 LONGEST = 1e5  # times what was seen of it: a fall is not followed further ahead
 BISECTIONS, FEW_BISECTIONS = 80, 32  # the second where the rates have few digits

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from eegwatch.schedule import ScheduleError, parse
-from eegwatch.schedule.found import falls
-from eegwatch.schedule.found.curves import COSINE, FALLS, LINEAR, POLYNOMIALS, ROOT, Fall, Floats
-from eegwatch.schedule.found.law import Law
-from eegwatch.schedule.found.numbers import digits, roundest, shortest
-from eegwatch.schedule.found.phases import Cycle, Records
-from eegwatch.schedule.found.rises import Rise, rises
+from eegwatch.schedule.inference import falls
+from eegwatch.schedule.inference.curves import COSINE, FALLS, LINEAR, POLYNOMIALS, ROOT, Fall, Floats
+from eegwatch.schedule.inference.law import Law
+from eegwatch.schedule.inference.numbers import digits, roundest, shortest
+from eegwatch.schedule.inference.phases import Cycle, Records
+from eegwatch.schedule.inference.rises import Rise, rises
 
 THINNED = 24  # records a shape is fitted to; what results is verified on all
 FEW_STARTS = 256  # the same, where the rates have few digits
