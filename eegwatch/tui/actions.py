@@ -48,7 +48,7 @@ COMMANDS, WRONG, MOVE, CHARTS, FILES, PROGRAM = (
 )
 ACTIONS = (
     Action(COMMANDS, "m", "app.resume", "resume",
-           "resume: continue on the planned LR curve, or with an LR that you type; a dialog shows what will happen",
+           "resume on the planned LR curve, or at an LR that you type; a dialog shows what will happen",
            bar=3, command="resume"),
     Action(COMMANDS, "r", "app.restart", "restart",
            "restart: end this run, start a new one from step 0; asks first, and the old run stays", bar=4,

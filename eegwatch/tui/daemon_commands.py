@@ -11,7 +11,7 @@ from eegwatch.tui.actions import why_not
 from eegwatch.wording import plain
 
 if TYPE_CHECKING:  # the dialogs are imported when first opened
-    from eegwatch.tui.screens.resume import ResumeChoice
+    from eegwatch.tui.resuming import ResumeChoice
     from eegwatch.tui.screens.run import RunScreen
     from eegwatch.tui.session import Session
 
@@ -92,8 +92,7 @@ class DaemonCommands(App[None]):
 
     def _resume(self, choice: ResumeChoice | None) -> None:
         if choice is not None:
-            fields = {"then": choice.then, "force": choice.force or None}
-            self._send(choice.words, "resume", lr=choice.lr, **fields)
+            self._send(choice.words, "resume", lr=choice.lr, **choice.fields)
 
     def _send(self, what: str, command: str, *, lr: float | None = None, **fields: object) -> None:
         try:

@@ -385,8 +385,9 @@ class Session:
             if ours or record.status != "accepted":
                 reason = f": {plain(record.reason)}" if record.reason else ""
                 self.events.append(Event(record.time, f"{record.command or 'command'} {record.status}{reason}"))
-            if ours and record.status == "done" and record.command == "restart":
-                fresh = self.logs / str((record.effect or {}).get("run_id", ""))
+            begun = (record.effect or {}).get("run_id")
+            if ours and record.status == "done" and record.command in ("restart", "resume") and begun:
+                fresh = self.logs / str(begun)  # another run: a restart, or one that branched off
                 if fresh != self.folder and (fresh / RUN_LOG).exists():
                     self.switch(fresh)
 

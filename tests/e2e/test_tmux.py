@@ -98,6 +98,15 @@ def test_watch_stop_resume_restart_from_the_keyboard(
 
     terminal.tmux("resize-window", "-t", "t", "-x", "150", "-y", "45")
     terminal.wait("checklist", "expected / observed", "manual anneal")
+
+    parent = daemon.run.name
+    terminal.press("m", "Tab", "Tab")
+    terminal.type("again")
+    terminal.wait("new run …-again: this run is stopped", "--as again")
+    terminal.press("Enter")
+    terminal.wait("resume as again on the planned curve: done", f"{daemon.run.name[:8]}", "-again", "● training")
+    branch = daemon.records("run", daemon.run)[0]
+    assert daemon.run.name.endswith("-again") and branch["parent"] == parent and branch["parent_step"] > 0
     for width, height in ((60, 15), (200, 60), (80, 24), (120, 40)):
         terminal.tmux("resize-window", "-t", "t", "-x", str(width), "-y", str(height))
         time.sleep(0.1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from textual import events
 
 from eegwatch.run.control import CONTROL, DAEMON_LOG
 from eegwatch.run.log import AppendLog
-from eegwatch.run.records import Answer, DaemonState, End
+from eegwatch.run.records import Answer, Checkpoint, DaemonState, End
 from eegwatch.tui.app import WatchApp
 from eegwatch.tui.frame import text_of
+from eegwatch.tui.resuming import beginning, can_branch
 from eegwatch.tui.screens.dialogs import Confirm
-from eegwatch.tui.screens.resume import ResumeDialog, beginning
+from eegwatch.tui.screens.resume import ResumeDialog
 from tests.conftest import LogWriter
 from tests.tui.conftest import NOW, lock_held
 from tests.tui.test_run_screen import screen
@@ -151,7 +153,7 @@ async def test_a_rate_above_the_planned_maximum_needs_the_box_and_says_so(frozen
             await settled(pilot)
             dialog = pilot.app.screen
             assert "▐ ▌ yes, use an LR above the planned maximum (3e-3)" in pilot.text()
-            await pilot.press("tab", "tab", "space")
+            await pilot.press("tab", "tab", "tab", "space")
             await pilot.pause()
             assert "▐✔▌ yes" in pilot.text() and not dialog.judged.problem
             await pilot.press("enter")
@@ -202,6 +204,96 @@ async def test_an_answer_with_another_rate_than_was_asked_for_is_said_in_red(fro
             log.append(answer)
             log.close()
             await until(pilot, lambda: "NOT what was asked: LR 1.90e-3 at step 151" in pilot.text())
+
+
+# ---- as a new run ----
+
+
+async def open_resume(pilot: Any) -> Any:
+    await pilot.press("m")
+    await until(pilot, lambda: isinstance(pilot.app.screen, ResumeDialog))
+    return pilot.app.screen
+
+
+async def test_with_a_name_the_resume_is_a_new_run_and_the_screen_goes_on_with_that(frozen: Path) -> None:
+    logs = frozen.parent
+    say(logs, "training", frozen.name)
+    with lock_held(logs):
+        async with screen(logs, frozen, (120, 30)) as pilot:
+            dialog = await open_resume(pilot)
+            assert "as a new run" in pilot.text() and not dialog.branch_told.display
+            burst(pilot.app, [*"3e-4", "tab", "tab", *"my low"])
+            await until(pilot, lambda: "--lr 3e-4 --then anneal --as 'my low'" in pilot.text())
+            assert "new run …-my_low: this run is stopped and stays as it is" in pilot.text()
+            assert "begins after the current step (150 now), where a checkpoint is written" in pilot.text()
+            await pilot.press("enter")
+            await until(pilot, lambda: bool(sent(logs)))
+            assert "resume as my low at LR 3e-4, then anneal: sent" in pilot.text()
+            branch = LogWriter(logs / "20261118-130000-my_low")
+            branch.run(parent=frozen.name, parent_step=150)
+            branch.steps([3e-4] * 5, first=151)
+            branch.log.close()
+            log = AppendLog(logs / DAEMON_LOG)
+            effect = {"lr": 3e-4, "step": 151, "run_id": branch.folder.name}
+            log.append(Answer(time=NOW, id=sent(logs)[0]["id"], command="resume", status="done", effect=effect))
+            log.close()
+            await until(pilot, lambda: pilot.app.session.folder == branch.folder)
+            await until(pilot, lambda: branch.folder.name in pilot.text() and "step 155" in pilot.text())
+    (line,) = sent(logs)
+    assert (line["run_id"], line["lr"], line["then"], line["as"]) == (frozen.name, 3e-4, "anneal", "my low")
+
+
+@pytest.mark.parametrize("size", [(60, 15), (80, 24), (120, 30)])
+async def test_the_field_of_a_new_run_fits_every_size_and_is_empty_for_this_run(
+    frozen: Path, size: tuple[int, int]
+) -> None:
+    logs = frozen.parent
+    say(logs, "training", frozen.name)
+    with lock_held(logs):
+        async with screen(logs, frozen, size) as pilot:
+            dialog = await open_resume(pilot)
+            await pilot.press("tab", "tab", "b")
+            await settled(pilot)
+            for words in ("as a new run", "new run …-b: this run is stopped", "Enter resume", "Esc cancel"):
+                assert words in pilot.text(), f"{words!r} is not in\n{pilot.text()}"
+            assert dialog.preview.size.height >= 3
+            await pilot.press("backspace", "enter")
+            await until(pilot, lambda: bool(sent(logs)))
+    assert "as" not in sent(logs)[0]
+
+
+OUTSIDE = "script: {command: [python, t.py], resume: [python, t.py, '{checkpoint}'], checkpoints: '/data/*.pt'}"
+NO_RESUME = "script: {command: [python, t.py], checkpoints: '*.pt'}"
+INSIDE = "script: {command: [python, t.py], resume: [python, t.py, '{checkpoint}'], checkpoints: '*.pt'}"
+
+
+@pytest.mark.parametrize(
+    ("config", "daemon", "checkpoint", "shown"),
+    [
+        ("training: {}", True, True, True),
+        ("training: {}", False, True, False),  # nobody could begin it
+        ("training: {}", True, False, False),  # nowhere to begin
+        (INSIDE, True, True, True),
+        (OUTSIDE, True, True, False),  # it would write over this run's checkpoints
+        (NO_RESUME, True, True, False),
+    ],
+)
+async def test_a_new_run_is_offered_where_the_daemon_would_begin_one(
+    writer: LogWriter, config: str, daemon: bool, checkpoint: bool, shown: bool
+) -> None:
+    logs = writer.folder.parent
+    (writer.folder / "config.yaml").write_text(config)
+    writer.run()
+    writer.healthy(1, 120)
+    if checkpoint:
+        writer.add(Checkpoint(time=writer.time, step=100, epoch=0, path="checkpoints/step-00000100.pt"))
+    say(logs, "training", writer.folder.name)
+    with lock_held(logs) if daemon else nullcontext():
+        async with screen(logs, writer.folder) as pilot:
+            assert can_branch(pilot.app.session) is shown
+            pilot.app.push_screen(ResumeDialog(pilot.app.session))
+            await until(pilot, lambda: "resume this run" in pilot.text())
+            assert ("as a new run" in pilot.text()) is shown
 
 
 # ---- keys that cannot work ----

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from eegwatch.tui.app import WatchApp
 from tests.conftest import LogWriter
 from tests.tui.conftest import lock_held
+from tests.tui.test_commands import say
 from tests.tui.waiting import settled
 
 DARK, LIGHT = "textual-dark", "textual-light"
@@ -85,7 +87,10 @@ def test_a_screen(
             await press(pilot)
 
     app = WatchApp(logs, logs / folder.name, theme=theme)
-    assert snap_compare(app, terminal_size=size, run_before=open_it)
+    if name == "resume":  # with a daemon that could begin a new run
+        say(folder.parent, "training", folder.name)
+    with lock_held(folder.parent) if name == "resume" else nullcontext():
+        assert snap_compare(app, terminal_size=size, run_before=open_it)
 
 
 @pytest.mark.parametrize("question", ["stop", "restart"])

@@ -9,7 +9,7 @@ import pytest
 
 from eegwatch.run.log import AppendLog
 from eegwatch.run.records import Checkpoint, Run, Step
-from eegwatch.tui.screens.resume import beginning, judge
+from eegwatch.tui.resuming import Form, beginning, judge
 from eegwatch.tui.session import Session
 
 TAKES = "script: {command: [python, t.py], resume: [python, t.py, '{checkpoint}', ['--lr={lr}']], checkpoints: '*.pt'}"
@@ -37,11 +37,11 @@ def session(tmp_path: Path) -> Session:
 
 def test_it_begins_at_the_newest_checkpoint_and_says_what_is_lost(session: Session) -> None:
     assert beginning(session).words == "at the newest whole checkpoint, step 100; 30 steps are lost"
-    assert judge(session, "", None, force=False).choice is not None  # rejoin
+    assert judge(session, Form()).choice is not None  # rejoin
 
 
 def test_a_typed_rate_is_held_and_nothing_else_is_possible(session: Session) -> None:
-    judged = judge(session, "3e-4", None, force=False)
+    judged = judge(session, Form("3e-4"))
     assert judged.choice is not None and judged.choice.then == "hold" and judged.choice.lr == 3e-4
     for then in ("anneal", "scale"):
-        assert "can only hold a rate" in (judge(session, "3e-4", then, force=False).problem or "")
+        assert "can only hold a rate" in (judge(session, Form("3e-4", then)).problem or "")

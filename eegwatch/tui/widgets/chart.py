@@ -81,10 +81,9 @@ class Chart(Widget):
         if len(old) != len(fresh):
             self.refresh()
             return
-        offset = self.content_region.offset - self.region.offset
         for y, (before, after) in enumerate(zip(old, fresh, strict=True)):
             if before != after:
-                self.refresh(Region(offset.x, offset.y + y, width, 1))
+                self.refresh(Region(0, y, width, 1))  # counted from within the border
 
     # ---- the mouse: places are shares of the plot's width, 0 … 1 ----
 
