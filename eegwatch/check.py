@@ -97,13 +97,13 @@ class Checked:
             lines.append(f"{finding.severity:7}  {finding.rule}  since step {finding.since_step:,}: {finding.message}")
             if finding.remedy:
                 lines.append(f"         {self._in_shell_words(finding.remedy)}")
-        told: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         for finding in self.past:
-            told[finding.rule] += 1
-            if told[finding.rule] <= TOLD_OF_A_RULE:
+            counts[finding.rule] += 1
+            if counts[finding.rule] <= TOLD_OF_A_RULE:
                 span = f"step {finding.since_step:,} to {finding.until_step or finding.step:,}"
                 lines.append(f"healed   {finding.rule}  {span} ({finding.severity}): {finding.message}")
-        more = {rule: number - TOLD_OF_A_RULE for rule, number in told.items() if number > TOLD_OF_A_RULE}
+        more = {rule: number - TOLD_OF_A_RULE for rule, number in counts.items() if number > TOLD_OF_A_RULE}
         lines += [f"healed   {rule}  {number} more times (--json lists them)" for rule, number in more.items()]
         return "\n".join([*lines, *(f"         {line}" for line in [*self.covered(), *self.computed])])
 

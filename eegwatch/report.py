@@ -157,14 +157,14 @@ def _verdict(run: CheckedRun) -> tuple[str, str]:
 def _findings(run: CheckedRun) -> list[tuple[Finding, str]]:
     """Each finding with its heading: those of now, then those that healed, a few of a rule."""
     outcome = run.outcome()
-    told = [(finding, finding.severity) for finding in outcome.findings]
+    listed = [(finding, finding.severity) for finding in outcome.findings]
     for rule in dict.fromkeys(finding.rule for finding in outcome.past):
         alike = [finding for finding in outcome.past if finding.rule == rule]
         more = len(alike) - TOLD_OF_A_RULE
         for at, finding in enumerate(alike[:TOLD_OF_A_RULE], 1):
             rest = f"; and {more:,} more times" if more > 0 and at == TOLD_OF_A_RULE else ""
-            told.append((finding, f"healed at step {finding.until_step or finding.step:,}{rest}"))
-    return told
+            listed.append((finding, f"healed at step {finding.until_step or finding.step:,}{rest}"))
+    return listed
 
 
 def _attempts(history: History) -> list[tuple[str, ...]]:
@@ -207,9 +207,9 @@ def _html(run: CheckedRun, pictures: dict[str, str]) -> str:
     parts.append("</ul><h2>findings</h2>")
     findings = _findings(run)
     for finding, heading in findings:
-        said = "".join(f"<dt>{e(k)}</dt><dd>{e(v)}</dd>" for k, v in _evidence(finding))
+        evidence = "".join(f"<dt>{e(k)}</dt><dd>{e(v)}</dd>" for k, v in _evidence(finding))
         words = f"<b>{e(finding.rule)}</b> ({e(heading)}) {e(plain(finding.message))}"
-        parts.append(f"<div class='verdict {finding.severity}'>{words}<dl>{said}</dl></div>")
+        parts.append(f"<div class='verdict {finding.severity}'>{words}<dl>{evidence}</dl></div>")
     if not findings:
         parts.append("<p>none</p>")
     parts.append(

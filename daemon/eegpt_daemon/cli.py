@@ -189,8 +189,8 @@ def require_heavy() -> None:
 
 def shipped_config(name: str) -> Path:
     """A configuration that comes with the package: in the wheel, or in the checkout's configs/."""
-    here = Path(__file__).resolve().parent
-    for folder in (here / "configs", here.parents[1] / "configs"):
+    folder_of_package = Path(__file__).resolve().parent
+    for folder in (folder_of_package / "configs", folder_of_package.parents[1] / "configs"):
         if (folder / name).exists():
             return folder / name
     raise Refused(f"the shipped configuration {name} is missing from this installation; give --config PATH", USAGE)
@@ -283,8 +283,8 @@ def launch(logs: Path, arguments: list[str]) -> None:
             grown = max(1, min(DAEMON_WORDS, (logs / DAEMON_OUT).stat().st_size - said_before))
             words = last_bytes(logs / DAEMON_OUT, DAEMON_WORDS)[-grown:].decode(errors="replace").strip().splitlines()
             full = shutil.disk_usage(logs).free < 1 << 16 and f"no space left on the disk of {logs}: make room"
-            said = words[-1].removeprefix("eegpt-daemon: ") if words else full or f"exit code {process.returncode}"
-            raise Refused(f"the daemon cannot start: {said}")
+            error = words[-1].removeprefix("eegpt-daemon: ") if words else full or f"exit code {process.returncode}"
+            raise Refused(f"the daemon cannot start: {error}")
         time.sleep(0.05)
     raise Refused(f"the daemon (pid {process.pid}) did not report within {START_TIMEOUT_S:.0f} s", TRY_AGAIN)
 
@@ -403,28 +403,28 @@ def prune(arguments: argparse.Namespace, logs: Path) -> int:
     """List what can be removed; with --yes remove it."""
     from eegpt_daemon import prune_command
 
-    found = prune_command.candidates(
+    candidates = prune_command.candidates(
         logs, older_than_days=arguments.older_than, keep=arguments.keep, caches=arguments.cache
     )
     if arguments.json:
-        print(prune_command.as_json(found))
+        print(prune_command.as_json(candidates))
     else:
-        for candidate in found:
+        for candidate in candidates:
             print(plain(candidate.line()))
-    total = size(sum(c.size for c in found))
+    total = size(sum(c.size for c in candidates))
     if not arguments.yes:
         if not arguments.json:
-            print(f"{len(found)} in all, {total}; --yes removes them" if found else "nothing to remove")
+            print(f"{len(candidates)} in all, {total}; --yes removes them" if candidates else "nothing to remove")
         return OK
     failed = 0
-    for candidate in found:
+    for candidate in candidates:
         try:
             prune_command.remove(candidate)
         except OSError as error:
             failed += 1
             print(f"eegpt-daemon: {plain(str(candidate.path))}: {error.strerror}", file=sys.stderr)
     if not arguments.json:
-        print(f"removed {len(found) - failed}, {total}" if found else "nothing to remove")
+        print(f"removed {len(candidates) - failed}, {total}" if candidates else "nothing to remove")
     return FAILED if failed else OK
 
 

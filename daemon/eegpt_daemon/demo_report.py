@@ -29,13 +29,13 @@ def newest_of(logs: Path, name: str) -> Path | None:
 
 def wait_for_end(folder: Path) -> str | None:
     """Why the run ended, once it has."""
-    said = False
+    announced = False
     while True:
         history = history_of(folder)
         if history.end is not None:
             return history.end.reason
-        if not said:
-            said = True
+        if not announced:
+            announced = True
             total = history.run.total_steps if history.run is not None else None
             print(
                 f"{folder.name}: step {history.step_done:,} of {total or 0:,}; the report follows its end", flush=True

@@ -93,9 +93,9 @@ class Preflight:
         lines += [" " * 9 + " · ".join(bands), ""] if bands else [""]
         lines.append(f"{'':9}{'declared':>12}{'expected':>12}")
         for key, value in self.rates.items():
-            meant = self.expected.get(key)
-            mark = "" if meant is None else "✔" if math.isclose(value, meant, rel_tol=AGREE) else "✖"
-            shown = "–" if meant is None else short_rate(meant)
+            expected = self.expected.get(key)
+            mark = "" if expected is None else "✔" if math.isclose(value, expected, rel_tol=AGREE) else "✖"
+            shown = "–" if expected is None else short_rate(expected)
             lines.append(f"{key.removesuffix('_lr'):9}{short_rate(value):>12}{shown:>12} {mark}")
         if self.compared:
             lines.append(f"equal to torch's scheduler at all {self.compared:,} positions compared")
@@ -134,73 +134,75 @@ def preflight(path: Path, steps_per_epoch: int | None = None) -> Preflight:
 
 
 def _rates(config: Config, schedule: Schedule) -> list[Problem]:
-    found: list[Problem] = []
+    problems: list[Problem] = []
     expected, s = config.expected, config.training.scheduler
     name = configuration.schedule_name(s.name)
     declared = {"initial_lr": initial_rate(schedule), "peak_lr": peak_rate(schedule), "final_lr": final_rate(schedule)}
     for key, value in declared.items():
-        meant = getattr(expected, key)
-        if meant is None or math.isclose(value, meant, rel_tol=AGREE):
+        wanted = getattr(expected, key)
+        if wanted is None or math.isclose(value, wanted, rel_tol=AGREE):
             continue
         which = key.removesuffix("_lr")
-        said = f"the schedule's {which} rate is {short_rate(value)}, expected.{key} is {short_rate(meant)}"
+        difference = f"the schedule's {which} rate is {short_rate(value)}, expected.{key} is {short_rate(wanted)}"
         write, where = "", f"training.scheduler.{key}"
         if name == "one_cycle":
             initial = expected.initial_lr or declared["initial_lr"]
             peak = expected.peak_lr or declared["peak_lr"]
             where, write = {
-                "initial_lr": ("div_factor", f"div_factor: {peak / meant:g}"),
-                "peak_lr": ("max_lr", f"max_lr: {short_rate(meant)}"),
-                "final_lr": ("final_div_factor", f"final_div_factor: {initial / meant:g}"),
+                "initial_lr": ("div_factor", f"div_factor: {peak / wanted:g}"),
+                "peak_lr": ("max_lr", f"max_lr: {short_rate(wanted)}"),
+                "final_lr": ("final_div_factor", f"final_div_factor: {initial / wanted:g}"),
             }[key]
             where = f"training.scheduler.{where}"
             if key == "final_lr":
-                said += "; final_div_factor divides the initial rate, not the peak"
+                difference += "; final_div_factor divides the initial rate, not the peak"
         elif hasattr(schedule, key):
-            write = f"{key}: {short_rate(meant)}"
-        found.append(Problem(ERROR, where, said, write))
+            write = f"{key}: {short_rate(wanted)}"
+        problems.append(Problem(ERROR, where, difference, write))
     if s.cycle_momentum:
         message = "would cycle Adam's beta1 between 0.85 and 0.95; the rate alone is scheduled here"
-        found.append(Problem(ERROR, "training.scheduler.cycle_momentum", message, "cycle_momentum: false"))
+        problems.append(Problem(ERROR, "training.scheduler.cycle_momentum", message, "cycle_momentum: false"))
     lr = config.training.optimizer.lr
     if lr is not None and not math.isclose(lr, declared["peak_lr"], rel_tol=AGREE):
         message = f"{lr:g} is never used: the schedule sets the rate of every step"
-        found.append(Problem(WARNING, "training.optimizer.lr", message, "(remove the line)"))
-    return found
+        problems.append(Problem(WARNING, "training.optimizer.lr", message, "(remove the line)"))
+    return problems
 
 
 def _length(config: Config, schedule: Schedule, outcome: Preflight) -> list[Problem]:
-    found: list[Problem] = []
+    problems: list[Problem] = []
     training, s = config.training, config.training.scheduler
     if s.epochs is not None and s.epochs != training.max_epochs:
         message = f"{s.epochs}, but the run has max_epochs {training.max_epochs}: the rate would end early or late"
-        found.append(Problem(ERROR, "training.scheduler.epochs", message, f"epochs: {training.max_epochs}"))
+        problems.append(Problem(ERROR, "training.scheduler.epochs", message, f"epochs: {training.max_epochs}"))
     if s.total_steps is not None and s.total_steps != outcome.total_steps and not outcome.nominal:
         accumulate = training.gradient_accumulation_steps
         why = f"with {accumulate} micro-batches a step " if accumulate > 1 else ""
         message = f"{s.total_steps:,}, but {why}the run takes {outcome.total_steps:,} optimizer steps"
-        found.append(Problem(ERROR, "training.scheduler.total_steps", message, f"total_steps: {outcome.total_steps}"))
+        problems.append(
+            Problem(ERROR, "training.scheduler.total_steps", message, f"total_steps: {outcome.total_steps}")
+        )
     total = schedule.total_steps
     warmup = getattr(schedule, "warmup_steps", 0)
     if warmup >= total:
         message = f"the warm-up of {warmup:,} is as long as the run ({total:,}): the peak is never left"
-        found.append(Problem(ERROR, "training.scheduler.warmup_steps", message, f"warmup_steps: {total // 10}"))
+        problems.append(Problem(ERROR, "training.scheduler.warmup_steps", message, f"warmup_steps: {total // 10}"))
     pct = getattr(schedule, "pct_start", None)
     if pct is not None and pct * total <= 1:
         message = f"{pct:g} of {total:,} steps is no warm-up; torch divides by its length"
-        found.append(Problem(ERROR, "training.scheduler.pct_start", message, "pct_start: 0.1"))
+        problems.append(Problem(ERROR, "training.scheduler.pct_start", message, "pct_start: 0.1"))
     elif pct is not None and pct >= 1:
-        found.append(Problem(ERROR, "training.scheduler.pct_start", "the run is all warm-up", "pct_start: 0.1"))
+        problems.append(Problem(ERROR, "training.scheduler.pct_start", "the run is all warm-up", "pct_start: 0.1"))
     if getattr(schedule, "warmup", 0) >= 1:
-        found.append(Problem(ERROR, "training.scheduler.warmup", "the run is all warm-up", "warmup: 0.1"))
+        problems.append(Problem(ERROR, "training.scheduler.warmup", "the run is all warm-up", "warmup: 0.1"))
     if s.unit == "epoch" and configuration.schedule_name(s.name) == "one_cycle":
         message = "a one-cycle rate that moves once an epoch is the incident itself, unless it is meant"
-        found.append(Problem(WARNING, "training.scheduler.unit", message, "unit: step"))
-    return found
+        problems.append(Problem(WARNING, "training.scheduler.unit", message, "unit: step"))
+    return problems
 
 
 def _loop(config: Config) -> list[Problem]:
-    found: list[Problem] = []
+    problems: list[Problem] = []
     training, stopping = config.training, config.training.early_stopping
     share = training.val_check_interval
     if stopping is not None:
@@ -208,29 +210,29 @@ def _loop(config: Config) -> list[Problem]:
         if stopping.patience >= evaluations:
             message = f"{stopping.patience} evaluations, and the run has {evaluations}: it can never stop early"
             write = f"patience: {max(1, evaluations // 5)}"
-            found.append(Problem(ERROR, "training.early_stopping.patience", message, write))
+            problems.append(Problem(ERROR, "training.early_stopping.patience", message, write))
         right = "min" if stopping.monitor == "val_loss" else "max"
         if stopping.mode != right:
             message = f"{stopping.monitor} is better when it is {'lower' if right == 'min' else 'higher'}"
-            found.append(Problem(ERROR, "training.early_stopping.mode", message, f"mode: {right}"))
+            problems.append(Problem(ERROR, "training.early_stopping.mode", message, f"mode: {right}"))
         if config.data.val_fraction == 0:
             message = "early stopping needs a validation split; the official evaluation set must not steer training"
-            found.append(Problem(ERROR, "data.val_fraction", message, "val_fraction: 0.15"))
+            problems.append(Problem(ERROR, "data.val_fraction", message, "val_fraction: 0.15"))
     if training.checkpoint_minutes > LONG_WITHOUT_CHECKPOINT:
         message = f"a crash would cost up to {training.checkpoint_minutes:g} minutes of training"
-        found.append(Problem(ERROR, "training.checkpoint_minutes", message, "checkpoint_minutes: 10"))
+        problems.append(Problem(ERROR, "training.checkpoint_minutes", message, "checkpoint_minutes: 10"))
     if config.inject:
         message = "this configuration injects a fault on purpose"
-        found.append(Problem(WARNING, "inject", message, "(remove the line for a real run)"))
+        problems.append(Problem(WARNING, "inject", message, "(remove the line for a real run)"))
     if not training.gradient_clip_val:
-        found.append(
+        problems.append(
             Problem(WARNING, "training.gradient_clip_val", "gradients are not clipped", "gradient_clip_val: 1.0")
         )
-    return found
+    return problems
 
 
 def _model(config: Config) -> list[Problem]:
-    found: list[Problem] = []
+    problems: list[Problem] = []
     backbone, probe, data = config.model.backbone, config.model.probe, config.data
     width = 512 if backbone.checkpoint_path else WIDTHS[backbone.preset]
     through = [("model.backbone.freeze", "freeze: true")] if not backbone.freeze else []
@@ -238,43 +240,43 @@ def _model(config: Config) -> list[Problem]:
     for key, write in through:
         cost = "20 GFLOP a window, 7 windows/s on two cores" if width == 512 else "200 windows/s on two cores"
         message = f"every step runs the backbone ({cost}); frozen features are computed once"
-        found.append(Problem(WARNING, key, message, f"{write}, unless it is meant"))
+        problems.append(Problem(WARNING, key, message, f"{write}, unless it is meant"))
     if backbone.entry is None:
-        found += _eegpt(config, width)
+        problems += _eegpt(config, width)
     if data.synthetic is None and not Path(data.root_dir).is_dir():
         message = f"{data.root_dir} is not a folder here"
-        found.append(Problem(WARNING, "data.root_dir", message, "(the corpus: edf/train/…, edf/eval/…)"))
-    return found
+        problems.append(Problem(WARNING, "data.root_dir", message, "(the corpus: edf/train/…, edf/eval/…)"))
+    return problems
 
 
 def _eegpt(config: Config, width: int) -> list[Problem]:
     """What EEGPT's own encoder asks of data and probe; an encoder of one's own says what it wants when it is built."""
-    found: list[Problem] = []
+    problems: list[Problem] = []
     backbone, probe, data = config.model.backbone, config.model.probe, config.data
     if data.sampling_rate != 256:
         message = f"{data.sampling_rate} Hz: EEGPT's patches are 64 samples at 256 Hz"
-        found.append(Problem(ERROR, "data.sampling_rate", message, "sampling_rate: 256"))
+        problems.append(Problem(ERROR, "data.sampling_rate", message, "sampling_rate: 256"))
     patch = 64 / data.sampling_rate
     for key in ("window_duration", "window_stride"):
         seconds = getattr(data, key)
         if not math.isclose(seconds / patch, round(seconds / patch)) or seconds < patch:
             message = f"{seconds:g} s is not a whole number of patches of {patch:g} s"
             write = f"{key}: {max(1, round(seconds / patch)) * patch:g}"
-            found.append(Problem(ERROR, f"data.{key}", message, write))
+            problems.append(Problem(ERROR, f"data.{key}", message, write))
     sizes = (width, 4 * width, 4 * width * round(data.window_duration / patch))
     if probe.input_dim is not None and probe.input_dim not in sizes:
         message = f"{probe.input_dim} is none of the sizes of this encoder: {', '.join(map(str, sizes))}"
-        found.append(Problem(ERROR, "model.probe.input_dim", message, f"input_dim: {4 * width}"))
+        problems.append(Problem(ERROR, "model.probe.input_dim", message, f"input_dim: {4 * width}"))
     if backbone.checkpoint_path and not Path(backbone.checkpoint_path).exists():
         message = f"{backbone.checkpoint_path} is not here"
-        found.append(Problem(WARNING, "model.backbone.checkpoint_path", message, "(where the EEGPT .ckpt lies)"))
+        problems.append(Problem(WARNING, "model.backbone.checkpoint_path", message, "(where the EEGPT .ckpt lies)"))
     if not backbone.checkpoint_path and data.scaling == "millivolt":
         message = "a randomly initialised encoder hardly reacts to millivolts"
-        found.append(Problem(WARNING, "data.scaling", message, "scaling: zscore"))
+        problems.append(Problem(WARNING, "data.scaling", message, "scaling: zscore"))
     if backbone.checkpoint_path and data.scaling != "millivolt":
         message = f"{data.scaling}: EEGPT was trained on millivolts"
-        found.append(Problem(WARNING, "data.scaling", message, "scaling: millivolt"))
-    return found
+        problems.append(Problem(WARNING, "data.scaling", message, "scaling: millivolt"))
+    return problems
 
 
 class _Differs(Exception):

@@ -54,7 +54,7 @@ class Bars:
             disable=not self.console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._said = time.monotonic()
+        self._printed_at = time.monotonic()
 
     def __enter__(self) -> Bars:
         self._progress.start()
@@ -68,8 +68,8 @@ class Bars:
         if what not in self._tasks:
             self._tasks[what] = self._progress.add_task(what, total=total)
         self._progress.update(self._tasks[what], completed=done, total=total)
-        if not self.console.is_terminal and (done == total or time.monotonic() - self._said > SAY_EVERY_S):
-            self._said = time.monotonic()
+        if not self.console.is_terminal and (done == total or time.monotonic() - self._printed_at > SAY_EVERY_S):
+            self._printed_at = time.monotonic()
             self.say(f"{what}: {done:,} of {total:,}")
 
     def say(self, text: str) -> None:

@@ -39,14 +39,14 @@ class Candidate:
 def candidates(logs: Path, *, older_than_days: float, keep: int, caches: list[Path]) -> list[Candidate]:
     """What is older than so many days: all but the newest `keep` runs, and caches and packs. Raises OSError."""
     now = time.time()
-    found: list[Candidate] = []
+    listed: list[Candidate] = []
     present = runs(logs)
     for folder in present[: max(0, len(present) - max(keep, 1))]:
         if lock_holder(folder / RUN_LOCK) is None:
-            found.append(_candidate(folder, now, "run"))
+            listed.append(_candidate(folder, now, "run"))
     for cache in sorted({path.resolve() for path in [*caches, *caches_of(present)]}):
-        found += _in_cache(cache, now, older_than_days * DAY_S)
-    return [c for c in found if c.age_s > older_than_days * DAY_S]
+        listed += _in_cache(cache, now, older_than_days * DAY_S)
+    return [c for c in listed if c.age_s > older_than_days * DAY_S]
 
 
 def caches_of(folders: list[Path]) -> list[Path]:
@@ -62,15 +62,15 @@ def caches_of(folders: list[Path]) -> list[Path]:
 
 def _in_cache(cache: Path, now: float, older_than_s: float) -> list[Candidate]:
     """Of each store: all of it where nothing in it was used for long; else each pack but the newest."""
-    found: list[Candidate] = []
+    candidates: list[Candidate] = []
     for store in sorted(cache.iterdir()) if cache.is_dir() else []:
         if not _CACHE.fullmatch(store.name) or store.is_symlink() or not (store / MANIFEST).is_file():
             continue  # not one of ours
         packs = sorted(store.glob("pack-*.npy"), key=lambda path: _used(path.stat()))
         older = [_candidate(pack, now, "pack of an earlier corpus") for pack in packs[:-1]]
         whole = _candidate(store, now, "features")
-        found += [whole] if whole.age_s > older_than_s else older
-    return found
+        candidates += [whole] if whole.age_s > older_than_s else older
+    return candidates
 
 
 def _candidate(path: Path, now: float, what: str) -> Candidate:
@@ -100,7 +100,7 @@ def remove(candidate: Candidate) -> None:
         candidate.path.unlink(missing_ok=True)
 
 
-def as_json(found: list[Candidate]) -> str:
+def as_json(candidates: list[Candidate]) -> str:
     return msgspec.json.encode(
-        [{"path": str(c.path), "bytes": c.size, "unused_s": c.age_s, "what": c.what} for c in found]
+        [{"path": str(c.path), "bytes": c.size, "unused_s": c.age_s, "what": c.what} for c in candidates]
     ).decode()

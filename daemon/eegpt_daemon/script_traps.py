@@ -32,14 +32,14 @@ def script_traps(config: Config) -> list[Problem]:
     """Traps of a configuration that runs a script. Errors keep `start` from starting it."""
     script = config.script
     assert script is not None
-    found = _launcher(script)
+    traps = _launcher(script)
     if config.guard.on_error == "checkpoint":
         message = "only a script that uses RunLog and looks at log.checkpoint_requested can be asked for a checkpoint"
-        found.append(Problem(WARNING, "guard.on_error", message, "on_error: stop, or warn"))
+        traps.append(Problem(WARNING, "guard.on_error", message, "on_error: stop, or warn"))
     if script.resume is None or not script.checkpoints:
         message = "a script that dies is not resumed, and m is refused: script.resume and script.checkpoints say how"
-        found.append(Problem(WARNING, "script.resume", message))
-    return found
+        traps.append(Problem(WARNING, "script.resume", message))
+    return traps
 
 
 def _launcher(script: Script) -> list[Problem]:
@@ -55,14 +55,14 @@ def _launcher(script: Script) -> list[Problem]:
     except OSError:
         return []  # bash -c …, or what the shell itself will say
     code = [(n, line) for n, line in enumerate(text.splitlines(), 1) if not line.lstrip().startswith("#")]
-    found = [_detached(f"{path.name}, line {n}", line.strip()) for n, line in code if _DETACHES.search(line)]
+    traps = [_detached(f"{path.name}, line {n}", line.strip()) for n, line in code if _DETACHES.search(line)]
     if any(_BACKGROUND.search(line) for _, line in code) and not re.search(r"^\s*wait\b", text, re.MULTILINE):
         message = f"{path.name} starts something in the background and does not wait: only its output is seen"
-        found.append(Problem(WARNING, "script.command", message, "the command of the training itself"))
+        traps.append(Problem(WARNING, "script.command", message, "the command of the training itself"))
     if any(_TEE.search(line) for _, line in code) and "pipefail" not in text:
         message = f"{path.name} pipes into tee: its exit code hides a crash, which is then told by the last lines alone"
-        found.append(Problem(WARNING, "script.command", message, f"set -o pipefail (in {path.name})"))
-    return found
+        traps.append(Problem(WARNING, "script.command", message, f"set -o pipefail (in {path.name})"))
+    return traps
 
 
 def _detached(where: str, line: str) -> Problem:

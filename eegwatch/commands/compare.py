@@ -27,9 +27,9 @@ def run(arguments: argparse.Namespace) -> int:
     if len(arguments.path) < 2:
         raise UserError(f"{arguments.path[0]}: give two runs or more; the others are held to the first")
     paths = [Path(path) for path in arguments.path]
-    found = compare(paths, arguments.split, arguments.model, all_seeds=arguments.seeds)
+    comparison = compare(paths, arguments.split, arguments.model, all_seeds=arguments.seeds)
     if arguments.form == "json":
-        print(json_line(tables.as_dict(found)))
+        print(json_line(tables.as_dict(comparison)))
     else:
-        print({"markdown": tables.markdown, "latex": tables.latex}.get(arguments.form, tables.text)(found))
+        print({"markdown": tables.markdown, "latex": tables.latex}.get(arguments.form, tables.text)(comparison))
     return 0

@@ -27,10 +27,10 @@ def run(arguments: argparse.Namespace) -> int:
         outcome = log.read_to_end()
     finally:
         log.close()
-    told = [finding for finding in [*outcome.findings, *outcome.past] if finding.bad]
-    chosen = [finding for finding in told if finding.rule == arguments.rule]
+    findings = [finding for finding in [*outcome.findings, *outcome.past] if finding.bad]
+    chosen = [finding for finding in findings if finding.rule == arguments.rule]
     if not chosen:
-        there = ", ".join(dict.fromkeys(finding.rule for finding in told)) or "nothing that counts"
+        there = ", ".join(dict.fromkeys(finding.rule for finding in findings)) or "nothing that counts"
         raise NothingToDismiss(f"{outcome.run}: no finding {arguments.rule}; there is {there}")
     attempt, step = log.history.run, log.history.step_done
     path = intents.append(

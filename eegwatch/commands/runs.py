@@ -29,18 +29,20 @@ def run(arguments: argparse.Namespace) -> int:
     logs = log_root(arguments.path)
     if not logs.is_dir():
         raise NotARun(f"{logs}: no such folder; give a log root (a folder whose folders hold runs)")
-    found = list(reversed(runs(logs)))[: arguments.newest]
+    newest = list(reversed(runs(logs)))[: arguments.newest]
     life = Pulse(logs).take()
     if arguments.json:
-        for folder in found:
+        for folder in newest:
             print(json_line(_as_dict(folder, life)))
         return 0
-    if not found:
+    if not newest:
         print(f"{logs}: no run")
         return 0
-    told = {folder.name: (folder, _summary(folder)) for folder in found}
-    parents = {name: s.parent for name, (_, s) in told.items() if isinstance(s, Summary) and s.parent_step is not None}
-    listed = [(depth, *told[name]) for depth, name in in_tree(told, parents)]
+    summaries = {folder.name: (folder, _summary(folder)) for folder in newest}
+    parents = {
+        name: s.parent for name, (_, s) in summaries.items() if isinstance(s, Summary) and s.parent_step is not None
+    }
+    listed = [(depth, *summaries[name]) for depth, name in in_tree(summaries, parents)]
     rows = [HEADER, *_rows(listed, life, each_seed=arguments.seeds)]
     if not any(row[-1] for row in rows[1:]):
         rows = [row[:-1] for row in rows]  # no run has a note
@@ -87,8 +89,8 @@ def _series_row(newest: Path, s: Summary | str, place: Place, life: Liveness) ->
     scores = scores_of(newest.parent / place.series)
     done = len(scores.seeds) if scores is not None else 0
     number = place.seeds.index(place.seed) + 1 if place.seed in place.seeds else 0
-    told = f"{scores.text('auroc')} over {done} seeds" if scores is not None else auroc
-    return f"{place.series} …", f"{state}, {number} of {len(place.seeds)} seeds", step, lr, told, verdict, note
+    score = f"{scores.text('auroc')} over {done} seeds" if scores is not None else auroc
+    return f"{place.series} …", f"{state}, {number} of {len(place.seeds)} seeds", step, lr, score, verdict, note
 
 
 def _row(folder: Path, s: Summary | str, depth: int, life: Liveness) -> tuple[str, ...]:

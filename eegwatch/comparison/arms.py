@@ -39,14 +39,14 @@ class Arm:
 
     def resampled(self, level: str) -> list[Resampled]:
         """Of windows or of recordings, one a seed. Raises ComparisonError for scores that are not finite."""
-        found = []
+        resampled_units = []
         for folder, one, threshold in zip(self.folders, self.predictions, self.thresholds, strict=True):
             units = units_of(one, level)
             problem = units.problem()
             if problem is not None:
                 raise ComparisonError(f"{folder}: {problem}: nothing can be computed from its predictions")
-            found.append(Resampled(units, threshold[level]))
-        return found
+            resampled_units.append(Resampled(units, threshold[level]))
+        return resampled_units
 
 
 def units_of(predictions: Predictions, level: str) -> Units:
@@ -103,17 +103,17 @@ def _config(folder: Path) -> dict[str, Any]:
         tree = tree_of(without_secrets(text_of(folder / CONFIG, CONFIG)), CONFIG)
     except ConfigError:
         return {}
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
 
     def walk(part: Any, name: str) -> None:
         if isinstance(part, dict) and part:
             for key, value in part.items():
                 walk(value, f"{name}.{key}" if name else str(key))
         else:
-            found[name] = part
+            values[name] = part
 
     walk(tree, "")
-    return {key: value for key, value in found.items() if not key.startswith(NOT_COMPARED)}
+    return {key: value for key, value in values.items() if not key.startswith(NOT_COMPARED)}
 
 
 def same_units(first: Arm, other: Arm, level: str) -> bool:

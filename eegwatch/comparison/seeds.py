@@ -27,11 +27,11 @@ def keep_scores(folder: Path) -> SeriesScores | None:
 
 
 def _figures(arm: Arm) -> dict[str, list[float | None]]:
-    found: dict[str, list[float | None]] = {}
+    figures: dict[str, list[float | None]] = {}
     for level, prefix in ((WINDOW, ""), (RECORDING, "recording_")):
         runs = arm.resampled(level)
         if any(list(run.subjects) != list(runs[0].subjects) for run in runs):
             raise ComparisonError(f"the runs of {arm.name} were not scored on the same subjects: no mean is made")
         for name, (mean, interval) in over_seeds(runs, FIGURES).items():
-            found[prefix + name] = [mean, *(interval or (None, None))]
-    return found
+            figures[prefix + name] = [mean, *(interval or (None, None))]
+    return figures

@@ -122,9 +122,9 @@ def _annealing(history: History, diagnosis: Diagnosis) -> Tick:
     if schedule is None or run is None:
         return Tick(WAIT, "annealing", "annealing")
     floor = final_rate(schedule)
-    meant = (run.expected or {}).get("final_lr")
-    label = f"annealing to {short_rate(meant or floor)}"
-    if not isinstance(schedule, Manual) and meant is not None and not np.isclose(floor, meant, rtol=NEAR, atol=0):
+    final_lr = (run.expected or {}).get("final_lr")
+    label = f"annealing to {short_rate(final_lr or floor)}"
+    if not isinstance(schedule, Manual) and final_lr is not None and not np.isclose(floor, final_lr, rtol=NEAR, atol=0):
         return Tick(FAIL, "annealing", f"{label} (ends at {short_rate(floor)})")
     if diagnosis.lr is not None and diagnosis.lr.fault is not None:
         return Tick(FAIL, "annealing", label)
@@ -216,9 +216,9 @@ def _rates(history: History, diagnosis: Diagnosis) -> list[Row]:
         mended = peak_row.mark == FAIL and diagnosis.lr is not None and diagnosis.lr.fault is None
         rows.append(replace(peak_row, mark=WARN) if mended else peak_row)  # an earlier attempt's fault, not one of now
     if len(lr) and diagnosis.lr is not None:
-        here = float(diagnosis.lr.situation.expected(int(step[-1])))
+        planned = float(diagnosis.lr.situation.expected(int(step[-1])))
         mark = FAIL if diagnosis.lr.fault else PASS
-        rows.append(Row("LR now", exact_rate(here, float(lr[-1])), exact_rate(float(lr[-1]), here), mark))
+        rows.append(Row("LR now", exact_rate(planned, float(lr[-1])), exact_rate(float(lr[-1]), planned), mark))
     ended = bool(run.total_steps) and history.step_done >= (run.total_steps or 0)
     final = expected.get("final_lr", final_rate(schedule))
     rows.append(_rate_row("final LR", final, float(lr[-1]) if ended and len(lr) else None, strict=True))

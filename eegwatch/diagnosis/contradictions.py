@@ -42,8 +42,8 @@ def of_lengths(run: Run, schedule: Schedule) -> list[Finding]:
     epoch = run.steps_per_epoch or 0
     epochs = run.epochs or (-(-total // epoch) if epoch else 0)
     lengths = _Lengths(total, epoch, epochs, schedule.total_steps, max(run.accumulate, 1), max(run.world_size, 1))
-    found = _of_epochs(lengths) if schedule.unit == "epoch" else _of_steps(lengths)
-    return [_finding(run, *found)] if found else []
+    contradiction = _of_epochs(lengths) if schedule.unit == "epoch" else _of_steps(lengths)
+    return [_finding(run, *contradiction)] if contradiction else []
 
 
 def _of_steps(n: _Lengths) -> tuple[str, str] | None:

@@ -232,7 +232,7 @@ class Diagnosis:
         old, self.run = self.run, run
         self._evidence = EvidenceWatch(run, self._present, self._active_settings)
         if self._undeclared is not None:
-            self._undeclared.laws.told(run)
+            self._undeclared.laws.learn(run)
         if changed or old.steps_per_epoch != run.steps_per_epoch:
             self._end_rates(run.step, "")
             return self._declare(run, run.schedule, run.groups)
@@ -278,8 +278,8 @@ class Diagnosis:
         self.rates = GroupWatch(named, precision, self._lags, earlier)
         for rule in ("config_mismatch", contradictions.RULE):
             self._present.pop(rule, None)
-        found = [*against_expected(run, law), *contradictions.of_lengths(run, law)]
-        return [change for finding in found for change in self._raise(finding)]
+        findings = [*against_expected(run, law), *contradictions.of_lengths(run, law)]
+        return [change for finding in findings for change in self._raise(finding)]
 
     def _law(self, declared: Any, run: Run) -> Schedule:
         """Raises ScheduleError for one that has no rate at its first step."""

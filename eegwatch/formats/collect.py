@@ -32,7 +32,7 @@ class RowReader:
         self.steps_per_epoch: int | None = None
         self.notes: list[str] = []
         self._attempt = 1
-        self._said: tuple[int | None, ...] | None = None
+        self._written: tuple[int | None, ...] | None = None
         self._passed = self._evaluated = 0  # the last step, and evaluation, that were passed on
         self._step: int | None = None
         self._train: dict[str, float] = {}
@@ -213,12 +213,12 @@ class RowReader:
         """A `run` record first, and another where the log has said more of its length since."""
         self._lengths()
         known = (self.total_steps, self.steps_per_epoch, self.counter.epochs)
-        if known == self._said or (self._said is not None and self._evaluated > self._passed):
+        if known == self._written or (self._written is not None and self._evaluated > self._passed):
             return []  # an evaluation beyond the last step would be lost with an attempt that begins before it
         return [self._run(time)]
 
     def _run(self, time: float) -> Run:
-        self._said = (self.total_steps, self.steps_per_epoch, self.counter.epochs)
+        self._written = (self.total_steps, self.steps_per_epoch, self.counter.epochs)
         return Run(
             time=time,
             run_id=self.run_id,

@@ -189,8 +189,8 @@ class Counter:
             if self.given_zero is None:
                 self._shift = 1 if count == 0 else 0
             if self.unit == "batch":
-                begun = max((epoch or 0) - (self._epoch_zero or 0), 0)
-                self._base = max(begun * (at.batches or 0), self.step if self.step > count + self._shift else 0)
+                epochs_done = max((epoch or 0) - (self._epoch_zero or 0), 0)
+                self._base = max(epochs_done * (at.batches or 0), self.step if self.step > count + self._shift else 0)
         elif self.unit == "batch" and epoch is not None and self._epoch is not None and epoch != self._epoch:
             if epoch < self._epoch:
                 return self._restart(count, f"epoch {epoch:,} follows epoch {self._epoch:,}", at)
@@ -227,12 +227,12 @@ class Counter:
     def _length(self, at: Counters) -> int:
         """How many steps the epoch that ended had: as said, else by its last counter and the interval."""
         seen = (self._last or 0) + self._shift
-        said = self.per_epoch or at.batches
+        batches = self.per_epoch or at.batches
         if self.unit == "step" and at.batches and at.batches >= seen:
             self.per_epoch = at.batches
             return at.batches
-        if said and said >= seen:
-            return said
+        if batches and batches >= seen:
+            return batches
         # longer by less than the interval of the log: a counter from 0 ends one interval before the epoch does
         return seen + self._interval - 1 if self._shift else seen
 
@@ -258,9 +258,9 @@ class Counter:
             step, _ = self._place_epoch(count) if self.unit == "epoch" else self._place_step(count, at or Counters())
             return step, Restart("new run", 0, f"{words}: a new run begins in the same file after step {last_step:,}")
         if self.unit == "batch":
-            begun = max((epoch or 0) - (self._epoch_zero or 0), 0)
+            epochs_done = max((epoch or 0) - (self._epoch_zero or 0), 0)
             length = self.per_epoch or 0
-            self._base = begun * length if length and epoch is not None else min(self._base, self.step)
+            self._base = epochs_done * length if length and epoch is not None else min(self._base, self.step)
         self._last, self._epoch = count, epoch
         step = self._base + count + self._shift
         self.step = step

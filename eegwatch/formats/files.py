@@ -186,7 +186,7 @@ class Lines:
         self._decoder = self._make()
         self._head = self._first_line() if self._header else b""
         self._wide: codecs.IncrementalDecoder | None = None
-        self._begun = self._little = self._ended = False
+        self._started = self._little = self._ended = False
         self._carry = b""
         self._took_rest = False
 
@@ -197,11 +197,11 @@ class Lines:
     def read(self, most: int) -> tuple[list[RunRecord], str | None, bool]:
         """As Followed."""
         reset = None
-        if self._header and self._begun and self._first_line() != self._head:
+        if self._header and self._started and self._first_line() != self._head:
             reset = self._anew("rewritten with another header")
         chunk = self._source.read(min(most, READ_MOST))
         if begins_anew(chunk.reset):
-            self._decoder, self._wide, self._begun, self._carry = self._make(), None, False, b""
+            self._decoder, self._wide, self._started, self._carry = self._make(), None, False, b""
             self._took_rest = False
             self._head = self._first_line() if self._header else b""
         elif chunk.data and self._took_rest:  # the line that looked finished went on
@@ -218,8 +218,8 @@ class Lines:
         return records, reset, behind
 
     def _decode(self, data: bytes) -> list[RunRecord]:
-        if not self._begun:
-            self._begun = True
+        if not self._started:
+            self._started = True
             if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
                 self._wide = codecs.getincrementaldecoder("utf-16")("replace")
                 self._little = data[:2] == codecs.BOM_UTF16_LE

@@ -65,7 +65,7 @@ def is_ours(data: bytes) -> bool:
 
 def logs_in(folder: Path) -> list[Listed]:
     """All logs below a folder, the newest first; a file that cannot be read is passed over."""
-    found: dict[tuple[Path, str], Listed] = {}
+    listed: dict[tuple[Path, str], Listed] = {}
     for path in _files(folder):
         try:
             kind = kind_of(path)
@@ -75,10 +75,10 @@ def logs_in(folder: Path) -> list[Listed]:
         if kind is None:
             continue
         where = path.parent if kind.folder else path
-        known = found.get((where, kind.name))
+        known = listed.get((where, kind.name))
         if known is None or known.written < written:
-            found[(where, kind.name)] = Listed(path, kind, written)
-    return sorted(found.values(), key=lambda one: (one.written, one.kind.rank), reverse=True)
+            listed[(where, kind.name)] = Listed(path, kind, written)
+    return sorted(listed.values(), key=lambda one: (one.written, one.kind.rank), reverse=True)
 
 
 def best_in(folder: Path, patterns: Sequence[re.Pattern[str]] = ()) -> Foreign | None:

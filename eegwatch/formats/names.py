@@ -157,8 +157,8 @@ def role(name: str) -> Role:
     group = _rate(name, rest)
     if group is not None:
         return Role("lr", split, own, *group)
-    if (found := _loss(rest)) is not None:
-        return Role("loss", split, own, found)
+    if (loss := _loss(rest)) is not None:
+        return Role("loss", split, own, loss)
     if rest in GRAD_NORMS or (len(rest) > 2 and rest[1:] == ("grad", "norm") and rest[0] in RATE_OWNERS):
         return Role("grad_norm", split, own)
     if "".join(rest) in SPEEDS:
@@ -202,8 +202,8 @@ def _rate(name: str, words: tuple[str, ...]) -> tuple[int, int | None] | None:
         return None
     if NO_RATE & {*before, *after}:
         return None
-    found = _GROUP.search(name.rpartition("/")[2]) or _GROUP.search(name)
-    group = int(found[1] or found[2]) if found else None
+    match = _GROUP.search(name.rpartition("/")[2]) or _GROUP.search(name)
+    group = int(match[1] or match[2]) if match else None
     if before == ("base",):
         return 1, group
     if set(before) <= RATE_OWNERS:
@@ -232,15 +232,15 @@ def _without(name: str, word: str, last: bool) -> str:
 
 def meaning(name: str) -> tuple[str, str] | None:
     """("train", "lr"), ("val", "auroc"), ("at", "step") …, or None for a name that is only a metric or nothing."""
-    found = role(name)
-    if found.kind in ("step", "epoch", "batch", "time"):
-        return "at", found.kind
-    if found.kind == "lr" or (found.kind in ("grad_norm", "samples_per_s") and found.split in (TRAIN, None)):
-        return "train", found.kind
-    if found.kind == "loss" and found.rank < COMPONENT:
-        return found.split or TRAIN, "loss"
-    field = FIELDS.get("".join(words_of(found.name)))
-    return (found.split, field) if field and found.split in (VAL, TEST) else None
+    parsed = role(name)
+    if parsed.kind in ("step", "epoch", "batch", "time"):
+        return "at", parsed.kind
+    if parsed.kind == "lr" or (parsed.kind in ("grad_norm", "samples_per_s") and parsed.split in (TRAIN, None)):
+        return "train", parsed.kind
+    if parsed.kind == "loss" and parsed.rank < COMPONENT:
+        return parsed.split or TRAIN, "loss"
+    field = FIELDS.get("".join(words_of(parsed.name)))
+    return (parsed.split, field) if field and parsed.split in (VAL, TEST) else None
 
 
 def is_metric(name: str) -> bool:

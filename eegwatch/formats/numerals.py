@@ -38,8 +38,8 @@ def number(text: str) -> float | None:
 
 def fraction(text: str) -> tuple[float, int] | None:
     """`3/200` -> (3.0, 200)."""
-    found = _FRACTION.match(text)
-    return (float(found[1]), int(found[2])) if found and len(found[1]) < 16 and len(found[2]) < 16 else None
+    match = _FRACTION.match(text)
+    return (float(match[1]), int(match[2])) if match and len(match[1]) < 16 and len(match[2]) < 16 else None
 
 
 def json_value(text: bytes | str) -> Any:
@@ -100,8 +100,8 @@ def embedded(line: str) -> tuple[str, dict[str, Any]] | None:
             return (line[:begin], value) if isinstance(value, dict) else None
         except ValueError:
             pass
-    found = python_dict(text)
-    return (line[:begin], found) if found else None
+    values = python_dict(text)
+    return (line[:begin], values) if values else None
 
 
 def clock_of(value: float) -> float | None:

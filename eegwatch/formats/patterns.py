@@ -48,9 +48,9 @@ def _metric(name: str) -> tuple[str, str] | None:
     return None
 
 
-def row_of_pattern(found: re.Match[str]) -> Row:
+def row_of_pattern(match: re.Match[str]) -> Row:
     """What the groups of a match hold; a group that is no number says nothing."""
-    values = {name: number(text) for name, text in found.groupdict().items() if text is not None}
+    values = {name: number(text) for name, text in match.groupdict().items() if text is not None}
     row = Row()
     at = row.at
     at.step, at.epoch, at.batch = values.get("step"), values.get("epoch"), values.get("batch")

@@ -108,21 +108,21 @@ class RowMaker:
             (first, of), inner = counts[0], at.step
             at.epoch = first if of is None and first != inner and first <= MOST_EPOCHS else None
         at.steps = at.steps or total
-        for where, found in losses.items():
-            self._losses(where, found, row)
+        for where, named in losses.items():
+            self._losses(where, named, row)
         if len(rates) == 1 and not rates[0][0] and not lists:
             row.train["lr"] = rates[0][3]
         elif rates or lists:
             self._rates(rates, lists or {}, row)
         return row
 
-    def _losses(self, where: str, found: list[tuple[int, str, float]], row: Row) -> None:
+    def _losses(self, where: str, named: list[tuple[int, str, float]], row: Row) -> None:
         """One of a split's losses is the loss, the others are metrics under their own names."""
         values = row.train if where == TRAIN else row.evals.setdefault(where, {})
-        rank, name, _ = min(found, key=lambda one: one[0])
-        components = [name for rank, name, _ in found if rank >= COMPONENT]
+        rank, name, _ = min(named, key=lambda one: one[0])
+        components = [name for rank, name, _ in named if rank >= COMPONENT]
         if rank >= COMPONENT and self.sum_components and len(components) > 1:
-            values.setdefault("loss", sum(value for *_, value in found))
+            values.setdefault("loss", sum(value for *_, value in named))
             chosen = None
         elif rank >= COMPONENT:
             # one alone stands for the loss; of several without a total, none does
@@ -136,7 +136,7 @@ class RowMaker:
             chosen = name if rank < EPOCH_MEAN or best >= EPOCH_MEAN else None
         if where == TRAIN:
             row.loss_name, row.lone = chosen, rank >= COMPONENT and chosen is not None
-        for _, name, value in found:
+        for _, name, value in named:
             key = "loss" if name == chosen else name
             if key == "loss" and name != chosen:
                 key = "loss_mean"

@@ -82,13 +82,13 @@ class LineValues:
 
 def numbers(line: str) -> Iterator[tuple[int, int, str, str | None, str]]:
     """(begin, end with unit, number, of how many, unit) of each number that is no part of a word."""
-    found = _digits(line)
+    digits = _digits(line)
     if "an" in line or "AN" in line or "nf" in line or "NF" in line:
         others = [(m.start(), m.end(), m[1], None, m[3]) for m in _NOT_FINITE.finditer(line)]
         if others:
-            yield from sorted([*found, *others])
+            yield from sorted([*digits, *others])
             return
-    yield from found
+    yield from digits
 
 
 def _digits(line: str) -> Iterator[tuple[int, int, str, str | None, str]]:
@@ -124,7 +124,7 @@ class Scanner:
 
     def scan(self, line: str) -> LineValues | None:
         """None for a line that names nothing known."""
-        found = LineValues()
+        line_values = LineValues()
         split: str | None = None
         known = False
         at = 0
@@ -141,19 +141,19 @@ class Scanner:
                 continue  # a time of day or a duration
             if what.split is not None:
                 split = what.split
-                found.trained = found.trained or what.trained
-                found.splits = True
+                line_values.trained = line_values.trained or what.trained
+                line_values.splits = True
             if not what.letters:
                 if last_list is not None and not unit and left.strip() in (",", ""):
                     last_list.append(_value(text))
                     continue
                 last_list = None
-                if of is not None and found.inner is None and not unit:
-                    found.inner = (_value(text), int(of) if len(of) < 16 else None)
-                    found.bar = bool(_BAR.match(line, at)) or "%|" in left
-                    known = known or found.bar or found.outer is not None
-                elif what.opened and found.outer is not None and found.inner is None:
-                    found.inner = (_value(text), None)
+                if of is not None and line_values.inner is None and not unit:
+                    line_values.inner = (_value(text), int(of) if len(of) < 16 else None)
+                    line_values.bar = bool(_BAR.match(line, at)) or "%|" in left
+                    known = known or line_values.bar or line_values.outer is not None
+                elif what.opened and line_values.outer is not None and line_values.inner is None:
+                    line_values.inner = (_value(text), None)
                 continue
             last_list = None
             role_ = what.role
@@ -163,36 +163,36 @@ class Scanner:
                 continue  # the share that a bar shows
             value, total = _value(text), int(of) if of is not None and len(of) < 16 else None
             if role_.kind == "outer":
-                found.outer = (value, total)
+                line_values.outer = (value, total)
                 continue
             if role_.kind == "epochs" and total is not None:
                 role_ = role_._replace(kind="epoch")  # `Epochs: 3/50`
             if role_.kind in ("step", "epoch", "batch", "steps", "epochs"):
-                found.values.append((role_, value, total))
+                line_values.values.append((role_, value, total))
                 known = True
                 if role_.kind == "epoch":
-                    found.outer = found.outer or (value, total)
+                    line_values.outer = line_values.outer or (value, total)
                 continue
             if not what.sure and not (known and (what.named or _IDENTIFIER.match(role_.name))):
                 continue
             if role_.kind == "lr":
                 if what.opened and left.rstrip().endswith("["):
-                    last_list = found.lists.setdefault(role_.name, [value])
-                found.values.append((role_, value, None))
+                    last_list = line_values.lists.setdefault(role_.name, [value])
+                line_values.values.append((role_, value, None))
                 known = True
                 continue
             if role_.split is None and split is not None:
                 role_ = role_._replace(split=split)
-            if not found.values and role_.kind == "loss":
-                found.loss_first = role_.split in (None, TRAIN)
+            if not line_values.values and role_.kind == "loss":
+                line_values.loss_first = role_.split in (None, TRAIN)
             if of is not None and role_.kind == "metric":
                 continue  # `Hits: 3/10`
             known = known or what.sure
-            found.trained = found.trained or role_.split == TRAIN
-            found.values.append((role_, value, None))
-        if not known or (not found.values and found.inner is None):
+            line_values.trained = line_values.trained or role_.split == TRAIN
+            line_values.values.append((role_, value, None))
+        if not known or (not line_values.values and line_values.inner is None):
             return None
-        return found
+        return line_values
 
     def _learn(self, left: str) -> _Left:
         if len(self._lefts) >= KNOWN_LEFTS:

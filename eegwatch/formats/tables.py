@@ -42,13 +42,13 @@ def flat(row: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> Iterator[F
 
 def lists_of(row: Mapping[Any, Any]) -> dict[str, list[float]]:
     """Rates that stand in a list, one for each parameter group."""
-    found: dict[str, list[float]] = {}
+    lists: dict[str, list[float]] = {}
     for name, value in row.items():
         if isinstance(value, list) and value and str(name).lower() in ("lr", "lrs", "learning_rate", "learning_rates"):
             numbers = [float(one) for one in value if isinstance(one, int | float) and not isinstance(one, bool)]
             if len(numbers) == len(value) <= 256:
-                found[str(name)] = numbers
-    return found
+                lists[str(name)] = numbers
+    return lists
 
 
 class RowsOfJson:

@@ -128,9 +128,9 @@ class TextDecoder:
 
     def rows(self, line: str, when: re.Match[str] | None = None, clock: bool = True) -> list[Row]:
         for pattern in self.patterns:
-            found = pattern.search(line)
-            if found:
-                return [row_of_pattern(found)]
+            match = pattern.search(line)
+            if match:
+                return [row_of_pattern(match)]
         bare = line
         if when:
             bare = line[: when.start()] + " " + line[when.end() :]
@@ -161,8 +161,8 @@ class TextDecoder:
         """A line without numbers may head those of an evaluation: `***** Running Evaluation *****`, `Test results:`."""
         if len(line) > 200:
             return
-        if (found := _HEADING.search(line)) is not None:
-            self._context = TEST if found[1].lower().startswith("test") else VAL
+        if (match := _HEADING.search(line)) is not None:
+            self._context = TEST if match[1].lower().startswith("test") else VAL
             self._heading_left, self._position = 40, None
         elif _TRAINING.search(line):
             self._context = None
@@ -172,10 +172,10 @@ class TextDecoder:
         split = split_of(inside)
         if (
             split is None
-            and (found := _HEADING.search(before[-60:])) is not None
+            and (match := _HEADING.search(before[-60:])) is not None
             and not _TRAINING.search(before[-60:])
         ):
-            split = TEST if found[1].lower().startswith("test") else VAL
+            split = TEST if match[1].lower().startswith("test") else VAL
         row = self.maker.row(flat(inside), split or None, lists_of(inside))
         _only_results(row)
         if row.at.step is None and row.at.epoch is None and row.at.batch is None:
@@ -188,41 +188,41 @@ class TextDecoder:
         return None if row.empty else row
 
     def _scanned(self, line: str) -> list[Row]:
-        found = self.scanner.scan(line)
-        if found is None:
+        line_values = self.scanner.scan(line)
+        if line_values is None:
             self._heading(line)
             return []
-        row = self._row(found, line)
+        row = self._row(line_values, line)
         return [] if row is None else [row]
 
-    def _row(self, found: LineValues, line: str) -> Row | None:
-        if found.bar and found.inner is not None:
-            self._as_the_bar(found, found.inner[0])
-        row = self.maker.build(found.values, None, found.lists)
+    def _row(self, line_values: LineValues, line: str) -> Row | None:
+        if line_values.bar and line_values.inner is not None:
+            self._as_the_bar(line_values, line_values.inner[0])
+        row = self.maker.build(line_values.values, None, line_values.lists)
         at = row.at
-        if found.outer is not None and at.epoch is None and found.inner is not None:
-            at.epoch, at.epochs = found.outer[0], found.outer[1] or at.epochs
+        if line_values.outer is not None and at.epoch is None and line_values.inner is not None:
+            at.epoch, at.epochs = line_values.outer[0], line_values.outer[1] or at.epochs
         if (
             at.epoch is None
             and line[:3].lstrip(" \t[(")[:1] in ("E", "e")
             and (short := _SHORT_EPOCH.match(line)) is not None
         ):
             at.epoch, at.epochs = float(short[1]), int(short[2]) if short[2] else at.epochs
-        self._inner(found, at)
+        self._inner(line_values, at)
         self._stand(row, line)
-        if found.splits and at.step is None and at.batch is None and not found.inner:
+        if line_values.splits and at.step is None and at.batch is None and not line_values.inner:
             self._context, self._heading_left = None, 0
         if ("est" in line or line.lstrip()[:1] in ("M", "m")) and _BEST.match(line[:120]):
             return None
         if not {"loss", "lr"} & set(row.train):
-            if found.bar and row.at.epoch is None:
+            if line_values.bar and row.at.epoch is None:
                 row.train.clear()  # of a bar that only scans or evaluates
             known = [name for name in row.train if is_metric(name) or name == "grad_norm"]
             if not known:
                 row.train.clear()
         _only_results(row)
         if row.train and not row.evals:
-            return self._train_row(found, row, line)
+            return self._train_row(line_values, row, line)
         if not row.evals and not row.train:
             self._heading(line)
         return row
@@ -238,39 +238,39 @@ class TextDecoder:
             self._position = None
 
     @staticmethod
-    def _as_the_bar(found: LineValues, count: float) -> None:
+    def _as_the_bar(line_values: LineValues, count: float) -> None:
         """Of several counters (`[step=105] … global_step=2822`) the one that the bar counts too."""
-        steps = [one for one in found.values if one[0].kind == "step"]
+        steps = [one for one in line_values.values if one[0].kind == "step"]
         if len(steps) > 1 and (same := [one for one in steps if abs(one[1] - count) <= 1]):
-            found.values = [one for one in found.values if one[0].kind != "step" or one is same[0]]
+            line_values.values = [one for one in line_values.values if one[0].kind != "step" or one is same[0]]
 
-    def _inner(self, found: LineValues, at: Counters) -> None:
+    def _inner(self, line_values: LineValues, at: Counters) -> None:
         """A bare `i/n`: of a bar, or in brackets after the epoch."""
-        if found.inner is None:
+        if line_values.inner is None:
             return
-        count, of = found.inner
-        if found.bar or at.epoch is not None or self.reader.counter.epoch is not None:
+        count, of = line_values.inner
+        if line_values.bar or at.epoch is not None or self.reader.counter.epoch is not None:
             if at.batch is None and at.step is None:
                 at.batch, at.batches = count, of
         elif at.step is None and at.batch is None and of:
             at.step, at.steps = count, of
 
-    def _train_row(self, found: LineValues, row: Row, line: str) -> Row | None:
+    def _train_row(self, line_values: LineValues, row: Row, line: str) -> Row | None:
         """A training record, unless what it holds belongs to the evaluation that a heading announced."""
         at = row.at
         counted = at.step is not None or at.batch is not None or at.epoch is not None
         if row.settings > 1 or (row.settings and at.step is None and at.batch is None):
             return None
-        if not counted and self._position is not None and not (found.splits and not found.trained):
+        if not counted and self._position is not None and not (line_values.splits and not line_values.trained):
             row.at = self._position  # `iter 10` on the line before
             return row
         if not counted and self._context is not None and self._heading_left > 0 and "lr" not in row.train:
             values = {name: value for name, value in row.train.items() if name == "loss" or is_metric(name)}
-            if not found.trained and values:
+            if not line_values.trained and values:
                 self._heading_left -= 1
                 row.evals, row.train = {self._context: values}, {}
                 return row
-        if counted or found.trained:
+        if counted or line_values.trained:
             self._context = None
         alone = "lr" in row.train and "loss" not in row.train
         if counted and not (alone and at.step is None and at.batch is None):
@@ -283,7 +283,11 @@ class TextDecoder:
             return None  # "LR: 0.003" in a banner, "accuracy 0.9" in prose
         if row.lone:
             return None
-        if "lr" in row.train or found.loss_first or (self.reader.counter.epoch is not None and found.trained):
+        if (
+            "lr" in row.train
+            or line_values.loss_first
+            or (self.reader.counter.epoch is not None and line_values.trained)
+        ):
             return row
         return None
 

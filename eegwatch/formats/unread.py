@@ -62,7 +62,7 @@ def _with_patterns(path: Path, lines: list[str], patterns: Sequence[re.Pattern[s
     if not matched:
         candidates = [line for line in lines if _NUMBER.search(line)] or lines
         return f"{path}: --pattern matches none of the first {len(lines):,} lines, such as: {_short(candidates[-1])}"
-    rows = [row_of_pattern(found) for line in matched for pattern in patterns if (found := pattern.search(line))]
+    rows = [row_of_pattern(match) for line in matched for pattern in patterns if (match := pattern.search(line))]
     if all(row.empty for row in rows):
         return (
             f"{path}: --pattern matches {len(matched):,} lines but gives neither loss nor lr nor an evaluation: "
@@ -90,8 +90,8 @@ def _knows(line: str) -> bool:
 def _names(line: str) -> list[str]:
     names, at = [], 0
     for number in _NUMBER.finditer(line):
-        found = _NAME.search(line[at : number.start()])
-        names.append(found[1].strip() if found else "")
+        match = _NAME.search(line[at : number.start()])
+        names.append(match[1].strip() if match else "")
         at = number.end()
     return names
 
@@ -124,9 +124,9 @@ def _groups(lines: Sequence[str], columns: Sequence[list[re.Match[str]]]) -> lis
     groups: list[str | None] = []
     at = 0
     for number in columns[0]:
-        found = _NAME.search(lines[0][at : number.start()])
+        match = _NAME.search(lines[0][at : number.start()])
         at = number.end()
-        group = _group(found[1].strip()) if found else None
+        group = _group(match[1].strip()) if match else None
         groups.append(None if group in groups else group)
     free = [i for i, group in enumerate(groups) if group is None]
     values = {i: [float(column[i][0]) for column in columns] for i in free}

@@ -167,8 +167,8 @@ class EegwatchCallback(Quiet, Callback):
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         if self.log_ is not None:
             stopped = isinstance(exception, KeyboardInterrupt)
-            said = None if stopped else f"{type(exception).__name__}: {exception}"
-            self.log_.end("stopped" if stopped else "failed", said)
+            error = None if stopped else f"{type(exception).__name__}: {exception}"
+            self.log_.end("stopped" if stopped else "failed", error)
 
     # ---- kept in Lightning's checkpoints, so that a run goes on in its own log ----
 

@@ -61,15 +61,15 @@ def read(folder: Path) -> Baselines | None:
 
 def tables(baselines: Baselines) -> list[tuple[str, list[str], list[list[str]]]]:
     """(caption, header, rows): the models, the protocol card, and what is published where that may be compared."""
-    found = [
+    tables = [
         ("the same cache and split; 95 % intervals over subjects", HEADER, [_cells(row) for row in baselines.rows]),
         ("protocol", ["what", "how"], [list(pair) for pair in baselines.card]),
     ]
     if baselines.tuab:
         header, rows = published.table()
         caption = f"published on TUAB (looked up {published.LOOKED_UP}), each by its own protocol: compare with care"
-        found.append((caption, header, rows))
-    return found
+        tables.append((caption, header, rows))
+    return tables
 
 
 def text(baselines: Baselines) -> str:

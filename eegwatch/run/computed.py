@@ -22,18 +22,18 @@ class Section(msgspec.Struct, kw_only=True):
 
 def sections(folder: Path) -> list[Section]:
     """Of a run's folder, in the order in which they are read."""
-    found = []
+    sections = []
     still = reach.read(folder)
     if still is not None:
-        found.append(Section(title="what this run could still reach", sentences=reach.sentences(still)))
+        sections.append(Section(title="what this run could still reach", sentences=reach.sentences(still)))
     rows = baselines.read(folder)
     if rows is not None:
-        found.append(Section(title="baselines and protocol", sentences=rows.remarks, tables=baselines.tables(rows)))
+        sections.append(Section(title="baselines and protocol", sentences=rows.remarks, tables=baselines.tables(rows)))
     told = cost.read(folder)
     if told is not None:
         tables = [("AUROC at the declared rates less AUROC as it was", *cost.table(told))] if told.rows else []
-        found.append(Section(title="what the fault has cost", sentences=cost.sentences(told), tables=tables))
-    return found
+        sections.append(Section(title="what the fault has cost", sentences=cost.sentences(told), tables=tables))
+    return sections
 
 
 def lines(folder: Path) -> list[str]:

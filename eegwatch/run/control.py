@@ -94,8 +94,8 @@ def _salvage(line: bytes) -> tuple[str | None, str | None]:
         return None, None
     if not isinstance(tree, dict):
         return None, None
-    found = [tree.get(key) for key in ("id", "command")]
-    command_id, name = (value if isinstance(value, str) and value else None for value in found)
+    values = [tree.get(key) for key in ("id", "command")]
+    command_id, name = (value if isinstance(value, str) and value else None for value in values)
     return command_id, name
 
 

@@ -61,16 +61,16 @@ def sentences(cost: Cost) -> list[str]:
     """The cost on the windows of each split, of the final model; then the remarks."""
     if cost.reason is not None:
         return [f"no cost of a fault: {cost.reason}"]
-    said = []
+    sentences = []
     for row in cost.rows:
         if row.model == "final" and row.level == "window":
             split = {"val": "validation", "eval": "evaluation"}[row.split]
             where = "this seed" if row.seeds == 1 else f"{row.seeds} seeds"
-            said.append(
+            sentences.append(
                 f"{cost.fault} cost {signed(row.cost)} {split} AUROC{_interval(row)} over {where}: {row.faulty:.4f} "
                 f"instead of {row.right:.4f}; {_verdict(row)}"
             )
-    return said + cost.remarks
+    return sentences + cost.remarks
 
 
 def table(cost: Cost) -> tuple[list[str], list[list[str]]]:

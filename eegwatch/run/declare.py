@@ -56,7 +56,7 @@ class Declaration:
         self.remark: str | None = None  # of a file beside the log that its records contradict
         self.bare = False
         self.applied = False  # the schedule that holds was declared here, not by the log
-        self._begun = False
+        self._started = False
 
     def apply(self, records: Iterable[RunRecord]) -> Iterator[RunRecord]:
         """Raises ConfigError if neither the log nor the caller says how long an epoch is."""
@@ -85,14 +85,14 @@ class Declaration:
     def _by_config(self, records: Iterable[RunRecord]) -> Iterator[RunRecord]:
         for record in records:
             if isinstance(record, Run):
-                self._begun = True
+                self._started = True
                 self.applied = False
                 known = record.steps_per_epoch or self.steps_per_epoch or not isinstance(self.config, Config)
                 if self.config is not None and record.schedule is None and known:
                     yield self._declare(record, record.steps_per_epoch)
                     continue
-            elif isinstance(record, Step) and not self._begun and self.config is not None:
-                self._begun = self.bare = True
+            elif isinstance(record, Step) and not self._started and self.config is not None:
+                self._started = self.bare = True
                 begin = Run(time=record.time, run_id=self.run_id, step=record.step - 1)
                 yield self._declare(begin, self._epoch_length(record))
             yield record

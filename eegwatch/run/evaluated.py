@@ -31,13 +31,13 @@ LEVELS = (("window", ""), ("recording", "recording_"))
 
 def section(evals: Sequence[Eval]) -> Section | None:
     """None for a log without evaluations by the daemon's trainer."""
-    found = _newest(evals)
-    if not found:
+    newest = _newest(evals)
+    if not newest:
         return None
     return Section(
         title="evaluation",
         sentences=lines(evals),
-        tables=[table for name, record in found.items() for table in _tables(name, record)],
+        tables=[table for name, record in newest.items() for table in _tables(name, record)],
     )
 
 
@@ -49,32 +49,32 @@ def sections(evals: Sequence[Eval], folder: Path | None) -> list[Section]:
 
 def lines(evals: Sequence[Eval]) -> list[str]:
     """The official evaluation in sentences, the final model's first; nothing before it was made."""
-    found = _newest(evals)
-    told = [
-        f"{name}: {_size(record)}: AUROC {_said(record, 'auroc')} of windows, "
-        f"{_said(record, 'recording_auroc')} of recordings"
-        for name, record in found.items()
+    newest = _newest(evals)
+    sentences = [
+        f"{name}: {_size(record)}: AUROC {_figure(record, 'auroc')} of windows, "
+        f"{_figure(record, 'recording_auroc')} of recordings"
+        for name, record in newest.items()
         if record.split == "eval"
     ]
-    looks = [record.looks for record in found.values() if isinstance(record.looks, int)]
+    looks = [record.looks for record in newest.values() if isinstance(record.looks, int)]
     if looks:
-        told.append(f"this run has looked at the official evaluation set {count(max(looks), 'time')}")
-    return told
+        sentences.append(f"this run has looked at the official evaluation set {count(max(looks), 'time')}")
+    return sentences
 
 
 def _newest(evals: Sequence[Eval]) -> dict[str, Eval]:
     """By words: the final and the best model on the official set, the newest on the validation set."""
     ours = [record for record in evals if isinstance(record.confusion, dict) and isinstance(record.metrics, dict)]
-    found: dict[str, Eval] = {}
+    records: dict[str, Eval] = {}
     for model in ("final", "best"):
         of_model = [record for record in ours if record.split == "eval" and record.model == model]
         if of_model:
             newest = of_model[-1]
-            found[f"{model} model (step {newest.step:,}) on the official evaluation set"] = newest
+            records[f"{model} model (step {newest.step:,}) on the official evaluation set"] = newest
     val = [record for record in ours if record.split == "val"]
     if val:
-        found[f"model of step {val[-1].step:,} on the validation set"] = val[-1]
-    return found
+        records[f"model of step {val[-1].step:,} on the validation set"] = val[-1]
+    return records
 
 
 def _size(record: Eval) -> str:
@@ -84,7 +84,7 @@ def _size(record: Eval) -> str:
     return f"{count(record.n, 'window')} in {parts[0]} of {parts[1]}"
 
 
-def _said(record: Eval, name: str) -> str:
+def _figure(record: Eval, name: str) -> str:
     """0.913 (0.880 to 0.940); "–" for a figure that is not defined."""
     metrics = record.metrics if isinstance(record.metrics, dict) else {}
     if metrics.get(name) is None:
@@ -99,7 +99,7 @@ def _said(record: Eval, name: str) -> str:
 def _tables(name: str, record: Eval) -> list[tuple[str, list[str], list[list[str]]]]:
     metrics = record.metrics if isinstance(record.metrics, dict) else {}
     rows = [
-        [words, *(_said(record, prefix + figure) for _, prefix in LEVELS)]
+        [words, *(_figure(record, prefix + figure) for _, prefix in LEVELS)]
         for figure, words in FIGURES.items()
         if any(prefix + figure in metrics for _, prefix in LEVELS)
     ]

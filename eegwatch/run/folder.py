@@ -70,11 +70,11 @@ def aside_of(path: Path) -> Path:
 
 def left_behind(aside: Path) -> bool:
     """Was this aside left by a process that is gone? One of another host or container is, after OLD_S unwritten."""
-    found = _ASIDE.search(aside.name)
-    if found is not None and found[1] == _place():
+    match = _ASIDE.search(aside.name)
+    if match is not None and match[1] == _place():
         import psutil
 
-        return not psutil.pid_exists(int(found[2]))
+        return not psutil.pid_exists(int(match[2]))
     try:
         return time.time() - aside.stat().st_mtime > OLD_S
     except FileNotFoundError:
@@ -173,8 +173,8 @@ def runs(logs: Path) -> list[Path]:
             entries = [Path(entry.path) for entry in listed if entry.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return []
-    found = [folder for folder in entries if (folder / RUN_LOG).exists()]
-    return sorted(found, key=lambda folder: (folder.name[:15], _mtime(folder / RUN_LOG), folder.name))
+    folders = [folder for folder in entries if (folder / RUN_LOG).exists()]
+    return sorted(folders, key=lambda folder: (folder.name[:15], _mtime(folder / RUN_LOG), folder.name))
 
 
 def begun_at(folder: Path) -> float:
@@ -200,9 +200,9 @@ def newest_run(logs: Path) -> Path | None:
     except FileNotFoundError:
         return None
     for _, alike in groupby(names, key=lambda name: name[:15]):
-        found = [logs / name for name in alike if _holds_a_run(f"{logs}/{name}")]
-        if found:
-            return max(found, key=lambda folder: (_mtime(folder / RUN_LOG), folder.name))
+        folders = [logs / name for name in alike if _holds_a_run(f"{logs}/{name}")]
+        if folders:
+            return max(folders, key=lambda folder: (_mtime(folder / RUN_LOG), folder.name))
     return None
 
 

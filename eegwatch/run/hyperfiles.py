@@ -115,12 +115,12 @@ def unpickled(data: bytes) -> Any:
                 raise ValueError("too large for hyperparameters")
             data = archive.read(inner)
     stream = io.BytesIO(data)
-    found: Any = None
+    value: Any = None
     while stream.tell() < len(data):  # torch's older files: a number, a version, facts of the machine, the object
-        found = _plain(_Unpickler(stream).load(), 0)
-        if isinstance(found, dict) and len(found) > 5:
+        value = _plain(_Unpickler(stream).load(), 0)
+        if isinstance(value, dict) and len(value) > 5:
             break
-    return found
+    return value
 
 
 def _plain(value: Any, depth: int) -> Any:

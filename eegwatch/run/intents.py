@@ -100,12 +100,12 @@ def read(log: Path, run_id: str = "") -> list[Intent]:
         lines = side_file().read_bytes().splitlines()
     except OSError:
         return []
-    name, found = str(log.resolve()), []
+    name, intents = str(log.resolve()), []
     for line in lines:
         try:
             one = msgspec.json.decode(line, type=_Elsewhere)
         except (msgspec.DecodeError, UnicodeDecodeError):
             continue
         if one.log == name and (not one.run_id or not run_id or one.run_id == run_id):
-            found.append(one.intent)
-    return found
+            intents.append(one.intent)
+    return intents

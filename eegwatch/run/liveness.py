@@ -87,9 +87,9 @@ class _Seen:
         self._last: object = None
         self._at = 0.0
 
-    def age(self, value: object, said: float) -> float:
+    def age(self, value: object, written: float) -> float:
         """Seconds that `value` has stood; `said`: by its own account."""
         if value != self._last:
-            self._at = self._clock() - (max(0.0, said) if self._last is None else 0.0)
+            self._at = self._clock() - (max(0.0, written) if self._last is None else 0.0)
             self._last = value
         return self._clock() - self._at

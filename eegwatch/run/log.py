@@ -146,9 +146,9 @@ class Tail:
         self.missing = False
         reset = None
         if self._fd is not None:
-            mine = os.fstat(self._fd)
-            if (mine.st_ino, mine.st_dev) != (named.st_ino, named.st_dev):
-                reset = "rotated" if self._lives_on(mine) else "replaced"
+            own = os.fstat(self._fd)
+            if (own.st_ino, own.st_dev) != (named.st_ino, named.st_dev):
+                reset = "rotated" if self._lives_on(own) else "replaced"
                 if reset == "rotated" and self._holds_a_line(self._fd):
                     return None  # which comes first
             elif named.st_size < self.offset:

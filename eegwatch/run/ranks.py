@@ -33,14 +33,14 @@ class RankLogs:
             for path in sorted(self._folder.glob("run.rank*.jsonl")):
                 if path not in self._tails:
                     self._tails[path] = Tail(path), run_decoder()
-        found: list[Watch] = []
+        watches: list[Watch] = []
         for tail, decoder in self._tails.values():
             try:
                 while data := tail.read(MOST_BYTES).data:
-                    found += [record for record in decoder.decode(data) if isinstance(record, Watch)]
+                    watches += [record for record in decoder.decode(data) if isinstance(record, Watch)]
             except OSError:  # it cannot be read, or not any more: the run's own log is what counts
                 continue
-        return found
+        return watches
 
     def restart(self) -> None:
         """Read all of them from their beginnings again."""

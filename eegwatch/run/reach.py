@@ -90,7 +90,7 @@ def sentences(reach: Reach) -> list[str]:
     """What is proved of each model, then what was measured."""
     if reach.reason is not None:
         return [f"no bound on what this run could reach: {reach.reason}"]
-    said = []
+    sentences = []
     for model in reach.models:
         words = (
             f"proved: the training loss of the {model.role} model (step {model.step:,}), {model.loss:.4f}, is within "
@@ -98,7 +98,7 @@ def sentences(reach: Reach) -> list[str]:
         )
         if _down(model.above) != "0.0000":
             words += f", and at least {_down(model.above)} above it"
-        said.append(words)
+        sentences.append(words)
     best = reach.best_point()
     if best is not None and best.val_auroc is not None:
         words = (
@@ -107,8 +107,8 @@ def sentences(reach: Reach) -> list[str]:
         )
         if best.eval_auroc is not None:
             words += f" and evaluation AUROC {best.eval_auroc:.3f} (windows; looked at once)"
-        said.append(words)
-    return said
+        sentences.append(words)
+    return sentences
 
 
 def _up(value: float) -> str:

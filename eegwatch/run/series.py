@@ -100,12 +100,12 @@ def members(folder: Path) -> dict[int, Path]:
     place = place_of(folder)
     if place is None:
         return {}
-    found: dict[int, Path] = {}
+    folders: dict[int, Path] = {}
     for other in runs(folder.parent):
         one = place_of(other)
         if one is not None and one.series == place.series:
-            found[one.seed] = other
-    return {seed: found[seed] for seed in place.seeds if seed in found}
+            folders[one.seed] = other
+    return {seed: folders[seed] for seed in place.seeds if seed in folders}
 
 
 def next_seed(folder: Path) -> int | None:
@@ -113,5 +113,5 @@ def next_seed(folder: Path) -> int | None:
     place = place_of(folder)
     if place is None:
         return None
-    begun = members(folder)
-    return next((seed for seed in place.seeds if seed not in begun), None)
+    seeds = members(folder)
+    return next((seed for seed in place.seeds if seed not in seeds), None)

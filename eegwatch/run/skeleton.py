@@ -37,12 +37,12 @@ def skeleton(path: Path) -> History | None:
             probed += decoder.decode(piece[begin:end]) if end > begin else []
     finally:
         os.close(fd)
-    begun = [r for r in [*records, *probed] if isinstance(r, Run)]
+    runs = [r for r in [*records, *probed] if isinstance(r, Run)]
     steps = [r for r in [*records, *probed] if isinstance(r, Step)]
-    if not begun or not steps:
+    if not runs or not steps:
         return None
     history = History()
-    for item in Reader().items([begun[0], *_live(steps)]):
+    for item in Reader().items([runs[0], *_live(steps)]):
         history.append(item)
     return history
 

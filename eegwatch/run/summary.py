@@ -132,7 +132,7 @@ def _rare_lines(fd: int, begin: int, end: int) -> list[bytes]:
 
     Searched from the end backwards as far as that record; evaluations and findings within SEARCHED_BYTES of the end.
     """
-    found: dict[int, bytes] = {}
+    lines: dict[int, bytes] = {}
     stop = end
     while stop > begin:
         start = max(begin, stop - SEARCH_BYTES)
@@ -149,7 +149,7 @@ def _rare_lines(fd: int, begin: int, end: int) -> list[bytes]:
                 line_end = chunk.find(b"\n", at)
                 line = chunk[line_begin : line_end if line_end >= 0 else None]
                 if line[:1] == b"{":
-                    found[start + line_begin] = line
+                    lines[start + line_begin] = line
                     newest_run |= word == RARE[0] and bool(_is_run(line))
                 at = line_begin
                 if newest_run and word == RARE[0]:
@@ -157,7 +157,7 @@ def _rare_lines(fd: int, begin: int, end: int) -> list[bytes]:
         if newest_run:
             break
         stop = start + first
-    return [found[at] for at in sorted(found)]
+    return [lines[at] for at in sorted(lines)]
 
 
 def _is_run(line: bytes) -> bool:

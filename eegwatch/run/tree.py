@@ -60,12 +60,12 @@ def changes(folder: Path) -> list[str]:
             for change in record.overrides:
                 lr, at = change.get("lr"), change.get("from_step")
                 if isinstance(at, int):
-                    said = (
+                    changes = (
                         f"{rate(lr)}, then {change.get('then', 'anneal')}"
                         if lr is not None
                         else "the declared schedule"
                     )
-                    words[str(change.get("command"))] = f"from step {at + 1:,}: {said}"
+                    words[str(change.get("command"))] = f"from step {at + 1:,}: {changes}"
         elif isinstance(record, ScheduleChange) and record.command is not None:
             words.setdefault(record.command, f"from step {record.step + 1:,}: {_course(record)}")
     return list(words.values())

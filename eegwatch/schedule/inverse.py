@@ -44,16 +44,16 @@ def position_intervals(schedule: Schedule, low: float, high: float) -> list[tupl
     enter = first_where(a, b, np.zeros_like(was))  # meant where the stretch begins outside the cell
     after = first_where(np.where(was == 0, a, np.maximum(enter - 1, 0)), b, now)  # meant where it ends outside
     inside = side(enter) == 0
-    found: list[tuple[int, int]] = []
+    intervals: list[tuple[int, int]] = []
     begin: int | None = int(grid[0]) if state[0] == 0 else None
     for i in range(len(changes)):
         if now[i] == 0:
             begin = int(enter[i])
         elif was[i] == 0 and begin is not None:
-            found.append((begin, int(after[i]) - 1))
+            intervals.append((begin, int(after[i]) - 1))
             begin = None
         elif was[i] != 0 and after[i] > enter[i] and inside[i]:  # through the whole cell between two grid points
-            found.append((int(enter[i]), int(after[i]) - 1))
+            intervals.append((int(enter[i]), int(after[i]) - 1))
     if begin is not None:
-        found.append((begin, int(grid[-1])))
-    return found
+        intervals.append((begin, int(grid[-1])))
+    return intervals

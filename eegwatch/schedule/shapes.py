@@ -64,8 +64,8 @@ def one_cycle(
         span = end - start
         # pct_start 0 (or a run of one step) leaves a phase without length: torch never evaluates it before its end.
         fraction = (p - start) / span if span else np.ones_like(p)
-        here = p > start if number else np.ones(p.shape, bool)
-        rate = np.where(here, _anneal(anneal_strategy, low, high, fraction), rate)
+        falling = p > start if number else np.ones(p.shape, bool)
+        rate = np.where(falling, _anneal(anneal_strategy, low, high, fraction), rate)
         start = end
     return rate
 

@@ -91,12 +91,12 @@ def _of_many(units: Units) -> Figures:
 
 
 def _by_weights(units: Units, threshold: float | None) -> Figures:
-    found = Resampled(units, threshold)
-    equal = np.ones((1, len(found.subjects)))
-    values = {name: float(value[0]) for name, value in found.values(equal).items()}
+    resampled = Resampled(units, threshold)
+    equal = np.ones((1, len(resampled.subjects)))
+    values = {name: float(value[0]) for name, value in resampled.values(equal).items()}
     if units.classes == 2:
-        values["threshold"] = found.threshold
-    return _without_undefined(values, found.confusion().tolist(), units)
+        values["threshold"] = resampled.threshold
+    return _without_undefined(values, resampled.confusion().tolist(), units)
 
 
 def _shares(table: NDArray[np.int64]) -> list[float]:

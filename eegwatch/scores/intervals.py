@@ -49,16 +49,16 @@ def draws(subjects: int, count: int = DRAWS) -> Reals:
 def intervals(resampled: Resampled, *, slow: bool = True, count: int = DRAWS) -> dict[str, Interval]:
     """The interval of each figure that has one. Without `slow`, not of those that take a pass a draw."""
     names = [name for name in resampled.names if name not in BIASED and (slow or name not in SLOW)]
-    found = _Sample([[resampled]], names, count)
-    return {name: kept for name in names if (kept := found.interval(name)) is not None}
+    sample = _Sample([[resampled]], names, count)
+    return {name: kept for name in names if (kept := sample.interval(name)) is not None}
 
 
 def over_seeds(
     runs: Sequence[Resampled], names: Sequence[str], count: int = DRAWS
 ) -> dict[str, tuple[float, Interval | None]]:
     """Mean over the seeds of one configuration, and its interval over seeds and subjects: the same in all runs."""
-    found = _Sample([runs], names, count)
-    return {name: (found.whole[name], found.interval(name)) for name in names}
+    sample = _Sample([runs], names, count)
+    return {name: (sample.whole[name], sample.interval(name)) for name in names}
 
 
 def differences(
@@ -74,8 +74,8 @@ def differences(
     Several runs on a side are the seeds of one configuration. With `paired_seeds` both sides draw the same seeds (they
     are in the same order), else each side its own.
     """
-    found = _Sample([first, second], names, count, paired_seeds=paired_seeds)
-    return {name: Difference(found.whole[name], found.interval(name)) for name in names}
+    sample = _Sample([first, second], names, count, paired_seeds=paired_seeds)
+    return {name: Difference(sample.whole[name], sample.interval(name)) for name in names}
 
 
 class _Sample:

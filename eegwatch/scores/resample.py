@@ -52,7 +52,7 @@ class Resampled:
             return {name: known[name](weights) for name in (known if names is None else names)}
 
     def _figures(self) -> dict[str, Callable[[Reals], Reals]]:
-        found: dict[str, Callable[[Reals], Reals]] = {
+        figures: dict[str, Callable[[Reals], Reals]] = {
             "auroc": self._auroc,
             "average_precision": self._average_precision,
             "balanced_accuracy": lambda w: _mean_recall(self._table(w, at_threshold=False)),
@@ -64,10 +64,10 @@ class Resampled:
             "calibration_error": self._calibration_error,
         }
         if self.units.classes == 2:
-            found["balanced_accuracy_at_threshold"] = lambda w: _mean_recall(self._table(w))
+            figures["balanced_accuracy_at_threshold"] = lambda w: _mean_recall(self._table(w))
         else:
-            found["weighted_f1"] = lambda w: _f1_by_support(self._table(w))
-        return found
+            figures["weighted_f1"] = lambda w: _f1_by_support(self._table(w))
+        return figures
 
     # ---- ranks ----
 
@@ -82,8 +82,8 @@ class Resampled:
         values, rank = np.unique(self._odds[one], return_inverse=True)
         order = np.argsort(self._subject[positive], kind="stable")
         at = rank[positive][order]
-        mine = self._subject[positive][order]
-        begins = np.flatnonzero(np.diff(mine, prepend=-1))
+        subjects = self._subject[positive][order]
+        begins = np.flatnonzero(np.diff(subjects, prepend=-1))
         wins = np.zeros((self._count, self._count))
         by_subject = np.argsort(self._subject, kind="stable")
         ends = np.searchsorted(self._subject[by_subject], np.arange(1, self._count))
@@ -91,7 +91,7 @@ class Resampled:
             held = np.bincount(rank[rows[~positive[rows]]], minlength=len(values))
             if len(begins) and held.any():
                 above = np.cumsum(held) - held / 2  # negatives below, and half of those that tie
-                wins[mine[begins], column] = np.add.reduceat(above[at], begins)
+                wins[subjects[begins], column] = np.add.reduceat(above[at], begins)
         return wins
 
     def _auroc(self, weights: Reals) -> Reals:
@@ -111,7 +111,7 @@ class Resampled:
         score, subject = self._odds[one][order], self._subject[order]
         positive = (self.units.label[order] == one).astype(np.float64)
         ends = np.flatnonzero(np.diff(score, append=-np.inf))  # the last of each group of ties
-        found = np.empty(len(weights))
+        average = np.empty(len(weights))
         size = max(1, AT_ONCE // max(1, len(order)))
         for begin in range(0, len(weights), size):
             part = weights[begin : begin + size][:, subject]
@@ -119,8 +119,8 @@ class Resampled:
             called = np.cumsum(part, axis=1)[:, ends]
             precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
             gained = np.diff(hits, axis=1, prepend=0.0)
-            found[begin : begin + size] = (gained * precision).sum(axis=1) / hits[:, -1]
-        return found
+            average[begin : begin + size] = (gained * precision).sum(axis=1) / hits[:, -1]
+        return average
 
     # ---- sums ----
 

@@ -71,9 +71,9 @@ class Agreement:
             self._since = time.monotonic()
         self._seq += 1
         self.pending = pending
-        told = None if pending.course is None else pending.course.as_dict()
+        course = None if pending.course is None else pending.course.as_dict()
         command = pending.command
-        self._leader.propose(Proposal(self._seq, str(command.id), command.command, pending.step, told, at=step))
+        self._leader.propose(Proposal(self._seq, str(command.id), command.command, pending.step, course, at=step))
         crash.point("ranks.after_proposal")
 
     def ready(self, step: int) -> Pending | None:
@@ -102,8 +102,8 @@ class Agreement:
 
     def _voices(self) -> list[Voice]:
         """What the ranks say to the newest announcement."""
-        found = (self._leader.voice(rank) for rank in range(1, self._leader.job.world))
-        return [voice for voice in found if voice is not None and voice.seq == self._seq]
+        voices = (self._leader.voice(rank) for rank in range(1, self._leader.job.world))
+        return [voice for voice in voices if voice is not None and voice.seq == self._seq]
 
     def overdue(self, step: int) -> bool:
         """Is the announced step too near for those who have not agreed yet?"""

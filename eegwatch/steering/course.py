@@ -81,10 +81,10 @@ class Course:
 _PLAIN = ("from_step", "held", "steps_per_epoch", "total", "command", "words")
 
 
-def course_from(told: dict[str, Any]) -> Course:
+def course_from(values: dict[str, Any]) -> Course:
     """The course that `Course.as_dict` told of. Raises ScheduleError, KeyError."""
-    laws, momenta = ([None if law is None else parse(law) for law in told[name]] for name in ("laws", "momenta"))
-    return Course(laws=laws, momenta=momenta, **{name: told[name] for name in _PLAIN})
+    laws, momenta = ([None if law is None else parse(law) for law in values[name]] for name in ("laws", "momenta"))
+    return Course(laws=laws, momenta=momenta, **{name: values[name] for name in _PLAIN})
 
 
 class Refused(Exception):

@@ -58,11 +58,11 @@ class Given(msgspec.Struct):
 def attempt_of_daemon() -> Given | None:
     """The attempt that this process was started for; None outside a daemon. The first RunLog of a process takes it."""
     run = os.environ.pop(RUN, None)
-    said = os.environ.pop(ATTEMPT, None)
+    encoded = os.environ.pop(ATTEMPT, None)
     if run is None or not Path(run).is_dir():
         return None
     try:
-        given = msgspec.json.decode(said or "{}", type=Given)
+        given = msgspec.json.decode(encoded or "{}", type=Given)
     except msgspec.DecodeError:
         given = Given()
     given.run = run

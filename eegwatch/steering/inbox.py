@@ -60,12 +60,12 @@ class Inbox:
 
     def read(self, answered: dict[str, str]) -> list[Command | Refusal]:
         """What came since the last look. Ids in `answered` are passed over: each is answered once."""
-        found: list[Command | Refusal] = []
+        commands: list[Command | Refusal] = []
         for tail in (self._relay, self._tail):
             self.unsafe = unsafe_control(tail.path) or (self.unsafe if tail is self._tail else None)
             if self.unsafe is None:
-                found += self._new(tail, answered)
-        return found
+                commands += self._new(tail, answered)
+        return commands
 
     def unread(self, answered: dict[str, str]) -> list[Refusal]:
         """Lines of before this process that nobody answered, and that name this run: they are void now.
@@ -74,19 +74,19 @@ class Inbox:
         """
         if unsafe_control(self._tail.path) is not None or daemon_pid(self.logs) is not None:
             return []
-        past, found = Tail(self._tail.path), dict[str, Refusal]()
+        past, refusals = Tail(self._tail.path), dict[str, Refusal]()
         try:
             while past.offset < self._tail.offset and (chunk := past.read(CHUNK)).data:
                 for offset, line in chunk.lines():
                     if offset >= self._tail.offset or not isinstance(parsed := parse_line(line, offset), Command):
                         continue
                     command_id = str(parsed.id)
-                    mine = parsed.run_id == self.run_id or (parsed.run_id is None and self._speaks())
-                    if mine and command_id not in answered:
-                        found[command_id] = Refusal(command_id, parsed.command, "expired", PAST)
+                    addressed = parsed.run_id == self.run_id or (parsed.run_id is None and self._speaks())
+                    if addressed and command_id not in answered:
+                        refusals[command_id] = Refusal(command_id, parsed.command, "expired", PAST)
         finally:
             past.close()
-        return list(found.values())
+        return list(refusals.values())
 
     def _new(self, tail: Tail, answered: dict[str, str]) -> list[Command | Refusal]:
         chunk = tail.read(CHUNK)
@@ -95,7 +95,7 @@ class Inbox:
         shared = tail is self._tail
         if shared and daemon_pid(self.logs) is not None:
             return []  # the daemon reads it too, and relays what is for this run
-        mine: list[Command | Refusal] = []
+        addressed: list[Command | Refusal] = []
         seen = set(answered)
         for offset, line in chunk.lines():
             parsed = parse_line(line, offset)
@@ -108,8 +108,8 @@ class Inbox:
             decided = self._decide(parsed, shared)
             if decided is not None:
                 seen.add(str(parsed.id))
-                mine.append(decided)
-        return mine
+                addressed.append(decided)
+        return addressed
 
     def _decide(self, line: Command | Unreadable, shared: bool) -> Command | Refusal | None:
         """The command if it is for this run, a refusal if it is this process's to give, None if it is another's."""

@@ -232,11 +232,11 @@ class Session:
             self.life, self.steers_itself = life, itself
             training = self.is_current and life.alive and life.word == "training"
             for finding in self.diagnosis.clock(time.time(), training=training):
-                self._found(finding, self.history.last_time)
+                self._announce(finding, self.history.last_time)
             if self.loaded and not self.lively and not self._settled:
                 self._settled = True  # nothing more comes: what waited for more records is decided by those there are
                 for finding in self.diagnosis.settle():
-                    self._found(finding, self.history.last_time)
+                    self._announce(finding, self.history.last_time)
                     self.version += 1
             self._look_for_a_newer_run(life)
         return self.version != before
@@ -316,7 +316,7 @@ class Session:
         when = float(item.time[-1]) if isinstance(item, StepBlock) else item.time
         for finding in self.diagnosis.feed(item):
             at = finding.step if finding.severity == RESOLVED else finding.since_step
-            self._found(finding, _time_of(item, at) if isinstance(item, StepBlock) else when)
+            self._announce(finding, _time_of(item, at) if isinstance(item, StepBlock) else when)
         if not isinstance(item, StepBlock):
             self._event(item)
         self.version += 1
@@ -328,7 +328,7 @@ class Session:
             self.events.append(Event(time.time(), what))
             self.version += 1
 
-    def _found(self, finding: Finding, when: float) -> None:
+    def _announce(self, finding: Finding, when: float) -> None:
         if finding.severity == RESOLVED:
             self.events.append(Event(when, f"{finding.rule} resolved: {finding.message}"))
         else:

@@ -39,8 +39,8 @@ def why_it_ended(end: End) -> str:
         return "the training process was killed (SIGKILL), often for want of memory"
     reason = re.sub(r"^the trainer ended with ([^:]+).*", r"the training process ended with \1", first)
     last = (printed[-1] if printed else first.rpartition(": ")[2]).strip()
-    told = [part for part in (last, first.partition(": ")[2]) if AN_ERROR.match(part)]
-    return f"{reason} ({told[0]})" if told and told[0] not in reason else reason
+    errors = [part for part in (last, first.partition(": ")[2]) if AN_ERROR.match(part)]
+    return f"{reason} ({errors[0]})" if errors and errors[0] not in reason else reason
 
 
 def notice(session: Session, *, read_only: bool) -> Notice | None:

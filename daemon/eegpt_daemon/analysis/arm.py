@@ -39,14 +39,14 @@ class ParentLink(NullLink):
 
     def __init__(self) -> None:
         super().__init__()
-        self._parent, self._told = os.getppid(), False
+        self._parent, self._asked_to_stop = os.getppid(), False
         signal.signal(signal.SIGTERM, self._terminated)
 
     def _terminated(self, number: int, frame: object) -> None:
-        self._told = True
+        self._asked_to_stop = True
 
     def order(self) -> Order | None:
-        return Order(order="stop") if self._told or os.getppid() != self._parent else None
+        return Order(order="stop") if self._asked_to_stop or os.getppid() != self._parent else None
 
 
 class Replay(Loop):

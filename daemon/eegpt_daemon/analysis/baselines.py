@@ -169,12 +169,12 @@ FITS: dict[str, Callable[[CachedRun, Say], list[Fitted]]] = {
 def _data(run: CachedRun, store: WindowStore, say: Say) -> prepare.Data:
     """The same entries and split in another store."""
     store.open()
-    begun = time.monotonic()
+    started = time.monotonic()
 
     def report(what: str, done: int, total: int) -> None:
-        nonlocal begun
-        if time.monotonic() - begun > 30:
-            begun = time.monotonic()
+        nonlocal started
+        if time.monotonic() - started > 30:
+            started = time.monotonic()
             say(f"{what}: {done:,} of {total:,}")
 
     data = prepare.windows(run.config, store, run.planned, report, say)
@@ -200,10 +200,10 @@ def _best(
     candidates: Iterable[tuple[float, Array]], logits: Callable[[Array], Array], val: Windows, run: CachedRun
 ) -> tuple[float, Array]:
     """The (lambda, weights) of the highest AUROC of the validation windows; the larger lambda of two alike."""
-    found: list[tuple[float, float, Array]] = []
+    scored: list[tuple[float, float, Array]] = []
     for lam, w in candidates:
         on_val = torch.from_numpy(logits(w).astype(np.float32))
         predictions = predictions_of(on_val, val, 0, run.config.data.window_stride)
-        found.append((figures(predictions.windows(), None).values.get("auroc", 0.0), lam, w))
-    _, lam, w = max(found, key=lambda one: one[:2])
+        scored.append((figures(predictions.windows(), None).values.get("auroc", 0.0), lam, w))
+    _, lam, w = max(scored, key=lambda one: one[:2])
     return lam, w

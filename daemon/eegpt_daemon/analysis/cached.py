@@ -88,11 +88,11 @@ def trained_models(folder: Path) -> list[Trained]:
             state = checkpoints.load(steps[newest])
         except CheckpointError:
             continue  # damaged, or pruned meanwhile: the one before it
-        found = [_trained("final", checkpoints.name_of(newest), state)]
+        models = [_trained("final", checkpoints.name_of(newest), state)]
         best = next((name for _, name in state["ranking"] if (folder / name).is_file()), None)
-        if best is not None and best != found[0].name:
-            found.append(_trained("best", best, checkpoints.load(folder / best)))
-        return found
+        if best is not None and best != models[0].name:
+            models.append(_trained("best", best, checkpoints.load(folder / best)))
+        return models
     return []
 
 

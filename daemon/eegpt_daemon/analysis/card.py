@@ -27,9 +27,9 @@ def card(run: CachedRun) -> list[tuple[str, str]]:
     seed = run.config.experiment.seed if data.split_seed is None else data.split_seed
     splits = []
     for split, windows in (("train", run.data.train), ("val", run.data.val), ("eval", run.data.test)):
-        mine = [entry for entry in planned.entries if entry.split == split]
+        entries = [entry for entry in planned.entries if entry.split == split]
         if windows is not None:
-            subjects = len({entry.subject for entry in mine})
+            subjects = len({entry.subject for entry in entries})
             splits.append(
                 f"{split}: {len(windows.names):,} recordings of {subjects:,} subjects, {len(windows):,} windows"
             )

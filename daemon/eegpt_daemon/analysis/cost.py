@@ -94,10 +94,10 @@ def fault_of(folder: Path, history: History) -> str:
     if run is not None and run.overrides:
         return "manual_override"
     outcome = CheckedRun(folder, None, None).read_to_end()
-    found = [finding for finding in [*outcome.findings, *outcome.past] if finding.family == RATE and finding.bad]
-    if not found:
+    faults = [finding for finding in [*outcome.findings, *outcome.past] if finding.family == RATE and finding.bad]
+    if not faults:
         return "a learning rate off its schedule"
-    return next((finding.cause.name for finding in found if finding.cause is not None), found[0].rule)
+    return next((finding.cause.name for finding in faults if finding.cause is not None), faults[0].rule)
 
 
 def arm_config(config: Config, seed: int, *, right: bool) -> Config:
@@ -162,9 +162,9 @@ def _difference(model: str, split: str, level: str, pairs: list[tuple[Prediction
     sides = [[Resampled(p.windows() if level == "window" else p.recordings()) for p in side] for side in zip(*pairs)]
     faulty, right = sides
     ones = np.ones((1, len(faulty[0].subjects)))
-    found = differences(faulty, right, ["auroc"], paired_seeds=True)["auroc"]
+    difference = differences(faulty, right, ["auroc"], paired_seeds=True)["auroc"]
     means = [float(np.mean([run.values(ones, ["auroc"])["auroc"][0] for run in side])) for side in sides]
-    low, high = found.interval if found.interval is not None else (None, None)
+    low, high = difference.interval if difference.interval is not None else (None, None)
     return Difference(
         model=model,
         split=split,
@@ -172,7 +172,7 @@ def _difference(model: str, split: str, level: str, pairs: list[tuple[Prediction
         seeds=len(pairs),
         faulty=means[0],
         right=means[1],
-        cost=found.value,
+        cost=difference.value,
         low=low,
         high=high,
     )

@@ -133,10 +133,14 @@ class LambdaPath:
     """The solutions of one training set along lambda, kept in a file beside the cache as they are found."""
 
     def __init__(
-        self, objective: Objective, kept: Path, gap: float = GAP, told: Callable[[Solution], None] = lambda _: None
+        self,
+        objective: Objective,
+        kept: Path,
+        gap: float = GAP,
+        on_solution: Callable[[Solution], None] = lambda _: None,
     ) -> None:
         """`told` hears of every solution that had to be computed."""
-        self.objective, self.kept, self.gap, self.told = objective, kept, gap, told
+        self.objective, self.kept, self.gap, self.on_solution = objective, kept, gap, on_solution
         self.solutions = {s.lam: s for s in _read(kept, objective) if s.gap <= gap}
 
     def at(self, lam: float) -> Solution:
@@ -145,7 +149,7 @@ class LambdaPath:
             near = min(self.solutions.values(), key=lambda s: abs(math.log(s.lam / lam)), default=None)
             self.solutions[lam] = solve(self.objective, lam, near.w if near else None, self.gap)
             _write(self.kept, self.solutions.values())
-            self.told(self.solutions[lam])
+            self.on_solution(self.solutions[lam])
         return self.solutions[lam]
 
     def along(self, lambdas: Iterable[float] = LAMBDAS) -> list[Solution]:
@@ -212,14 +216,14 @@ def _read(kept: Path, objective: Objective) -> list[Solution]:
 
 
 def _write(kept: Path, solutions: Iterable[Solution]) -> None:
-    found = list(solutions)
+    stored = list(solutions)
     buffer = io.BytesIO()
     np.savez(
         buffer,
-        lam=[s.lam for s in found],
-        w=np.stack([s.w for s in found]),
-        objective=[s.objective for s in found],
-        gap=[s.gap for s in found],
-        loss=[s.loss for s in found],
+        lam=[s.lam for s in stored],
+        w=np.stack([s.w for s in stored]),
+        objective=[s.objective for s in stored],
+        gap=[s.gap for s in stored],
+        loss=[s.loss for s in stored],
     )
     write_whole(kept, buffer.getvalue())

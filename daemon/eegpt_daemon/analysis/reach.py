@@ -86,14 +86,14 @@ def lambda_path(
     digest.update(shift.tobytes() + scale.tobytes())
     kept = train.pack.path.with_name(f"optimum-{digest.hexdigest()[:16]}.npz")
 
-    def told(solution: Solution) -> None:
+    def report_solution(solution: Solution) -> None:
         passes = objective.rows_read / len(objective)
         say(
             f"lambda {solution.lam:.2g}: P {solution.objective:.6f}, gap {solution.gap:.0e}, loss {solution.loss:.6f}, "
             f"norm {solution.norm:.3g} ({passes:.0f} passes over {len(objective):,} windows so far)"
         )
 
-    return LambdaPath(objective, kept, told=told)
+    return LambdaPath(objective, kept, on_solution=report_solution)
 
 
 def _standing(path: LambdaPath, model: Trained) -> Standing:

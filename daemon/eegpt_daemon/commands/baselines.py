@@ -31,9 +31,9 @@ def run(arguments: argparse.Namespace, logs: Path) -> int:
     def work() -> int:
         from eegpt_daemon.analysis.baselines import baselines_of
 
-        found = baselines_of(folder, [kind for kind in KINDS if kind not in arguments.skip], say)
-        target = files.write(folder, found)
-        print(target.read_text() if arguments.json else plain_lines(files.text(found)))
+        baselines = baselines_of(folder, [kind for kind in KINDS if kind not in arguments.skip], say)
+        target = files.write(folder, baselines)
+        print(target.read_text() if arguments.json else plain_lines(files.text(baselines)))
         if not arguments.json:
             print(plain(f"written to {target}"))
         return 0

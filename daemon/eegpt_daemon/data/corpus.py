@@ -108,7 +108,7 @@ def _printable(name: str) -> str:
 
 def misnamed(root: Path, labels: list[str], *, names: bool = True) -> list[Rejected]:
     """EDF files, by their first bytes, whose names do not end in .edf: not in the index, so they are reported."""
-    found: list[Rejected] = []
+    rejected: list[Rejected] = []
     for path in sorted(p for p in root.rglob("*") if p.suffix.lower() not in (".edf", ".txt", ".csv")):
         split, label = _place(path.relative_to(root), labels)
         if split is None or label is None or not path.is_file():
@@ -122,8 +122,8 @@ def misnamed(root: Path, labels: list[str], *, names: bool = True) -> list[Rejec
             relative = path.relative_to(root).as_posix()
             what = _printable(path.suffix) or "without suffix"
             alias = _printable(relative) if names else f"{split}/{label}, a file {what}"
-            found.append(Rejected(relative, f"an EDF file named {what}: rename it to .edf", alias))
-    return found
+            rejected.append(Rejected(relative, f"an EDF file named {what}: rename it to .edf", alias))
+    return rejected
 
 
 def without_eval_subjects(entries: list[Entry]) -> tuple[list[Entry], int]:
@@ -166,7 +166,7 @@ def counts(entries: list[Entry], labels: list[str]) -> dict[str, dict[str, int]]
     """Recordings a split and label, and subjects a split: for the log, before anything long begins."""
     table: dict[str, dict[str, int]] = {}
     for split in ("train", "val", "eval"):
-        mine = [e for e in entries if e.split == split]
-        table[split] = {name: sum(e.label == label for e in mine) for label, name in enumerate(labels)}
-        table[split]["subjects"] = len({e.subject for e in mine})
+        of_split = [e for e in entries if e.split == split]
+        table[split] = {name: sum(e.label == label for e in of_split) for label, name in enumerate(labels)}
+        table[split]["subjects"] = len({e.subject for e in of_split})
     return table

@@ -122,8 +122,8 @@ def plan(config: Config, store: WindowStore, report: Report) -> Plan:
         windows[entry.split] += len(store.starts(of_this))
         report("reading EDF headers", done, len(entries))
     for split, table in counts(entries, data.labels).items():
-        said = f"{split}: " + ", ".join(f"{table[name]} {name}" for name in data.labels) + " recordings"
-        notes.append(f"{said} of {table['subjects']} subjects, {windows[split]:,} windows")
+        counts_line = f"{split}: " + ", ".join(f"{table[name]} {name}" for name in data.labels) + " recordings"
+        notes.append(f"{counts_line} of {table['subjects']} subjects, {windows[split]:,} windows")
     notes += _as_expected(config, windows)
     bytes_to_write = (missing + (rows if missing else 0)) * store.store.width * 2
     return Plan(entries, windows, bytes_to_write, notes, left_out)
@@ -133,9 +133,9 @@ def _as_expected(config: Config, windows: dict[str, int]) -> list[str]:
     notes = []
     official = {"train_windows": windows["train"] + windows["val"], "eval_windows": windows["eval"]}
     for key, number in official.items():
-        meant = getattr(config.expected, key)
-        if meant is not None:
-            verdict = "as expected" if meant == number else f"but expected.{key} is {meant:,}"
+        planned = getattr(config.expected, key)
+        if planned is not None:
+            verdict = "as expected" if planned == number else f"but expected.{key} is {planned:,}"
             notes.append(f"official {key.replace('_', ' ')}: {number:,}, {verdict}")
     return notes
 

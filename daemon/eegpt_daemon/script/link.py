@@ -57,13 +57,13 @@ class ScriptLink:
         while b"\n" in self._buffer:
             line, _, self._buffer = self._buffer.partition(b"\n")
             try:
-                said = _decoder.decode(line)
+                message = _decoder.decode(line)
             except msgspec.DecodeError:
                 continue  # a line torn by a daemon that died while it wrote
-            if said.get("order") == "attach":
-                self._attach(str(said.get("status")))
-            elif said.get("order") in ("stop", "checkpoint"):
-                return msgspec.convert({k: v for k, v in said.items() if v is not None}, Order)
+            if message.get("order") == "attach":
+                self._attach(str(message.get("status")))
+            elif message.get("order") in ("stop", "checkpoint"):
+                return msgspec.convert({k: v for k, v in message.items() if v is not None}, Order)
         return None
 
     def phase(self, state: str, step: int = 0, reason: str | None = None, code: int | None = None) -> None:

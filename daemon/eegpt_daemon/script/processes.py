@@ -46,13 +46,13 @@ def descendants() -> list[psutil.Process]:
 
 def of_run(folder: Path) -> list[psutil.Process]:
     """Processes that were started for this run, by their environment: those of a runner that was killed."""
-    found = []
+    processes = []
     own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             if process.pid not in own and process.environ().get(RUN) == str(folder):
-                found.append(process)
-    return found
+                processes.append(process)
+    return processes
 
 
 def end_all(processes: list[psutil.Process]) -> None:

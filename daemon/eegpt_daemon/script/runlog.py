@@ -53,7 +53,7 @@ class ScriptLog:
         self._others = Tail(folder / RUN_LOG, os.path.getsize(folder / RUN_LOG))
         self._decoder = run_decoder()
         self._offset = 0
-        self._said: tuple[int | None, int | None] | None = None  # steps of the run and of an epoch
+        self._declared: tuple[int | None, int | None] | None = None  # steps of the run and of an epoch
         self._begun_at = self._checkpoint_step()
         self.steps = Steps(self._begun_at)
         self.last = LastLines()
@@ -68,7 +68,7 @@ class ScriptLog:
         self._file: Followed | None = None
         self._file_path: Path | None = None
         self._fed_at = 0.0
-        self._begun = time.time() - COARSE_S
+        self._started_at = time.time() - COARSE_S
         self._pass_over_the_old()
 
     @property
@@ -88,7 +88,7 @@ class ScriptLog:
 
     @property
     def per_epoch(self) -> int | None:
-        return self._said[1] if self._said else None
+        return self._declared[1] if self._declared else None
 
     def _checkpoint_step(self) -> int:
         """The step of the checkpoint that is gone on from; of one that nobody saw, the newest step before it.
@@ -104,7 +104,7 @@ class ScriptLog:
             elif isinstance(record, Step):
                 newest = record.step
             elif isinstance(record, Run) and (record.total_steps or record.steps_per_epoch):
-                self._said = (record.total_steps, record.steps_per_epoch)
+                self._declared = (record.total_steps, record.steps_per_epoch)
         return newest if saved is None else saved
 
     # ---- what comes in ----
@@ -134,7 +134,7 @@ class ScriptLog:
         """Records in run.jsonl that are not ours: a `run` record of another process is RunLog's."""
         for record in self._decoder.decode(self._others.read(READ_BYTES).data):
             if isinstance(record, Run) and record.pid != os.getpid():
-                self.source, self._length, self._said = RUNLOG, record.total_steps, None
+                self.source, self._length, self._declared = RUNLOG, record.total_steps, None
             elif isinstance(record, Step):
                 self._saw(record.step, record.time)
             elif isinstance(record, End):
@@ -143,7 +143,7 @@ class ScriptLog:
     def _look_for_file(self) -> None:
         try:
             if self.source is None:
-                self._find_file(since=self._begun)
+                self._find_file(since=self._started_at)
             if self._file is not None:
                 records, _, _ = self._file.read(READ_BYTES)
                 self._take(FILE, records)
@@ -152,12 +152,12 @@ class ScriptLog:
 
     def _find_file(self, since: float) -> None:
         """The log that the script writes: the newest of script.log, else one of a known kind below the run folder."""
-        found = self._named_file() if self._script.log else self._file_below()
-        if found is None or found.path == self._file_path or _written(found.path) < since:
+        path = self._named_file() if self._script.log else self._file_below()
+        if path is None or path.path == self._file_path or _written(path.path) < since:
             return
         if self._file is not None:
             self._file.close()
-        self._file, self._file_path = found.follow(), found.path
+        self._file, self._file_path = path.follow(), path.path
 
     def _named_file(self) -> formats.Foreign | None:
         files = files_of(self.folder, self._script, self._script.log or "")
@@ -213,7 +213,7 @@ class ScriptLog:
 
     def _place(self, step: int) -> dict[str, int | None]:
         """Epoch and batch of a step, where the length of an epoch is known."""
-        per_epoch = self._said[1] if self._said else None
+        per_epoch = self._declared[1] if self._declared else None
         if not per_epoch:
             return {"epoch": None, "batch": None}
         epoch, before = divmod(step - 1, per_epoch)
@@ -226,16 +226,16 @@ class ScriptLog:
             return self.attempt.overrides
         return [*earlier, newest | {"from_step": step}]
 
-    def _declare(self, said: Run) -> None:
+    def _declare(self, declared: Run) -> None:
         """What the output says of its length; a second `run` record where it says so after the first step."""
-        lengths = (said.total_steps, said.steps_per_epoch)
-        changed = lengths != self._said
-        self._said = lengths
+        lengths = (declared.total_steps, declared.steps_per_epoch)
+        changed = lengths != self._declared
+        self._declared = lengths
         if self.source is not None and changed:
             self._begin()
 
     def _begin(self) -> None:
-        total, per_epoch = self._said or (None, None)
+        total, per_epoch = self._declared or (None, None)
         epochs = self.config.training.max_epochs
         schedule, notes = self._schedule(per_epoch)
         self._announced = True

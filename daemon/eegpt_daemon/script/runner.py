@@ -237,12 +237,12 @@ class Runner:
         self.log.look()
         if self.log.step > step:  # read from a file: its output may be empty
             self._moved()
-        for found in self.saving.new(ended=at_once):
+        for checkpoint in self.saving.new(ended=at_once):
             record = Checkpoint(
                 time=time.time(),
-                step=self.log.steps.at(found.written),
-                path=found.path,
-                best="best" in Path(found.path).stem.lower(),
+                step=self.log.steps.at(checkpoint.written),
+                path=checkpoint.path,
+                best="best" in Path(checkpoint.path).stem.lower(),
             )
             self.log.announce()
             self.log.append(record)

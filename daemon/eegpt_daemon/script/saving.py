@@ -44,7 +44,7 @@ class Saving:
     def __init__(self, folder: Path, script: Script, *, resumed: bool) -> None:
         """`resumed`: what is there is an earlier attempt's."""
         self.folder, self.script = folder, script
-        self._known = {self._key(*found) for found in saved.candidates(folder, script)} if resumed else set()
+        self._known = {self._key(*candidate) for candidate in saved.candidates(folder, script)} if resumed else set()
 
     def new(self, *, ended: bool) -> list[saved.WholeCheckpoint]:
         """Files that were written since the last look and are whole now, oldest first. `ended`: nobody writes now."""

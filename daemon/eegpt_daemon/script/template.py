@@ -67,14 +67,14 @@ def resolved(script: Script, where: str = "configuration") -> Script:
 
 def _program(word: str, folder: Path, path: str, where: str) -> str:
     if "/" in word:
-        found = shutil.which(str(folder / os.path.expanduser(word)))
+        executable = shutil.which(str(folder / os.path.expanduser(word)))
     else:
-        found = shutil.which(word, path=path)
-        if found is None and word == "python":
-            found = sys.executable  # a system that has python3 alone
-    if found is None:
+        executable = shutil.which(word, path=path)
+        if executable is None and word == "python":
+            executable = sys.executable  # a system that has python3 alone
+    if executable is None:
         raise ConfigError(f"{where}: {word}: no such program in {folder if '/' in word else 'PATH'}")
-    return os.path.abspath(found)
+    return os.path.abspath(executable)
 
 
 def takes_rate(script: Script) -> bool:
@@ -102,5 +102,5 @@ def filled(
             if word == "{lr}" and command and command[-1].startswith("-"):
                 command.pop()
             continue
-        command.append(_FIELD.sub(lambda found: values.get(found[1], found[0]), word))
+        command.append(_FIELD.sub(lambda match: values.get(match[1], match[0]), word))
     return command

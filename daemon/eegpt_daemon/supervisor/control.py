@@ -32,7 +32,7 @@ class ControlReader:
         self._tainted = False  # it was unsafe: what is in it now may be anybody's
         self._seen = _Seen()
         size = path.stat().st_size if path.exists() else 0
-        newest = max((found for found in map(_place, answered) if found is not None), default=(1, -1))
+        newest = max((place for place in map(_place, answered) if place is not None), default=(1, -1))
         self._file = newest[0] + (size <= newest[1])  # which control file this is, counted from 1
 
     def read(self, before: int | None = None) -> list[Command | Unreadable]:
@@ -54,12 +54,14 @@ class ControlReader:
         self._file += chunk.reset is not None
         self.more = bool(chunk.data)
         self._seen.look(self.path, self._tail.offset)
-        found = [self._named(parsed, at) for at, line in chunk.lines() if (parsed := parse_line(line, at)) is not None]
+        commands = [
+            self._named(parsed, at) for at, line in chunk.lines() if (parsed := parse_line(line, at)) is not None
+        ]
         if self._tainted:
-            found = [Unreadable(str(c.id), c.command, TAINTED) for c in found]
+            commands = [Unreadable(str(c.id), c.command, TAINTED) for c in commands]
             self._tainted = self.more
         first: dict[str, Command | Unreadable] = {}
-        for line in found:
+        for line in commands:
             first.setdefault(str(line.id), line)  # before the sort: a later line of an id is nothing, a `stop` too
         return sorted(first.values(), key=lambda c: c.command != "stop")
 
@@ -122,5 +124,5 @@ def _ends(path: Path, offset: int) -> tuple[tuple[bytes, bytes], os.stat_result]
 
 def _place(command_id: str) -> tuple[int, int] | None:
     """(which file, byte offset) of an id that a line got from its place: `line-<offset>`, `line-<offset>.<file>`."""
-    found = re.fullmatch(r"line-(\d{1,18})(?:\.(\d{1,9}))?", command_id)
-    return (int(found[2] or 1), int(found[1])) if found else None
+    match = re.fullmatch(r"line-(\d{1,18})(?:\.(\d{1,9}))?", command_id)
+    return (int(match[2] or 1), int(match[1])) if match else None

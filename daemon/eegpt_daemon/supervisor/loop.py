@@ -104,8 +104,10 @@ class Supervisor:
         kind = COMMANDS.get(name or "")
         if kind is None:
             return Outcome(FAILED, "the daemon died while carrying it out, and this one does not know the command")
-        found = self._guarded(f"recovering {name} {command_id}", lambda: kind.recover(command_id, self.runs.current))
-        return found or Outcome(FAILED, "the daemon died while carrying it out, and the run's files cannot be read")
+        recovered = self._guarded(
+            f"recovering {name} {command_id}", lambda: kind.recover(command_id, self.runs.current)
+        )
+        return recovered or Outcome(FAILED, "the daemon died while carrying it out, and the run's files cannot be read")
 
     # ---- life ----
 
@@ -191,12 +193,12 @@ class Supervisor:
     def _new_commands(self, before: int | None = None) -> list[Command]:
         """Commands that came in and were never answered; lines that are none are rejected here."""
         known = self.control.unsafe
-        found = self._guarded("reading the control file", lambda: self.control.read(before)) or []
+        fresh = self._guarded("reading the control file", lambda: self.control.read(before)) or []
         if self.control.unsafe is not None and self.control.unsafe != known:
             self.log.note(f"the control file is not obeyed: {self.control.unsafe}")
             self.say(self.control.unsafe)
         commands: list[Command] = []
-        for line in found:
+        for line in fresh:
             if isinstance(line, Command):
                 commands.append(line)
             elif line.id not in self.log.answered:
@@ -204,8 +206,8 @@ class Supervisor:
         return commands
 
     def _read_commands(self) -> None:
-        found, self._unaccepted = [*self._unaccepted, *self._new_commands()], []
-        for command in found:
+        commands, self._unaccepted = [*self._unaccepted, *self._new_commands()], []
+        for command in commands:
             try:
                 self._judge(command)
             except Exception as error:

@@ -59,13 +59,13 @@ def of_finding(run_id: str, finding: Finding) -> Message:
     )  # fmt: skip
 
 
-def of_end(run_id: str, end: End | None, said: str) -> Message:
+def of_end(run_id: str, end: End | None, words: str) -> Message:
     """How an attempt ended, and what follows."""
     reason = end.reason if end is not None else "failed"
     severity = "error" if reason == "failed" else "info"
     step = end.step if end is not None else 0
     do = "eegpt-daemon resume goes on from its newest checkpoint" if reason == "failed" else ""
-    return Message(event=reason, severity=severity, run_id=run_id, step=step, message=said, do=do)
+    return Message(event=reason, severity=severity, run_id=run_id, step=step, message=words, do=do)
 
 
 class Notifier:
@@ -102,7 +102,7 @@ class Notifier:
         except queue.Full:
             self._complain("queue", "a thousand messages wait to be delivered; this one is dropped")
             return
-        self._told(message)
+        self._remember(message)
 
     def _within_limit(self, settings: Notify, message: Message) -> bool:
         """Count the message against the hour's limit; what is held back is not told, and news for the next hour."""
@@ -127,7 +127,7 @@ class Notifier:
             return key in self._up
         return RANK.get(message.severity, 2) > self._up.get(key, -1)
 
-    def _told(self, message: Message) -> None:
+    def _remember(self, message: Message) -> None:
         """Remember what is up and was told."""
         key = (message.run_id, message.rule)
         if message.event == "resolved":
@@ -161,8 +161,8 @@ class Notifier:
             self._complain("command", f"{words[:1]}: {error}")
             return
         if done.returncode:
-            said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-            self._complain("command", f"{words[0]}: exit code {done.returncode} {plain(said[-1]) if said else ''}")
+            errors = done.stderr.decode("utf-8", "replace").strip().splitlines()
+            self._complain("command", f"{words[0]}: exit code {done.returncode} {plain(errors[-1]) if errors else ''}")
 
     def _post(self, urls: list[str], message: Message) -> None:
         try:

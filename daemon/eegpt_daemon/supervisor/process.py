@@ -61,18 +61,18 @@ def join_attempts(logs: Path, node_rank: int, say: Callable[[str], None]) -> int
     while daemon_pid(logs) is not None or not done:
         run = newest_run(logs)
         try:
-            said = (run / RENDEZVOUS).read_text(encoding="utf-8") if run else ""
+            content = (run / RENDEZVOUS).read_text(encoding="utf-8") if run else ""
         except FileNotFoundError:
-            said = ""
-        if run is None or not said or (run.name, said) in done or daemon_pid(logs) is None:
+            content = ""
+        if run is None or not content or (run.name, content) in done or daemon_pid(logs) is None:
             time.sleep(0.5)
             continue
-        done.add((run.name, said))
-        attempt = msgspec.json.decode(said, type=Attempt)
+        done.add((run.name, content))
+        attempt = msgspec.json.decode(content, type=Attempt)
         distributed = configuration.load(run / CONFIG, expand=False).distributed
         say(f"joining attempt {attempt.attempt} of {run.name} as node {node_rank}")
         command = launcher(distributed, f"{run.name}-{attempt.attempt}", node_rank)
-        code |= subprocess.run([*command, "-m", "eegpt_daemon.trainer", str(run), said, os.devnull]).returncode
+        code |= subprocess.run([*command, "-m", "eegpt_daemon.trainer", str(run), content, os.devnull]).returncode
     return int(code != 0)
 
 
@@ -104,7 +104,7 @@ class TrainerProcess:
         """Raises OSError when no process can be started."""
         self._prepare(folder, attempt)
         command = [*launcher(distributed, f"{folder.name}-{attempt.attempt}"), "-m", "eegpt_daemon.trainer"]
-        said = msgspec.json.encode(attempt).decode()
+        encoded = msgspec.json.encode(attempt).decode()
         with open_output(folder / TRAINER_LOG) as log, contextlib.ExitStack() as unless_it_starts:
             self._pipe = folder_of_the_pipe() / "status"
             unless_it_starts.callback(shutil.rmtree, self._pipe.parent, ignore_errors=True)
@@ -112,9 +112,9 @@ class TrainerProcess:
             self._status = os.open(self._pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             unless_it_starts.callback(os.close, self._status)
             if distributed.nnodes > 1:  # for `eegpt-daemon join` on the other nodes
-                (folder / RENDEZVOUS).write_text(said, encoding="utf-8")
+                (folder / RENDEZVOUS).write_text(encoded, encoding="utf-8")
             self._process = subprocess.Popen(
-                [*command, str(folder), said, str(self._pipe)],
+                [*command, str(folder), encoded, str(self._pipe)],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,

@@ -41,20 +41,20 @@ def cause_of(code: int | None, words: str, oom_kills: int = 0) -> str:
     `code`: None where it is not known, as of a process that another daemon had started.
     """
     if code is None:
-        said = "an exit code that is not known: another daemon had started it, and it ended without a word"
+        cause = "an exit code that is not known: another daemon had started it, and it ended without a word"
     elif code < 0:
-        said = f"killed by {signal.Signals(-code).name}"
+        cause = f"killed by {signal.Signals(-code).name}"
         if oom_kills and code == -signal.SIGKILL:
-            return f"{said}: out of memory, by the kernel's count of this control group"
+            return f"{cause}: out of memory, by the kernel's count of this control group"
         if code == -signal.SIGKILL:
-            said += " (the kernel's out-of-memory killer sends it too)"
+            cause += " (the kernel's out-of-memory killer sends it too)"
     else:
         meaning = {75: "try again", 78: "wrong configuration"}.get(code)
-        said = f"exit code {code}" + (f" ({meaning})" if meaning else "")
+        cause = f"exit code {code}" + (f" ({meaning})" if meaning else "")
     for pattern, name in TELLING:
         if pattern.search(words):
-            return f"{said}: {name}"
-    return said
+            return f"{cause}: {name}"
+    return cause
 
 
 def in_words(end: End | None, cause: str) -> str:
@@ -71,8 +71,8 @@ def oom_kills() -> int:
         events = (Path("/sys/fs/cgroup") / group.lstrip("/") / "memory.events").read_text()
     except OSError:
         return 0
-    found = re.search(r"^oom_kill (\d+)$", events, re.MULTILINE)
-    return int(found[1]) if found else 0
+    match = re.search(r"^oom_kill (\d+)$", events, re.MULTILINE)
+    return int(match[1]) if match else 0
 
 
 @dataclass

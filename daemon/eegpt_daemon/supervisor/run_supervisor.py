@@ -182,21 +182,21 @@ class RunSupervisor:
 
         Raises what CANNOT_BEGIN names.
         """
-        found, problems = (command.checkpoint, []) if command.checkpoint else run.newest_good()
-        if found is None:
+        start, problems = (command.checkpoint, []) if command.checkpoint else run.newest_good()
+        if start is None:
             raise BadCheckpoint(f"{run.run_id} has no checkpoint yet from which a run could branch off")
-        step = run.verify(found)
+        step = run.verify(start)
         config = configuration.load(run.folder / CONFIG, expand=False)
         config.experiment.name, config.inject = name, None
         config.experiment.seeds = config.experiment.series = None  # a branch is no further seed of its parent's series
         folder = make_run_folder(self.logs, name)
         crash.point("run.after_folder")
         write_whole(folder / CONFIG, configuration.dump(config).encode())
-        path = found
+        path = start
         if run.script is None:  # its own copy: the parent's may be pruned
-            write_whole(folder / found, (run.folder / found).read_bytes())
+            write_whole(folder / start, (run.folder / start).read_bytes())
         else:  # a script's may be folders of gigabytes: it is read from where it lies
-            path = str((run.folder / found).resolve())
+            path = str((run.folder / start).resolve())
         digest = file_hash(folder / path) if run.script is None else None
         log = AppendLog(folder / RUN_LOG)
         log.append(Checkpoint(time=time.time(), step=step, path=path, sha256=digest))
@@ -206,7 +206,7 @@ class RunSupervisor:
         self.restarts = None
         self._watch(folder)
         overrides = _overrides(run, command, step)
-        notes = [f"branched off {run.run_id} at step {step:,} ({found})", *problems]
+        notes = [f"branched off {run.run_id} at step {step:,} ({start})", *problems]
         self._spawn(
             Attempt(
                 parent=run.run_id,
@@ -340,7 +340,7 @@ class RunSupervisor:
         """Idle, or restarting by itself where the trainer died and `supervision.restarts` allows it."""
         run = self.current
         assert run is not None
-        end, said = run.end, in_words(run.end, ending.cause)
+        end, reason = run.end, in_words(run.end, ending.cause)
         # torch's launcher alone was killed: its trainer took that for the end of this daemon, which lives
         orphaned = end is not None and end.error == SUPERVISOR_GONE
         died = self._hung is not None or end is None or end.reason == "failed" or orphaned
@@ -348,23 +348,23 @@ class RunSupervisor:
         if not died or left or exiting or self.restarts is None:
             seed = next_seed(run.folder) if not exiting and end is not None and end.reason in ENDED_BY_ITSELF else None
             if seed is None:
-                self.log.enter("idle", said)
+                self.log.enter("idle", reason)
             else:  # begun by `revive`, after a command that waited for this end has had its answer
                 self.revival = Revival(time.monotonic(), f"seed {seed} of the series follows", seed)
-                self.log.enter("restarting", f"{said}; {self.revival.note}")
+                self.log.enter("restarting", f"{reason}; {self.revival.note}")
         else:
             newest, _ = run.newest_good()
             outcome = self.restarts.after(
                 ending.code, ending.cause, run.checkpoint_step(newest), preparing=ending.phase in PREPARING
             )
             if isinstance(outcome, str):
-                said = f"{said}; not restarted: {outcome}"
-                self.log.enter("idle", said)
+                reason = f"{reason}; not restarted: {outcome}"
+                self.log.enter("idle", reason)
             else:
                 self.revival = outcome
                 self.log.enter("restarting", f"in {outcome.due - time.monotonic():.0f} s: {outcome.note}")
-                said = f"{said}; {outcome.note}"
-        self.notifier.tell(notify.of_end(run.run_id, end, said))
+                reason = f"{reason}; {outcome.note}"
+        self.notifier.tell(notify.of_end(run.run_id, end, reason))
         if self.guard.twin and self.revival is None and not exiting and end is not None:
             self._begin_the_twin(run, end)
 

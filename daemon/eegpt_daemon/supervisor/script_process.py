@@ -57,10 +57,10 @@ class ScriptProcess(TrainerProcess):
             self._status = os.open(self._pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             unless_it_starts.callback(os.close, self._status)
             if adopted is None:
-                said = msgspec.json.encode(attempt).decode()
+                encoded = msgspec.json.encode(attempt).decode()
                 with open_output(folder / TRAINER_LOG) as log:
                     self._process = subprocess.Popen(
-                        [sys.executable, "-m", "eegpt_daemon.script", str(folder), said, str(self._pipe)],
+                        [sys.executable, "-m", "eegpt_daemon.script", str(folder), encoded, str(self._pipe)],
                         stdin=subprocess.DEVNULL,
                         stdout=log,
                         stderr=log,
@@ -77,13 +77,13 @@ class ScriptProcess(TrainerProcess):
             return False
         return self._send(msgspec.to_builtins(order))
 
-    def _send(self, said: dict[str, str | None]) -> bool:
+    def _send(self, message: dict[str, str | None]) -> bool:
         try:
             fd = os.open(self.folder / ORDERS, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:
             return False  # nobody reads it: the runner has ended, or has not begun
         try:
-            os.write(fd, msgspec.json.encode(said) + b"\n")
+            os.write(fd, msgspec.json.encode(message) + b"\n")
         except OSError:
             return False
         finally:

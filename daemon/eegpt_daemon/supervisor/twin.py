@@ -46,8 +46,8 @@ class TwinProcess:
             return
         code, folder = self._process.returncode, self._folder
         self._process = self._folder = None
-        said = "done" if code == 0 else f"ended with code {code}"
-        self._note(f"guard: twin of {folder.name}: {said}; {COST_LOG} and cost.json in its folder have the words")
+        outcome = "done" if code == 0 else f"ended with code {code}"
+        self._note(f"guard: twin of {folder.name}: {outcome}; {COST_LOG} and cost.json in its folder have the words")
 
     def give_way(self) -> None:
         """End it: its arm saves a checkpoint and leaves when its parent is gone."""

@@ -184,8 +184,10 @@ class WatchedRun:
             return not self.complete
         if self.end.error in (BOTH_DIED, SUPERVISOR_GONE):
             return True
-        told = last is not None and last.state == "exited" and (last.reason or "").startswith(("SIGTERM", "SIGHUP"))
-        return told and self.end.reason == "stopped"
+        interrupted_by_signal = (
+            last is not None and last.state == "exited" and (last.reason or "").startswith(("SIGTERM", "SIGHUP"))
+        )
+        return interrupted_by_signal and self.end.reason == "stopped"
 
     # ---- what a resume needs ----
 
@@ -221,8 +223,8 @@ class WatchedRun:
             return None, []
         kept = {c.path for c in self.checkpoints} | {self.record.checkpoint if self.record else None}
         given_up = {c.path: c.time for c in self.superseded if c.path not in kept}  # unless written again since
-        found, problems = saved.newest_whole(self.folder, script, without=given_up)
-        return (found.path if found else self._origin()), problems
+        checkpoint, problems = saved.newest_whole(self.folder, script, without=given_up)
+        return (checkpoint.path if checkpoint else self._origin()), problems
 
     def _origin(self) -> str | None:
         """The parent's checkpoint at which a script's run branched off, while it is there and whole."""

@@ -41,7 +41,7 @@ class Gather:
 
     def labels(self, which: Tensor) -> Tensor:
         """(batch,) int64 on the device."""
-        return self._here(self.y.index_select(0, which))
+        return self._on_device(self.y.index_select(0, which))
 
     def at(self, which: Tensor) -> Tensor:
         """(batch, features), or (batch, channels, samples) where rows are samples; float32 on the device."""
@@ -49,12 +49,12 @@ class Gather:
         if self.pack.mapped and self.table.device.type == "cpu":
             rows = torch.from_numpy(self.pack.take(starts.numpy(), self.span or 1))
         elif self.span is None:
-            return self._here(self.table.index_select(0, starts)).float()
+            return self._on_device(self.table.index_select(0, starts)).float()
         else:
             places = (starts[:, None] + torch.arange(self.span)).flatten()
             rows = self.table.index_select(0, places).view(len(starts), self.span, -1)
-        x = self._here(rows).float()
+        x = self._on_device(rows).float()
         return x.squeeze(1) if self.span is None else x.transpose(1, 2).contiguous()
 
-    def _here(self, x: Tensor) -> Tensor:
+    def _on_device(self, x: Tensor) -> Tensor:
         return x if x.device == self.device else x.to(self.device)

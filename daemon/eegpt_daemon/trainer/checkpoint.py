@@ -103,8 +103,8 @@ def prune(run_folder: Path, until: int, keep: set[str]) -> None:
     What lies beyond was superseded by a resume from an earlier step, and stays until training comes by again.
     """
     folder = run_folder / CHECKPOINTS
-    found = sorted((n, path) for path in folder.iterdir() if (n := step_of(path)) is not None and n <= until)
-    for step, path in found[:-KEEP_NEWEST]:
+    numbered = sorted((n, path) for path in folder.iterdir() if (n := step_of(path)) is not None and n <= until)
+    for step, path in numbered[:-KEEP_NEWEST]:
         if name_of(step) not in keep:
             path.unlink(missing_ok=True)
     for stale in folder.glob(".*.tmp"):

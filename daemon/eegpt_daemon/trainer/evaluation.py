@@ -74,14 +74,14 @@ def scored(
     confusion: dict[str, list[list[int]]] = {}
     problems: list[str] = []
     for units, prefix in ((windows, ""), (recordings, "recording_")):
-        found = figures(units, thresholds.get(units.level))
-        metrics |= {prefix + name: value for name, value in found.values.items()}
-        if found.confusion is not None:
-            confusion[units.level] = found.confusion
-        if found.problem is not None:
-            problems.append(found.problem)
-        if with_intervals and found.values:
-            ci95 |= _intervals(units, thresholds.get(units.level), found, prefix, slow=slow)
+        figures_of_level = figures(units, thresholds.get(units.level))
+        metrics |= {prefix + name: value for name, value in figures_of_level.values.items()}
+        if figures_of_level.confusion is not None:
+            confusion[units.level] = figures_of_level.confusion
+        if figures_of_level.problem is not None:
+            problems.append(figures_of_level.problem)
+        if with_intervals and figures_of_level.values:
+            ci95 |= _intervals(units, thresholds.get(units.level), figures_of_level, prefix, slow=slow)
     own = {name: finite(_number(metrics, name)) for name in ("auroc", "balanced_accuracy", "recording_auroc")}
     record = Eval(
         time=time.time(),
@@ -101,11 +101,11 @@ def scored(
 
 
 def _intervals(
-    units: Units, threshold: float | None, found: Figures, prefix: str, *, slow: bool
+    units: Units, threshold: float | None, computed: Figures, prefix: str, *, slow: bool
 ) -> dict[str, list[Number]]:
     """Of the figures that have a value."""
     made = intervals(Resampled(units, threshold), slow=slow)
-    return {prefix + name: list(interval) for name, interval in made.items() if name in found.values}
+    return {prefix + name: list(interval) for name, interval in made.items() if name in computed.values}
 
 
 def _number(metrics: dict[str, Number], name: str) -> float:

@@ -97,8 +97,8 @@ class Evaluator:
             problem = str(error)
         try:
             if self.processes.sum([float(bool(problem))])[0]:  # in any process
-                said = problem or f"{name} cannot be read by all processes"
-                self.journal.say(f"the best model is not evaluated: {said}")
+                message = problem or f"{name} cannot be read by all processes"
+                self.journal.say(f"the best model is not evaluated: {message}")
             else:
                 self._report(best, BEST)
         finally:
@@ -116,11 +116,11 @@ class Evaluator:
             thresholds = thresholds_of(kept)
         predictions = self._predictions(self.data.test, step)
         self._keep(predictions, "eval", best=best)
-        found = self._scored(predictions, "eval", thresholds, slow=True)
+        result = self._scored(predictions, "eval", thresholds, slow=True)
         looks = self._looks() + 1 if self.processes.leads else 1
-        said = "best model" if best else "final model"
-        self.journal.say(f"the official evaluation set, {said} (step {step}): look {looks} of this run")
-        return self._log(Scored(msgspec.structs.replace(found.record, model=model, looks=looks), found.problems))
+        which = "best model" if best else "final model"
+        self.journal.say(f"the official evaluation set, {which} (step {step}): look {looks} of this run")
+        return self._log(Scored(msgspec.structs.replace(result.record, model=model, looks=looks), result.problems))
 
     def _predictions(self, windows: Windows, step: int) -> Predictions:
         stride = self.prepared.config.data.window_stride
@@ -134,13 +134,13 @@ class Evaluator:
         finally:
             random.setstate(state)
 
-    def _log(self, found: Scored) -> Eval:
-        record = found.record
+    def _log(self, result: Scored) -> Eval:
+        record = result.record
         self.journal.write(record)
         figures = {"AUROC": record.auroc, "balanced accuracy": record.balanced_accuracy}
         shown = " ".join(f"{name} {value:.4f}" for name, value in figures.items() if isinstance(value, float))
         self.journal.say(f"{record.split}: step {record.step} {shown or 'no figure'}")
-        for problem in found.problems:
+        for problem in result.problems:
             self.journal.say(f"{record.split}: step {record.step}: {problem}")
         return record
 

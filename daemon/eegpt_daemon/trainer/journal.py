@@ -55,16 +55,16 @@ class Journal:
     def _begin_anew(self, step: int) -> None:
         """The log of this name is another file or none: the attempt, and its checkpoints, so that it can be resumed."""
         assert self._log is not None and self._run is not None
-        said = f"{RUN_LOG} was deleted, rotated or replaced: begun anew at step {step:,}"
+        message = f"{RUN_LOG} was deleted, rotated or replaced: begun anew at step {step:,}"
         log = AppendLog(self.home.path / RUN_LOG)
         self._log.close()
         self._log, self._index = log, WriterIndex(self.home.path)
-        log.append(msgspec.structs.replace(self._run, time=time.time(), step=step, notes=[*self._run.notes, said]))
+        log.append(msgspec.structs.replace(self._run, time=time.time(), step=step, notes=[*self._run.notes, message]))
         for path in sorted((self.home.path / CHECKPOINTS).glob("step-*.pt")):
             name = f"{CHECKPOINTS}/{path.name}"
-            found, reached = self._saved.get(name), checkpoints.step_of(path)
-            if found is None and reached is not None:
-                found = Checkpoint(time=time.time(), step=reached, path=name, sha256=file_hash(path))
-            if found is not None:
-                log.append(found)
-        self.say(said)
+            checkpoint, reached = self._saved.get(name), checkpoints.step_of(path)
+            if checkpoint is None and reached is not None:
+                checkpoint = Checkpoint(time=time.time(), step=reached, path=name, sha256=file_hash(path))
+            if checkpoint is not None:
+                log.append(checkpoint)
+        self.say(message)

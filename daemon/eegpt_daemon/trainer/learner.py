@@ -102,8 +102,8 @@ class Learner:
         which = which.to(self.train.y.device)
         began = time.perf_counter()
         for micro in torch.split(which, self.config.data.batch_size * self.processes.size):
-            mine = self.processes.mine(micro)
-            F.cross_entropy(self.network(self.train.at(mine)), self.train.labels(mine)).backward()  # type: ignore[no-untyped-call]
+            own_share = self.processes.share_of(micro)
+            F.cross_entropy(self.network(self.train.at(own_share)), self.train.labels(own_share)).backward()  # type: ignore[no-untyped-call]
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.optimizer.zero_grad(set_to_none=True)
@@ -136,10 +136,10 @@ class Learner:
         micros = (which,) if len(which) <= wide else torch.split(which, wide)
         shares: list[Tensor] = []
         for number, micro in enumerate(micros):
-            mine = self.processes.mine(micro)
+            own_share = self.processes.share_of(micro)
             with self._syncing(last=number == len(micros) - 1):
-                logits = self.parallel(self.train.at(mine))
-                loss = F.cross_entropy(logits, self.train.labels(mine), weight=weight, reduction="sum") / whole
+                logits = self.parallel(self.train.at(own_share))
+                loss = F.cross_entropy(logits, self.train.labels(own_share), weight=weight, reduction="sum") / whole
                 (loss * size if size > 1 else loss).backward()  # type: ignore[no-untyped-call]
             shares.append(loss.detach())
         clip = self.config.training.gradient_clip_val
@@ -165,12 +165,12 @@ class Learner:
         self._training = False
         gather = Gather(windows, self.device, self.span)
         size = EVAL_BATCH if self.span is None else EVAL_BATCH_BACKBONE
-        mine = self.processes.mine(torch.arange(len(windows)))
+        own_share = self.processes.share_of(torch.arange(len(windows)))
         most = -(-len(windows) // self.processes.size)  # of any process's share: all take equally many turns
         parts = []
         with torch.inference_mode():
             for begin in range(0, most, size):
-                part = mine[begin : begin + size]
+                part = own_share[begin : begin + size]
                 if len(part):
                     parts.append(self.network(gather.at(part.to(gather.y.device))).float().cpu())
                 if self.processes.sum([float(stop())])[0]:

@@ -119,10 +119,10 @@ class Preparation:
         self.begin()
         data = prepare.windows(self.config, store, planned, self._progress, self.journal.say)
         if len(data.train) != planned.windows["train"]:  # a file kept less than its header promised
-            said = f"{len(data.train):,} train windows were read, the headers promised {planned.windows['train']:,}"
-            self.journal.say(said)
+            message = f"{len(data.train):,} train windows were read, the headers promised {planned.windows['train']:,}"
+            self.journal.say(message)
             if self.count(len(data.train)):
-                self.notes.append(said)
+                self.notes.append(message)
                 self.begin()
         return data
 
@@ -258,12 +258,12 @@ class Preparation:
         size = windows_a_step(self.config, self.processes)
         seconds = learner.seconds_a_step(size)
         hours = seconds * self.steps_per_epoch / 3600
-        said = (
+        message = (
             f"every step runs the backbone: {seconds:.2f} s ({size / seconds:.1f} windows/s), about {hours:.1f} h an "
             "epoch; with a frozen backbone and no channel adapter, features are computed once and a step takes "
             "milliseconds"
         )
-        self.journal.say(said)
+        self.journal.say(message)
         if self.processes.leads:
-            self.notes.append(said)
+            self.notes.append(message)
             self.begin()

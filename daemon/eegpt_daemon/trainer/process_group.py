@@ -90,14 +90,14 @@ class ProcessGroup:
             gradient_as_bucket_view=True,
         )
 
-    def mine(self, rows: Tensor) -> Tensor:
+    def share_of(self, rows: Tensor) -> Tensor:
         """This process's share of a micro-batch's rows: the first processes get one more where it does not divide."""
         return rows if self.size == 1 else torch.tensor_split(rows, self.size)[self.rank]
 
     def lost_another(self, problem: Exception) -> bool:
         """Whether an exception means that another process died, rather than that this one is wrong."""
-        said = str(problem).lower()
-        return self.size > 1 and isinstance(problem, RuntimeError) and ("gloo" in said or "nccl" in said)
+        text = str(problem).lower()
+        return self.size > 1 and isinstance(problem, RuntimeError) and ("gloo" in text or "nccl" in text)
 
     def leave(self) -> None:
         if self.size > 1 and dist.is_initialized():

@@ -43,15 +43,15 @@ def base_name(name: str) -> str:
 
 def metrics_of(history: History) -> dict[str, Metric]:
     """All named metrics of a run, sorted by name."""
-    found: dict[str, Metric] = {}
+    metrics: dict[str, Metric] = {}
     for name in history.metrics:
-        found.setdefault(base_name(name), Metric()).train.append(name)
+        metrics.setdefault(base_name(name), Metric()).train.append(name)
     for record in history.evals:
         ours = record.confusion is not msgspec.UNSET
         for name in record.values():
             if name not in OWN_CHART and not (ours and name.removeprefix("recording_") in AT_A_THRESHOLD):
-                found.setdefault(base_name(name), Metric()).evaluated.setdefault(record.split, name)
-    return dict(sorted(found.items()))
+                metrics.setdefault(base_name(name), Metric()).evaluated.setdefault(record.split, name)
+    return dict(sorted(metrics.items()))
 
 
 _known: dict[int, tuple[tuple[int, int], list[ChartKind]]] = {}  # by history: made anew when a name or record comes

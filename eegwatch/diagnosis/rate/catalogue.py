@@ -175,12 +175,12 @@ def _after_resume(s: Situation, latest: Evidence, logged: bool) -> Iterator[Hypo
     if not logged:
         says = f"nothing moves the rate {since}: the scheduler is not stepped any more, or another optimizer's"
     yield _line(s, "schedule_frozen_on_resume", says, 2, _constant(restored))
-    begun = place(np.array([r + 1]))[0]
+    first_position = place(np.array([r + 1]))[0]
     says = f"the schedule began again from position 0 {at}"
-    yield line("schedule_restarted_on_resume", says, 1, lambda n: place(n) - begun)
-    for rate in _restarted_from(s, brought_back, begun):
+    yield line("schedule_restarted_on_resume", says, 1, lambda n: place(n) - first_position)
+    for rate in _restarted_from(s, brought_back, first_position):
         yield Hypothesis("schedule_restarted_on_resume", f"{says}, from the rate that was restored", 2, rate,
-                         lambda n: place(n) - begun, s.schedule.total_steps - 1.0)  # fmt: skip
+                         lambda n: place(n) - first_position, s.schedule.total_steps - 1.0)  # fmt: skip
     first = initial_rate(declared_base(s.schedule))
     says = f"the rate went back to the initial {short_rate(first)} {at} and has not moved since"
     yield _level("rate_reset_on_resume", says, 3, first)
@@ -195,7 +195,7 @@ def _after_resume(s: Situation, latest: Evidence, logged: bool) -> Iterator[Hypo
         yield line("schedule_lags_after_resume", says, 4, lambda n, k=k: place(n) - k)  # type: ignore[misc]
 
 
-def _restarted_from(s: Situation, rate: float, begun: float) -> Iterator[Line]:
+def _restarted_from(s: Situation, rate: float, position: float) -> Iterator[Line]:
     """The optimizer's rate restored, the scheduler's state lost: torch's recursions go on from that rate."""
     curve, place = s.schedule, _place(s)
     for floor in _floors(curve):
@@ -203,7 +203,7 @@ def _restarted_from(s: Situation, rate: float, begun: float) -> Iterator[Line]:
         if first > 0 and rate > floor:
             share = (rate - floor) / first
             yield lambda n, floor=floor, share=share: (  # type: ignore[misc]
-                floor + (curve.rate(np.maximum(place(n) - begun, 0)) - floor) * share
+                floor + (curve.rate(np.maximum(place(n) - position, 0)) - floor) * share
             )
 
 

@@ -51,7 +51,7 @@ class Fault:
         self.situation = situation
         self.rule = rule
         self.since = onset.since
-        self._begun = onset
+        self._start = onset
         self.records = 0
         self.values = 0
         self.last: tuple[int, float] | None = None
@@ -59,7 +59,7 @@ class Fault:
         self._onset = evidence[slice(0, 1)]
         self._latest = latest
         self._next_fit = 0
-        self._told: tuple[str, str, tuple[str, ...]] | None = None
+        self._reported: tuple[str, str, tuple[str, ...]] | None = None
         self.hypotheses: list[Hypothesis] = []
         self._fit(evidence)
 
@@ -92,28 +92,28 @@ class Fault:
             if known is not None:
                 hypothesis.test(known)
             hypothesis.test(evidence)
-        if self._begun.on_schedule >= PROVED:
+        if self._start.on_schedule >= PROVED:
             late = replace(s, start=self.since - 1, restored_position=None, before=None)
             after = hypotheses(late, self._onset, self._latest, logged=False)
-            begun = self.since + self._begun.shift
+            first = self.since + self._start.shift
             for hypothesis in after:
                 hypothesis.rank += LATE
                 if known is not None:
-                    hypothesis.test(known[slice(int(np.searchsorted(known.step, begun)), None)])
+                    hypothesis.test(known[slice(int(np.searchsorted(known.step, first)), None)])
                 hypothesis.test(evidence)
             proposals += after
         self.hypotheses = proposals
 
     def rename(self, rule: str, step: int) -> Finding:
         old = self.finding()
-        self.rule, self._told = rule, None
+        self.rule, self._reported = rule, None
         word = "stands still" if rule == "lr_stuck" else "moves, but not along the schedule"
         return old.renamed(step, f"{old.rule} is now {rule}: the rate {word}")
 
     def may_be_skips(self, step: int) -> bool:
         """Is it young, and did it begin within an attempt that was on schedule?"""
         young = step - self.since <= YOUNG and self.records <= YOUNG
-        return young and self._begun.on_schedule >= PROVED and self.rule in ("lr_stuck", "lr_off_schedule")
+        return young and self._start.on_schedule >= PROVED and self.rule in ("lr_stuck", "lr_off_schedule")
 
     def withdraw(self, step: int) -> Finding:
         says = "the loss scaler had skipped optimizer steps: the schedule goes on behind by as many"
@@ -128,10 +128,10 @@ class Fault:
     def news(self) -> bool:
         """Has the rule, the likeliest cause or the set of alternatives changed since it was last asked?"""
         remaining = self.alive
-        told = (self.rule, remaining[0].name if remaining else "unknown", _alternatives(remaining))
-        if told == self._told:
+        report = (self.rule, remaining[0].name if remaining else "unknown", _alternatives(remaining))
+        if report == self._reported:
             return False
-        self._told = told
+        self._reported = report
         return True
 
     def cause(self) -> Cause:
@@ -173,8 +173,8 @@ class Fault:
 
     def _interval(self, at: float, low: float, high: float) -> tuple[list[float], str]:
         """The positions around `at` whose rates print alike, and the epoch boundary among them if it is one."""
-        found = position_intervals(self.situation.schedule, low, high)
-        first, last = next(((a, b) for a, b in found if a <= at <= b), (int(at), int(at)))
+        intervals = position_intervals(self.situation.schedule, low, high)
+        first, last = next(((a, b) for a, b in intervals if a <= at <= b), (int(at), int(at)))
         words = f" (positions {first:,}–{last:,} print alike"
         B = self.situation.steps_per_epoch
         if B and last // B * B >= first and last // B == -(-first // B) and last // B > 0:
@@ -184,11 +184,11 @@ class Fault:
     @property
     def _newest(self) -> tuple[int, float]:
         """(step, rate) of the newest record that is off schedule, as it was logged."""
-        shift = self._begun.shift
+        shift = self._start.shift
         return self.last or (int(self._latest.step[0]) - shift, float(self._latest.low[0]))
 
     def _expected(self, step: int) -> float:
-        return float(self.situation.expected(np.array([max(step + self._begun.shift, 1)]))[0])
+        return float(self.situation.expected(np.array([max(step + self._start.shift, 1)]))[0])
 
     def _seen(self) -> str:
         step, lr = self._newest

@@ -41,7 +41,7 @@ class GroupWatch:
                 watch.last = old.last if old is not None else None
                 self.watches[number] = watch
         self._standing: dict[int, _Standing] = {}
-        self._told: set[int] = set()
+        self._reported: set[int] = set()
         self._first = groups[0].situation.start if groups[0].situation is not None else 0
         self._records = 0
 
@@ -95,13 +95,13 @@ class GroupWatch:
             return [self._tagged(0, change) for change in changes]
         changes = [change for change in changes if change.rule != "amp_skipped"]  # told of group 0
         if watch.fault is None:
-            told = number in self._told
-            self._told.discard(number)
-            return [self._tagged(number, c) for c in changes if told and c.severity == RESOLVED]
+            reported = number in self._reported
+            self._reported.discard(number)
+            return [self._tagged(number, c) for c in changes if reported and c.severity == RESOLVED]
         if self._shared(number):
             return []
-        news = number not in self._told
-        self._told.add(number)
+        news = number not in self._reported
+        self._reported.add(number)
         if news:
             return [self._tagged(number, watch.fault.finding())]
         return [self._tagged(number, change) for change in changes]

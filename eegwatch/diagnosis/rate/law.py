@@ -51,7 +51,7 @@ class LawWatch:
         self._cell: Cell = lambda values: (values, values)
         self._idle_at = -1
 
-    def told(self, run: Run) -> None:
+    def learn(self, run: Run) -> None:
         """The same attempt has said more of itself: its length, an epoch's."""
         self._run = run
 
@@ -176,7 +176,7 @@ class LawWatch:
         """The law with skipped steps that explain every record, where there are such."""
         if not self._records().exact or law.steps_per_epoch > 1:
             return None
-        begun = len(law.skips)
+        skip_count = len(law.skips)
         for step, value in off:
             at, one = np.array([float(step)]), np.array([value])
             for _ in range(MOST_SKIPS + 1):
@@ -185,7 +185,7 @@ class LawWatch:
                 law = law.skipping(step)
             else:
                 return None
-        return law if begun < len(law.skips) <= max(SKIPS_IN_ALL, off[-1][0] / 50) else None
+        return law if skip_count < len(law.skips) <= max(SKIPS_IN_ALL, off[-1][0] / 50) else None
 
     def _skips_told(self) -> list[Finding]:
         law = self.law
@@ -231,14 +231,14 @@ class LawWatch:
         self.broken_at = step
         self._restart(off)
         followed = f"the rate followed {description(law)} exactly up to step {step - 1:,}"
-        here = f"where that law has {exact_rate(expected, value)}"
+        clause = f"where that law has {exact_rate(expected, value)}"
         if stands:
-            says = f"{followed}, then stands at {exact_rate(value, expected)} since step {step:,}, {here}"
+            says = f"{followed}, then stands at {exact_rate(value, expected)} since step {step:,}, {clause}"
             if self._may_be_a_floor(law, value):
                 says += ": a floor, or stuck"
                 return self._left(INFO, step, says, "declare the schedule (--schedule, --config): then it is decided")
             return self._left(WARNING, step, says, "look whether scheduler.step() is still called")
-        says = f"{followed}, then leaves it{resume}: {exact_rate(value, expected)} at step {step:,}, {here}"
+        says = f"{followed}, then leaves it{resume}: {exact_rate(value, expected)} at step {step:,}, {clause}"
         return self._left(
             WARNING, step, says, "look at what was changed there: a resume, a new scheduler, another length"
         )

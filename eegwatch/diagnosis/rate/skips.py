@@ -37,7 +37,7 @@ class Skips:
         self._carried = carried or 0
         self._last, self._rate = situation.start, np.nan
         self._level_since = situation.start  # the first of the equal rates that end with the newest record
-        self._begun = False
+        self._started = False
 
     def carried(self, rates: Rates, conventions: Conventions, drift: NDArray[np.floating[Any]]) -> int:
         """The lag with which this attempt begins: that of the one before, where its first record says so."""
@@ -55,7 +55,7 @@ class Skips:
         if lr == rate and not overflow and not self.behind:
             return 0  # a freeze looks the same: `withdraws` decides when the rate moves on
         before = self._last_that_tells(rates, row, before)
-        most = self._admissible(step, step - before, overflow=overflow, first=not row and not self._begun)
+        most = self._admissible(step, step - before, overflow=overflow, first=not row and not self._started)
         most = min(most, int(BURST + MOST_SHARE * step) - self.behind)
         if most <= 0 or conventions.averaged:
             return 0
@@ -113,7 +113,7 @@ class Skips:
     def seen(self, rates: Rates) -> None:
         self._level_since = self._level_start(rates.step, rates.lr)
         self._last, self._rate = int(rates.step[-1]), float(rates.lr[-1])
-        self._begun = True
+        self._started = True
 
     def withdraws(self, rates: Rates, conventions: Conventions, drift: NDArray[np.floating[Any]], since: int) -> int:
         """By how many skipped steps the schedule goes on after what looked like a freeze since step `since`; 0 if not.

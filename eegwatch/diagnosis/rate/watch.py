@@ -118,8 +118,8 @@ class LrWatch:
     def _off(self, rates: Rates, changes: list[Finding]) -> NDArray[np.bool_]:
         """Records whose cell misses the declared rate under each convention, and those past the schedule's end."""
         drift = self._drift(rates)
-        begun = self.skips.carried(rates, self.conventions, drift) if not self.records else self.skips.behind
-        self._behind = np.full(len(rates), begun, np.int64)
+        skipped = self.skips.carried(rates, self.conventions, drift) if not self.records else self.skips.behind
+        self._behind = np.full(len(rates), skipped, np.int64)
         changes += self._withdrawn(rates, drift)
         off, first = self.conventions.off(rates, self._behind, drift)
         while first is not None and self.fault is None:
@@ -171,19 +171,19 @@ class LrWatch:
             least = np.minimum.accumulate(expected[:, a:b], axis=1)
             most = np.maximum.accumulate(expected[:, a:b], axis=1)
             flat = self._flat
-            begun, records = int(rates.step[a]), int(b - a)
+            onset, records = int(rates.step[a]), int(b - a)
             if a == 0 and flat is not None and flat.value == lr[0] and set(lags) <= set(flat.lags):
                 same = [flat.lags.index(lag) for lag in lags]
                 least = np.minimum(least, flat.least[same, None])
                 most = np.maximum(most, flat.most[same, None])
-                begun, records = flat.since, flat.records + records
+                onset, records = flat.since, flat.records + records
             needed = width[a:b]
             if recursive:  # a float32 recursion loses a move of less than a unit at each step
-                needed = needed + (rates.step[a:b] - begun) * 2 * HALF_UNIT[FLOAT32] * np.abs(lr[a:b])
+                needed = needed + (rates.step[a:b] - onset) * 2 * HALF_UNIT[FLOAT32] * np.abs(lr[a:b])
             stuck[a:b] = (most - least).min(0) > needed
-            since[a:b] = begun
+            since[a:b] = onset
             if b == n:
-                self._flat = _Flat(float(lr[-1]), begun, int(rates.step[-1]), records, lags, least[:, -1], most[:, -1])
+                self._flat = _Flat(float(lr[-1]), onset, int(rates.step[-1]), records, lags, least[:, -1], most[:, -1])
         # where steps may have been skipped the lag may change within the stretch: then only an off record counts
         may_skip = (rates.skipped > 0) | rates.overflow | (self.skips.behind > 0)
         if self.conventions.averaged:
@@ -243,8 +243,8 @@ class LrWatch:
             # an off record with the value that fitted before: the declared rate left the cell, the logged one did not
             stood = (verdicts[0] == STUCK or since[0] < first) and first <= self.situation.end
             rule = "lr_stuck" if stood else self._onset_rule(rates)
-            begun = int(since[0]) if stood else first
-            onset = Onset(begun, self._on_schedule, self.conventions.shift)
+            onset_step = int(since[0]) if stood else first
+            onset = Onset(onset_step, self._on_schedule, self.conventions.shift)
             self.fault = Fault(self.situation, rule, onset, self.sample, evidence, latest)
         else:
             self.fault.look(evidence, latest)

@@ -127,8 +127,8 @@ class Objective:
         if self.classes is None and "auroc" in target:
             self.classes = 2
         self._falls = bool(target) or self.classes is not None
-        said = [run.name, run.run_id, *run.argv[:1]] if run else []
-        self._wanders = any(word in _RUNS for text in said for word in _words(text))
+        names = [run.name, run.run_id, *run.argv[:1]] if run else []
+        self._wanders = any(word in _RUNS for text in names for word in _words(text))
         self.validation: list[tuple[int, float]] = []  # (step, loss) of each evaluation that measured one
         self.scores: dict[str, list[float]] = {}
 

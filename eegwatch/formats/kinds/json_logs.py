@@ -146,17 +146,17 @@ def rows_of_document(document: Any, depth: int = 0) -> list[dict[str, Any]]:
 
 
 def _columns(document: dict[str, Any], prefix: str = "", depth: int = 0) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = {}
+    columns: dict[str, list[Any]] = {}
     for name, value in document.items():
         if (
             isinstance(value, list)
             and value
             and all(isinstance(one, int | float | str) or one is None for one in value)
         ):
-            found[prefix + str(name)] = value
+            columns[prefix + str(name)] = value
         elif isinstance(value, dict) and depth < 2:
-            found |= _columns(value, f"{prefix}{name}/", depth + 1)
-    return found
+            columns |= _columns(value, f"{prefix}{name}/", depth + 1)
+    return columns
 
 
 def _document(head: Head) -> bool:

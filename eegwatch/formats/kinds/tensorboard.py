@@ -60,12 +60,12 @@ class EventFiles(SeriesStore):
             return [(e.step, e.wall_time, float(e.value)) for e in self._events.Scalars(tag)]
         from tensorboard.util import tensor_util
 
-        found = []
+        values = []
         for event in self._events.Tensors(tag):
             value = tensor_util.make_ndarray(event.tensor_proto)
             if value.size == 1 and value.dtype.kind in "fiu":
-                found.append((event.step, event.wall_time, float(value.reshape(()))))
-        return found
+                values.append((event.step, event.wall_time, float(value.reshape(()))))
+        return values
 
 
 def _fits(head: Head) -> bool:

@@ -31,11 +31,11 @@ class DeepSpeedChat:
         return self._seen
 
     def take(self, line: str, reader: RowReader) -> list[Row] | None:
-        if "ppo_ep" in line and (found := _LINE.search(line)) is not None:
+        if "ppo_ep" in line and (match := _LINE.search(line)) is not None:
             self._seen = True
             row = Row()
-            row.at.epoch, row.at.step = float(found[1]), float(found[2])
-            for name, text in _PAIR.findall(found[3]):
+            row.at.epoch, row.at.step = float(match[1]), float(match[2])
+            for name, text in _PAIR.findall(match[3]):
                 row.train["loss" if name == "act_loss" else name] = float(text)
             self._last = row
             return [row]

@@ -41,7 +41,7 @@ class Detectron2:
             return []
         if len(values) != len(self._names):
             return []
-        found = {
+        numbers = {
             f"{self._task}/{name}": value for name, value in zip(self._names, values, strict=True) if value is not None
         }
-        return [Row(evals={"val": found})]
+        return [Row(evals={"val": numbers})]

@@ -29,11 +29,11 @@ class Espnet:
     def take(self, line: str, reader: RowReader) -> list[Row] | None:
         if "epoch" not in line:
             return None
-        if (found := _BATCHES.search(line)) is not None:
-            row = _row(self.maker, line[found.end() :], None)
-            row.at.epoch, row.at.batch = float(found[1]), float(found[3])
+        if (match := _BATCHES.search(line)) is not None:
+            row = _row(self.maker, line[match.end() :], None)
+            row.at.epoch, row.at.batch = float(match[1]), float(match[3])
             return [row]
-        if (found := _RESULTS.search(line)) is None:
+        if (match := _RESULTS.search(line)) is None:
             return None
         _, _, valid = line.partition("[valid]")
         row = _row(self.valid, valid.partition("[att_plot]")[0], "val")

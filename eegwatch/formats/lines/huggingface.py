@@ -47,10 +47,10 @@ class HuggingFaceConsole:
         if "{" in line and (inside := embedded(line)) is not None and self._is_ours(inside[1], line):
             rows += self._dict(inside[1], reader)
             return rows
-        if "Total optimization steps" in line and (found := _TOTAL.search(line)) is not None:
-            reader.stated_total = int(found[1].replace(",", ""))
-        elif "Num Epochs" in line and (found := _EPOCHS.search(line)) is not None:
-            reader.counter.announce(None, int(found[1].replace(",", "")))
+        if "Total optimization steps" in line and (match := _TOTAL.search(line)) is not None:
+            reader.stated_total = int(match[1].replace(",", ""))
+        elif "Num Epochs" in line and (match := _EPOCHS.search(line)) is not None:
+            reader.counter.announce(None, int(match[1].replace(",", "")))
         return rows if rows or (taken and "loss" not in line) else None
 
     @staticmethod
@@ -63,9 +63,9 @@ class HuggingFaceConsole:
         )
 
     def _bar(self, line: str, rows: list[Row], reader: RowReader) -> None:
-        if not _DESCRIBED.match(line) or (found := _BAR.search(line)) is None or len(found[1]) > 15:
+        if not _DESCRIBED.match(line) or (match := _BAR.search(line)) is None or len(match[1]) > 15:
             return
-        count, total = int(found[1]), int(found[2][:15])
+        count, total = int(match[1]), int(match[2][:15])
         if self._buffered:
             return
         if self._held is not None and (self._total in (None, total) and count >= self._count):

@@ -24,11 +24,11 @@ class LlmC:
     active = False
 
     def take(self, line: str, reader: RowReader) -> list[Row] | None:
-        if "s:" not in line[:8] or (found := _LINE.match(line)) is None:
+        if "s:" not in line[:8] or (match := _LINE.match(line)) is None:
             return None
         row = Row()
-        row.at.step = float(found[1])
-        for name, text in _PAIR.findall(found[2]):
+        row.at.step = float(match[1])
+        for name, text in _PAIR.findall(match[2]):
             try:
                 value = float(text)
             except ValueError:

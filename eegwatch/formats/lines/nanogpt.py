@@ -24,8 +24,8 @@ class NanoGpt:
     active = False
 
     def take(self, line: str, reader: RowReader) -> list[Row] | None:
-        if "train loss" not in line or (found := _BOTH.search(line)) is None:
+        if "train loss" not in line or (match := _BOTH.search(line)) is None:
             return None
-        row = Row(evals={"val": {"loss": float(found[4]), "train_loss": float(found[2])}})
-        row.at.step = float(found[1])
+        row = Row(evals={"val": {"loss": float(match[4]), "train_loss": float(match[2])}})
+        row.at.step = float(match[1])
         return [row]

@@ -35,28 +35,28 @@ class Ultralytics:
         return bool(self._names)
 
     def take(self, line: str, reader: RowReader) -> list[Row] | None:
-        if "pu_mem" in line.lower() and (found := _NAMES.match(line)) is not None:
-            self._names = (found[1] or found[2]).split()
+        if "pu_mem" in line.lower() and (match := _NAMES.match(line)) is not None:
+            self._names = (match[1] or match[2]).split()
             return []
         if not self._names:
             return None
-        if "Class" in line and (found := _RESULT_NAMES.match(line)) is not None:
-            names = re.sub(r"[()]", " ", found[1]).replace("Box", "").split()
+        if "Class" in line and (match := _RESULT_NAMES.match(line)) is not None:
+            names = re.sub(r"[()]", " ", match[1]).replace("Box", "").split()
             self._results = [name for name in names if name != ":"]
             return []
-        if (found := _EVALUATED.match(line)) is not None and self._results:
-            numbers = [float(text) for text in (found[1] or found[2]).split()]
+        if (match := _EVALUATED.match(line)) is not None and self._results:
+            numbers = [float(text) for text in (match[1] or match[2]).split()]
             if len(numbers) != len(self._results):
                 return None
             return [Row(evals={"val": dict(zip(self._results, numbers, strict=True))})]
         if "G" not in line[:60] or "%|" not in line:
             return None
-        if (found := _BAR.match(line)) is None:
+        if (match := _BAR.match(line)) is None:
             return [] if re.match(r"^\s*\d+/\d+\s+[\d.]+G\s", line) else None
-        if found[4] != found[5]:
+        if match[4] != match[5]:
             return []  # the mean of the epoch so far
-        numbers = [float(text) for text in found[3].split()]
-        epoch, last = int(found[1]), int(found[2])
+        numbers = [float(text) for text in match[3].split()]
+        epoch, last = int(match[1]), int(match[2])
         self._zero = self._zero or epoch == 0
         values = dict(zip(self._names, numbers, strict=False))
         losses = [value for name, value in values.items() if "loss" in name or name in ("box", "obj", "cls", "dfl")]

@@ -77,7 +77,7 @@ def cycles(records: Records) -> list[Cycle]:
     if not sign.any():
         return []
     moving = np.flatnonzero(sign)
-    found: list[Cycle] = []
+    cycles: list[Cycle] = []
     begin = 0
     ups = moving[sign[moving] > 0]
     downs = moving[sign[moving] < 0]
@@ -90,9 +90,9 @@ def cycles(records: Records) -> list[Cycle]:
         rise_end = int(before[-1]) + 1 if len(before) else begin
         fall = downs[(downs >= first_down) & (downs < end - 1)]
         fall_end = int(fall[-1]) + 2 if len(fall) else end
-        found.append(
+        cycles.append(
             Cycle(begin, end, slice(begin, rise_end), slice(rise_end, min(first_down + 1, end)),
                   slice(min(first_down + 1, end), fall_end), slice(fall_end, end))
         )  # fmt: skip
         begin = end
-    return found
+    return cycles

@@ -22,16 +22,16 @@ class Rise:
 
 def rises(r: Records, begins: tuple[int, ...]) -> list[Rise]:
     """The lines through every record of `r`; `begins` are the steps that position 0 may have."""
-    found: list[Rise] = []
+    rises: list[Rise] = []
     zero = _zero_crossing(r) if r.exact else None
     if zero is not None and zero > int(r.step[0]):
         zero = None
     for begin in dict.fromkeys((*(() if zero is None else (zero,)), *begins)):
         rise = _through(r, begin, 0.0)
         if rise is not None:
-            found.append(rise)
-    if found or len(r) < 2:
-        return found
+            rises.append(rise)
+    if rises or len(r) < 2:
+        return rises
     for begin in begins:
         span = float(r.step[-1] - r.step[0])
         steepest = (r.high[-1] - r.low[0]) / span
@@ -40,8 +40,8 @@ def rises(r: Records, begins: tuple[int, ...]) -> list[Rise]:
         for initial in shortest(r.low[0] - steepest * before, r.high[0] - flattest * before):
             rise = _through(r, begin, initial)
             if rise is not None and initial >= 0:
-                found.append(rise)
-    return found
+                rises.append(rise)
+    return rises
 
 
 def _zero_crossing(r: Records) -> int | None:

@@ -43,11 +43,11 @@ def _lengths(before: np.ndarray, after: np.ndarray, *, exact: bool) -> list[int]
     shortest = float(gaps_most.min())
     number = np.arange(1, len(after) + 1)
     low, high = float((before / number).max()), float((after / number).min())
-    found = list(range(int(np.floor(low)) + 1, int(np.floor(high)) + 1))[: EPOCHS_TRIED if exact else FEW_TRIED]
-    if not found and exact:
+    lengths = list(range(int(np.floor(low)) + 1, int(np.floor(high)) + 1))[: EPOCHS_TRIED if exact else FEW_TRIED]
+    if not lengths and exact:
         most, least = int(shortest), max(int(gaps_least.min()), 2)
-        found = list(range(most, least - 1, -1))[:EPOCHS_TRIED]
-    return [B for B in found if B > 1]
+        lengths = list(range(most, least - 1, -1))[:EPOCHS_TRIED]
+    return [B for B in lengths if B > 1]
 
 
 def _levels(r: Records, moves: np.ndarray, k: np.ndarray, begin: int, B: int) -> Records:

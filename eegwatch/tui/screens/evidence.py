@@ -83,8 +83,8 @@ class EvidenceScreen(ModalScreen[View | None]):
 
     def window(self, finding: Finding) -> View:
         """From before its onset to where the remaining causes part, or to the newest step."""
-        told = finding.cause.separates_at if finding.cause else None
-        span = max(AROUND, ((told or self.session.history.step_done) - finding.since_step) * 1.15) / self.factor
+        separates_at = finding.cause.separates_at if finding.cause else None
+        span = max(AROUND, ((separates_at or self.session.history.step_done) - finding.since_step) * 1.15) / self.factor
         return View().around(max(0.0, finding.since_step - 0.15 * span), finding.since_step + span)
 
     def _causes(self, finding: Finding) -> list[tuple[str, Hypothesis]]:

@@ -158,10 +158,10 @@ class RunsScreen(ModalScreen[RunChoice | None]):
 
     def _sorted(self, folders: list[Path]) -> list[Path]:
         """Pinned runs first, then by what `s` chose; the newest first among equals. Unknown ones come last."""
-        found = sorted(folders, key=lambda folder: (not self.settings.pins(folder), self._rank(folder)))
+        in_order = sorted(folders, key=lambda folder: (not self.settings.pins(folder), self._rank(folder)))
         if self.sort_by != "newest":
-            return found
-        paths = {folder.name: folder for folder in found}
+            return in_order
+        paths = {folder.name: folder for folder in in_order}
         return [paths[name] for _, name in in_tree(paths, self._parents())]
 
     def _parents(self) -> dict[str, str | None]:
@@ -187,8 +187,8 @@ class RunsScreen(ModalScreen[RunChoice | None]):
         """Rows of the runs that match the filter, with what is known of them."""
         wanted = self.filter.value.strip()
         pattern = pattern_of(wanted)
-        found = [folder for folder in self.folders if pattern.search(self._words(folder))]
-        self.shown = self._sorted(self._folded(found))
+        matching = [folder for folder in self.folders if pattern.search(self._words(folder))]
+        self.shown = self._sorted(self._folded(matching))
         self.query_one(Vertical).border_subtitle = "" if self.sort_by == "newest" else f"sorted by {self.sort_by}"
         self.table.clear()
         for folder in self.shown:
@@ -328,11 +328,13 @@ class RunsScreen(ModalScreen[RunChoice | None]):
         if self.current is None or self.overlays is None:
             return
         names = family(self.current.name, self._parents()) - {self.current.name}
-        found = [folder for folder in self.folders if folder.name in names]
-        drawn = [folder for folder in found if folder not in self.overlays.labels()]
+        branches = [folder for folder in self.folders if folder.name in names]
+        drawn = [folder for folder in branches if folder not in self.overlays.labels()]
         for folder in drawn:
             self.overlays.toggle(folder)
-        self.notify(f"{len(found)} runs branched off with this one" if found else "no run branched off with this one")
+        self.notify(
+            f"{len(branches)} runs branched off with this one" if branches else "no run branched off with this one"
+        )
         self._list()
 
     def action_sort(self) -> None:
@@ -436,15 +438,15 @@ class RunsScreen(ModalScreen[RunChoice | None]):
 
 def run_diff(one: Path, other: Path) -> Text:
     """What differs between two runs: their configurations, then what was commanded about their rates."""
-    told = []
+    commanded = []
     for folder in (one, other):
         try:
-            told.append(changes(folder))
+            commanded.append(changes(folder))
         except OSError as error:
-            told.append([error.strerror or str(error)])
+            commanded.append([error.strerror or str(error)])
     text = config_diff(one, other)
-    for folder, words, style in zip((one, other), told, ("red", "green"), strict=True):
-        if told[0] != told[1]:
+    for folder, words, style in zip((one, other), commanded, ("red", "green"), strict=True):
+        if commanded[0] != commanded[1]:
             text.append(f"\n\nrates of {folder.name}", "bold")
             text.append("".join(f"\n  {line}" for line in words or ["as declared"]), style)
     return text

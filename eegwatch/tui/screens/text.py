@@ -93,8 +93,8 @@ class TextScreen(ModalScreen[None]):
     @on(Input.Changed)
     def _typed(self) -> None:
         self._write()
-        here = self.log_view.scroll_y
-        self.at = next((i for i, row in enumerate(self.found) if row >= here), 0) - 1
+        position = self.log_view.scroll_y
+        self.at = next((i for i, row in enumerate(self.found) if row >= position), 0) - 1
         self._say()
 
     @on(Input.Submitted)

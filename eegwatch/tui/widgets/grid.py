@@ -49,8 +49,8 @@ class ChartGrid(Grid):
         width, height = self.size
         if self.pattern:
             pattern = pattern_of(self.pattern)
-            found = [kind for kind in there if pattern.search(f"{kind.name} {kind.title}")]
-            return found or there[:1]
+            matching = [kind for kind in there if pattern.search(f"{kind.name} {kind.title}")]
+            return matching or there[:1]
         if height < BOTH_FROM:
             return there[:1]
         columns = self.columns or max(1, width // COLUMNS_EACH)

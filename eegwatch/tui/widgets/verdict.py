@@ -31,11 +31,11 @@ class Verdict(Lines):
     def show(self, session: Session, *, compact: bool, tight: bool = False, read_only: bool = False) -> None:
         """`compact`: one finding, short words. `tight`: what, why and the keys; the chart keeps its rows."""
         findings = [f for f in session.diagnosis.findings if f.bad]
-        told = notice(session, read_only=read_only)
-        self.display = bool(findings) or told is not None
+        current = notice(session, read_only=read_only)
+        self.display = bool(findings) or current is not None
         if not self.display:
             return
-        lines = self._notice(told)[: 1 if tight and findings else None] if told is not None else []
+        lines = self._notice(current)[: 1 if tight and findings else None] if current is not None else []
         if findings:
             lines += self._finding(session, findings[0], compact, tight, read_only)
             if compact:
@@ -53,11 +53,11 @@ class Verdict(Lines):
                 line.truncate(width, overflow="ellipsis")
         self.put(lines)
 
-    def _notice(self, told: Notice) -> list[Text]:
-        sign, style = NOTICE[told.kind]
-        lines = [Text.assemble((f" {sign} ", style), (f" {told.text}", "bold"))]
-        if told.do:
-            lines.append(Text.assemble(("   do   ", LABEL), told.do))
+    def _notice(self, current: Notice) -> list[Text]:
+        sign, style = NOTICE[current.kind]
+        lines = [Text.assemble((f" {sign} ", style), (f" {current.text}", "bold"))]
+        if current.do:
+            lines.append(Text.assemble(("   do   ", LABEL), current.do))
         return lines
 
     def _finding(self, session: Session, finding: Finding, compact: bool, tight: bool, read_only: bool) -> list[Text]:

@@ -83,12 +83,12 @@ class Beginning(Action):
     @classmethod
     def recover(cls, command_id: str, run: WatchedRun | None) -> Outcome:
         """Done if the attempt that names this command took a step."""
-        begun, first = False, None
+        started, first = False, None
         for record in each_record(run.folder / RUN_LOG, run_decoder()) if run else ():
             if isinstance(record, Run):
-                begun = record.command == command_id
-                first = None if begun else first
-            elif isinstance(record, Step) and begun:
+                started = record.command == command_id
+                first = None if started else first
+            elif isinstance(record, Step) and started:
                 first = first or record
         if run is not None and first is not None:
             return Outcome(DONE, "finished before the daemon died", numbers(first) | {"run_id": run.run_id})
