@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import math
 import os
 import socket
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +27,9 @@ from eegwatch.schedule import parse
 os.environ.setdefault("COLORTERM", "truecolor")
 # trainers beside each other on two cores would wait for each other's threads
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# hundreds of processes begin here, and each would compile our sources anew: 40 s of a whole run
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # `make test` tries the same examples every time, so that a red run is about the change; `make test-full` draws them anew
 # no example has a time limit: a machine that is shared takes its time
@@ -30,6 +37,7 @@ settings.register_profile("same", derandomize=True, deadline=None)
 settings.register_profile("anew", deadline=None)
 settings.load_profile("anew" if os.environ.get("EEGWATCH_FULL") else "same")
 
+FRAMEWORKS = ("lightning", "transformers")
 ONE_CYCLE = {
     "name": "one_cycle",
     "total_steps": 2000,
@@ -38,6 +46,44 @@ ONE_CYCLE = {
     "div_factor": 25.0,
     "final_div_factor": 40.0,
 }
+
+
+def pytest_collection_finish() -> None:
+    """What torch and its like have brought stays: a collection of garbage need not look at it again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a killed process leaves behind lies among pytest's folders, of which pytest keeps those of three sessions."""
+    folder = str(tmp_path_factory.mktemp("t", numbered=False))
+    before = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"], tempfile.tempdir = folder, folder
+    yield
+    tempfile.tempdir = None
+    if before is None:
+        del os.environ["TMPDIR"]
+    else:
+        os.environ["TMPDIR"] = before
+
+
+class lazily:
+    """A module that is loaded at its first use, by the workers alone that run a test of it.
+
+    Tests of a framework that is not installed are skipped: `make test-minimum` installs none.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return getattr(importlib.import_module(self._name), name)
+        except ModuleNotFoundError as missing:
+            if missing.name in FRAMEWORKS:
+                pytest.skip(f"needs {missing.name}")
+            raise
 
 
 @pytest.fixture(scope="session")

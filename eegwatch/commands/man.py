@@ -11,7 +11,7 @@ from eegwatch.commands import COMMANDS, DESCRIPTION, EPILOG, parser_of
 
 
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = "To install it: eegwatch man > ~/.local/share/man/man1/eegwatch.1"
+    parser.epilog = "pip installs it: man eegwatch. Without pip: eegwatch man > ~/.local/share/man/man1/eegwatch.1"
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -47,6 +47,10 @@ def test_the_installed_programs_are_the_wheels(installed: Path, tmp_path: Path) 
         assert path.startswith(str(installed.parent)), path
 
 
+def test_the_manual_page_is_installed_where_man_looks_for_it(installed: Path) -> None:
+    assert (installed.parent / "share" / "man" / "man1" / "eegwatch.1").read_text().startswith(".TH EEGWATCH 1")
+
+
 def test_the_installed_daemon_starts_the_demo_and_the_monitor_draws_it(installed: Path, tmp_path: Path) -> None:
     try:
         assert "started: daemon pid" in run(installed / "eegpt-daemon", "start", "--no-check", cwd=tmp_path)

@@ -3,64 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
 from torch.optim import lr_scheduler as S
-from torch.utils.data import DataLoader, TensorDataset
 
 from eegwatch.check import open_run
-from eegwatch.integrations.huggingface import EegwatchCallback as HuggingFace
-from eegwatch.integrations.lightning import EegwatchCallback as Lightning
 from eegwatch.run.history import History
 from eegwatch.schedule import parse
+from tests.conftest import lazily
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-SAMPLES, BATCH = 96, 8
-
-
-class Model(pl.LightningModule):
-    """A small classifier; `schedulers` builds what configure_optimizers returns."""
-
-    def __init__(self, schedulers: Callable[[Any], Any] | None = None, loss: Callable[[Any, int], Any] | None = None):
-        super().__init__()
-        self.net = torch.nn.Linear(4, 2)
-        self.schedulers, self.of_loss = schedulers, loss
-        self.losses: list[float] = []
-
-    def training_step(self, batch: Any, index: int) -> Any:
-        loss = torch.nn.functional.cross_entropy(self.net(batch[0]), batch[1])
-        self.losses.append(float(loss.detach()))
-        self.log("train_loss", loss)
-        return loss if self.of_loss is None else self.of_loss(loss, index)
-
-    def validation_step(self, batch: Any, _: int) -> None:
-        loss = torch.nn.functional.cross_entropy(self.net(batch[0]), batch[1])
-        self.log_dict({"val_loss": loss, "val_f1": 0.5, "kappa": 0.25})
-
-    def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self.parameters(), lr=1e-3)
-        return optimizer if self.schedulers is None else ([optimizer], [self.schedulers(optimizer)])
-
-
-def fit(tmp_path: Path, model: pl.LightningModule, callback: Lightning | None = None, **given: Any) -> pl.Trainer:
-    torch.manual_seed(0)
-    data = TensorDataset(torch.randn(SAMPLES, 4), torch.randint(0, 2, (SAMPLES,)))
-    loader = DataLoader(data, batch_size=BATCH)
-    settings: dict[str, Any] = {"max_epochs": 3, "enable_checkpointing": False} | given
-    resumed = settings.pop("ckpt_path", None)
-    callbacks = [callback or Lightning(tmp_path / "logs"), *settings.pop("callbacks", [])]
-    trainer = pl.Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, callbacks=callbacks,
-        default_root_dir=tmp_path, **settings,
-    )  # fmt: skip
-    trainer.fit(model, loader, loader, ckpt_path=resumed)
-    return trainer
+frameworks = lazily("tests.unit.frameworks")
 
 
 def logged(tmp_path: Path) -> tuple[History, Any]:
@@ -79,14 +36,16 @@ def watched(tmp_path: Path) -> tuple[int, list[str]]:
 
 
 def test_lightning_is_watched_for_silent_errors(tmp_path: Path) -> None:
-    fit(tmp_path, Model(), accumulate_grad_batches=2, gradient_clip_val=0.5)
+    frameworks.fit(tmp_path, frameworks.Model(), accumulate_grad_batches=2, gradient_clip_val=0.5)
     looks, said = watched(tmp_path)
     assert looks > 3 and said == []
 
 
 def test_transformers_is_watched_for_silent_errors_over_a_resume(tmp_path: Path) -> None:
-    train(tmp_path, gradient_accumulation_steps=2, max_grad_norm=0.5, save_strategy="steps", save_steps=4, max_steps=4)
-    train(tmp_path, resume=True, gradient_accumulation_steps=2, max_grad_norm=0.5, max_steps=8)
+    frameworks.train(
+        tmp_path, gradient_accumulation_steps=2, max_grad_norm=0.5, save_strategy="steps", save_steps=4, max_steps=4
+    )
+    frameworks.train(tmp_path, resume=True, gradient_accumulation_steps=2, max_grad_norm=0.5, max_steps=8)
     looks, said = watched(tmp_path)
     assert looks == 8 and said == []
 
@@ -116,7 +75,7 @@ def rate_findings(outcome: Any) -> list[str]:
 )
 @pytest.mark.parametrize("accumulate", [1, 5])
 def test_lightnings_interval_and_frequency_are_part_of_the_law(tmp_path: Path, build: Any, accumulate: int) -> None:
-    fit(tmp_path, Model(build), accumulate_grad_batches=accumulate)
+    frameworks.fit(tmp_path, frameworks.Model(build), accumulate_grad_batches=accumulate)
     history, outcome = logged(tmp_path)
     assert history.step.tolist() == list(range(1, (36 if accumulate == 1 else 9) + 1))
     if accumulate == 1:
@@ -124,14 +83,14 @@ def test_lightnings_interval_and_frequency_are_part_of_the_law(tmp_path: Path, b
 
 
 def test_a_schedule_built_for_steps_under_lightnings_default_interval_is_found(tmp_path: Path) -> None:
-    fit(tmp_path, Model(lambda o: S.CosineAnnealingLR(o, 36)))
+    frameworks.fit(tmp_path, frameworks.Model(lambda o: S.CosineAnnealingLR(o, 36)))
     _, outcome = logged(tmp_path)
     assert any("once per epoch" in words for words in rate_findings(outcome)), outcome.text()
 
 
 def test_the_loss_is_the_mean_over_the_micro_batches(tmp_path: Path) -> None:
-    model = Model()
-    fit(tmp_path, model, accumulate_grad_batches=5, max_epochs=1)
+    model = frameworks.Model()
+    frameworks.fit(tmp_path, model, accumulate_grad_batches=5, max_epochs=1)
     history, _ = logged(tmp_path)
     means = [np.mean(model.losses[i : i + 5]) for i in (0, 5, 10)]
     np.testing.assert_allclose(history.loss, means, rtol=1e-5)
@@ -144,36 +103,14 @@ def test_a_training_step_without_a_loss_is_a_step_without_a_loss(tmp_path: Path,
             return None if index % 2 else loss
         return {"empty": {"loss": loss}, "odd": {"loss": loss, "logits": 3}, "vector": loss}[kind]
 
-    fit(tmp_path, Model(loss=every_other))
+    frameworks.fit(tmp_path, frameworks.Model(loss=every_other))
     history, _ = logged(tmp_path)
     assert len(history.step) >= 18 and history.end is not None and np.isfinite(history.loss).any()
 
 
-class Gan(pl.LightningModule):
-    """Manual optimisation with two optimizers, each with its scheduler."""
-
-    def __init__(self, returns: Any = None) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-        self.a, self.b = torch.nn.Linear(4, 1), torch.nn.Linear(4, 1)
-        self.returns = returns
-
-    def training_step(self, batch: Any, _: int) -> Any:
-        for net, optimizer, scheduler in zip((self.a, self.b), self.optimizers(), self.lr_schedulers()):
-            optimizer.zero_grad()
-            self.manual_backward(net(batch[0]).square().mean())
-            optimizer.step()
-            scheduler.step()
-        return self.returns
-
-    def configure_optimizers(self) -> Any:
-        a, b = torch.optim.Adam(self.a.parameters(), lr=1e-3), torch.optim.Adam(self.b.parameters(), lr=4e-3)
-        return [a, b], [S.CosineAnnealingLR(a, 36), S.ExponentialLR(b, 0.9)]
-
-
 @pytest.mark.parametrize("returns", [None, {}, {"g": 1.0}, {"loss": torch.tensor(0.5)}])
 def test_manual_optimisation_with_two_optimizers(tmp_path: Path, returns: Any) -> None:
-    fit(tmp_path, Gan(returns))
+    frameworks.fit(tmp_path, frameworks.Gan(returns))
     history, outcome = logged(tmp_path)
     assert history.step.tolist() == list(range(1, 37)) and history.end is not None
     np.testing.assert_allclose(history.lr, 1e-3 * (1 + np.cos(np.pi * np.arange(36) / 36)) / 2, rtol=1e-9)
@@ -182,7 +119,7 @@ def test_manual_optimisation_with_two_optimizers(tmp_path: Path, returns: Any) -
 
 
 def test_every_metric_of_a_validation_is_logged_under_its_own_name(tmp_path: Path) -> None:
-    fit(tmp_path, Model(), max_epochs=2)
+    frameworks.fit(tmp_path, frameworks.Model(), max_epochs=2)
     history, _ = logged(tmp_path)
     first, second = (e.values() for e in history.evals)
     assert set(first) == set(second) == {"loss", "val_f1", "kappa"} or set(second) == {"loss", "val_f1"}
@@ -191,17 +128,19 @@ def test_every_metric_of_a_validation_is_logged_under_its_own_name(tmp_path: Pat
 
 def test_a_lightning_run_that_is_continued_goes_on_in_its_log(tmp_path: Path) -> None:
     build = lambda o: {"scheduler": S.OneCycleLR(o, 1e-2, total_steps=72), "interval": "step"}  # noqa: E731
-    trainer = fit(tmp_path, Model(build), max_epochs=3)
+    trainer = frameworks.fit(tmp_path, frameworks.Model(build), max_epochs=3)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
-    fit(tmp_path, Model(build), max_epochs=6, ckpt_path=tmp_path / "last.ckpt")
+    frameworks.fit(tmp_path, frameworks.Model(build), max_epochs=6, ckpt_path=tmp_path / "last.ckpt")
     history, outcome = logged(tmp_path)
     assert history.step.tolist() == list(range(1, 73)) and [r.attempt for r in history.attempts] == [1, 2]
     assert not rate_findings(outcome), outcome.text()
 
 
 def test_stochastic_weight_averaging_changes_the_schedule_and_is_logged_as_that(tmp_path: Path) -> None:
-    swa = pl.callbacks.StochasticWeightAveraging(swa_lrs=1e-4, swa_epoch_start=2, annealing_epochs=2)
-    fit(tmp_path, Model(lambda o: S.ExponentialLR(o, 0.9)), max_epochs=6, callbacks=[swa])
+    from lightning.pytorch.callbacks import StochasticWeightAveraging
+
+    swa = StochasticWeightAveraging(swa_lrs=1e-4, swa_epoch_start=2, annealing_epochs=2)
+    frameworks.fit(tmp_path, frameworks.Model(lambda o: S.ExponentialLR(o, 0.9)), max_epochs=6, callbacks=[swa])
     history, _ = logged(tmp_path)
     assert [change.schedule for change in history.schedules] == [None]
     assert history.step.tolist() == list(range(1, 73))
@@ -211,40 +150,12 @@ def test_a_callback_that_fails_says_so_once_and_training_ends_as_ever(tmp_path: 
     (tmp_path / "logs").write_text("a file where the log root should be")
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        trainer = fit(tmp_path, Model())
+        trainer = frameworks.fit(tmp_path, frameworks.Model())
     words = [str(w.message) for w in said if "eegwatch" in str(w.message)]
     assert len(words) == 1 and "switched off" in words[0] and trainer.global_step == 36
 
 
 # ---- transformers ----------------------------------------------------------------------------------------------------
-
-
-def train(tmp_path: Path, callback: Any = None, resume: bool = False, model: Any = None, **given: Any) -> Any:
-    from transformers import Trainer, TrainingArguments
-
-    class Net(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = torch.nn.Linear(4, 2)
-
-        def forward(self, x: Any, labels: Any) -> Any:
-            logits = self.net(x)
-            return {"loss": torch.nn.functional.cross_entropy(logits, labels), "logits": logits}
-
-    torch.manual_seed(0)
-    data = [{"x": torch.randn(4), "labels": torch.tensor(i % 2)} for i in range(SAMPLES)]
-    settings: dict[str, Any] = {
-        "output_dir": str(tmp_path / "out"), "num_train_epochs": 3, "per_device_train_batch_size": BATCH,
-        "learning_rate": 1e-3, "logging_steps": 4, "report_to": [], "save_strategy": "no", "use_cpu": True,
-        "disable_tqdm": True,
-    }  # fmt: skip
-    trainer = Trainer(
-        model or Net(), TrainingArguments(**(settings | given)), train_dataset=data, eval_dataset=data[:16],
-        callbacks=[callback or HuggingFace(tmp_path / "logs")],
-        compute_metrics=lambda _: {"accuracy": 0.75, "auroc": 0.5},
-    )  # fmt: skip
-    trainer.train(resume_from_checkpoint=resume or None)
-    return trainer
 
 
 @pytest.mark.parametrize(
@@ -262,7 +173,7 @@ def train(tmp_path: Path, callback: Any = None, resume: bool = False, model: Any
     ],
 )
 def test_transformers_schedules_are_followed(tmp_path: Path, given: dict[str, Any]) -> None:
-    train(tmp_path, **given)
+    frameworks.train(tmp_path, **given)
     history, outcome = logged(tmp_path)
     assert history.run is not None and history.end is not None and history.end.reason == "completed"
     if given["lr_scheduler_type"] != "reduce_lr_on_plateau":
@@ -281,19 +192,21 @@ def test_all_metrics_of_an_evaluation_and_a_gradient_norm_of_zero(tmp_path: Path
         def forward(self, x: Any, labels: Any) -> Any:
             return {"loss": (self.weight * 0.0).sum() + 0.7, "logits": torch.zeros(len(x), 2)}
 
-    train(tmp_path, model=Still(), eval_strategy="epoch", logging_steps=1)
+    frameworks.train(tmp_path, model=Still(), eval_strategy="epoch", logging_steps=1)
     history, _ = logged(tmp_path)
     assert (history.grad_norm == 0).all() and len(history.grad_norm) == 36
     assert set(history.evals[0].values()) == {"loss", "eval_accuracy", "auroc"} and len(history.evals) == 3
 
 
 def test_a_transformers_run_that_is_continued_goes_on_in_its_log(tmp_path: Path) -> None:
-    train(tmp_path, save_strategy="epoch", num_train_epochs=6, max_steps=72, lr_scheduler_type="cosine")
+    frameworks.train(tmp_path, save_strategy="epoch", num_train_epochs=6, max_steps=72, lr_scheduler_type="cosine")
     assert [c.step for c in logged(tmp_path)[0].checkpoints][:2] == [12, 24]
     for folder in (tmp_path / "out").iterdir():
         if folder.name != "checkpoint-24":
             __import__("shutil").rmtree(folder)
-    train(tmp_path, resume=True, save_strategy="no", num_train_epochs=6, max_steps=72, lr_scheduler_type="cosine")
+    frameworks.train(
+        tmp_path, resume=True, save_strategy="no", num_train_epochs=6, max_steps=72, lr_scheduler_type="cosine"
+    )
     history, outcome = logged(tmp_path)
     assert [r.attempt for r in history.attempts] == [1, 2] and history.step.tolist() == list(range(1, 73))
     assert not rate_findings(outcome), outcome.text()
@@ -303,6 +216,6 @@ def test_a_transformers_callback_that_fails_ends_nothing(tmp_path: Path) -> None
     (tmp_path / "logs").write_text("a file where the log root should be")
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        trainer = train(tmp_path)
+        trainer = frameworks.train(tmp_path)
     words = [str(w.message) for w in said if "eegwatch" in str(w.message)]
     assert len(words) == 1 and "switched off" in words[0] and trainer.state.global_step == 36

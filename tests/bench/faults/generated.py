@@ -13,6 +13,7 @@ from tests.bench.faults.loop import Attempt, Case
 
 FORMS: tuple[str | None, ...] = (None, None, "%.2e", "%.3e", "%.4e", "%.6e")
 EVERY = (1, 1, 1, 5, 50)
+KINDS = ("plain", "resumed", "epoch", "manual", "skipped", "tail", "accumulated")  # of healthy runs
 Trial = tuple[Case, str | None, int]
 
 
@@ -54,7 +55,7 @@ def healthy(number: int, seed: int = 0) -> Iterator[Trial]:
         per_epoch = int(rng.integers(5, max(6, total // 4)))
         schedule = _schedule(rng, total)
         form, every = FORMS[int(rng.integers(len(FORMS)))], EVERY[int(rng.integers(len(EVERY)))]
-        kind = ("plain", "resumed", "epoch", "manual", "skipped", "tail", "accumulated")[i % 7]
+        kind = KINDS[i % len(KINDS)]
         attempts: list[Attempt]
         n = np.arange(1, total + 1)
         if kind == "resumed":

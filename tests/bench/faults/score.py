@@ -25,11 +25,21 @@ class Score:
 
 def ours(case: Case, form: str | None = None, every: int = 1) -> Score:
     """Twice through the case: record by record to the first alarm, then in blocks to the verdict at the end."""
-    first, rule, _ = _watch(case, form, every, chunk=1, to_the_end=False)
+    first, rule = first_alarm(case, form, every, chunk=1)
+    return Score(first, rule, *verdict(case, form, every))
+
+
+def verdict(case: Case, form: str | None, every: int) -> tuple[str | None, tuple[str, ...]]:
+    """(cause, what else explains the records) at the end, read in blocks."""
     _, _, diagnosis = _watch(case, form, every, chunk=200, to_the_end=True)
     fault = diagnosis.lr.fault if diagnosis.lr else None
     cause = fault.cause() if fault else None
-    return Score(first, rule, cause.name if cause else None, cause.alternatives if cause else ())
+    return cause.name if cause else None, cause.alternatives if cause else ()
+
+
+def first_alarm(case: Case, form: str | None, every: int, *, chunk: int) -> tuple[int | None, str | None]:
+    """(step, rule) of the first alarm when `chunk` records are read at a time."""
+    return _watch(case, form, every, chunk=chunk, to_the_end=False)[:2]
 
 
 def _watch(

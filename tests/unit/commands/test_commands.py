@@ -15,8 +15,11 @@ import pytest
 
 from eegwatch.cli import main
 from eegwatch.commands import COMMANDS, chosen, whole_parser
+from eegwatch.commands.man import page
 from eegwatch.run.records import End
 from tests.conftest import LogWriter, free_port, unwrapped
+
+ROOT = Path(__file__).parents[3]
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -195,14 +198,19 @@ def test_bash_completes_subcommands_options_and_paths(tmp_path: Path, capsys: py
 
 def test_the_manual_page_holds_the_text_of_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["man"]) == 0
-    page = capsys.readouterr().out
-    text = " ".join(page.replace("\\-", "-").replace("\\e", "\\").split())
+    printed = capsys.readouterr().out
+    text = " ".join(printed.replace("\\-", "-").replace("\\e", "\\").split())
     for name, help in COMMANDS.items():
         assert f".SS {name} " in text and help[1:] in text
     assert "--steps-per-epoch N" in text and "Exit codes" in text
     if shutil.which("man"):
-        done = subprocess.run(["man", "--warnings", "-l", "-"], input=page, text=True, capture_output=True)
+        done = subprocess.run(["man", "--warnings", "-l", "-"], input=printed, text=True, capture_output=True)
         assert done.stderr == "" and "SUBCOMMANDS" in done.stdout
+
+
+def test_the_manual_page_that_a_wheel_installs_is_the_one_that_the_program_prints() -> None:
+    """After a change of an option: `eegwatch man > docs/man/eegwatch.1`."""
+    assert (ROOT / "docs" / "man" / "eegwatch.1").read_text() == page() + "\n"
 
 
 def test_the_whole_parser_can_be_built_without_a_conflict() -> None:

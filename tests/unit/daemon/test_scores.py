@@ -11,9 +11,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torchmetrics.functional.classification import binary_auroc
 
 from eegpt_daemon.trainer.evaluation import auroc
+from tests.conftest import lazily
+
+torchmetrics = lazily("torchmetrics.functional.classification")
 
 
 @given(st.lists(st.tuples(st.integers(-4, 4), st.booleans()), min_size=2, max_size=60))
@@ -22,7 +24,7 @@ def test_auroc_with_many_ties(pairs: list[tuple[int, bool]]) -> None:
     y = np.array([int(label) for _, label in pairs])
     if len(set(y)) == 2:
         assert auroc(scores, y) == pytest.approx(
-            float(binary_auroc(torch.from_numpy(scores).sigmoid(), torch.from_numpy(y)))
+            float(torchmetrics.binary_auroc(torch.from_numpy(scores).sigmoid(), torch.from_numpy(y)))
         )
     else:
         assert math.isnan(auroc(scores, y))
@@ -31,7 +33,7 @@ def test_auroc_with_many_ties(pairs: list[tuple[int, bool]]) -> None:
 def test_scores_so_far_out_that_their_sigmoid_is_one_are_still_told_apart() -> None:
     scores, y = np.array([30, 31, 32, 33], np.float32), np.array([0, 1, 0, 1])
     assert auroc(scores, y) == 0.75
-    assert float(binary_auroc(torch.from_numpy(scores).sigmoid(), torch.from_numpy(y))) == 0.5
+    assert float(torchmetrics.binary_auroc(torch.from_numpy(scores).sigmoid(), torch.from_numpy(y))) == 0.5
 
 
 def test_a_score_that_is_no_number_gives_none() -> None:
@@ -42,7 +44,7 @@ def test_an_epoch_of_windows_as_large_as_tuabs_evaluation_set() -> None:
     draw = np.random.default_rng(1)
     y = draw.integers(0, 2, 184_938)
     scores = (draw.normal(size=len(y)) + y).astype(np.float32)
-    theirs = binary_auroc(torch.from_numpy(scores), torch.from_numpy(y))
+    theirs = torchmetrics.binary_auroc(torch.from_numpy(scores), torch.from_numpy(y))
     assert auroc(scores, y) == pytest.approx(float(theirs), rel=1e-6)
     assert auroc(scores, y) == pytest.approx(0.7602, abs=0.005)  # Φ(1/√2)
 

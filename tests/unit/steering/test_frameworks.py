@@ -7,19 +7,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import pytest
 import torch
 
-from eegwatch.integrations.huggingface import EegwatchCallback as HuggingFace
-from eegwatch.integrations.lightning import EegwatchCallback
 from eegwatch.run.control import send
 from eegwatch.run.log import read_all, run_decoder
 from eegwatch.run.records import Checkpoint, End, Eval, Step
-from tests.unit.test_callbacks import Model, fit, train
+from tests.conftest import lazily
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 PATIENCE_S = 60.0
+frameworks = lazily("tests.unit.frameworks")
 
 
 class Person:
@@ -52,12 +50,14 @@ def test_a_lightning_run_takes_a_rate_a_checkpoint_and_a_stop(tmp_path: Path) ->
     logs = tmp_path / "logs"
     person = Person(logs, [("resume", {"lr": 3e-4, "then": "hold"}), ("checkpoint", {}), ("stop", {})])
 
-    class Sender(pl.Callback):
+    class Sender(frameworks.pl.Callback):
         def on_train_batch_end(self, *_: Any) -> None:
             person.look()
 
-    model = Model(lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 100_000))
-    trainer = fit(tmp_path, model, EegwatchCallback(logs, interval="step"), callbacks=[Sender()], max_epochs=10_000)
+    model = frameworks.Model(lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 100_000))
+    trainer = frameworks.fit(
+        tmp_path, model, frameworks.Lightning(logs, interval="step"), callbacks=[Sender()], max_epochs=10_000
+    )
     statuses = [person.words()[one]["status"] for one in person.sent]
     assert statuses == ["done", "done", "done"], person.words()
     found = records(logs)
@@ -75,12 +75,12 @@ def test_a_transformers_run_takes_a_rate_a_checkpoint_an_evaluation_and_a_stop(t
     ]  # fmt: skip
     person = Person(logs, asked)
 
-    class Both(HuggingFace):
+    class Both(frameworks.HuggingFace):
         def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
             super().on_step_end(args, state, control, **given)
             person.look()
 
-    train(tmp_path, callback=Both(logs), num_train_epochs=10_000, lr_scheduler_type="cosine")
+    frameworks.train(tmp_path, callback=Both(logs), num_train_epochs=10_000, lr_scheduler_type="cosine")
     statuses = [person.words()[one]["status"] for one in person.sent]
     assert statuses == ["done"] * 4, person.words()
     found = records(logs)
