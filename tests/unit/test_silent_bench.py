@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from eegwatch.cli import main
-from tests.bench.silent.case import Case, cases
+from tests.bench.silent.case import PARTS, Case, cases
 from tests.bench.silent.judge import FACT, MISSED, OTHER, PROVED, Result, Said, said_of
 from tests.bench.silent.play import play, played_once
 from tests.bench.silent.script import Script
 from tests.bench.silent.table import markdown, summary, text
-from tests.bench.silent.traincheck import LIST
+from tests.bench.silent.traincheck import LIST, REPRODUCTIONS
+
+PAGE = Path(__file__).parents[2] / "docs" / "silent_benchmark.md"
 
 SAMPLE = [  # those that need neither processes nor worker processes, one of each kind
     "zero_grad_missing",
@@ -55,11 +57,20 @@ def test_each_error_is_reported_at_an_address_of_its_own() -> None:
     assert len(sources) == len(set(sources))
 
 
-@pytest.mark.parametrize("half", ["first", "second"])
-def test_each_half_has_thirty_errors_and_thirty_healthy_trainings(half: str) -> None:
-    part = cases(half)
-    assert sum(case.is_error for case in part) >= 30
-    assert sum(not case.is_error for case in part) >= 30
+@pytest.mark.parametrize("part", PARTS)
+def test_each_set_has_thirty_errors_and_thirty_healthy_trainings(part: str) -> None:
+    members = cases(part)
+    assert sum(case.is_error for case in members) >= 30
+    assert sum(not case.is_error for case in members) >= 30
+
+
+def test_the_page_lists_every_case_and_every_row_of_traincheck() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    for case in cases():
+        assert f"| `{case.name}` | {case.what.replace('|', '/')} |" in page, f"{case.name}: run --markdown for the page"
+        assert case.source in page or not case.is_error, case.name
+    for row in LIST:
+        assert f"[{row.name}]({REPRODUCTIONS}{row.name}) | {row.mechanism} |" in page, row.name
 
 
 @pytest.mark.parametrize("name", SAMPLE)

@@ -1,4 +1,4 @@
-"""The benchmark of silent training errors: `python -m tests.bench.silent [--half first] [--case NAME] [--markdown]`."""
+"""The benchmark of silent training errors: `python -m tests.bench.silent [--set first] [--case NAME] [--markdown]`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 
-from tests.bench.silent.case import Case, cases
+from tests.bench.silent.case import PARTS, Case, cases
 from tests.bench.silent.judge import Result
 from tests.bench.silent.play import play, play_by_name, quiet
 from tests.bench.silent.table import markdown, of_one, text
@@ -19,11 +19,11 @@ PROCESSES = 2
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.silent", description=__doc__)
-    parser.add_argument("--half", choices=("first", "second"), help="these cases alone")
+    parser.add_argument("--set", "--half", dest="part", choices=PARTS, help="the cases of this set alone")
     parser.add_argument("--case", metavar="NAME", action="append", help="these cases alone, with all that is said")
     parser.add_argument("--markdown", action="store_true", help="the tables as docs/silent_benchmark.md holds them")
     arguments = parser.parse_args()
-    chosen = cases(arguments.half)
+    chosen = cases(arguments.part)
     if arguments.case:
         unknown = set(arguments.case) - {case.name for case in chosen}
         if unknown:

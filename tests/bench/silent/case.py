@@ -15,6 +15,7 @@ import tests.bench.silent as here
 from tests.bench.silent.script import Script
 
 GITHUB = "https://github.com/"
+PARTS = ("first", "second")
 CASES: dict[str, Case] = {}
 _loaded = False
 
@@ -24,12 +25,12 @@ class Case:
     """`play(script, faulty)` trains and returns the outcome, a tensor in which the error shows.
 
     `rules`: the names (or patterns of names) that describe the error; none for a healthy training. `first`: the first
-    step whose equality is broken, 0 where it is broken before the first step. `half`: "first" or "second". `ranks`:
-    it starts processes of its own. `note`: what the reproduction imitates and does not run.
+    step whose equality is broken, 0 where it is broken before the first step. `part`: "first",
+    "second" or "third", the set that it belongs to. `note`: what the reproduction imitates and does not run.
     """
 
     name: str
-    half: str
+    part: str
     source: str
     what: str
     rules: tuple[str, ...]
@@ -52,7 +53,7 @@ def error(
     """Register a faulty training with its reference: the same script, called with `faulty=False`."""
 
     def register(play: Callable[[Script, bool], torch.Tensor]) -> Callable[[Script, bool], torch.Tensor]:
-        _add(Case(play.__name__, _half(play), _address(source), what, rules, first, play, note))
+        _add(Case(play.__name__, _part(play), _address(source), what, rules, first, play, note))
         return play
 
     return register
@@ -67,23 +68,23 @@ def healthy(what: str, source: str = "") -> Callable[[Callable[[Script], torch.T
                 raise ValueError(f"{play.__name__} has no faulty form")
             return play(script)
 
-        _add(Case(play.__name__, _half(play), _address(source), what, (), 0, alone))
+        _add(Case(play.__name__, _part(play), _address(source), what, (), 0, alone))
         return play
 
     return register
 
 
-def cases(half: str | None = None) -> list[Case]:
+def cases(part: str | None = None) -> list[Case]:
     """All cases, errors before healthy ones, in the order of their modules. Imports the modules."""
     global _loaded
     if not _loaded:
-        for part in ("first", "second"):
-            package = importlib.import_module(f"{here.__name__}.{part}")
+        for name in PARTS:
+            package = importlib.import_module(f"{here.__name__}.{name}")
             for module in pkgutil.iter_modules(package.__path__):
                 importlib.import_module(f"{package.__name__}.{module.name}")
         _loaded = True
-    chosen = [case for case in CASES.values() if half in (None, case.half)]
-    return sorted(chosen, key=lambda case: (case.half, not case.is_error))
+    chosen = [case for case in CASES.values() if part in (None, case.part)]
+    return sorted(chosen, key=lambda case: (PARTS.index(case.part), not case.is_error))
 
 
 def _add(case: Case) -> None:
@@ -92,7 +93,7 @@ def _add(case: Case) -> None:
     CASES[case.name] = case
 
 
-def _half(play: Callable[..., Any]) -> str:
+def _part(play: Callable[..., Any]) -> str:
     return play.__module__.split(".")[-2]
 
 

@@ -5,43 +5,50 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from tests.bench.silent.case import Case
+from tests.bench.silent.case import PARTS, Case
 from tests.bench.silent.judge import CLEAN, CRASHED, FACT, MISSED, OTHER, PROVED, Result, Said
-from tests.bench.silent.traincheck import LIST
+from tests.bench.silent.traincheck import LIST, REPRODUCTIONS
 
 Pairs = list[tuple[Case, Result]]
 FIRST_LOOKS = 20  # steps that the watcher always looks at
 
 
 def text(pairs: Pairs) -> str:
-    lines = [f"{'case':42}{'half':8}{'found':16}{'first':>6}{'step':>6}  {'rules':44}reference"]
+    lines = [f"{'case':42}{'set':8}{'found':16}{'first':>6}{'step':>6}  {'rules':44}reference"]
     for case, result in _errors(pairs):
         step = result.step(case)
         rules = ", ".join(each.rule for each in result.said) or (result.crash[:90] if result.crash else "–")
         told = "–" if step is None else str(step)
-        row = f"{case.name[:41]:42}{case.half:8}{result.verdict(case):16}{case.first:>6}{told:>6}  {rules[:43]:44}"
+        row = f"{case.name[:41]:42}{case.part:8}{result.verdict(case):16}{case.first:>6}{told:>6}  {rules[:43]:44}"
         lines.append(row + result.of_the_reference() + _unlike(result, case))
-    lines += ["", f"{'healthy training':42}{'half':8}{'said':16}rules"]
+    lines += ["", f"{'healthy training':42}{'set':8}{'said':16}rules"]
     for case, result in _healthy(pairs):
         rules = ", ".join(each.rule for each in result.said) or result.crash[:90]
-        lines.append(f"{case.name[:41]:42}{case.half:8}{result.verdict(case):16}{rules}{_unlike(result, case)}")
+        lines.append(f"{case.name[:41]:42}{case.part:8}{result.verdict(case):16}{rules}{_unlike(result, case)}")
     return "\n".join(
-        [*lines, "", *summary(pairs), "", "TrainCheck's list (18 errors that its artifact names)", *_listed(pairs)]
+        [
+            *lines,
+            "",
+            *summary(pairs),
+            "",
+            "TrainCheck's list (the 18 of 20 errors that its artifact names)",
+            *_listed(pairs),
+        ]
     )
 
 
 def summary(pairs: Pairs) -> Iterator[str]:
-    """The scores of each half and of both."""
-    halves = [half for half in ("first", "second") if any(case.half == half for case, _ in pairs)]
-    for half in [*halves, None] if len(halves) > 1 else halves:
-        part = [(case, result) for case, result in pairs if half in (None, case.half)]
-        name = f"{half} half" if half else "both halves"
+    """The scores of each set and of all of them."""
+    parts = [part for part in PARTS if any(case.part == part for case, _ in pairs)]
+    for chosen in [*parts, None] if len(parts) > 1 else parts:
+        part = _of(pairs, chosen) if chosen else pairs
+        name = f"{chosen} set" if chosen else "all sets"
         errors, well = _errors(part), _healthy(part)
         counts = Counter(result.verdict(case) for case, result in errors)
         found = counts[PROVED] + counts[FACT]
         if errors:
-            parts = ", ".join(f"{kind} {counts[kind]}" for kind in (PROVED, FACT, OTHER, MISSED, CRASHED))
-            yield f"{name}: {found} of {len(errors)} errors found ({found / len(errors):.0%}): {parts}"
+            kinds = ", ".join(f"{kind} {counts[kind]}" for kind in (PROVED, FACT, OTHER, MISSED, CRASHED))
+            yield f"{name}: {found} of {len(errors)} errors found ({found / len(errors):.0%}): {kinds}"
             yield f"{name}: {_delays(errors)}"
         said = Counter(result.verdict(case) for case, result in well)
         references = Counter(result.of_the_reference() for _, result in errors)
@@ -89,16 +96,38 @@ def _of_the_list(case: Case, result: Result) -> str:
 
 
 def markdown(pairs: Pairs) -> str:
-    """The tables for the documentation."""
-    lines = ["| error | source | found | rules | first step | said at |", "|---|---|---|---|---|---|"]
+    """The tables for the documentation: a section for each set, and TrainCheck's list."""
+    sections = [*(f"- {line}" for line in summary(pairs)), ""]
+    for part in PARTS:
+        if members := _of(pairs, part):
+            sections += [
+                f"### The {part} set, case by case",
+                "",
+                *_errors_as_rows(members),
+                "",
+                *_healthy_as_rows(members),
+                "",
+            ]
+    sections += ["### TrainCheck's list, row by row", "", "| error | mechanism | here |", "|---|---|---|"]
+    sections += [_row([f"[{name}]({REPRODUCTIONS}{name})", *cells]) for name, *cells in traincheck(pairs)]
+    return "\n".join(sections)
+
+
+def _errors_as_rows(pairs: Pairs) -> Iterator[str]:
+    yield "| case | error | source | found | rules | first step | said at |"
+    yield "|---|---|---|---|---|---|---|"
     for case, result in _errors(pairs):
         step = result.step(case)
-        cells = [case.what, f"[{_short(case.source)}]({case.source})", result.verdict(case), _rules(result.said)]
-        lines.append(_row([*cells, str(case.first), "" if step is None else str(step)]))
-    lines += ["", "| healthy training | said |", "|---|---|"]
-    lines += [_row([case.what, _rules(result.said) or "nothing"]) for case, result in _healthy(pairs)]
-    lines += ["", "| TrainCheck | mechanism | here |", "|---|---|---|", *map(_row, traincheck(pairs))]
-    return "\n".join([*(f"- {line}" for line in summary(pairs)), "", *lines])
+        source = f"[{_short(case.source)}]({case.source})"
+        cells = [f"`{case.name}`", case.what, source, result.verdict(case), _rules(result.said), str(case.first)]
+        yield _row([*cells, "" if step is None else str(step)])
+
+
+def _healthy_as_rows(pairs: Pairs) -> Iterator[str]:
+    yield "| case | healthy training | said |"
+    yield "|---|---|---|"
+    for case, result in _healthy(pairs):
+        yield _row([f"`{case.name}`", case.what, _rules(result.said) or "nothing"])
 
 
 def of_one(case: Case, result: Result) -> str:
@@ -112,6 +141,10 @@ def of_one(case: Case, result: Result) -> str:
     for name, said in (("", result.said), ("of the reference: ", result.of_reference)):
         lines += [f"  {name}{s.severity} {s.rule}, step {s.step}, since {s.since}: {s.message}" for s in said]
     return "\n".join(lines)
+
+
+def _of(pairs: Pairs, part: str) -> Pairs:
+    return [(case, result) for case, result in pairs if case.part == part]
 
 
 def _errors(pairs: Pairs) -> Pairs:
