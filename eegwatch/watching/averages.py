@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eegwatch.watching.eye import some
+from eegwatch.watching.naming import some
 from eegwatch.watching.tensors import host, joined, places, plain_name, torch_module, why_unread
 
 if TYPE_CHECKING:

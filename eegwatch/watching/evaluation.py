@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from eegwatch.watching.eye import some
+from eegwatch.watching.naming import some
 from eegwatch.watching.surroundings import WITH_MODES
 from eegwatch.watching.tensors import bit_sums, plain_name, prefixed, torch_module, why_unread
 

@@ -9,6 +9,7 @@ from eegwatch.hooks import StepHooks, unwrapped
 from eegwatch.watching.cadence import FIRST, Cadence
 from eegwatch.watching.gradients import Gradients, Seen
 from eegwatch.watching.held import Held, Table
+from eegwatch.watching.naming import some
 from eegwatch.watching.step_sample import StepSample
 from eegwatch.watching.tensors import compiling, torch_module
 from eegwatch.watching.update import kind_of
@@ -16,7 +17,6 @@ from eegwatch.watching.update import kind_of
 if TYPE_CHECKING:
     from eegwatch.watching.watcher import Watcher
 
-NAMED = 5  # names of tensors that a record holds at most
 HOOK_S = 10e-6  # of one call of a gradient's hook; it is counted, not timed
 
 
@@ -61,7 +61,7 @@ class Eye:
         self.table.refresh(optimizer, self.watcher.names)
         self._armed = self.table.chosen(self.cadence.taken < FIRST)
         with torch_module().no_grad():
-            self.gradients.arm(self._armed, self.watcher.shared)
+            self.gradients.arm(self._armed, self.watcher.around.shared)
         self._spent = time.perf_counter() - began
 
     def close(self) -> None:
@@ -102,7 +102,7 @@ class Eye:
             self.cadence.looked(self._spent)
             self._spent = 0.0
         self._look = self._armed = None
-        if self.watcher.copies:
+        if self.watcher.copied:
             self.watcher.after_step(self)
         if not self.watcher.off and self.cadence.due() and not compiling():
             with self._guarded():
@@ -141,7 +141,7 @@ class Eye:
         if look.skipped:
             values["skipped"] = True
         values |= _of_gradients(seen, self.watcher.accumulate) | found
-        values |= self.watcher.beside(self, step)
+        values |= self.watcher.around.at(self, self.watcher.eyes)
         none = self._without_gradient()
         if none:
             values["no_gradient"] = some(none) | {"of": len(self.table.all)}
@@ -176,8 +176,3 @@ def _of_gradients(seen: Seen, accumulate: int) -> dict[str, Any]:
     if accumulate > 1 and seen.passes:
         values["passes"], values["counted"] = seen.passes, seen.counted
     return values
-
-
-def some(names: list[str]) -> dict[str, Any]:
-    """How many there are, and the first few names."""
-    return {"n": len(names), "names": names[:NAMED]}

@@ -3,11 +3,82 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from eegwatch.watching.naming import some
 from eegwatch.watching.tensors import bit_sums, plain_name, prefixed, torch_module, why_unread
 
+if TYPE_CHECKING:
+    from eegwatch.watching.eye import Eye
+
 WITH_MODES = ("Dropout", "BatchNorm", "InstanceNorm")  # whose forward pass depends on the mode, by their class's name
+
+
+class Surroundings:
+    """What the watched models are beside an optimizer's own work. `shared`: ids of tensors that several hold."""
+
+    def __init__(self) -> None:
+        self.shared: set[int] = set()
+        self.frozen: Frozen | None = None
+        self._models: list[Any] = []
+        self._modes, self._ties = Modes([]), Ties([])
+
+    def of(self, models: list[Any]) -> None:
+        """These models are watched."""
+        self._models = models
+        self._modes, self._ties = Modes(models), Ties(models)
+
+    def find_shared(self, eyes: Sequence[Eye]) -> None:
+        """Which tensors do several of the watched optimizers hold?"""
+        seen: set[int] = set()
+        self.shared.clear()
+        for eye in eyes:
+            optimizer = eye.hooks.optimizer
+            groups = [] if optimizer is None else optimizer.param_groups
+            held = {id(p) for group in groups for p in group["params"]}
+            self.shared |= seen & held
+            seen |= held
+
+    def begin(self) -> None:
+        """A step that is looked at comes."""
+        if self.frozen is not None:
+            self.frozen.begin()
+
+    def at(self, eye: Eye, eyes: Sequence[Eye]) -> dict[str, Any]:
+        """What a look at a step of `eye`, one of `eyes`, finds."""
+        values: dict[str, Any] = {}
+        with torch_module().no_grad():
+            changed = self.frozen.changed() if self.frozen is not None else []
+        if changed:
+            values["frozen"] = some(changed)
+        if self._ties.pairs:
+            values["ties"] = len(self._ties.pairs)
+            untied = self._ties.lost()
+            if untied:
+                values["untied"] = some(untied)
+        lost = self._modes.lost()
+        if lost:
+            values["eval_mode"] = some(lost)
+        moving = moving_norms(self._models)
+        if moving:
+            values["norms"] = some(moving)
+        return values | self._unheld(eye, eyes)
+
+    def _unheld(self, eye: Eye, eyes: Sequence[Eye]) -> dict[str, Any]:
+        """Trainable tensors that no optimizer holds, and held ones that no model has."""
+        values: dict[str, Any] = {}
+        held = {id(h.parameter) for e in eyes for h in e.table.all}
+        missing = outside(self._models, held)
+        if missing:
+            values["outside"] = some(missing)
+        if self._models:
+            own = {id(p): p for model in self._models for p in model.parameters()}
+            strangers = [h for h in eye.table.all if id(h.parameter) not in own]
+            without = strangers and all(h.parameter.grad is None for h in strangers)
+            alive = sum(p.requires_grad and p.grad is not None and id(p) not in held for p in own.values())
+            if without and alive:
+                values["strangers"] = some([h.name for h in strangers]) | {"of": len(eye.table.all), "alive": alive}
+        return values
 
 
 class Frozen:

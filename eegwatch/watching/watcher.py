@@ -9,97 +9,55 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from eegwatch.hooks import unwrapped
 from eegwatch.run.records import Watch
 from eegwatch.watching.averages import Average, aliased
-from eegwatch.watching.cadence import FIRST
 from eegwatch.watching.calls import Calls
+from eegwatch.watching.copies import Copies, is_copy
+from eegwatch.watching.declared import Declared, Watched
 from eegwatch.watching.evaluation import Evaluation
-from eegwatch.watching.eye import NAMED, Eye, some
+from eegwatch.watching.eye import Eye
 from eegwatch.watching.micro import Micros
+from eegwatch.watching.naming import NAMED, some
 from eegwatch.watching.order import Order
-from eegwatch.watching.ranks import Meeting, RankFile, store_of_job
 from eegwatch.watching.scheduled import Scheduled
 from eegwatch.watching.state import state_of, weights_of
-from eegwatch.watching.surroundings import Frozen, Modes, Ties, moving_norms, outside
+from eegwatch.watching.surroundings import Frozen, Surroundings
 from eegwatch.watching.tensors import named, torch_module
 from eegwatch.watching.workers import Workers
+from eegwatch.watching.written import Written
 
 COST_EVERY = 50  # looks between two records of what they cost
-COPIES_EVERY = 100  # steps between two sums of the weights of copies, the same in every rank
-
-
-@dataclass
-class Declared:
-    """What log.watch() was told beside models and optimizers."""
-
-    accumulate: int = 0  # 0: not declared
-    clip: float | None = None
-    scaler: Any = None
-    frozen: list[Any] = field(default_factory=list)
-    scheduled: dict[str, Any] = field(default_factory=dict)
-    rank: int = 0
-    world: int = 1
-    fresh_optimizer: bool = False
-
-
-class Watched(Protocol):
-    """The log that a watcher writes for: a RunLog, or the trainer's own."""
-
-    @property
-    def step_done(self) -> int: ...
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def attempt(self) -> int: ...
-
-    @property
-    def folder(self) -> Path: ...
-
-    @property
-    def steps_per_epoch(self) -> int | None: ...
-
-    @property
-    def follower(self) -> Any: ...
 
 
 class Watcher:
     """Watches models and optimizers for one RunLog. `off`: it has switched itself off, or the run has ended."""
 
     def __init__(self, log: Watched, put: Callable[[Watch], None], say: Callable[[str], None]) -> None:
-        self.log, self._put, self._say = log, put, say
+        self.log, self._say = log, say
+        self._written = Written(log, put)
         self.off = False
         self.models: list[Any] = []
         self.eyes: list[Eye] = []
         self.orders: list[Order] = []
         self.names: dict[int, str] = {}
-        self.shared: set[int] = set()  # ids of tensors that several watched optimizers hold
         self.declared = Declared()
         self.scheduled = Scheduled({}, None)
-        self.frozen: Frozen | None = None
-        self.modes = Modes([])
-        self.ties = Ties([])
+        self.around = Surroundings()
         self.calls = Calls()
-        self._rank_file: RankFile | None = None
-        self._meeting: Meeting | None = None
         self.workers: list[Workers] = []
-        self._replicas: tuple[int, int] = (-1, 0)  # (step, records of replicas at it)
-        self.copies = False  # is a DistributedDataParallel among the models?
+        self.copied = False  # is a DistributedDataParallel among the models?
+        self._copies = Copies(log.step_done)
         self.micros = Micros()
         self.averages: list[Average] = []
         self._off: dict[int, bool] = {}  # optimizer -> was a scheduled value off when it was last compared
         self._resumed = log.step_done > 0
         self._begun = False
         self._numbered = 0  # optimizers that were watched so far
-        self._base = log.step_done
 
     @property
     def accumulate(self) -> int:
@@ -117,12 +75,13 @@ class Watcher:
         self.models += new
         self.names = named(self.models)
         if new:
-            self.modes, self.ties = Modes(self.models), Ties(self.models)
+            self.around.of(self.models)
         self.declared = said
-        self.copies = self.copies or any(_is_replica(model) for model in new)
-        self._meet()
+        self.copied = self.copied or any(is_copy(model) for model in new)
+        self._written.meet(said.rank, said.world)
         self.scheduled = Scheduled(said.scheduled, self.log.steps_per_epoch)
-        self.frozen = Frozen(said.frozen, self.models) if said.frozen else self.frozen
+        if said.frozen:
+            self.around.frozen = Frozen(said.frozen, self.models)
         for eye in [eye for eye in self.eyes if eye.hooks.optimizer is None]:
             eye.close()  # its optimizer is gone: another is watched in its place
             self.eyes.remove(eye)
@@ -130,37 +89,16 @@ class Watcher:
             if all(eye.hooks.optimizer is not unwrapped(optimizer) for eye in self.eyes):
                 self.eyes.append(Eye(self, optimizer, self._numbered, self._hooks_on(optimizer)))
                 self._numbered += 1
-        self._find_shared()
+        self.around.find_shared(self.eyes)
         for loader in loaders:
             self._watch_loader(loader)
         self._emit_attached()
-
-    def _meet(self) -> None:
-        """Of several ranks, rank 0 says where its run lies, and the others write beside it."""
-        store = store_of_job() if self.declared.world > 1 and self._meeting is None else None
-        if store is None:
-            return
-        self._meeting = Meeting(store, self.log.name)
-        if self.declared.rank:
-            self._rank_file = RankFile(self._meeting, self.declared.rank)
-        else:
-            self._meeting.tell(self.log.folder, self.log.attempt)
 
     def _hooks_on(self, optimizer: Any) -> Any:
         """The hooks of the log's own follower, if they are on this optimizer."""
         follower = self.log.follower
         hooks = follower.hooks if follower is not None else None
         return hooks if hooks is not None and hooks.optimizer is unwrapped(optimizer) else None
-
-    def _find_shared(self) -> None:
-        seen: set[int] = set()
-        self.shared.clear()
-        for eye in self.eyes:
-            optimizer = eye.hooks.optimizer
-            groups = [] if optimizer is None else optimizer.param_groups
-            held = {id(p) for group in groups for p in group["params"]}
-            self.shared |= seen & held
-            seen |= held
 
     def _watch_loader(self, loader: Any) -> None:
         if any(getattr(getattr(loader, "batch_sampler", None), "sampler", None) is o.sampler for o in self.orders):
@@ -190,18 +128,12 @@ class Watcher:
             ],
             "loaders": len(self.orders),
         }
-        names = ("accumulate", "clip", "fresh_optimizer", "rank")
-        values["declared"] = {n: getattr(said, n) for n in names if getattr(said, n) not in (0, None, False)}
-        if said.world > 1:
-            values["declared"]["world"] = said.world
-        if said.scheduled:
-            values["declared"]["scheduled"] = sorted(said.scheduled)
-        if said.scaler is not None:
-            values["declared"]["scaler"] = True
-        if self.frozen is not None:
-            values["declared"]["frozen"] = some(list(self.frozen.tensors))
-            if self.frozen.unknown:
-                values["unknown"] = self.frozen.unknown
+        values["declared"] = said.values()
+        frozen = self.around.frozen
+        if frozen is not None:
+            values["declared"]["frozen"] = some(list(frozen.tensors))
+            if frozen.unknown:
+                values["unknown"] = frozen.unknown
         self.emit("attached", values)
 
     # ---- what the log tells ----
@@ -273,13 +205,8 @@ class Watcher:
     def replica(self) -> None:
         """Note the sums of the trainable weights."""
         with self.guarded(), torch_module().no_grad():
-            self._emit_replica(self.log.step_done, "asked")
-
-    def _emit_replica(self, step: int, why: str) -> None:
-        models = self.models if why == "asked" else [model for model in self.models if _is_replica(model)]
-        nth = self._replicas[1] + 1 if self._replicas[0] == step else 1
-        self._replicas = step, nth
-        self.emit("replica", {"nth": f"{why} {nth}", **weights_of(models, trainable=True)}, step=step)
+            values, step = self._copies.asked(self.models, self.log.step_done)
+            self.emit("replica", values, step=step)
 
     def checkpointed(self) -> None:
         """A checkpoint was written: what is in it is noted."""
@@ -296,8 +223,7 @@ class Watcher:
             for loader in self.workers:
                 loader.close()
             self._emit_cost()
-            if self._rank_file is not None:
-                self._rank_file.close()
+            self._written.close()
         self._release()
 
     # ---- looks ----
@@ -305,8 +231,7 @@ class Watcher:
     def first_look(self, eye: Eye) -> None:
         """Called before each step that is looked at."""
         with torch_module().no_grad():
-            if self.frozen is not None:
-                self.frozen.begin()
+            self.around.begin()
             if not self._begun:
                 self._begun = True
                 if self._resumed:
@@ -334,9 +259,12 @@ class Watcher:
 
     def after_step(self, eye: Eye) -> None:
         """Called after every step of a job of copies: at the same steps in each rank their sums are noted."""
-        if eye.number == 0 and (eye.taken <= FIRST or eye.taken % COPIES_EVERY == 0):
-            with self.guarded(), torch_module().no_grad():
-                self._emit_replica(eye.taken + self._base, "step")
+        if eye.number:
+            return
+        with self.guarded(), torch_module().no_grad():
+            noted = self._copies.stepped(self.models, eye.taken)
+            if noted is not None:
+                self.emit("replica", noted[0], step=noted[1])
 
     def after_look(self, eye: Eye, step: int) -> None:
         """Called after a step that was looked at."""
@@ -358,57 +286,15 @@ class Watcher:
         scaler = self.declared.scaler
         return None if scaler is None or not scaler.is_enabled() else float(scaler.get_scale())
 
-    def beside(self, eye: Eye, step: int) -> dict[str, Any]:
-        """What a look at a step finds beside the optimizer's own work."""
-        values: dict[str, Any] = {}
-        with torch_module().no_grad():
-            changed = self.frozen.changed() if self.frozen is not None else []
-        if changed:
-            values["frozen"] = some(changed)
-        if self.ties.pairs:
-            values["ties"] = len(self.ties.pairs)
-            untied = self.ties.lost()
-            if untied:
-                values["untied"] = some(untied)
-        lost = self.modes.lost()
-        if lost:
-            values["eval_mode"] = some(lost)
-        moving = moving_norms(self.models)
-        if moving:
-            values["norms"] = some(moving)
-        values |= self._unheld(eye)
-        return values
-
     def _calls_apart(self, eye: Eye) -> bool:
         """Does this optimizer take several steps between two calls of log.step()? Then a step's number is not known."""
         return eye.taken - eye.taken_at_call > 1
-
-    def _unheld(self, eye: Eye) -> dict[str, Any]:
-        """Trainable tensors that no optimizer holds, and held ones that no model has."""
-        values: dict[str, Any] = {}
-        held = {id(h.parameter) for e in self.eyes for h in e.table.all}
-        missing = outside(self.models, held)
-        if missing:
-            values["outside"] = some(missing)
-        if self.models:
-            own = {id(p): p for model in self.models for p in model.parameters()}
-            strangers = [h for h in eye.table.all if id(h.parameter) not in own]
-            without = strangers and all(h.parameter.grad is None for h in strangers)
-            alive = sum(p.requires_grad and p.grad is not None and id(p) not in held for p in own.values())
-            if without and alive:
-                values["strangers"] = some([h.name for h in strangers]) | {"of": len(eye.table.all), "alive": alive}
-        return values
 
     # ---- records ----
 
     def emit(self, look: str, values: dict[str, Any], *, step: int | None = None) -> None:
         """Write one record."""
-        at = self.log.step_done if step is None else step
-        record = Watch(time=time.time(), step=at, look=look, values=values)
-        if self._rank_file is not None:
-            self._rank_file.put(record)
-        else:
-            self._put(record)
+        self._written.emit(look, values, step)
 
     def _emit_state(self, when: str, step: int) -> None:
         values: dict[str, Any] = {"when": when, "weights": weights_of(self.models)}
@@ -460,10 +346,3 @@ class Watcher:
             with contextlib.suppress(Exception):  # each is taken off, whatever the others do
                 part.close()
         self.eyes, self.orders, self.workers = [], [], []
-
-
-def _is_replica(model: Any) -> bool:
-    """Is this one of torch's copies that average their gradients at every step?"""
-    ddp = torch_module().nn.parallel.DistributedDataParallel
-    hooks = repr(getattr(model, "_comm_hooks", [])).lower()  # local SGD averages the weights now and then
-    return isinstance(model, ddp) and "local" not in hooks

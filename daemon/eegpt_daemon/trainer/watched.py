@@ -16,8 +16,9 @@ import numpy as np
 from eegpt_daemon.data.prepare import Data
 from eegpt_daemon.trainer.journal import Journal
 from eegpt_daemon.trainer.preparation import Prepared
+from eegwatch.watching.declared import Declared
 from eegwatch.watching.splits import Splits
-from eegwatch.watching.watcher import Declared, Watcher
+from eegwatch.watching.watcher import Watcher
 
 
 class WatchedTrainer:

@@ -1,0 +1,55 @@
+"""What log.watch() was told, and what the watcher needs of the log that it writes for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+
+@dataclass
+class Declared:
+    """What log.watch() was told beside models and optimizers."""
+
+    accumulate: int = 0  # 0: not declared
+    clip: float | None = None
+    scaler: Any = None
+    frozen: list[Any] = field(default_factory=list)
+    scheduled: dict[str, Any] = field(default_factory=dict)
+    rank: int = 0
+    world: int = 1
+    fresh_optimizer: bool = False
+
+    def values(self) -> dict[str, Any]:
+        """What of it stands in the record of look "attached"."""
+        names = ("accumulate", "clip", "fresh_optimizer", "rank")
+        values: dict[str, Any] = {n: getattr(self, n) for n in names if getattr(self, n) not in (0, None, False)}
+        if self.world > 1:
+            values["world"] = self.world
+        if self.scheduled:
+            values["scheduled"] = sorted(self.scheduled)
+        if self.scaler is not None:
+            values["scaler"] = True
+        return values
+
+
+class Watched(Protocol):
+    """The log that a watcher writes for: a RunLog, or the trainer's own."""
+
+    @property
+    def step_done(self) -> int: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def attempt(self) -> int: ...
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def steps_per_epoch(self) -> int | None: ...
+
+    @property
+    def follower(self) -> Any: ...
