@@ -99,7 +99,10 @@ DAEMON_ALLOWED = {
     "data": {"data", "model"},
     "trainer": {"trainer", "data", "model", "link", "crash"},
     "analysis": {"analysis", "trainer", "data", "model", "link"},
-    "commands": {"commands", "analysis", "trainer"},
+    "commands": {
+        *("commands", "analysis", "trainer", "script", "script_traps", "supervisor", "preflight", "preparing"),
+        *("asking", "launch", "refusal", "status", "prune"),
+    },
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -24,6 +25,8 @@ from eegwatch.run.folder import CONFIG, TRAINER_LOG, aside_of, last_bytes, left_
 
 RENDEZVOUS = "attempt.json"
 PIPE_PREFIX = "eegpt-daemon-"
+NO_SPACE = os.strerror(errno.ENOSPC)
+FULL_BYTES = 1 << 16  # less is no room for a traceback
 LAST_WORDS_BYTES = 4096  # of trainer.log, which may be gigabytes of warnings
 # A stop that hangs: seconds after the order, and the signal. The first SIGTERM asks for what the order asked, the
 # second to leave at once without a checkpoint; after SIGKILL the last checkpoint is what is left.
@@ -234,9 +237,13 @@ class TrainerProcess:
             pass  # an order was still in the buffer of a trainer that died: it is answered as failed
 
     def last_words(self, lines: int = 3) -> str:
-        """The end of trainer.log, on one line."""
+        """The end of trainer.log, on one line. A full disk cuts a traceback off before its last line: it is named."""
         try:
             text = last_bytes(self.folder / TRAINER_LOG, LAST_WORDS_BYTES).decode("utf-8", "replace")
+            full = shutil.disk_usage(self.folder).free < FULL_BYTES
         except OSError:
             return ""
-        return " | ".join(line.strip() for line in text.splitlines()[-lines:] if line.strip())
+        written = text.splitlines()
+        if full and NO_SPACE not in (written or [""])[-1]:
+            written.append(NO_SPACE)
+        return " | ".join(line.strip() for line in written[-lines:] if line.strip())

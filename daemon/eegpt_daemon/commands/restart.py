@@ -1,0 +1,22 @@
+"""`eegpt-daemon restart`: stop the run and start a new one from step 0."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from eegpt_daemon.asking import ask, require_daemon
+from eegwatch.run import config as configuration
+
+
+def prepare_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, metavar="PATH", help="another configuration (default: the run's own)")
+
+
+def run(arguments: argparse.Namespace, logs: Path) -> int:
+    config = None
+    if arguments.config is not None:
+        configuration.load(arguments.config)
+        config = str(arguments.config.resolve())
+    require_daemon(logs, "a new run: eegpt-daemon start --config PATH")
+    return ask(logs, "restart", config=config)
