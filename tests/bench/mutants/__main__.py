@@ -17,12 +17,15 @@ import json
 import os
 import random
 import re
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +47,8 @@ SLOW = (
     "tests/unit/diagnosis/test_fault_corpus.py",
     "tests/unit/diagnosis/test_evidence.py::test_findings_are_the_same_read_at_once_and_as_the_log_grows",
 )
-LONGEST_S = 240.0  # a mutant that makes a loop endless is killed by the clock
+LONGEST_CPU_S = 240  # a mutant that makes a loop endless is killed by the clock; a busy machine kills none
+LONGEST_S = 3600.0  # one that waits for ever uses no processor
 
 
 def sample(tree: Path, count: int) -> list[Mutant]:
@@ -70,7 +74,10 @@ def environment(tree: Path) -> dict[str, str]:
 
 def pytest_of(tree: Path, *words: str, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider", *words]
-    return subprocess.run(command, cwd=tree, env=environment(tree), capture_output=True, text=True, timeout=timeout)
+    limited = partial(resource.setrlimit, resource.RLIMIT_CPU, (LONGEST_CPU_S, LONGEST_CPU_S)) if timeout else None
+    return subprocess.run(
+        command, cwd=tree, env=environment(tree), capture_output=True, text=True, timeout=timeout, preexec_fn=limited
+    )
 
 
 def make_map(tree: Path, out: Path) -> None:
@@ -132,6 +139,8 @@ def verdict(copy: Path, mutant: Mutant, tests: list[str]) -> dict[str, Any]:
         return about | {"killed": True, "by": "the clock", "seconds": LONGEST_S}
     finally:
         file.write_text(before)
+    if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+        return about | {"killed": True, "by": "the clock", "seconds": round(time.monotonic() - began, 1)}
     failed = re.search(r"^(?:FAILED|ERROR) (\S.*?)(?: - .*)?$", done.stdout, re.MULTILINE)
     by = failed[1] if failed else None if done.returncode == 0 else f"pytest's code {done.returncode}"
     return about | {"killed": done.returncode != 0, "by": by, "seconds": round(time.monotonic() - began, 1)}
