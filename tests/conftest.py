@@ -10,6 +10,7 @@ import socket
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ settings.register_profile("same", derandomize=True, deadline=None)
 settings.register_profile("anew", deadline=None)
 settings.load_profile("anew" if os.environ.get("EEGWATCH_FULL") else "same")
 
+ONE_WORKER = ("test_wheel.py", "test_first_frame.py")  # one thing made for all tests of the file
+PATIENCE_S = 180.0  # what is waited for comes within seconds; a machine that is shared may take its time
 FRAMEWORKS = ("lightning", "transformers")
 ONE_CYCLE = {
     "name": "one_cycle",
@@ -46,6 +49,24 @@ ONE_CYCLE = {
     "div_factor": 25.0,
     "final_div_factor": 40.0,
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each worker begins with its share of the end-to-end tests: they wait, and half a minute alone at the end is lost.
+
+    `--dist worksteal` gives each worker an equal piece of the list, and what is left of it to those that are done.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    dealt = [item for item in items if item.path.parent.name == "e2e" and item.path.name not in ONE_WORKER]
+    chosen = set(dealt)
+    others = deque(item for item in items if item not in chosen)
+    left, items[:] = len(items), []
+    for worker in range(workers):
+        piece = left // (workers - worker)  # as xdist divides
+        share = dealt[worker::workers]
+        items += share + [others.popleft() for _ in range(min(piece - len(share), len(others)))]
+        left -= piece
+    items += others
 
 
 def pytest_collection_finish() -> None:

@@ -11,6 +11,8 @@ import tempfile
 import time
 from typing import Any
 
+from tests.conftest import PATIENCE_S
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -58,7 +60,7 @@ class Browser:
         self._count += 1
         await self._socket.send_str(json.dumps({"id": self._count, "method": method, "params": parameters}))
         while True:
-            message = json.loads((await asyncio.wait_for(self._socket.receive(), 30)).data)
+            message = json.loads((await asyncio.wait_for(self._socket.receive(), PATIENCE_S)).data)
             if message.get("id") == self._count:
                 assert "error" not in message, message
                 return message["result"]
@@ -66,7 +68,7 @@ class Browser:
     async def evaluate(self, script: str) -> Any:
         return (await self.call("Runtime.evaluate", expression=script, returnByValue=True))["result"].get("value")
 
-    async def until(self, script: str, patience: float = 120) -> Any:
+    async def until(self, script: str, patience: float = PATIENCE_S) -> Any:
         end = time.monotonic() + patience
         while time.monotonic() < end:
             value = await self.evaluate(script)

@@ -18,9 +18,10 @@ import psutil
 
 from eegwatch.run.control import daemon_pid
 from eegwatch.run.folder import newest_run
+from tests.conftest import PATIENCE_S
 from tests.e2e import warm
 
-PATIENCE = 180.0  # what is waited for comes within seconds; a machine that is shared may take its time
+PATIENCE = PATIENCE_S
 
 
 def whole_lines(path: Path, torn: int = 0) -> list[dict[str, Any]]:
@@ -148,4 +149,4 @@ class Daemon:
                 os.kill(process.pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-        psutil.wait_procs(processes, timeout=10)
+        psutil.wait_procs(processes, timeout=PATIENCE)

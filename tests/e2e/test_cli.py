@@ -18,7 +18,7 @@ from eegwatch.cli import main
 from eegwatch.run.log import AppendLog
 from eegwatch.run.records import DaemonState, End
 from eegwatch.schedule import parse
-from tests.conftest import ONE_CYCLE, LogWriter
+from tests.conftest import ONE_CYCLE, PATIENCE_S, LogWriter
 
 
 def eegwatch(*words: str) -> subprocess.CompletedProcess[str]:
@@ -212,7 +212,7 @@ def test_follow_prints_findings_as_they_come_and_ends_with_the_run(log_writer: L
         first = json.loads(process.stdout.readline())
         assert first["finding"]["rule"] in ("lr_jump", "lr_stuck", "lr_off_schedule")
         log_writer.add(End(step=80, reason="stopped"))
-        assert process.wait(timeout=20) == 1
+        assert process.wait(timeout=PATIENCE_S) == 1
 
 
 @pytest.mark.parametrize("ending", ["html", "md"])
@@ -309,7 +309,7 @@ def test_no_escape_sequence_reaches_the_terminal_by_any_command(log_writer: LogW
         ("eegpt_daemon.cli", "start", "--config", str(tmp_path / "evil.yaml"), "--logs", str(tmp_path / "new")),
     ]
     for command in commands:
-        done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, timeout=120)
+        done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, timeout=PATIENCE_S)
         assert done.stdout + done.stderr, command
         assert "\x1b" not in done.stdout + done.stderr and "\x07" not in done.stdout + done.stderr, (command, done)
         assert "Traceback" not in done.stderr

@@ -20,7 +20,7 @@ import torch
 import yaml
 
 from eegwatch.schedule import parse, rate_at
-from tests.e2e.processes import Daemon
+from tests.e2e.processes import PATIENCE, Daemon
 
 ConfigFile = Callable[..., Path]
 SLOW = {"max_epochs": 500, "pace_steps_per_s": 40}  # 6,500 steps, minutes: it does not end while it is told things
@@ -318,7 +318,7 @@ def test_a_daemon_killed_leaves_no_orphan_and_the_run_goes_on_under_the_next(
     trainer = daemon.trainer()
     assert daemon.pid is not None
     os.kill(daemon.pid, signal.SIGKILL)
-    psutil.wait_procs([trainer], timeout=15)
+    psutil.wait_procs([trainer], timeout=PATIENCE)
     assert not trainer.is_running()
     end = daemon.records()[-1]
     assert (end["type"], end["error"]) == ("end", "the supervisor is gone")
@@ -371,7 +371,7 @@ def test_in_the_foreground_ctrl_c_checkpoints_and_ends_with_exit_code_0(
     daemon.wait(lambda: daemon.pid is not None)
     daemon.wait_for_step(10)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (0, "")
     assert "training" in out and "exited: SIGINT received" in out
     assert daemon.records("checkpoint")[-1]["step"] == daemon.records()[-1]["step"]

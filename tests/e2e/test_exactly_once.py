@@ -19,7 +19,7 @@ import pytest
 
 from eegwatch.run.control import latest_state
 from eegwatch.run.liveness import SILENT_S
-from tests.e2e.processes import Daemon, whole_lines
+from tests.e2e.processes import PATIENCE, Daemon, whole_lines
 
 ConfigFile = Callable[..., Path]
 LONG = {"max_epochs": 500, "pace_steps_per_s": 50, "val_check_interval": 100_000}
@@ -82,7 +82,7 @@ def end(daemon: Daemon) -> None:
     assert daemon.pid is not None
     process = psutil.Process(daemon.pid)
     process.terminate()
-    process.wait(20)
+    process.wait(PATIENCE)
 
 
 def answered(daemon: Daemon, command_id: str) -> dict[str, Any]:

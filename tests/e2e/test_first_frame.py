@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench.open import make_log
-
-PATIENCE_S = 120.0
+from tests.conftest import PATIENCE_S
 
 
 @pytest.fixture(scope="module")

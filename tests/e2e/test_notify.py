@@ -17,6 +17,7 @@ import pytest
 
 from eegpt_daemon.supervisor.notify import Message, Notifier
 from eegwatch.run.config import Notify
+from tests.conftest import PATIENCE_S
 from tests.e2e.processes import Daemon
 from tests.e2e.processes import whole_lines as told
 from tests.e2e.test_supervision import ConfigFile
@@ -52,7 +53,7 @@ def ended(n: int) -> Message:
     return Message(event="failed", severity="error", run_id="run", step=n, message="killed by SIGKILL")
 
 
-def wait(what: Any, patience: float = 120.0) -> Any:
+def wait(what: Any, patience: float = PATIENCE_S) -> Any:
     end = time.monotonic() + patience
     while time.monotonic() < end:
         if value := what():

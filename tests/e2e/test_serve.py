@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.conftest import LogWriter
+from tests.conftest import PATIENCE_S, LogWriter
 from tests.e2e.browser import CHROMIUM, Browser
 
 aiohttp = pytest.importorskip("aiohttp")
@@ -39,7 +40,7 @@ def link(log_writer: LogWriter) -> Iterator[str]:
         assert found is not None
         yield found[0]
         process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=20)[0]
+        said = process.communicate(timeout=PATIENCE_S)[0]
         assert "Traceback" not in said and process.returncode == 0
 
 
@@ -139,7 +140,7 @@ async def test_two_servers_in_one_browser_do_not_log_each_other_out(log_writer: 
     finally:
         for server in servers:
             server.send_signal(signal.SIGINT)
-            assert "Traceback" not in server.communicate(timeout=60)[0]
+            assert "Traceback" not in server.communicate(timeout=PATIENCE_S)[0]
 
 
 async def test_screens_end_with_a_server_that_is_killed(log_writer: LogWriter) -> None:
@@ -171,22 +172,19 @@ async def test_the_same_screen_in_a_browser_obeys_keys(link: str) -> None:
 
     async with Browser(link) as page:
         await page.until(FIRST_SCREEN)
-        for _ in range(100):
-            shown = pixels(await page.picture())
-            curve = (np.abs(shown - OBSERVED).max(axis=2) < 24).sum()
-            if curve > 200:
-                break
+        end, curve = time.monotonic() + PATIENCE_S, 0
+        while curve <= 200:
+            assert time.monotonic() < end, "no curve in the browser"
             await asyncio.sleep(0.2)
-        assert curve > 200, "no curve in the browser"
+            curve = (np.abs(pixels(await page.picture()) - OBSERVED).max(axis=2) < 24).sum()
         assert await page.evaluate("location.search") == ""  # the token is gone from the address
         await page.evaluate("document.querySelector('textarea').focus()")
         await page.press("?")
-        for _ in range(50):
+        covered = curve
+        while covered >= curve / 2:  # until the help lies over the charts
+            assert time.monotonic() < end, "a key changed nothing in the browser"
             await asyncio.sleep(0.2)
             covered = (np.abs(pixels(await page.picture()) - OBSERVED).max(axis=2) < 24).sum()
-            if covered < curve / 2:
-                return  # the help lies over the charts
-        raise AssertionError("a key changed nothing in the browser")
 
 
 def test_a_port_that_is_taken_and_a_path_that_is_not_there_are_one_line_each(tmp_path: Path) -> None:
@@ -201,5 +199,5 @@ def test_a_port_that_is_taken_and_a_path_that_is_not_there_are_one_line_each(tmp
             ([str(tmp_path / "none")], "no such file or folder"),
         ):
             command = [sys.executable, "-m", "eegwatch.cli", "serve", *words]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
             assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from tests.e2e.processes import Daemon
+from tests.e2e.processes import PATIENCE, Daemon
 from tests.e2e.trainers import steps_that_count
 
 ConfigFile = Callable[..., Path]
@@ -327,7 +327,7 @@ def test_random_walks_through_states_and_deaths(capsys: pytest.CaptureFixture[st
 def test_a_daemon_without_a_run_can_be_told_to_exit(daemon: Daemon) -> None:
     began = daemon.begin_idle()
     daemon.say(command="stop", exit=True, id="leave")
-    assert began.wait(30) == 0
+    assert began.wait(PATIENCE) == 0
     assert [a["status"] for a in daemon.answers("leave")] == ["accepted", TABLE["stop and exit"]["no run"][0]]
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from eegwatch.run.records import End
 from tests.conftest import LogWriter, unwrapped
-from tests.e2e.processes import Daemon
+from tests.e2e.processes import PATIENCE, Daemon
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 ConfigFile = Callable[..., Path]
@@ -35,7 +35,7 @@ class Terminal:
         command = ["tmux", "-S", str(self.socket), "-f", "/dev/null", *words]
         # pytest's plugins set COLUMNS and LINES, which a terminal program believes more than its terminal
         env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20, env=env).stdout
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE, env=env).stdout
 
     def open(self, command: str, width: int, height: int) -> None:
         shell = f"{command}; echo exit code $?; sleep 60"  # what a user sees when the monitor has given the screen back
@@ -52,7 +52,7 @@ class Terminal:
     def text(self) -> str:
         return self.tmux("capture-pane", "-p", "-t", "t")
 
-    def wait(self, *words: str, patience: float = 120.0, absent: bool = False) -> str:
+    def wait(self, *words: str, patience: float = PATIENCE, absent: bool = False) -> str:
         end = time.monotonic() + patience
         while time.monotonic() < end:
             text = self.text()
@@ -79,7 +79,8 @@ def test_watch_stop_resume_restart_from_the_keyboard(
     path = config_file(top={"inject": "scheduler_stepped_per_epoch"}, max_epochs=300, pace_steps_per_s=30)
     daemon.cli("start", "--config", str(path))
     terminal.open(eegwatch(daemon.logs), 80, 24)
-    terminal.wait("LR STUCK at 1.20e-4 since step 1", "stepped once per epoch", "✖ LR moves", "┤", "injected: sch")
+    # stuck at first; off its schedule where the screen comes after the first epochs
+    terminal.wait("since step 1", "stepped once per epoch", "✖ LR moves", "┤", "injected: sch")
     terminal.wait("learning rate", "loss", "● training")
 
     terminal.press("s")
@@ -94,7 +95,7 @@ def test_watch_stop_resume_restart_from_the_keyboard(
     terminal.wait("resume at your LR: 3.00e-4", "--lr 3e-4 --then anneal")
     terminal.press("Enter")
     terminal.wait("resume at LR 3e-4, then anneal: done: LR 3.00e-4", "● training")
-    terminal.wait("LR STUCK", absent=True)
+    terminal.wait("✖ LR", absent=True)
 
     terminal.tmux("resize-window", "-t", "t", "-x", "150", "-y", "45")
     terminal.wait("checklist", "expected / observed", "manual anneal")
@@ -162,9 +163,9 @@ def test_a_recorded_run_replayed_at_speed_through_a_storm_of_resizes(
     terminal.tmux("resize-window", "-t", "t", "-x", "120", "-y", "40")
     terminal.wait(f"step {last:,} / {last:,}", "completed")
     once = [sys.executable, "-m", "eegwatch.cli", str(logs), "--once", "--size", "120x40"]
-    fresh = subprocess.run(once, capture_output=True, text=True, check=True, timeout=60).stdout
+    fresh = subprocess.run(once, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout
     assert len(curves(fresh)) > 12
-    end = time.monotonic() + 20  # the last frame may be due still
+    end = time.monotonic() + PATIENCE  # the last frame may be due still
     while curves(terminal.text()) != curves(fresh) and time.monotonic() < end:
         time.sleep(0.2)
     assert curves(terminal.text()) == curves(fresh)  # not one cell is left over from another size
@@ -219,7 +220,7 @@ def test_a_session_of_its_own_is_made_once_and_says_state_and_verdict(
         return terminal.tmux("capture-pane", "-p", "-t", f"{name}:.{number}")
 
     def until(what: Callable[[], bool]) -> None:
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE
         while not what():
             assert time.monotonic() < end, pane(0) + pane(1)
             time.sleep(0.1)
@@ -230,7 +231,7 @@ def test_a_session_of_its_own_is_made_once_and_says_state_and_verdict(
     assert "LR stuck at 1.20e-4" in title and log_writer.folder.name in title
     done = subprocess.run(
         [sys.executable, "-m", "eegwatch.cli", "tmux", str(logs)],
-        capture_output=True, text=True, timeout=30, env=os.environ | {"TMUX_TMPDIR": str(terminal.folder)},
+        capture_output=True, text=True, timeout=PATIENCE, env=os.environ | {"TMUX_TMPDIR": str(terminal.folder)},
     )  # fmt: skip
     subprocess.run(["tmux", "kill-server"], env=os.environ | {"TMUX_TMPDIR": str(terminal.folder)}, check=False)
     assert done.returncode == 2 and "tmux attach -t eegwatch-" in done.stderr

@@ -16,7 +16,7 @@ import torch
 
 from eegpt_daemon.link import Attempt
 from tests.conftest import free_port
-from tests.e2e.processes import Daemon
+from tests.e2e.processes import PATIENCE, Daemon
 from tests.e2e.trainers import Zygote, assert_same, last_state, new_run, next_attempt, steps_that_count
 
 ConfigFile = Callable[..., Path]
@@ -191,7 +191,7 @@ def test_another_node_joins_the_run_of_the_daemon(daemon: Daemon, config_file: C
         assert daemon.wait_for_end()["reason"] == "completed"
         assert daemon.records("run")[0]["world_size"] == 2
         daemon.cli("stop")
-        out, _ = node.communicate(timeout=120)  # torch's own exit barrier may complain of the other's earlier end
+        out, _ = node.communicate(timeout=PATIENCE)  # torch's own exit barrier may complain of the other's earlier end
     finally:
         node.kill()
     assert node.returncode == 0 and "joining attempt 1" in out

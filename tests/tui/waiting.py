@@ -7,8 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from eegwatch.tui.frame import text_of
-
-PATIENCE_S = 120.0  # what is waited for comes within a second; a machine that is shared may take its time
+from tests.conftest import PATIENCE_S
 
 
 async def until(pilot: Any, what: Callable[[], bool]) -> None:

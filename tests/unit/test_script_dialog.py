@@ -11,6 +11,7 @@ from eegwatch.run.log import AppendLog
 from eegwatch.run.records import Checkpoint, Run, Step
 from eegwatch.tui.resuming import Form, beginning, judge
 from eegwatch.tui.session import Session
+from tests.conftest import PATIENCE_S
 
 TAKES = "script: {command: [python, t.py], resume: [python, t.py, '{checkpoint}', ['--lr={lr}']], checkpoints: '*.pt'}"
 COSINE = {"name": "cosine", "max_lr": 1e-3, "total_steps": 1000}
@@ -28,7 +29,7 @@ def session(tmp_path: Path) -> Session:
     log.append(Checkpoint(time=time.time(), step=100, path="a.pt"))
     log.close()
     made = Session(tmp_path, folder, lambda _: None)
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE_S
     while made.history.step_done < 130 or not made.history.checkpoints:
         made.poll()
         assert time.monotonic() < end

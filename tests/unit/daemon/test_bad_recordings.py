@@ -21,6 +21,7 @@ from eegpt_daemon.data.recording import header_samples, read
 from eegpt_daemon.data.windows import CHANGED
 from eegwatch.run import config as configuration
 from eegwatch.run.config import Config
+from tests.conftest import PATIENCE_S
 
 ConfigFile = Callable[..., Path]
 Bad = Callable[[bytes], bytes]
@@ -240,6 +241,6 @@ def test_two_containers_on_one_cache_leave_each_other_in_peace(tmp_path: Path) -
     mine.open()  # removes what dead processes of this namespace left, and nothing of the other's
     (mine.folder / ".x.tmp").write_bytes(b"")  # a stray one is nobody's
     ShardStore(tmp_path, {"a": 1}, 4).open()
-    said, errors = other.communicate("\n", timeout=60)
+    said, errors = other.communicate("\n", timeout=PATIENCE_S)
     assert said == "finished\n", errors
     assert json.loads((mine.folder / "index.jsonl").read_text())["rows"] == 3

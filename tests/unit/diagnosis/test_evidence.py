@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from eegwatch.diagnosis.rules import RULES
 from eegwatch.run.config import TUNABLE
 from eegwatch.run.history import StepBlock
 from eegwatch.run.records import End, Eval, Run
+from eegwatch.schedule import parse
 from tests.bench.healthy_runs import Harm, healthy_run
 
 
@@ -70,13 +72,16 @@ def test_a_rule_can_be_silenced_and_its_threshold_scaled(rule: str) -> None:
     assert rule not in {f.rule for f in found(harm, settings={rule: 100.0})}
 
 
+SCHEDULE = {"name": "linear", "total_steps": 20_000, "max_lr": 1e-3, "final_lr": 0.0}
+
+
 def block(first: int, count: int, **columns: Any) -> StepBlock:
     n = np.arange(first, first + count)
     values = {"loss": np.full(count, 0.5), "grad_norm": np.ones(count), "time": n * 0.1, **columns}
     return StepBlock(
         step=n,
         time=np.asarray(values["time"], np.float64),
-        lr=1e-3 * (1 - n / 1e6),
+        lr=parse(SCHEDULE).rate(n - 1),
         position=n - 1.0,
         loss=np.asarray(values["loss"], np.float32),
         grad_norm=np.asarray(values["grad_norm"], np.float32),
@@ -85,9 +90,9 @@ def block(first: int, count: int, **columns: Any) -> StepBlock:
     )
 
 
-def plain_run() -> Diagnosis:
-    diagnosis = Diagnosis()
-    diagnosis.feed(Run(total_steps=20_000, steps_per_epoch=1000, target={"auroc": 0.85}))
+def plain_run(*, declared: bool = True) -> Diagnosis:
+    diagnosis, schedule = Diagnosis(), SCHEDULE if declared else None
+    diagnosis.feed(Run(total_steps=20_000, steps_per_epoch=1000, target={"auroc": 0.85}, schedule=schedule))
     return diagnosis
 
 
@@ -103,8 +108,7 @@ def test_gradients_of_exactly_zero_are_said_at_the_fifth_and_resolve(size: int) 
     assert changes[0].step == 25 and changes[0].since_step == 21
 
 
-@settings(deadline=None, max_examples=25)
-@given(
+OF_ANY_RUN = given(
     seed=st.integers(0, 50),
     spikes=st.lists(st.tuples(st.integers(1, 3000), st.sampled_from([3.0, 50.0, math.nan, math.inf])), max_size=12),
     rise=st.floats(0.5, 3.0),
@@ -112,8 +116,22 @@ def test_gradients_of_exactly_zero_are_said_at_the_fifth_and_resolve(size: int) 
     huge=st.integers(1, 3000),
     cuts=st.lists(st.integers(1, 2999), min_size=1, max_size=40),
 )
-def test_findings_are_the_same_read_at_once_and_as_the_log_grows(
-    seed: int, spikes: list[tuple[int, float]], rise: float, zero: int, huge: int, cuts: list[int]
+
+
+@settings(max_examples=25)
+@OF_ANY_RUN
+def test_findings_are_the_same_read_at_once_and_as_the_log_grows(**drawn: Any) -> None:
+    same_in_any_blocks(True, **drawn)
+
+
+@settings(max_examples=25 if os.environ.get("EEGWATCH_FULL") else 5)  # the law is looked for again and again
+@OF_ANY_RUN
+def test_so_they_are_where_no_schedule_is_declared(**drawn: Any) -> None:
+    same_in_any_blocks(False, **drawn)
+
+
+def same_in_any_blocks(
+    declared: bool, seed: int, spikes: list[tuple[int, float]], rise: float, zero: int, huge: int, cuts: list[int]
 ) -> None:
     rng, n = np.random.default_rng(seed), np.arange(1, 3001)
     losses = 0.3 + 0.4 * np.exp(-n / 300) + rng.normal(0, 0.05, 3000)
@@ -126,7 +144,7 @@ def test_findings_are_the_same_read_at_once_and_as_the_log_grows(
     evals = {step: Eval(step=step, split="val", auroc=0.7, loss=0.5 + step / 5000) for step in range(250, 3001, 250)}
 
     def told(boundaries: set[int]) -> list[Finding]:
-        diagnosis, changes, first = plain_run(), [], 1
+        diagnosis, changes, first = plain_run(declared=declared), [], 1
         for last in sorted(boundaries | evals.keys()):
             part = slice(first - 1, last)
             changes += diagnosis.feed(block(first, last - first + 1, loss=losses[part], grad_norm=norms[part]))

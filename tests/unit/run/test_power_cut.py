@@ -22,6 +22,7 @@ from eegpt_daemon.supervisor.watched_run import WatchedRun
 from eegwatch.run.folder import CHECKPOINTS, RUN_LOG, write_whole
 from eegwatch.run.log import AppendLog, daemon_decoder, read_all, run_decoder
 from eegwatch.run.records import Answer, Checkpoint, Run, Step
+from tests.conftest import PATIENCE_S
 
 
 @dataclass
@@ -217,7 +218,7 @@ print(len(said), said[0], said[-1], sep="|")
 
 def test_what_a_full_disk_refused_is_written_whole_and_in_order_once_there_is_room(tmp_path: Path) -> None:
     path = tmp_path / "daemon.jsonl"
-    done = subprocess.run([sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     count, first, last = done.stdout.strip().split("|")
     assert count == "2" and "cannot be written: File too large" in first and "can be written again" in last

@@ -19,9 +19,9 @@ import torch
 
 from eegwatch import RunLog
 from eegwatch.run import crash
+from tests.conftest import PATIENCE_S
 
 TOTAL = 100_000
-PATIENCE_S = 60.0
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["torch", "eegwatch.runlog", __name__])
 

@@ -12,9 +12,10 @@ import torch
 
 from eegwatch import RunLog
 from eegwatch.run.control import send
+from tests.conftest import PATIENCE_S
 from tests.unit.steering.test_live import last_word
 
-TOTAL, PATIENCE_S = 100_000, 60.0
+TOTAL = 100_000
 
 
 def made(kind: type, mode: str) -> tuple[torch.optim.Optimizer, Any]:

@@ -13,10 +13,9 @@ import torch
 from eegwatch.run.control import send
 from eegwatch.run.log import read_all, run_decoder
 from eegwatch.run.records import Checkpoint, End, Eval, Step
-from tests.conftest import lazily
+from tests.conftest import PATIENCE_S, lazily
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-PATIENCE_S = 60.0
 frameworks = lazily("tests.unit.frameworks")
 
 

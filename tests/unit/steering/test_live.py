@@ -23,9 +23,9 @@ from eegwatch.run.log import read_all, run_decoder
 from eegwatch.run.records import Run, ScheduleChange, Step
 from eegwatch.schedule import parse, rate_at
 from eegwatch.steering.inbox import relay
+from tests.conftest import PATIENCE_S
 
 TOTAL = 1_000_000
-PATIENCE_S = 60.0
 
 
 class Script:
