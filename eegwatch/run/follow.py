@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from eegwatch.run.folder import RUN_LOG
-from eegwatch.run.history import History, Item, Reader
+from eegwatch.run.history import History, Item
+from eegwatch.run.items import Reader
 from eegwatch.run.log import Tail, begins_anew, run_decoder
 from eegwatch.run.ranks import RankLogs
 from eegwatch.run.records import RunRecord

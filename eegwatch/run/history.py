@@ -6,12 +6,9 @@ keeps the rest in `superseded`. Named metrics cost what is logged of them: each 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,12 +20,9 @@ from eegwatch.run.records import (
     Intent,
     Progress,
     Run,
-    RunRecord,
     ScheduleChange,
-    Step,
     System,
     Watch,
-    number,
 )
 
 COLUMNS: dict[str, type[np.generic]] = {
@@ -46,10 +40,8 @@ KEPT = {name: kind for name, kind in COLUMNS.items() if name not in PASSING}
 KEPT_SYSTEM = 512
 KEPT_WATCH = 512  # records of the watcher: the diagnosis reads each as it comes by
 Metrics = dict[str, tuple[NDArray[np.int32], NDArray[np.float64]]]  # name -> (rows of the block, values)
-_Float = TypeVar("_Float", np.float32, np.float64)
 NOT_LOGGED = np.uint32(0x7FC00001)  # a NaN of its own: this step's loss was not logged, unlike one that is NaN
 LOGGED_NAN_64, LOGGED_NAN_32 = np.uint64(0x7FF8000000000002), np.uint32(0x7FC00002)  # a rate or norm that was NaN
-CLOCK_SLACK_S = 1.0  # a clock set back by less is not worth a word
 
 
 @dataclass
@@ -136,155 +128,7 @@ def logged(loss: NDArray[np.float32]) -> NDArray[np.bool_]:
     return np.asarray(loss.view(np.uint32) != NOT_LOGGED)
 
 
-def block_of(steps: list[Step]) -> StepBlock:
-    losses = [r.loss for r in steps]
-    loss = _column(losses, np.float32)
-    if np.isnan(loss).any() and msgspec.UNSET in losses:
-        loss.view(np.uint32)[[value is msgspec.UNSET for value in losses]] = NOT_LOGGED
-    skipped = [r.skipped for r in steps]
-    return StepBlock(
-        step=np.array([r.step for r in steps], np.int64),
-        time=np.array([r.time for r in steps], np.float64),
-        lr=_number_column([r.lr for r in steps], np.float64),
-        position=_column([r.position for r in steps], np.float64),
-        loss=loss,
-        grad_norm=_number_column([r.grad_norm for r in steps], np.float32),
-        samples_per_s=_column([r.samples_per_s for r in steps], np.float32),
-        skipped=np.array([s if isinstance(s, int) else 0 for s in skipped], np.int32),
-        lrs=_lrs(steps),
-        metrics=_metrics(steps),
-    )
-
-
-def _lrs(steps: list[Step]) -> NDArray[np.float64] | None:
-    named = [r.lrs for r in steps]
-    if all(lrs is msgspec.UNSET for lrs in named):
-        return None
-    groups = max(len(lrs) for lrs in named if not isinstance(lrs, msgspec.UnsetType))
-    rates = np.full((len(steps), groups), np.nan)
-    for row, lrs in enumerate(named):
-        if isinstance(lrs, msgspec.UnsetType):
-            rates[row] = number(steps[row].lr)
-        else:
-            rates[row, : len(lrs)] = [number(rate) for rate in lrs]
-    return rates
-
-
-def _metrics(steps: list[Step]) -> Metrics:
-    series: dict[str, tuple[list[int], list[float]]] = {}
-    for row, named in enumerate([r.metrics for r in steps]):
-        if isinstance(named, msgspec.UnsetType):
-            continue
-        for name, value in named.items():
-            rows, values = series.setdefault(name, ([], []))
-            rows.append(row)
-            values.append(number(value))
-    return {name: (np.array(rows, np.int32), np.array(values)) for name, (rows, values) in series.items()}
-
-
-def _column(values: list[Any], kind: type[_Float]) -> NDArray[_Float]:
-    """Numbers as a column: numpy's own conversion, ten times faster than ours, takes None and "nan", but no UNSET."""
-    try:
-        return np.array(values, kind)
-    except (TypeError, ValueError):
-        return np.array([number(value) for value in values], kind)
-
-
-def _number_column(values: list[Any], kind: type[_Float]) -> NDArray[_Float]:
-    """The same, with a NaN of its own (`logged_nan`) where the log says NaN and not nothing."""
-    column = _column(values, kind)
-    missing = np.isnan(column)
-    if missing.any():
-        said = [row for row in np.flatnonzero(missing) if values[row] is not None]
-        if said and kind is np.float64:
-            column.view(np.uint64)[said] = LOGGED_NAN_64
-        elif said:
-            column.view(np.uint32)[said] = LOGGED_NAN_32
-    return column
-
-
 Item = StepBlock | Run | Eval | ScheduleChange | Watch | Intent | Checkpoint | System | Finding | Progress | End
-
-
-class Reader:
-    """Turns records into items, and keeps the steps of an attempt in order whatever the log holds.
-
-    A step that does not lie beyond the attempt's last one (two writers, a counter set back, a negative number) is left
-    out and counted; `first_disorder` says where. Going back is legal only with a new attempt.
-    """
-
-    def __init__(self) -> None:
-        self.disorder = 0
-        self.first_disorder: str | None = None
-        self.clock_back: str | None = None
-        self.last = 0
-        self.clock = -math.inf  # of the attempt's last step
-
-    @classmethod
-    def at(
-        cls, disorder: int, first_disorder: str | None, clock_back: str | None, last: int, clock: float = -math.inf
-    ) -> Reader:
-        """One that has read so far."""
-        reader = cls()
-        reader.disorder, reader.first_disorder, reader.clock_back = disorder, first_disorder, clock_back
-        reader.last, reader.clock = last, clock
-        return reader
-
-    def items(self, records: Iterable[RunRecord]) -> Iterator[Item]:
-        return self.ordered(items(records))
-
-    def ordered(self, items: Iterable[Item]) -> Iterator[Item]:
-        """What `items` made of the records, in the order of the log, with the steps that count."""
-        for item in items:
-            if isinstance(item, Run):
-                self.last, self.clock = item.step, -math.inf
-            elif isinstance(item, StepBlock):
-                item = self._ordered(item)
-                if not len(item):
-                    continue
-            yield item
-
-    def _ordered(self, block: StepBlock) -> StepBlock:
-        before = np.maximum.accumulate(np.concatenate([[self.last], block.step[:-1]]))
-        ordered = block.step > before
-        if not ordered.all():
-            first = int(np.argmin(ordered))
-            self.disorder += int((~ordered).sum())
-            self.first_disorder = self.first_disorder or f"step {block.step[first]:,} follows step {before[first]:,}"
-            block = block[ordered]
-        if len(block):
-            self.last = int(block.step[-1])
-            passed = np.diff(block.time, prepend=self.clock)
-            self.clock = float(block.time[-1])
-            back = np.flatnonzero(passed < -CLOCK_SLACK_S)
-            if len(back) and self.clock_back is None:
-                self.clock_back = f"the clock goes back by {-passed[back[0]]:,.0f} s at step {block.step[back[0]]:,}"
-        return block
-
-
-def items(records: Iterable[RunRecord]) -> Iterator[Item]:
-    """Records regrouped for vectorised work: steps become one block, ahead of the records among them.
-
-    But not past an evaluation, which is judged by the steps before it, nor past a new attempt or schedule.
-    """
-    steps: list[Step] = []
-    others: list[Item] = []
-
-    def flush() -> Iterator[Item]:
-        if steps:
-            yield block_of(steps)
-        yield from others
-
-    for record in records:
-        if type(record) is Step:
-            steps.append(record)
-        elif isinstance(record, Run | Eval | ScheduleChange | Watch):
-            yield from flush()
-            steps, others = [], []
-            yield record
-        else:
-            others.append(record)  # type: ignore[arg-type]
-    yield from flush()
 
 
 @dataclass

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.follow import FRAME_RECORDS, OwnLog, RunFollower
-from eegwatch.run.history import Reader
+from eegwatch.run.items import Reader
 from eegwatch.run.log import CHUNK_BYTES, open_regular
 from eegwatch.run.pieces import pieces
 from eegwatch.run.sidefile import WORTH_IT_BYTES, Frame, SideFile, beside

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from eegwatch.run.history import Item, items
+from eegwatch.run.history import Item
+from eegwatch.run.items import items
 from eegwatch.run.log import LONGEST_LINE, run_decoder
 from eegwatch.run.sidefile import Steps, packed, unpacked
 

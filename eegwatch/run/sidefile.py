@@ -25,7 +25,8 @@ from typing import Any, NamedTuple, cast
 import msgspec
 import numpy as np
 
-from eegwatch.run.history import COLUMNS, Item, Reader, StepBlock
+from eegwatch.run.history import COLUMNS, Item, StepBlock
+from eegwatch.run.items import Reader
 from eegwatch.run.records import Record, RunRecord, encode
 
 WORTH_IT_BYTES = 4 << 20  # a shorter log is parsed in a fiftieth of a second

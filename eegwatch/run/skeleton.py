@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from eegwatch.run.history import History, Reader
+from eegwatch.run.history import History
+from eegwatch.run.items import Reader
 from eegwatch.run.log import run_decoder
 from eegwatch.run.records import Run, RunRecord, Step
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eegwatch.diagnosis.engine import Diagnosis
-from eegwatch.run.history import block_of
+from eegwatch.run.columns import block_of
 from eegwatch.run.records import Run, Step
 from eegwatch.schedule import parse
 

@@ -20,7 +20,7 @@ from eegwatch.diagnosis.findings import ERROR, Finding
 from eegwatch.run import config as configuration
 from eegwatch.run.config import Script
 from eegwatch.run.folder import CHECKPOINTS, CONFIG, RUN_LOG, file_hash
-from eegwatch.run.history import Reader
+from eegwatch.run.items import Reader
 from eegwatch.run.log import Tail, run_decoder
 from eegwatch.run.records import Checkpoint, DaemonState, End, Eval, Run, RunRecord, Step, number
 from eegwatch.schedule import Schedule, declared_base, parse

@@ -14,7 +14,7 @@ import numpy as np
 
 from eegwatch.check import open_run
 from eegwatch.diagnosis.engine import Diagnosis
-from eegwatch.run.history import block_of
+from eegwatch.run.columns import block_of
 from eegwatch.run.log import read_all, run_decoder
 from eegwatch.run.records import Run, Step
 from eegwatch.schedule import parse, rate_at

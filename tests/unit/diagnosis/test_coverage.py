@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from eegwatch.diagnosis.engine import PAST_OF_A_RULE, Diagnosis
-from eegwatch.run.history import StepBlock, block_of
+from eegwatch.run.columns import block_of
+from eegwatch.run.history import StepBlock
 from eegwatch.run.records import Eval, Run, Step
 from eegwatch.schedule import parse
 

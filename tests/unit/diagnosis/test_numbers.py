@@ -10,7 +10,8 @@ import pytest
 
 from eegwatch.diagnosis.engine import Diagnosis
 from eegwatch.diagnosis.findings import Finding
-from eegwatch.run.history import block_of, items
+from eegwatch.run.columns import block_of
+from eegwatch.run.items import items
 from eegwatch.run.records import Run, Step
 
 

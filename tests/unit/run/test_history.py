@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from eegwatch.run.history import History, StepBlock, items
+from eegwatch.run.history import History, StepBlock
+from eegwatch.run.items import items
 from eegwatch.run.log import read_all, run_decoder
 from eegwatch.run.records import Checkpoint, End, Eval, Progress, Run, Step
 
@@ -66,7 +67,7 @@ def test_a_real_log_reads_back_as_it_was_written(log_writer, tmp_path: Path) -> 
 
 
 def test_steps_that_go_back_without_a_new_attempt_are_left_out_counted_and_named() -> None:
-    from eegwatch.run.history import Reader
+    from eegwatch.run.items import Reader
 
     reader, history = Reader(), History()
     for records in (

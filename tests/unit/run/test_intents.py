@@ -13,7 +13,7 @@ from eegwatch.cli import main
 from eegwatch.diagnosis.engine import Diagnosis
 from eegwatch.diagnosis.findings import Finding
 from eegwatch.run import intents
-from eegwatch.run.history import items
+from eegwatch.run.items import items
 from eegwatch.run.log import read_all, run_decoder
 from eegwatch.run.records import End, Eval, Intent, Run
 from eegwatch.run.summary import summarise

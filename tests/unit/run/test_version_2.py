@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from eegwatch.run.columns import block_of
 from eegwatch.run.follow import OwnLog, RunFollower, history_of
-from eegwatch.run.history import History, Reader, StepBlock, block_of
+from eegwatch.run.history import History, StepBlock
+from eegwatch.run.items import Reader
 from eegwatch.run.log import AppendLog, run_decoder
 from eegwatch.run.records import Eval, Intent, Run, RunRecord, ScheduleChange, Step, Watch, encode
 from eegwatch.run.sidefile import SideFile

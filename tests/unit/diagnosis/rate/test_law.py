@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from eegwatch.diagnosis.engine import Diagnosis
 from eegwatch.diagnosis.findings import Finding
-from eegwatch.run.history import block_of
+from eegwatch.run.columns import block_of
 from eegwatch.run.records import Run, Step
 from eegwatch.schedule import parse
 
