@@ -1,8 +1,14 @@
-"""A log parsed in pieces of whole lines, every other one by a process of its own where there are two processors."""
+"""A log parsed in pieces of whole lines, by a second process too where there are two processors.
+
+Each takes the next piece from a queue when it is done with one, so that neither waits for a slower other.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import select
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,12 +17,16 @@ import msgspec
 
 from eegwatch.run.history import Item
 from eegwatch.run.items import items
-from eegwatch.run.log import LONGEST_LINE, run_decoder
+from eegwatch.run.log import CHUNK_BYTES, LONGEST_LINE, run_decoder
 from eegwatch.run.sidefile import Steps, packed, unpacked
 
 PIECE_BYTES = 1 << 20
-SEARCH_BYTES = 1 << 16
-HEAD = struct.Struct("<I")  # length of what follows in the pipe
+LONG_BYTES = 1 << 16  # a piece ends behind a line
+SEARCH_BYTES = 1 << 12
+AHEAD = 4  # pieces that one process keeps while it waits for the other's
+SENT_AHEAD_BYTES = 1 << 20  # five pieces or so: with the 64 kB of a pipe the helper would wait within each
+MOST_QUEUED = 1 << 14  # numbers that a pipe holds: a log of 16 GB
+HEAD, NUMBER = struct.Struct("<I"), struct.Struct("<I")  # length of what follows in the pipe; number of a piece
 
 
 class Piece(NamedTuple):
@@ -45,7 +55,7 @@ class _Parser:
 
     def __init__(self, fd: int) -> None:
         self._fd, self._decoder = fd, run_decoder()
-        self._buffer = bytearray(2 * PIECE_BYTES)
+        self._buffer = bytearray(PIECE_BYTES + LONG_BYTES)
 
     def boundary(self, at: int, size: int) -> int:
         """Where the first line at or after this offset begins: the offset itself, or behind the next newline."""
@@ -67,9 +77,39 @@ class _Parser:
         data = memoryview(self._buffer)[:length]
         if os.preadv(self._fd, [data], begin) != length:
             raise ValueError("the log has become shorter")
-        before = self._decoder.bad
-        records = self._decoder.decode(data)
-        return Piece(end, len(records), self._decoder.bad - before, list(items(records)))
+        before, count = self._decoder.bad, 0
+        known: list[Item] = []
+        for low, high in self._chunks(length):
+            records = self._decoder.decode(data[low:high])
+            count += len(records)
+            known += items(records)
+        return Piece(end, count, self._decoder.bad - before, known)
+
+    def _chunks(self, length: int) -> Iterator[tuple[int, int]]:
+        """The bounds of whole lines of about CHUNK_BYTES in the buffer, whose records stay in the processor's cache."""
+        low = 0
+        while low < length:
+            high = length
+            if low + CHUNK_BYTES < length:
+                found = self._buffer.rfind(b"\n", low, low + CHUNK_BYTES)
+                found = self._buffer.find(b"\n", low, length) if found < 0 else found
+                high = found + 1 if found >= 0 else length
+            yield low, high
+            low = high
+
+
+class _Bounds:
+    """Which whole lines of the log, from a line's begin up to `size`, each piece has."""
+
+    def __init__(self, parser: _Parser, log: int, begin: int, size: int) -> None:
+        self._parser, self._begin, self._size = parser, begin, size
+        self.first, self.last = begin // PIECE_BYTES, (size - 1) // PIECE_BYTES
+        self._end_of_lines = _last_newline(log, begin, size)
+
+    def of(self, k: int) -> tuple[int, int]:
+        """(begin, end) of piece k; no more than nothing where a line is longer than the piece."""
+        low = self._begin if k == self.first else self._parser.boundary(k * PIECE_BYTES, self._size)
+        return low, min(self._end_of_lines, self._parser.boundary((k + 1) * PIECE_BYTES, self._size))
 
 
 def pieces(log: int, begin: int, size: int, *, two: bool) -> Iterator[Piece]:
@@ -78,25 +118,62 @@ def pieces(log: int, begin: int, size: int, *, two: bool) -> Iterator[Piece]:
     Raises OSError and ValueError (the log has changed meanwhile, or a line is too long to be a record).
     """
     parser = _Parser(log)
-    first = begin // PIECE_BYTES
-    last = (size - 1) // PIECE_BYTES
-    end_of_lines = _last_newline(log, begin, size)
-
-    def bounds(k: int) -> tuple[int, int]:
-        low = begin if k == first else parser.boundary(k * PIECE_BYTES, size)
-        return low, min(end_of_lines, parser.boundary((k + 1) * PIECE_BYTES, size))
-
-    helper = _Helper(parser, [bounds(k) for k in range(first + 1, last + 1, 2)]) if two and last > first else None
+    bounds = _Bounds(parser, log, begin, size)
+    count = bounds.last - bounds.first + 1
+    if not two or count < 2 or count > MOST_QUEUED:
+        for k in range(bounds.first, bounds.last + 1):
+            low, high = bounds.of(k)
+            if high > low:
+                yield parser.piece(low, high)
+        return
+    queue = _Queue(bounds.first, bounds.last)
+    helper = _Helper(parser, bounds, queue)
     try:
-        for k in range(first, last + 1):
-            low, high = bounds(k)
-            if high <= low:
-                continue
-            sent = helper.receive() if helper is not None and (k - first) % 2 else None
-            yield parser.piece(low, high) if sent is None or sent.end != high else sent
+        yield from _shared(parser, bounds, queue, helper)
     finally:
-        if helper is not None:
-            helper.close()
+        queue.close()
+        helper.close()
+
+
+def _shared(parser: _Parser, bounds: _Bounds, queue: _Queue, helper: _Helper) -> Iterator[Piece]:
+    """The pieces in order, each parsed by whoever of the two took it from the queue."""
+    taken = bounds.first - 1  # the newest that this process took: all before it are taken
+    own: dict[int, Piece | None] = {}
+    for k in range(bounds.first, bounds.last + 1):
+        while taken < k or (k not in own and len(own) < AHEAD and not helper.has_sent()):
+            got = queue.take()
+            if got is None:
+                taken = bounds.last
+                break
+            taken, (low, high) = got, bounds.of(got)
+            own[got] = parser.piece(low, high) if high > low else None
+        low, high = bounds.of(k)
+        if k in own:
+            piece = own.pop(k)
+        elif high > low:
+            sent = helper.receive()
+            piece = parser.piece(low, high) if sent is None or sent.end != high else sent
+        else:
+            piece = None
+        if piece is not None:
+            yield piece
+
+
+class _Queue:
+    """The numbers of the pieces that nobody has taken yet, in a pipe: a read of four bytes takes one."""
+
+    def __init__(self, first: int, last: int) -> None:
+        self._read, write = os.pipe()
+        with os.fdopen(write, "wb") as file:
+            file.write(b"".join(NUMBER.pack(k) for k in range(first, last + 1)))
+
+    def take(self) -> int | None:
+        """The next one; None where all are taken."""
+        data = os.read(self._read, NUMBER.size)
+        return int(NUMBER.unpack(data)[0]) if data else None
+
+    def close(self) -> None:
+        os.close(self._read)
 
 
 def _last_newline(log: int, begin: int, size: int) -> int:
@@ -112,16 +189,22 @@ def _last_newline(log: int, begin: int, size: int) -> int:
 
 
 class _Helper:
-    """A process that parses the pieces within these bounds."""
+    """A process that parses pieces from the queue, and sends them."""
 
-    def __init__(self, parser: _Parser, bounds: list[tuple[int, int]]) -> None:
+    def __init__(self, parser: _Parser, bounds: _Bounds, queue: _Queue) -> None:
         read, write = os.pipe()
+        with contextlib.suppress(OSError):  # more than a user may have: then it waits for the reader more often
+            fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, SENT_AHEAD_BYTES)
         self._pid = os.fork()
         if self._pid == 0:
             os.close(read)
-            _send(parser, bounds, write)
+            _send(parser, bounds, queue, write)
         os.close(write)
         self._file = os.fdopen(read, "rb")
+
+    def has_sent(self) -> bool:
+        """Does a piece of it, or its end, wait to be received?"""
+        return bool(select.select([self._file], [], [], 0)[0])
 
     def receive(self) -> Piece | None:
         """Its next piece; None where it has ended."""
@@ -137,15 +220,17 @@ class _Helper:
         os.waitpid(self._pid, 0)
 
 
-def _send(parser: _Parser, bounds: list[tuple[int, int]], pipe: int) -> None:
+def _send(parser: _Parser, bounds: _Bounds, queue: _Queue, pipe: int) -> None:
     """The life of the helper. A log that changed, or a reader that is gone, ends it: the reader sees the pipe's end."""
     try:
         with os.fdopen(pipe, "wb") as file:
-            for low, high in bounds:
+            while (k := queue.take()) is not None:
+                low, high = bounds.of(k)
                 if high > low:
                     piece = parser.piece(low, high)
                     data = _encoder.encode(_Sent(piece.end, piece.records, piece.bad, packed(piece.items)))
                     file.write(HEAD.pack(len(data)) + data)
+                    file.flush()
     except (OSError, ValueError):
         os._exit(1)
     os._exit(0)

@@ -259,3 +259,37 @@ def test_a_writer_takes_no_more_than_its_share_of_the_time(tmp_path: Path, monke
     run.steps(2000)  # after its first look it would rest for years
     history, _, recalled = read(run.folder, side=True)
     assert recalled <= 3 and history.length > 1000
+
+
+@pytest.mark.parametrize("kept", [0, 3])
+def test_a_helper_that_dies_costs_its_pieces_to_be_parsed_again(
+    tmp_path: Path, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexer, "WORTH_IT_BYTES", 1 << 40)
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 2000)
+    run = RandomRun(tmp_path / "run", 5)
+    run.steps(400)
+    send, parse = pieces._send, pieces._Parser.piece
+
+    def dies(parser: Any, bounds: Any, queue: Any, pipe: int) -> None:
+        """In the helper alone: after so many pieces."""
+        left = [kept]
+
+        def piece(self: Any, begin: int, end: int) -> Any:
+            if not left[0]:
+                os._exit(3)
+            left[0] -= 1
+            return parse(self, begin, end)
+
+        monkeypatch.setattr(pieces._Parser, "piece", piece)
+        send(parser, bounds, queue, pipe)
+
+    monkeypatch.setattr(pieces, "_send", dies)
+    fd = os.open(run.folder / RUN_LOG, os.O_RDONLY)
+    size = os.fstat(fd).st_size
+    by_two = list(pieces.pieces(fd, 0, size, two=True))
+    by_one = list(pieces.pieces(fd, 0, size, two=False))
+    os.close(fd)
+    assert [p[:3] for p in by_two] == [p[:3] for p in by_one] and len(by_one) > 10
+    for a, b in zip(by_two, by_one, strict=True):
+        assert pieces.packed(a.items) == pieces.packed(b.items)
