@@ -72,6 +72,15 @@ class Counter:
         self._first_epoch: int | None = None
 
     @property
+    def epochs_from_zero(self) -> bool:
+        """Are the epochs numbered from 0? False until the log has said so."""
+        return self._epoch_zero == 0
+
+    def count_epochs_from_zero(self) -> None:
+        """They are, as the earlier output of this run has shown: a resume begins in the middle."""
+        self._epoch_zero = 0
+
+    @property
     def epoch(self) -> int | None:
         """The epoch that the log is in, from 0."""
         number = self._announced if self._announced is not None else self._epoch
@@ -184,6 +193,8 @@ class Counter:
     def _place_step(self, count: int, at: Counters) -> tuple[int | None, Restart | None]:
         epoch = self._announced
         first = self._last is None
+        if self.unit == "step" and at.local and at.steps and epoch is not None and self._goes_on(count, epoch):
+            self.total = at.steps
         if first:
             self._first, self._first_epoch = count, epoch
             if self.given_zero is None:
@@ -209,6 +220,11 @@ class Counter:
             return None, None
         self.step = step
         return step, None
+
+    def _goes_on(self, count: int, epoch: int) -> bool:
+        """Did an epoch begin without a fall of the counter, which went on as before? Then it counts the whole run."""
+        before, last = self._epoch, self._last
+        return before is not None and last is not None and epoch > before and 0 < count - last == self._interval
 
     def _epoch_ended(self, count: int, epoch: int | None, at: Counters) -> bool:
         """The counter fell: because an epoch ended?"""

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from eegwatch.formats.bars import RICH, Bars
 from eegwatch.formats.collect import RowReader
 from eegwatch.formats.counters import Counters
 from eegwatch.formats.names import TEST, TRAIN, VAL, is_metric
@@ -76,6 +77,7 @@ class TextDecoder:
         self.reader, self.clock, self.patterns, self.kinds = reader, clock, patterns, kinds
         self.scanner = Scanner()
         self.maker = RowMaker()
+        self.bars = Bars()
         self._context: str | None = None  # a heading said that what follows is an evaluation
         self._heading_left = 0
         self._position: Counters | None = None
@@ -199,6 +201,9 @@ class TextDecoder:
         if line_values.bar and line_values.inner is not None:
             self._as_the_bar(line_values, line_values.inner[0])
         row = self.maker.build(line_values.values, None, line_values.lists)
+        bar = line_values.bar or any_in(RICH, line)
+        if bar and line_values.inner is not None and self.bars.old(line, *line_values.inner, row.train):
+            row.train.clear()
         at = row.at
         if line_values.outer is not None and at.epoch is None and line_values.inner is not None:
             at.epoch, at.epochs = line_values.outer[0], line_values.outer[1] or at.epochs

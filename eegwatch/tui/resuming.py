@@ -12,7 +12,8 @@ from eegwatch.run.config import Script
 from eegwatch.run.control import CONTROL
 from eegwatch.run.folder import new_run_id
 from eegwatch.run.unsaved import script_of
-from eegwatch.schedule import Schedule, ScheduleError, declared_base, parse, peak_rate, resumed
+from eegwatch.schedule import Schedule, ScheduleError, declared_base, peak_rate, resumed
+from eegwatch.schedule.spec import parse_for_run
 from eegwatch.shell import command as shell
 from eegwatch.tui.session import Session
 from eegwatch.wording import duration, exact, short_rate
@@ -137,7 +138,7 @@ def declared_schedule(session: Session) -> Schedule | None:
     if run is None or run.schedule is None:
         return None
     try:
-        return declared_base(parse(run.schedule))
+        return declared_base(parse_for_run(run.schedule, run.steps_per_epoch))
     except ScheduleError:
         return None
 

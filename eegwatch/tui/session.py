@@ -24,9 +24,10 @@ from eegwatch.run.follow import Followed, Foreign, FormatError, OwnLog, RunFollo
 from eegwatch.run.history import History, Item, StepBlock
 from eegwatch.run.liveness import Liveness, Pulse
 from eegwatch.run.opening import take
-from eegwatch.run.records import TERMINAL, Answer, Checkpoint, End, Eval, Run, number
+from eegwatch.run.records import TERMINAL, Answer, Checkpoint, End, Eval, Run
 from eegwatch.wording import plain, rate
 
+RESULTS = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy"}
 LABELS = "ABC"  # of the runs that are drawn over
 PIECE = 1 << 19  # bytes read a tick: about 3,000 records, some milliseconds
 DIAGNOSE_S = 0.02  # a tick, of what was read faster than it can be judged (a side file)
@@ -354,10 +355,8 @@ class Session:
         elif isinstance(item, Checkpoint):
             text = f"checkpoint step {item.step:,}" + (" (best)" if item.best else "")
         elif isinstance(item, Eval):
-            auroc, balanced = number(item.auroc), number(item.balanced_accuracy)
             name = "validation" if item.split == "val" else "evaluation set"
-            more = f", balanced accuracy {balanced:.3f}" if math.isfinite(balanced) else ""
-            text = f"{name}: AUROC {auroc:.3f}{more} at step {item.step:,}"
+            text = f"{name}: {results(item)} at step {item.step:,}"
         elif isinstance(item, End):
             text = f"{item.reason} at step {item.step:,}" + (f": {plain(item.error)}" if item.error else "")
         if text:
@@ -396,3 +395,11 @@ def _time_of(block: StepBlock, step: int) -> float:
     """When a step of the block was logged; the nearest one's time where it is not in it."""
     at = int(np.searchsorted(block.step, step))
     return float(block.time[min(at, len(block) - 1)])
+
+
+def results(item: Eval) -> str:
+    """The results of an evaluation in a few words: AUROC and balanced accuracy, or else the first that it has."""
+    values = {name: value for name, value in item.values().items() if math.isfinite(value)}
+    known = [f"{label} {values[name]:.3f}" for name, label in RESULTS.items() if name in values]
+    others = [f"{plain(name)} {value:.4g}" for name, value in values.items() if name != "loss"]
+    return ", ".join(known or others[:2] or [f"loss {values['loss']:.4g}" if "loss" in values else "no number"])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from eegwatch.diagnosis.findings import RATE, Finding
 from eegwatch.run.history import History
 from eegwatch.run.records import End, Eval
+from eegwatch.run.unsaved import script_of
 from eegwatch.shell import command as shell
 from eegwatch.tui.actions import possible
 from eegwatch.tui.session import Session
@@ -29,6 +30,13 @@ class Notice:
     kind: str
     text: str
     do: str = ""
+
+
+def _left_by_the_daemon(session: Session) -> str:
+    """What becomes of the training under a daemon that has died."""
+    if session.folder is not None and script_of(session.folder) is not None:
+        return "The script goes on; the next daemon takes it over."
+    return "The trainer writes a checkpoint and ends by itself."
 
 
 def why_it_ended(end: End) -> str:
@@ -53,7 +61,7 @@ def notice(session: Session, *, read_only: bool) -> Notice | None:
         return _nothing_read(session)
     if session.is_current and life.word == "dead":
         ago = f" {duration(time.time() - life.since)} ago" if life.since else ""
-        kept = "The trainer writes a checkpoint and ends by itself." if history.length else ""
+        kept = _left_by_the_daemon(session) if history.length else ""
         return Notice("error", f"the daemon died{ago}. {kept}".strip(), f"go on where it stood:  {start}")
     if session.is_current and life.word == "hung":
         return Notice("error", life.detail, "t what the trainer printed last")

@@ -62,6 +62,20 @@ async def test_a_dead_daemon_is_explained_with_the_command_that_helps_and_withou
         assert "it/s" not in text and " left " not in text and "samples/s" not in text
 
 
+async def test_a_script_goes_on_without_its_daemon_and_its_results_have_their_own_names(frozen: Path) -> None:
+    (frozen / "config.yaml").write_text("script: {command: [python, t.py]}")
+    log = AppendLog(frozen.parent / DAEMON_LOG)
+    log.append(DaemonState(time=NOW - 1200, state="training", pid=1, run_id=frozen.name, since=NOW - 3000))
+    log.close()
+    log = AppendLog(frozen / "run.jsonl")
+    log.append(Eval(time=NOW, step=1, metrics={"kappa": 0.3125, "accuracy": 54.2}))
+    log.close()
+    async with screen(frozen.parent, frozen, (120, 30)) as pilot:
+        text = unwrapped(pilot.text())
+        assert "The script goes on; the next daemon takes it over." in text
+        assert "validation: kappa 0.3125, accuracy 54.2 at step 1" in text
+
+
 async def test_a_trainer_that_dies_before_its_first_checkpoint_says_what_comes_next(writer: LogWriter) -> None:
     writer.run()
     writer.healthy(1, 119)

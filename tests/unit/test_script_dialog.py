@@ -46,3 +46,20 @@ def test_a_typed_rate_is_held_and_nothing_else_is_possible(session: Session) -> 
     assert judged.choice is not None and judged.choice.then == "hold" and judged.choice.lr == 3e-4
     for then in ("anneal", "scale"):
         assert "can only hold a rate" in (judge(session, Form("3e-4", then)).problem or "")
+
+
+def test_a_schedule_of_epochs_of_an_unknown_length_closes_no_dialog(tmp_path: Path) -> None:
+    folder = tmp_path / "20260101-000000-epochs"
+    folder.mkdir()
+    (folder / "config.yaml").write_text(TAKES)
+    log = AppendLog(folder / "run.jsonl")
+    log.append(Run(time=time.time(), run_id=folder.name, name="mine", step=0, schedule=COSINE | {"unit": "epoch"}))
+    log.append(Step(time=time.time(), step=1, lr=1e-3))
+    log.close()
+    session = Session(tmp_path, folder, lambda _: None)
+    end = time.monotonic() + 60
+    while not session.history.step_done:
+        session.poll()
+        assert time.monotonic() < end
+    judged = judge(session, Form("3e-4"))
+    assert judged.choice is not None and judged.choice.lr == 3e-4 and judge(session, Form("")).choice

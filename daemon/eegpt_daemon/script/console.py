@@ -10,9 +10,14 @@ import math
 import re
 
 LONGEST = 1 << 16  # characters of one line: more without a newline is cut into lines
+MOST_STATES = 64  # of bars that are told apart
 REDRAWS_S = 5.0  # after the cursor was moved up, lines that look like bars are drawn over
 BAR_EVERY_S = 30.0  # the state of a bar that does not end is worth a line that often
 _ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
+# durations, times of arrival, paces, and the dots of a spinner: what changes on a bar while nothing is done
+_CLOCKS = re.compile(
+    r"[\d?]+(?::[\d?-]+)+|-:--:--|[\d.,?]+ ?\w*/s(?:ec)?\b|[\d.,?]+ ?s(?:ec)?(?:/\w+)?\b|[\u2800-\u28ff]"
+)
 _CURSOR_UP = re.compile(r"\x1b\[\d*[AF]")
 _BAR = re.compile(r"[━█▏▎▍▌▋▊▉╸╺]|\d%\||it/s|s/it|\d+/\d+")
 
@@ -27,6 +32,8 @@ class Console:
         self._told_at = 0.0
         self._drawn_over: dict[str, float] = {}  # head of a line that is drawn over -> when it was last kept
         self._redraws_until = -math.inf
+        self._states: dict[str, None] = {}  # of bars, without their clocks, the newest last
+        self.moved = False  # did the last bytes show anything but a bar that stands still?
 
     def feed(self, data: bytes, now: float) -> list[tuple[str, bool]]:
         """(line, whether it is one for the file) of what is finished; `now`: seconds of a monotonic clock.
@@ -36,22 +43,35 @@ class Console:
         self._pending += self._decoder.decode(data)
         *parts, self._pending = re.split(r"(\r\n|\n|\r)", self._pending)
         lines: list[tuple[str, bool]] = []
+        self.moved = not parts and not _BAR.search(self._pending)
         for text, ending in zip(parts[::2], parts[1::2], strict=True):
             if _CURSOR_UP.search(text):
                 self._redraws_until = now + REDRAWS_S
             if ending != "\r" and now < self._redraws_until and _BAR.search(text):
                 lines += self._redrawn(plain(text), now)
+                self._look_at_bar(text)
                 continue
             if ending == "\r":
                 lines += self._state(text, now)
+                self._look_at_bar(text)
                 continue
             lines += self._finish(text)
+            self.moved = True
         if self._pending.endswith("\r"):  # perhaps the first half of \r\n
             pass
         while len(self._pending) > LONGEST:
             lines += self._finish(self._pending[:LONGEST])
             self._pending = self._pending[LONGEST:]
         return lines
+
+    def _look_at_bar(self, text: str) -> None:
+        """A bar whose clock runs on alone, as rich draws it from a thread of its own, is no sign of work."""
+        state = _CLOCKS.sub("", plain(text)).strip()
+        if state and state not in self._states:
+            self.moved = True
+            if len(self._states) >= MOST_STATES:
+                del self._states[next(iter(self._states))]
+            self._states[state] = None
 
     def _state(self, text: str, now: float) -> list[tuple[str, bool]]:
         text = plain(text)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 LAST_LINES = 60
 _TRACEBACK = re.compile(r"^(?:\[\w+\]:)?\s*Traceback \(most recent call last\)")
 _ERROR = re.compile(r"^(?:\[\w+\]:)?\s*([A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Warning)\b.*)$")
+_REPORTS = ("torch.distributed.elastic.multiprocessing.errors.ChildFailedError", "subprocess.CalledProcessError")
 _KILLED = re.compile(r": line \d+:\s+\d+ ((?:Killed|Segmentation fault|Aborted|Bus error|Floating point exception)\b)")
 
 
@@ -44,14 +45,22 @@ class LastLines:
         self.last_was_step = stepped or head == self._head_of_step  # a bar has several states a step
 
     def error(self) -> str | None:
-        """The error that these lines end with, if they do."""
+        """The error that these lines end with, if they do; of a launcher that reports a worker's, the worker's."""
         lines = list(self._lines)
+        reported: str | None = None
         for number in range(len(lines) - 1, -1, -1):
             if (match := _KILLED.search(lines[number])) is not None:
                 return match[1]
             if _TRACEBACK.match(lines[number]):
-                return _error_below(lines[number + 1 :])
-        return None
+                error = _error_below(lines[number + 1 :])
+                if not error.startswith(_REPORTS):
+                    return error
+                reported = reported or error
+        return reported
+
+    def last_line(self) -> str | None:
+        """What was printed last, unless that is a step: `Loss is nan, stopping training`."""
+        return None if self.last_was_step or not self._lines else self._lines[-1].strip()[:200]
 
 
 def _head(line: str) -> str:
@@ -76,7 +85,7 @@ def how(
     if code < 0:
         return How(True, f"the script ended with killed by {signal.Signals(-code).name}")
     if code > 0:
-        error = last.error()
+        error = last.error() or last.last_line()
         return How(True, f"the script ended with exit code {code}" + (f": {error}" if error else ""))
     short = total is not None and step < total
     at = f"at step {step:,} of {total:,}" if short else f"at step {step:,}"

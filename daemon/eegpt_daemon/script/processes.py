@@ -67,6 +67,31 @@ def end_all(processes: list[psutil.Process]) -> None:
             time.sleep(0.05)
 
 
+def deaf(number: signal.Signals) -> bool:
+    """Do all programs of the script that train ignore this signal, as what a shell starts with `&` ignores SIGINT?
+
+    A program that trains has no other below it, but for its own data loaders. False where the system does not say.
+    """
+    trains = [process for process in descendants() if _programs_below(process) == 0]
+    return bool(trains) and all(_ignores(process, number) for process in trains)
+
+
+def _programs_below(process: psutil.Process) -> int:
+    """How many processes below this one execute another program: those it forked itself have its command line."""
+    with contextlib.suppress(psutil.Error):
+        own = process.cmdline()
+        return sum(below.cmdline() != own for below in process.children(recursive=True))
+    return 1
+
+
+def _ignores(process: psutil.Process, number: signal.Signals) -> bool:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        ignored = next(line for line in status.splitlines() if line.startswith("SigIgn:"))
+        return bool(int(ignored.split()[1], 16) >> (number - 1) & 1)
+    return False
+
+
 def _lives(process: psutil.Process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE

@@ -36,6 +36,7 @@ from eegwatch.schedule import Schedule, ScheduleError, as_dict, resumed
 RUNLOG, PRINTED, FILE = "RunLog", "what the script prints", "a log that the script writes"
 COARSE_S = 0.1  # the times of files come from a coarser clock, up to 10 ms behind
 LATELY_S = 5.0  # a record whose own time lies further back was stamped by another clock
+FROM_ZERO = "the output numbers epochs from 0"  # said in the run's notes: a resume begins in the middle
 QUIET_S = 1.0  # a step whose values may stand in several lines is passed on after so long a silence
 READ_BYTES = 1 << 20
 COUNTS_ANEW = 0.5  # a resumed script whose first step lies below this share of its checkpoint's counts from 0 again
@@ -54,6 +55,7 @@ class ScriptLog:
         self._decoder = run_decoder()
         self._offset = 0
         self._declared: tuple[int | None, int | None] | None = None  # steps of the run and of an epoch
+        self._from_zero = False
         self._begun_at = self._checkpoint_step()
         self.steps = Steps(self._begun_at)
         self.last = LastLines()
@@ -65,6 +67,8 @@ class ScriptLog:
         self._script = config.script
         self._patterns = compile_patterns(config.script.pattern)
         self._text = TextDecoder(RowReader(folder.name), time.time, self._patterns, [make() for make in LINE_KINDS])
+        if self._from_zero:
+            self._text.reader.counter.count_epochs_from_zero()
         self._file: Followed | None = None
         self._file_path: Path | None = None
         self._fed_at = 0.0
@@ -88,7 +92,9 @@ class ScriptLog:
 
     @property
     def per_epoch(self) -> int | None:
-        return self._declared[1] if self._declared else None
+        """Steps of an epoch, where they are known."""
+        total, printed = self._declared or (None, None)
+        return printed or self._epoch_of(total)
 
     def _checkpoint_step(self) -> int:
         """The step of the checkpoint that is gone on from; of one that nobody saw, the newest step before it.
@@ -103,7 +109,9 @@ class ScriptLog:
                 saved = record.step
             elif isinstance(record, Step):
                 newest = record.step
-            elif isinstance(record, Run) and (record.total_steps or record.steps_per_epoch):
+            elif isinstance(record, Run) and FROM_ZERO in record.notes:
+                self._from_zero = True
+            if isinstance(record, Run) and (record.total_steps or record.steps_per_epoch):
                 self._declared = (record.total_steps, record.steps_per_epoch)
         return newest if saved is None else saved
 
@@ -213,7 +221,7 @@ class ScriptLog:
 
     def _place(self, step: int) -> dict[str, int | None]:
         """Epoch and batch of a step, where the length of an epoch is known."""
-        per_epoch = self._declared[1] if self._declared else None
+        per_epoch = self.per_epoch
         if not per_epoch:
             return {"epoch": None, "batch": None}
         epoch, before = divmod(step - 1, per_epoch)
@@ -235,11 +243,13 @@ class ScriptLog:
             self._begin()
 
     def _begin(self) -> None:
-        total, per_epoch = self._declared or (None, None)
         epochs = self.config.training.max_epochs
+        total, per_epoch = self._declared or (None, None)
+        per_epoch = per_epoch or self._epoch_of(total)
         schedule, notes = self._schedule(per_epoch)
         self._announced = True
         source = f"read from {self.source}" if self.source else "no step was read yet"
+        zero = [FROM_ZERO] if self._text.reader.counter.epochs_from_zero else []
         counted = f"; its steps count from 0 again, {self._offset:,} are added" if self._offset else ""
         if per_epoch and (self._offset or total is None or "max_epochs" in declared_keys(self.config)):
             total = epochs * per_epoch
@@ -264,7 +274,7 @@ class ScriptLog:
                 overrides=self._overrides,
                 command=self.attempt.command,
                 detectors=dict(self.config.detectors),
-                notes=[*self.attempt.notes, source + counted, *notes],
+                notes=[*self.attempt.notes, source + counted, *zero, *notes],
                 pid=os.getpid(),
                 host=socket.gethostname(),
                 versions={"python": sys.version.split()[0]},
@@ -272,14 +282,29 @@ class ScriptLog:
             )
         )
 
+    def _epoch_of(self, total: int | None) -> int | None:
+        """The steps of an epoch where the output does not say them: from the run's length and the declared epochs.
+
+        Output of one line an epoch counts epochs: each is a step.
+        """
+        if self._text.reader.counter.unit == "epoch":
+            return 1
+        epochs = self.config.training.max_epochs
+        return total // epochs if total and "max_epochs" in declared_keys(self.config) and not total % epochs else None
+
     def _schedule(self, per_epoch: int | None) -> tuple[Schedule | None, list[str]]:
         """The declared schedule with the manual changes so far; None where its length is not known yet."""
         if "scheduler" not in declared_keys(self.config):
             return None, []
-        if per_epoch is None and self.config.training.scheduler.unit != "epoch":
+        if per_epoch is None:
             return None, ["the output has not said how long an epoch is: the declared schedule is not drawn yet"]
+        if per_epoch == 1 and self.config.training.scheduler.unit != "epoch":
+            return None, [
+                "the output counts epochs, and the declared schedule counts steps: it is not drawn; declare "
+                "`unit: epoch` if the script steps its scheduler once an epoch"
+            ]
         try:
-            schedule = declared = schedule_of(self.config, per_epoch or 1)
+            schedule = declared = schedule_of(self.config, per_epoch)
             for change in self._overrides:
                 schedule = resumed(
                     declared, int(change["from_step"]), change.get("lr"), change.get("then", "hold"),

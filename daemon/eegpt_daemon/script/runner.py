@@ -171,7 +171,8 @@ class Runner:
             return False
         for text, keep in self.console.feed(data, time.monotonic()):
             self._line(text, keep)
-        self._moved()
+        if self.console.moved:
+            self._moved()
         return bool(data)
 
     def _moved(self) -> None:
@@ -210,7 +211,12 @@ class Runner:
         while time.monotonic() < end and process.poll() is None and (name := self.saving.being_written()):
             self._say(f"eegpt-daemon: waits for {name}, which is being written")
             self._read(0.5)
-        self._signal(process, getattr(signal, self.script.stop))
+        number: signal.Signals = getattr(signal, self.script.stop)
+        deaf = processes.deaf(number)
+        self._signal(process, number)
+        if deaf and number != signal.SIGTERM:
+            self._say(f"eegpt-daemon: the script ignores {number.name} (a shell started it with &?): SIGTERM")
+            self._signal(process, signal.SIGTERM)
 
     def _insist(self, process: subprocess.Popen[bytes]) -> None:
         """A script that does not end: SIGTERM, then SIGKILL, to its process group."""

@@ -112,6 +112,20 @@ def test_a_bar_is_its_last_state_in_the_file_and_all_its_states_for_the_reader()
     assert sum("train:" in line for line in all_lines) == 9
 
 
+def test_a_bar_whose_clock_runs_on_alone_is_no_sign_of_work() -> None:
+    up = "\x1b[1A\x1b[2K"
+    console = Console()
+    moved = []
+    for second, count in ((1, 5), (2, 6), (3, 6), (4, 6), (5, 7)):
+        bar = f"{up}⠋ Epoch 3/40 ━━━━╸  {count}/80 loss=1.3607 0:00:{second:02d} {8.5 - second / 10:.1f} it/s\r\n"
+        console.feed(bar.encode(), float(second))
+        moved.append(console.moved)
+    assert moved == [True, True, False, False, True]
+    for text in (b"same line\n", b"same line\n", b"."):
+        console.feed(text, 20.0)
+        assert console.moved
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_how_the_bytes_are_cut_changes_nothing(seed: int) -> None:
     data = "αβ\r\nloss: 0.5\r 1/3\r 2/3\r 3/3\n\x1b[32mgreen\x1b[0m\nlast".encode()
@@ -272,6 +286,50 @@ def test_a_script_that_prints_no_step_has_a_run_and_an_end_all_the_same(tmp_path
     log.end("failed", "the script ended with exit code 1")
     run, end = records(tmp_path)
     assert isinstance(run, Run) and isinstance(end, End) and end.error == "the script ended with exit code 1"
+
+
+def lengths(folder: Path, config: Config, lines: list[str]) -> Run:
+    log = ScriptLog(folder, Attempt(), config)
+    for line in lines:
+        log.line(line)
+    log.end("stopped", None)
+    return [r for r in records(folder) if isinstance(r, Run)][-1]
+
+
+def test_output_of_one_line_an_epoch_is_held_against_a_schedule_of_epochs(tmp_path: Path, config: Config) -> None:
+    (tmp_path / "a").mkdir()
+    lines = [f"Epoch: {n}   Train loss: {1 / (n + 1):.4f}   lr: 1.00e-03" for n in range(3)]
+    run = lengths(tmp_path / "a", config, lines)
+    assert run.schedule is None and run.steps_per_epoch == 1 and run.total_steps == 4
+    assert any("declare `unit: epoch`" in note for note in run.notes)
+    (tmp_path / "b").mkdir()
+    epochs = parse_text(YAML.replace("max_lr: 1.0e-3", "max_lr: 1.0e-3, unit: epoch"), "mine.yaml")
+    run = lengths(tmp_path / "b", epochs, lines)
+    assert run.schedule is not None and run.schedule["total_steps"] == 4 and run.steps_per_epoch == 1
+
+
+def test_an_epoch_is_as_long_as_the_length_of_the_run_and_the_declared_epochs_say(
+    tmp_path: Path, config: Config
+) -> None:
+    run = lengths(tmp_path, config, [f"step {n}/400 loss 0.5 lr 1e-3" for n in (10, 20, 30)])
+    assert (run.total_steps, run.steps_per_epoch) == (400, 100)
+    assert run.schedule is not None and run.schedule["total_steps"] == 400
+
+
+def test_a_script_that_numbers_epochs_from_0_goes_on_in_the_right_epoch_after_a_resume(
+    tmp_path: Path, config: Config
+) -> None:
+    log = ScriptLog(tmp_path, Attempt(), config)
+    for n in range(20):
+        log.line(f"Epoch: [{n // 10}]  [{n % 10}/10]  lr: 0.001000  loss: 0.6{n:03d}")
+    log.append(Checkpoint(step=20, path="output/e1.pt"))
+    log.end("stopped", None)
+    log = ScriptLog(tmp_path, Attempt(attempt=2, checkpoint="output/e1.pt"), config)
+    for n in range(20, 30):
+        log.line(f"Epoch: [{n // 10}]  [{n % 10}/10]  lr: 0.001000  loss: 0.6{n:03d}")
+    log.end("stopped", None)
+    assert [r.step for r in records(tmp_path) if isinstance(r, Step)] == list(range(1, 31))
+    assert [r.step for r in records(tmp_path) if isinstance(r, Run)][-1] == 20
 
 
 def test_a_script_needs_no_data_of_the_trainers(config: Config) -> None:

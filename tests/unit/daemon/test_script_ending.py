@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -195,3 +197,29 @@ def test_an_exit_code_that_nobody_can_know_is_not_named() -> None:
 def test_a_umask_that_is_none_is_one_line(mask: str) -> None:
     with pytest.raises(ConfigError, match="script.umask: give it in octal"):
         check(Script(command=["python"], umask=mask))
+
+
+def test_of_a_launcher_that_reports_a_workers_error_the_workers_is_named() -> None:
+    launcher = ["Traceback (most recent call last):", '  File "run.py", line 1028, in main',
+                "torch.distributed.elastic.multiprocessing.errors.ChildFailedError:"]  # fmt: skip
+    assert "RuntimeError: no more data" in str(ended([*TRACEBACK, *launcher], code=1))
+    assert "ChildFailedError" in str(ended(launcher, code=1))
+
+
+def test_a_script_that_leaves_with_a_word_is_quoted() -> None:
+    assert "exit code 1: Loss is nan, stopping training" in str(ended(["Loss is nan, stopping training"], code=1))
+    assert ended([], code=1) == (True, "the script ended with exit code 1")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="which signals a process ignores is read from /proc")
+@pytest.mark.parametrize("line, deaf", [("sleep 60 & wait", True), ("sleep 60", False)])
+def test_a_program_that_a_shell_started_in_the_background_is_known_not_to_hear_a_sigint(line: str, deaf: bool) -> None:
+    code = (
+        "import subprocess, signal, time; from eegpt_daemon.script import processes\n"
+        f"shell = subprocess.Popen(['bash', '-c', {line + '; true'!r}], start_new_session=True)\n"
+        "while not any('sleep' in p.name() for p in processes.descendants()): time.sleep(0.01)\n"
+        "print(processes.deaf(signal.SIGINT), processes.deaf(signal.SIGTERM))\n"
+        "processes.send(shell, signal.SIGKILL)\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said == f"{deaf} False\n"
