@@ -42,6 +42,39 @@ def in_numpy(x: Any) -> Any:
 in_numpy.rate, in_numpy.unit = 256, "mV"  # type: ignore[attr-defined]
 
 
+class InTrainingMode:
+    """A wrapper that is no module itself, so nobody puts the model in it into evaluation mode."""
+
+    rate, unit = 256, "mV"
+
+    def __init__(self, layer: torch.nn.Module) -> None:
+        self.model = torch.nn.Sequential(layer)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.model(x).abs().mean(2)
+        return out
+
+
+def with_dropout(*, channels: list[str], samples: int, rate: int) -> InTrainingMode:
+    return InTrainingMode(torch.nn.Dropout(0.1))
+
+
+def with_batch_norm(*, channels: list[str], samples: int, rate: int) -> InTrainingMode:
+    return InTrainingMode(torch.nn.BatchNorm1d(len(channels)))
+
+
+def evaluating(*, channels: list[str], samples: int, rate: int) -> InTrainingMode:
+    encoder = with_batch_norm(channels=channels, samples=samples, rate=rate)
+    encoder.model.eval()
+    return encoder
+
+
+def in_its_own_order(*, channels: list[str], samples: int, rate: int) -> InTrainingMode:
+    encoder = evaluating(channels=channels, samples=samples, rate=rate)
+    encoder.channels = channels[::-1]  # type: ignore[attr-defined]
+    return encoder
+
+
 def broken(x: torch.Tensor) -> torch.Tensor:
     raise RuntimeError("no such kernel\nand a long story")
 

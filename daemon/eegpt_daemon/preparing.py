@@ -18,7 +18,11 @@ from rich.progress import (
 )
 
 from eegpt_daemon.data import prepare
+from eegpt_daemon.data.evidence import Look, corpus_looks, encoder_look
+from eegwatch.diagnosis.findings import ERROR, Finding
+from eegwatch.diagnosis.silent.watch import SilentWatch
 from eegwatch.run import config as configuration
+from eegwatch.run.records import Watch
 from eegwatch.wording import duration, plain
 
 SAY_EVERY_S = 30.0  # where there is no terminal to draw a bar in
@@ -35,8 +39,20 @@ def prepare_alone(path: Path) -> None:
         for note in [*notes, *planned.notes, f"cache: {store.folder}, {planned.bytes_to_write / 1e6:,.1f} MB to write"]:
             bars.say(note)
         data = prepare.windows(config, store, planned, bars.report, bars.say)
+        looks = [*corpus_looks(config, store, planned.entries, data.used()), ("encoder", encoder_look(encoder))]
+        for finding in judged(looks):
+            mark = "✖" if finding.severity == ERROR else "!"
+            bars.say(f"{mark} {finding.message}; {finding.remedy}")
     counts = f"{len(data.train):,} train, {len(data.val) if data.val else 0:,} val, {len(data.test):,} eval windows"
     print(f"ready: {counts} in {store.folder}, {duration(time.monotonic() - began)}")
+
+
+def judged(looks: list[Look]) -> list[Finding]:
+    """What the corpus proves, as the log of a run would say it."""
+    watch = SilentWatch()
+    for look, values in looks:
+        watch.feed(Watch(time=0.0, step=0, look=look, values=values))
+    return watch.findings
 
 
 class Bars:

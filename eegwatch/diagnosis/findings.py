@@ -49,6 +49,10 @@ FAMILIES = {
     "weights_not_restored": EQUALITY,
     "order_repeated": EQUALITY,
     "splits_overlap": EQUALITY,
+    "signal_in_two_splits": EQUALITY,
+    "signal_in_two_classes": EQUALITY,
+    "labels_disagree": EQUALITY,
+    "encoder_in_train_mode": EQUALITY,
     "evaluation_in_train_mode": EQUALITY,
     "evaluation_changed_model": EQUALITY,
     "microbatch_weights": EQUALITY,
@@ -63,11 +67,16 @@ FAMILIES = {
     "workers_yield_the_same": EQUALITY,
     "workers_draw_the_same": EQUALITY,
     "epochs_draw_the_same": EQUALITY,
+    "signal_twice": FACT,
+    "class_in_header": FACT,
+    "patient_in_two_splits": FACT,
+    "subject_is_two_people": FACT,
     "evaluation_draws": FACT,
     "not_in_optimizer": FACT,
     "no_gradient": FACT,
     "train_mode_lost": FACT,
     "frozen_batchnorm_moves": FACT,
+    "frozen_draws": FACT,
 }  # every other rule is evidence
 
 
@@ -98,7 +107,7 @@ class Cause:
 class Finding:
     """One thing a detector says. `message` is a whole sentence; the rest are its parts for a screen.
 
-    `headline` what and since when, `here` what was expected, `cost` now and if nothing is done, `why` the cause,
+    `headline` what and since when, `here` what was expected, `cost` now and if left, `why` the cause in words,
     `remedy` the change in the training loop or the configuration.
     """
 

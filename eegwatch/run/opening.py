@@ -18,8 +18,7 @@ from eegwatch.run.log import CHUNK_BYTES
 from eegwatch.run.sidefile import WORTH_IT_BYTES
 from eegwatch.run.skeleton import skeleton
 
-AT_ONCE_BYTES = 12 << 20  # parsed in a thirtieth of a second
-SOON_BYTES = 256 << 20  # in a third of a second by two processes: the first frame is drawn anew before the screen is
+AT_ONCE_BYTES = 12 << 20  # parsed in a twentieth of a second
 OWN_PROCESS_BYTES = 32 << 20  # parsed in a fifth: beyond, a process of its own reads while the screen is drawn
 STEP_BYTES = 160  # of a step record, at least
 
@@ -28,34 +27,17 @@ STEP_BYTES = 160  # of a step record, at least
 class Opened:
     """A log as far as it was read: `read` holds the items that the side file did not give.
 
-    `sketch`: the skeleton of a log that will take a while; None where `complete`. `soon`: not long, by `read_on`.
+    `sketch`: the skeleton of a log that will take a while; None where `complete`.
     """
 
     follower: RunFollower
     history: History = field(default_factory=History)
     read: list[Item] = field(default_factory=list)
     sketch: History | None = None
-    soon: bool = False
 
     def take(self, items: list[Item]) -> None:
         for item in items:
             self.history.append(item)
-
-    def read_on(self) -> None:
-        """To the end of the log that there is now. What the side file takes is not kept here too."""
-        self.soon = False
-        for items, saved in self.follower.read_on():
-            self.take(items)
-            if not saved:
-                self.read += items
-        self._read_the_rest()
-        self.sketch = None
-
-    def _read_the_rest(self) -> None:
-        while self.follower.behind:
-            items = self.follower.poll(CHUNK_BYTES)
-            self.read += items
-            self.take(items)
 
     @property
     def complete(self) -> bool:
@@ -65,11 +47,8 @@ class Opened:
 _kept: dict[str, Opened] = {}  # by the first frame, for the application
 
 
-def opened(folder: Path, *, first_frame: bool = False) -> Opened | None:
-    """A run's log, its side file taken, and what lies beyond if that is short; None for a short or unreadable log.
-
-    `first_frame`: more is left to `read_on`, so that a sketch is drawn first.
-    """
+def opened(folder: Path) -> Opened | None:
+    """A run's log, its side file taken, and what lies beyond if that is short; None for a short or unreadable log."""
     try:
         size = (folder / RUN_LOG).stat().st_size
     except OSError:
@@ -83,11 +62,13 @@ def opened(folder: Path, *, first_frame: bool = False) -> Opened | None:
     while follower.recalling:
         one.take(follower.poll(CHUNK_BYTES))
     left = size - follower.offset
-    if left <= (WORTH_IT_BYTES if first_frame else AT_ONCE_BYTES):
-        one._read_the_rest()
+    if left <= AT_ONCE_BYTES:
+        while follower.behind:
+            items = follower.poll(CHUNK_BYTES)
+            one.read += items
+            one.take(items)
         return one
-    one.soon = first_frame and left <= SOON_BYTES
-    if side is not None and left > OWN_PROCESS_BYTES and not one.soon:
+    if side is not None and left > OWN_PROCESS_BYTES:
         with contextlib.suppress(OSError):  # no more processes: this one reads it
             follower.indexer = IndexerProcess(folder)
             follower.recalling = True
@@ -96,8 +77,8 @@ def opened(folder: Path, *, first_frame: bool = False) -> Opened | None:
 
 
 def keep(folder: Path) -> Opened | None:
-    """The same, for the first frame, kept for the application that comes after."""
-    one = opened(folder, first_frame=True)
+    """The same, kept for the application that comes after."""
+    one = opened(folder)
     if one is not None:
         _kept[os.path.abspath(folder)] = one
     return one

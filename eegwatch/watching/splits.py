@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
+import os
 from collections.abc import Iterable
 from typing import Any
 
 SHOWN = 5  # shared ids that a record names
+SIGNAL = 64  # numbers of an array from which on it is a signal and no id
 
 
 class Splits:
@@ -16,7 +20,10 @@ class Splits:
 
     def add(self, name: str, ids: Iterable[Any]) -> dict[str, Any]:
         """Declare a split (again: in place of the old one). Returns {"name", "n", "shared": {other: {"n", "ids"}}}."""
-        own = {_comparable(one) for one in (ids.tolist() if hasattr(ids, "tolist") else ids)}
+        listed: Any = ids
+        if hasattr(ids, "tolist") and getattr(ids, "ndim", 1) < 2:  # an array of ids, and no array of signals
+            listed = ids.tolist()
+        own = {_comparable(one) for one in listed}
         shared: dict[str, dict[str, Any]] = {}
         for other, known in self._known.items():
             if other == name:
@@ -29,8 +36,16 @@ class Splits:
 
 
 def _comparable(one: Any) -> Any:
-    """An id that can be looked up: lists and arrays as tuples, tensors and numpy scalars as numbers."""
+    """An id that can be looked up: lists and arrays as tuples, tensors and numpy scalars as numbers, paths as text.
+
+    An array of many numbers is a signal: it is compared by a hash of its samples, whatever it is called.
+    """
+    if isinstance(one, os.PathLike):
+        return os.fspath(one)
     if hasattr(one, "tolist"):
+        if getattr(one, "ndim", 0) and math.prod(one.shape) > SIGNAL:
+            one = one.detach().cpu().numpy() if hasattr(one, "detach") else one
+            return "a signal of hash " + hashlib.blake2b(one.tobytes(), digest_size=8).hexdigest()
         one = one.tolist()
     return tuple(_comparable(part) for part in one) if isinstance(one, list | tuple) else one
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from eegwatch.watching.naming import some
@@ -56,6 +56,9 @@ class Surroundings:
             untied = self._ties.lost()
             if untied:
                 values["untied"] = some(untied)
+        drawing = self.frozen.drawing() if self.frozen is not None else []
+        if drawing:
+            values["drawing"] = some(drawing)
         lost = self._modes.lost()
         if lost:
             values["eval_mode"] = some(lost)
@@ -84,7 +87,7 @@ class Surroundings:
 class Frozen:
     """What was declared to be frozen: its bits before the first step are its bits after each."""
 
-    def __init__(self, what: Iterable[Any], models: Sequence[Any]) -> None:
+    def __init__(self, what: Sequence[Any], models: Sequence[Any]) -> None:
         """`what`: modules, parameters, or names of either ("backbone" is everything below it)."""
         self.tensors: dict[str, Any] = {}
         self.unknown: list[str] = []
@@ -105,6 +108,8 @@ class Frozen:
                 self.tensors |= found or dict((*one.named_parameters(), *one.named_buffers()))
             else:
                 self.tensors |= {next((n for n, t in named.items() if t is one), "a declared tensor"): one}
+        modules = [*models, *(one for one in what if hasattr(one, "named_modules"))]
+        self._dropouts = dropouts_within(modules, {id(tensor) for tensor in self.tensors.values()})
         self.tensors = {n: t for n, t in self.tensors.items() if why_unread(t) in (None, "integer")}
         self._sums: list[int] | None = None
 
@@ -112,6 +117,10 @@ class Frozen:
         """What it is before the first step that is looked at."""
         if self._sums is None:
             self._sums = bit_sums(self.tensors.values())
+
+    def drawing(self) -> list[str]:
+        """Dropouts within frozen parts that are in training mode now."""
+        return [name for name, part in self._dropouts.items() if part.training]
 
     def changed(self) -> list[str]:
         """The names of what has changed since."""
@@ -149,6 +158,20 @@ def _all_evaluate(part: Any) -> bool:
     if any(module.training for module in modules) or all("Norm" in type(module).__name__ for module in modules):
         return False
     return any(parameter.requires_grad for parameter in part.parameters())
+
+
+def dropouts_within(models: Sequence[Any], frozen: set[int]) -> dict[str, Any]:
+    """Dropouts in modules whose parameters are all among `frozen` (their ids), by name."""
+    found: dict[str, Any] = {}
+    for number, model in enumerate(models):
+        for name, module in model.named_modules():
+            parameters = list(module.parameters())
+            if not parameters or not all(id(parameter) in frozen for parameter in parameters):
+                continue
+            for below, part in module.named_modules():
+                if "Drop" in type(part).__name__ and float(getattr(part, "p", 1.0) or 0):
+                    found.setdefault(prefixed(number, plain_name(f"{name}.{below}".strip("."))), part)
+    return found
 
 
 def moving_norms(models: Sequence[Any]) -> list[str]:

@@ -70,7 +70,10 @@ def folded(data: prepare.Data) -> tuple[NDArray[np.float32], NDArray[np.float32]
 
 @dataclass
 class Trained:
-    """A linear probe from a checkpoint: `w` (features + 1, classes), and the standardiser that it was trained with."""
+    """A linear probe from a checkpoint: `w` (features + 1, classes), and the standardiser that it was trained with.
+
+    `data_hash`: of the windows and features that it was trained on.
+    """
 
     role: str
     name: str
@@ -78,6 +81,7 @@ class Trained:
     w: Array
     shift: NDArray[np.float32]
     scale: NDArray[np.float32]
+    data_hash: str
 
 
 def trained_models(folder: Path) -> list[Trained]:
@@ -107,6 +111,7 @@ def _trained(role: str, name: str, state: dict[str, object]) -> Trained:
         np.concatenate([_array(weight).T, _array(bias)[None]]).astype(np.float64),
         _array(standardiser["shift"]),
         _array(standardiser["scale"]),
+        str(state["data_hash"]),
     )
 
 

@@ -37,6 +37,12 @@ def reach_of(folder: Path, say: Say) -> Reach:
         return Reach(made=time.time(), reason=reason)
     run = open_run(folder, config, say)
     models = trained_models(folder)
+    for model in models:
+        if model.data_hash != run.data.hash():
+            raise CorpusError(
+                f"{model.name} was trained on other features than {run.store.folder} holds now: the encoder's file, "
+                "the corpus or a library has changed since; nothing can be said of it on these"
+            )
     shift, scale = standardiser(run, models)
     path = lambda_path(run, run.data.train, shift, scale, say)
     solutions = path.along()

@@ -57,6 +57,11 @@ class Data:
     mean: NDArray[np.float32] | None
     std: NDArray[np.float32] | None
 
+    def used(self) -> set[str]:
+        """The recordings of all splits, by their paths in the corpus."""
+        splits = (self.train, self.val, self.test)
+        return {name for windows in splits if windows is not None for name in windows.names}
+
     def hash(self) -> str:
         return f"{self.train.hash()}-{self.val.hash() if self.val else 'none'}"
 

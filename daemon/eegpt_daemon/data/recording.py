@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import edfio
 import mne
@@ -26,6 +26,8 @@ import numpy as np
 import scipy  # scipy.signal is loaded (a second) when it is first used: not where all features lie in the cache
 from numpy.typing import NDArray
 
+from eegpt_daemon.data.edf_header import read_header
+from eegpt_daemon.data.fingerprint import Fingerprint
 from eegpt_daemon.model.encoder import TUAB_CHANNELS as TWENTY
 from eegwatch.run.config import Data
 
@@ -36,7 +38,6 @@ LEAST_SHARE = 17 / 19  # of the wanted channels must be in the file
 FLAT_UV, CLIPPED_UV = 0.1, 1000.0
 MOST_CLIPPED = 0.05
 SANE_STD_UV = (1.0, 500.0)
-MOST_SIGNALS = 4096  # of a header: 512 is a large one
 BLOCK_S = 120.0  # 2.3 MB a block as float32: small enough for a pipe between processes, long enough for numpy
 SCALES = {"millivolt": 1e-3, "uv100": 1e-2}  # from microvolt; EEGPT was trained on millivolt
 SLOWEST_HZ, FASTEST_HZ = 50.0, 20_000.0  # what EEG is sampled at; beyond, a header is wrong
@@ -86,6 +87,7 @@ class Recording:
     offset: NDArray[np.float64]
     factor: NDArray[np.float64]
     repairs: list[str] = field(default_factory=list)
+    signal: dict[str, Any] = field(default_factory=dict)  # a fingerprint, see data/fingerprint.py
 
     @property
     def samples(self) -> int:
@@ -158,7 +160,7 @@ def read(path: Path, data: Data) -> Recording:
         if seconds < data.min_duration:
             raise Unusable(f"{seconds:.1f} s long, data.min_duration is {data.min_duration:g} s")
         present = [name for name in wanted if name in names]
-        mean, covariance = _statistics(path, raw, [names[name] for name in present])
+        mean, covariance, signal = _statistics(path, raw, [names[name] for name in present])
     std = np.sqrt(np.maximum(np.diag(covariance), 0))
     flat = [name for name, value in zip(present, std, strict=True) if value < FLAT_UV]
     if flat:
@@ -181,31 +183,25 @@ def read(path: Path, data: Data) -> Recording:
         variance = np.einsum("ij,jk,ik->i", montage, covariance[np.ix_(kept, kept)], montage)
         factor = 1 / (np.sqrt(np.maximum(variance, 0)) + 1e-12)
     rate = float(data.sampling_rate)
-    return Recording(path, raw, [names[name] for name in good], wanted, rate, montage, offset, factor, repairs)
+    return Recording(path, raw, [names[name] for name in good], wanted, rate, montage, offset, factor, repairs, signal)
 
 
 def header_samples(path: Path, rate: int) -> int:
-    """How many samples at `rate` the header promises; 0 for a file that cannot be read (`read` says why).
-
-    Read without mne, which takes a hundred times as long: a corpus has tens of thousands of headers.
-    """
-    try:
-        with path.open("rb") as file:
-            size, fixed = os.fstat(file.fileno()).st_size, file.read(256)
-            signals = int(fixed[252:256])
-            table = file.read(256 * min(max(signals, 0), MOST_SIGNALS))
-        names = [table[16 * i : 16 * (i + 1)].decode("latin-1").strip() for i in range(signals)]
-        samples = [int(table[216 * signals + 8 * i : 216 * signals + 8 * (i + 1)]) for i in range(signals)]
-        records, seconds = int(fixed[236:244]), float(fixed[244:252])
-        whole = (size - int(fixed[184:192])) // (2 * sum(samples))
-    except (OSError, ValueError, ZeroDivisionError, OverflowError):
+    """How many samples at `rate` the header promises; 0 for a file that cannot be read (`read` says why)."""
+    header = read_header(path)
+    if header is None:
         return 0
-    wanted = [n for n, name in zip(samples, names, strict=True) if canonical(name) in TWENTY]
-    most = max(wanted or samples, default=0)
+    try:
+        whole = (header.file_bytes - header.header_bytes) // (2 * sum(header.samples))
+    except ZeroDivisionError:
+        return 0
+    labels = header.signals["label"]
+    wanted = [n for n, name in zip(header.samples, labels, strict=True) if canonical(name) in TWENTY]
+    most, seconds = max(wanted or header.samples, default=0), header.record_s
     if not (math.isfinite(seconds) and seconds > 0 and SLOWEST_HZ <= most / seconds <= FASTEST_HZ):
         return 0
     up, down = _ratio(most / seconds, rate)
-    return max(0, int(-(-most * (whole if records < 0 else min(records, whole)) * up // down)))
+    return max(0, int(-(-most * (whole if header.records < 0 else min(header.records, whole)) * up // down)))
 
 
 def _open(path: Path, wanted: list[str]) -> tuple[mne.io.BaseRaw, dict[str, str]]:
@@ -247,8 +243,14 @@ def _continuity(path: Path) -> list[str]:
     return ["marked discontinuous (EDF+D), but without gaps"]
 
 
-def _statistics(path: Path, raw: mne.io.BaseRaw, names: list[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(mean, covariance) in microvolt over the whole file, block by block. Raises Unusable for what is no EEG."""
+def _statistics(
+    path: Path, raw: mne.io.BaseRaw, names: list[str]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[str, Any]]:
+    """(mean, covariance in microvolt, fingerprint) over the whole file, block by block.
+
+    Raises Unusable for what is no EEG.
+    """
+    fingerprint = Fingerprint(raw.info["sfreq"])
     total, square = np.zeros(len(names)), np.zeros((len(names), len(names)))
     clipped, n, length = 0, raw.n_times, max(1, round(min(BLOCK_S * raw.info["sfreq"], BLOCK_SAMPLES)))
     for begin in range(0, n, length):
@@ -256,13 +258,14 @@ def _statistics(path: Path, raw: mne.io.BaseRaw, names: list[str]) -> tuple[NDAr
         if not np.isfinite(microvolt).all():
             raise Unusable("holds values that are not finite")
         clipped += int((np.abs(microvolt) > CLIPPED_UV).sum())
+        fingerprint.feed(microvolt)
         total += microvolt.sum(axis=1)
         square += microvolt @ microvolt.T
     share = clipped / (n * len(names))
     if share > MOST_CLIPPED:
         raise Unusable(f"{share:.0%} of the samples are beyond {CLIPPED_UV:.0f} µV")
     mean = total / n
-    return mean, square / n - np.outer(mean, mean)
+    return mean, square / n - np.outer(mean, mean), fingerprint.as_dict()
 
 
 def _read(path: Path, raw: mne.io.BaseRaw, names: list[str], begin: int, end: int) -> NDArray[np.float64]:

@@ -32,13 +32,17 @@ Rows = NDArray[np.float16]
 
 
 class Shard(Record, frozen=True, kw_only=True, tag="shard"):
-    """One recording in the store: `rows` and `sha256` of its values, or `reason` why it has none."""
+    """One recording in the store: `rows` and `sha256` of its values, or `reason` why it has none.
+
+    `signal`: the fingerprint of what was read (data/fingerprint.py); empty in caches of earlier versions.
+    """
 
     name: str
     rows: int = 0
     sha256: str = ""
     repairs: list[str] = []
     reason: str | None = None
+    signal: dict[str, Any] = {}
 
 
 class Damaged(Exception):
@@ -162,14 +166,15 @@ class ShardWriter:
         self._file.write(data.data)
         self._rows += len(data)
 
-    def finish(self, repairs: list[str]) -> None:
+    def finish(self, repairs: list[str], signal: dict[str, Any] | None = None) -> None:
         self._file.seek(0)
         self._file.write(_header(self._rows, self._store.width))
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
         os.replace(self._aside, self._store.path(self._name))
-        self._store.add(Shard(name=self._name, rows=self._rows, sha256=self._digest.hexdigest(), repairs=repairs))
+        sha256 = self._digest.hexdigest()
+        self._store.add(Shard(name=self._name, rows=self._rows, sha256=sha256, repairs=repairs, signal=signal or {}))
 
     def abandon(self) -> None:
         self._file.close()

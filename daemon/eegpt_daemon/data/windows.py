@@ -244,7 +244,7 @@ class WindowStore(ABC):
                     writer, rower = writing.pop(part.number)
                     reason = reason or rower.problem
                     if reason is None:
-                        writer.finish(part.repairs)
+                        writer.finish(part.repairs, part.signal)
                     else:
                         writer.abandon()
                 for repair in part.repairs if reason is None else ():

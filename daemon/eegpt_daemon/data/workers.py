@@ -28,13 +28,17 @@ PAUSES_S = (1.0, 5.0, 20.0)  # before a recording on a network mount that does n
 
 @dataclass
 class Part:
-    """Something of the recording `entries[number]`: a block of signal, or its end (`reason`: it cannot be used)."""
+    """Something of the recording `entries[number]`: a block of signal, or its end (`reason`: it cannot be used).
+
+    The end brings `repairs` and the fingerprint of the `signal`.
+    """
 
     number: int
     block: NDArray[np.float32] | None = None
     repairs: list[str] = field(default_factory=list)
     reason: str | None = None
     lasting: bool = True
+    signal: dict[str, Any] = field(default_factory=dict)
 
 
 class _Recordings(IterableDataset[Part]):
@@ -50,7 +54,7 @@ class _Recordings(IterableDataset[Part]):
                 recording = self._patiently(path)
                 for block in recording.blocks():
                     yield Part(number, block)
-                yield Part(number, repairs=recording.repairs)
+                yield Part(number, repairs=recording.repairs, signal=recording.signal)
             except Unusable as error:
                 yield Part(number, reason=str(error), lasting=error.lasting)
             except Exception as error:  # one recording never ends a preparation

@@ -21,17 +21,22 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from eegpt_daemon.model.active import behaviour
 from eegpt_daemon.model.encoder import EncoderError
+from eegwatch.diagnosis.silent.data import LARGEST_CHANGE, LARGEST_OF_A_BATCH
 
 KEY = "model.backbone.entry"
 UNITS = {"V": 1e6, "mV": 1e3, "uV": 1.0, "uV/100": 100.0}  # in microvolt; "zscore" is the unit of data.scaling: zscore
 OF_SCALING = {"millivolt": "mV", "uv100": "uV/100", "zscore": "zscore"}
 AT_ONCE = 64  # windows
-TRIED = 2  # windows of noise by which the shape of the output is found
+TRIED = 4  # windows of noise by which the shape of the output is found, and that it is the same each time
 
 
 class ForeignEncoder:
-    """Built by `load`. `size`: features of a window; `key`: what a cache of its features depends on."""
+    """Built by `load`. `size`: features of a window; `key`: what a cache of its features depends on.
+
+    `behaviour`: how far its features move when they are computed again, or with other windows (model/active.py).
+    """
 
     def __init__(
         self, entry: str, encoder: Callable[[Any], Any], factor: float, shape: tuple[int, int], *, flatten: bool
@@ -43,7 +48,10 @@ class ForeignEncoder:
             encoder.requires_grad_(False).eval()
         self.name = str(getattr(encoder, "name", entry))
         noise = np.random.default_rng(0).standard_normal((TRIED, *shape)).astype(np.float32)
-        self.size = int(self(noise).shape[1])
+        features = self(noise)
+        self.size = int(features.shape[1])
+        self.behaviour = behaviour(self, noise, features)
+        _refuse_training_mode(entry, self.behaviour)
         self.key = {
             "entry": entry,
             "name": self.name,
@@ -95,7 +103,32 @@ def load(
         )
     if float(own_rate) != rate:
         raise EncoderError(f"{KEY}: {entry}: takes {own_rate:g} Hz; write data.sampling_rate: {own_rate:g}")
+    _refuse_other_channels(entry, getattr(encoder, "channels", None), channels)
     return ForeignEncoder(entry, encoder, _factor(entry, str(unit), scaling), (len(channels), samples), flatten=flatten)
+
+
+def _refuse_training_mode(entry: str, moved: dict[str, float]) -> None:
+    if moved["repeat"] > LARGEST_CHANGE:
+        raise EncoderError(
+            f"{KEY}: {entry}: gives other features for the same windows when it is asked again (they differ by "
+            f"{moved['repeat']:.2g} of their spread): put the model into evaluation mode (.eval())"
+        )
+    if moved["alone"] > LARGEST_OF_A_BATCH:
+        raise EncoderError(
+            f"{KEY}: {entry}: the features of a window depend on the other windows of its batch (by "
+            f"{moved['alone']:.2g} of their spread): put its batch norms into evaluation mode (.eval())"
+        )
+
+
+def _refuse_other_channels(entry: str, own: Sequence[str] | None, channels: Sequence[str]) -> None:
+    """`own`: the encoder's attribute `channels`, the order in which it takes them."""
+    takes = [str(name).upper() for name in own] if own is not None else list(channels)
+    if takes == [name.upper() for name in channels]:
+        return
+    how = "in another order" if sorted(takes) == sorted(name.upper() for name in channels) else "others"
+    raise EncoderError(
+        f"{KEY}: {entry}: takes its channels {how} than the run gives; write data.channels: [{', '.join(takes)}]"
+    )
 
 
 def _target(entry: str) -> Any:

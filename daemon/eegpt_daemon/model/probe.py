@@ -54,6 +54,13 @@ class Backbone(nn.Module):
         super().__init__()
         self.adapter, self.encoder, self.pooling, self.bf16 = adapter, encoder, pooling, bf16
 
+    def train(self, mode: bool = True) -> Backbone:
+        """As any module; a frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.encoder.parameters()):
+            self.encoder.eval()
+        return self
+
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels, samples) -> (batch, features), float32."""
         if self.adapter is not None:

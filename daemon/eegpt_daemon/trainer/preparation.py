@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from eegpt_daemon import crash
 from eegpt_daemon.data import prepare
+from eegpt_daemon.data.evidence import Look, corpus_looks, encoder_look
 from eegpt_daemon.data.windows import WindowStore
 from eegpt_daemon.link import Attempt, Link, NullLink
 from eegpt_daemon.trainer import checkpoint as checkpoints
 from eegpt_daemon.trainer import provenance
 from eegpt_daemon.trainer.checkpoint import CheckpointError
+from eegpt_daemon.trainer.features_of import refuse_other_features
 from eegpt_daemon.trainer.journal import Journal
 from eegpt_daemon.trainer.learner import Learner
 from eegpt_daemon.trainer.privacy import Privacy
@@ -43,7 +45,8 @@ class Stopped(Exception):
 class Prepared:
     """What the loop trains with. `step`: already done; `state`: of the checkpoint resumed from; `total`: steps in all.
 
-    `injected`: torch's own scheduler, where the historical fault is injected.
+    `injected`: torch's own scheduler, where the historical fault is injected; `looks`: what the corpus proves of its
+    data; `features`: what their values depend on.
     """
 
     run_id: str
@@ -57,6 +60,8 @@ class Prepared:
     total: int
     steps_per_epoch: int
     state: dict[str, Any] | None
+    looks: list[Look] = field(default_factory=list)
+    features: dict[str, Any] = field(default_factory=dict)
 
     @property
     def windows_a_step(self) -> int:
@@ -86,6 +91,8 @@ class Preparation:
         self.notes: list[str] = []
         self.state: dict[str, Any] | None = None
         self.steps_per_epoch = self.total = 0
+        self.looks: list[Look] = []
+        self.features: dict[str, Any] = {}
         self.declared: Schedule
         self.schedule: Schedule
         self._progress_at = 0.0
@@ -97,11 +104,13 @@ class Preparation:
         encoder, notes = prepare.build_encoder(self.config)
         self.notes = [*self.attempt.notes, *notes]
         store = prepare.store_for(self.config, encoder, device)
+        self.features = store.store.depends_on
         data: prepare.Data | None = None
         try:
             self.load_checkpoint()
             if self.processes.leads:
                 data = self._data(store, privacy)
+                self.looks.append(("encoder", encoder_look(encoder)))
         finally:
             shared = self.processes.share(data)
         if shared is None:
@@ -124,7 +133,15 @@ class Preparation:
             if self.count(len(data.train)):
                 self.notes.append(message)
                 self.begin()
+        self._look_at_the_corpus(store, planned, data)
         return data
+
+    def _look_at_the_corpus(self, store: WindowStore, planned: prepare.Plan, data: prepare.Data) -> None:
+        """What it proves of splits and labels, for the log; a corpus that cannot be looked at ends no training."""
+        try:
+            self.looks = corpus_looks(self.config, store, planned.entries, data.used())
+        except Exception as error:
+            self.journal.say(f"the corpus was not looked at for silent errors: {type(error).__name__}: {error}")
 
     def count(self, windows: int) -> bool:
         """Steps an epoch and in all, and the schedule over them; True if they changed."""
@@ -144,6 +161,7 @@ class Preparation:
             return
         self.state = state = checkpoints.load(self.folder / name)
         self.step = int(state["step"])
+        refuse_other_features(name, state.get("features"), self.features)
         was, now = state["config_hash"], configuration.training_hash(self.config)
         if was != now:
             raise CheckpointError(
@@ -251,6 +269,8 @@ class Preparation:
             total=self.total,
             steps_per_epoch=self.steps_per_epoch,
             state=state,
+            looks=self.looks,
+            features=self.features,
         )
 
     def _say_cost(self, learner: Learner) -> None:

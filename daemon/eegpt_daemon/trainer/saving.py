@@ -119,6 +119,7 @@ class Saver:
             "world_size": prepared.processes.size,
             "config_hash": configuration.training_hash(prepared.config),
             "data_hash": prepared.data.hash(),
+            "features": prepared.features,
         }
         written: list[Checkpoint] = []
 

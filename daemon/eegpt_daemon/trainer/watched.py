@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from eegpt_daemon.data.prepare import Data
 from eegpt_daemon.trainer.journal import Journal
 from eegpt_daemon.trainer.preparation import Prepared
+from eegwatch.run.records import Watch
 from eegwatch.watching.declared import Declared
 from eegwatch.watching.splits import Splits
 from eegwatch.watching.watcher import Watcher
@@ -35,6 +37,8 @@ class WatchedTrainer:
         self._watcher: Watcher | None = None
         if not prepared.processes.leads:
             return
+        for look, values in prepared.looks:
+            journal.write(Watch(time=time.time(), step=step(), look=look, values=values))
         watcher = Watcher(self, journal.write, journal.say)
         clip = prepared.config.training.gradient_clip_val
         backbone = prepared.learner.network.backbone

@@ -31,6 +31,7 @@ class Attempt:
     orders: dict[tuple[int, int], Values] = field(default_factory=dict)  # the last epoch of each (loader, rank)
     # (look, what is compared) -> rank or worker -> values
     ranks: dict[tuple[str, str], dict[int, Values]] = field(default_factory=dict)
+    splits: dict[str, Values] = field(default_factory=dict)  # name -> what it shares with splits declared before it
 
     @property
     def declared(self) -> Values:

@@ -148,18 +148,6 @@ def order_repeated(record: Watch, attempt: Attempt) -> Judgement:
     )
 
 
-def splits_overlap(record: Watch, attempt: Attempt) -> Judgement:
-    shared = record.values.get("shared") or {}
-    if not shared:
-        return True
-    other, both = next(iter(shared.items()))
-    return Broken(
-        f"the splits {other} and {record.values['name']} share {both['n']:,} of their ids: {', '.join(both['ids'])}"
-        + (f" and {both['n'] - len(both['ids']):,} more" if both["n"] > len(both["ids"]) else ""),
-        "divide by subject (or by recording) before you cut windows",
-    )
-
-
 # ---- evaluations ----
 
 
@@ -289,7 +277,6 @@ RULES = (
     SilentRule("optimizer_state_differs", "state", True, optimizer_state_differs),
     SilentRule("weights_not_restored", "state", True, weights_not_restored),
     SilentRule("order_repeated", "order", True, order_repeated),
-    SilentRule("splits_overlap", "split", True, splits_overlap),
     SilentRule("evaluation_in_train_mode", "evaluating", True, evaluation_in_train_mode),
     SilentRule("evaluation_changed_model", "evaluating", True, evaluation_changed_model),
     SilentRule("microbatch_weights", "micro", True, microbatch_weights),

@@ -220,6 +220,17 @@ def frozen_batchnorm_moves(record: Watch, attempt: Attempt) -> Judgement:
     )
 
 
+def frozen_draws(record: Watch, attempt: Attempt) -> Judgement:
+    drawing = record.values.get("drawing")
+    if drawing is None:
+        return True if attempt.declared.get("frozen") else None
+    return Broken(
+        f"what was declared frozen draws at random: {names(drawing)} in training mode",
+        "call .eval() on the frozen part before each step",
+        "its weights do not move, but its features are other ones at each pass",
+    )
+
+
 RULES = (
     SilentRule("gradients_not_cleared", "step", True, gradients_not_cleared),
     SilentRule("gradient_applied_twice", "step", True, gradient_applied_twice),
@@ -235,5 +246,6 @@ RULES = (
     SilentRule("not_in_optimizer", "step", False, not_in_optimizer),
     SilentRule("no_gradient", "step", False, no_gradient),
     SilentRule("train_mode_lost", "step", False, train_mode_lost),
+    SilentRule("frozen_draws", "step", False, frozen_draws),
     SilentRule("frozen_batchnorm_moves", "step", False, frozen_batchnorm_moves),
 )

@@ -7,15 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 from eegwatch.diagnosis.findings import ERROR, INFO, WARNING, Finding
-from eegwatch.diagnosis.silent import processes, runs, steps
+from eegwatch.diagnosis.silent import data, processes, runs, steps
 from eegwatch.diagnosis.silent.rule import Attempt, Broken, SilentRule
 from eegwatch.run.records import Run, Watch
 
-RULES: tuple[SilentRule, ...] = (*steps.RULES, *runs.RULES, *processes.RULES)
+RULES: tuple[SilentRule, ...] = (*steps.RULES, *runs.RULES, *data.RULES, *processes.RULES)
 PROVED = frozenset(rule.name for rule in RULES if rule.proved)
 FACTS = frozenset(rule.name for rule in RULES if not rule.proved)
 NEEDS = {
     "off_schedule": "no scheduled= is declared to log.watch()",
+    "frozen_draws": "no frozen= is declared to log.watch()",
     "frozen_changed": "no frozen= is declared to log.watch()",
     "clip_missing": "no clip= is declared to log.watch()",
     "clip_before_unscale": "no clip= with scaler= is declared to log.watch()",
@@ -37,6 +38,8 @@ NEEDS = {
         ("workers_yield_the_same", "workers_draw_the_same", "epochs_draw_the_same"),
         "no loader= with several workers was read",
     ),
+    **dict.fromkeys(data.OF_A_CORPUS, "recordings are known for the daemon's own trainer alone"),
+    "labels_disagree": "nothing but the folders names the labels of the recordings",
     **dict.fromkeys(("ema_aliased", "ema_not_updated", "ema_updated_twice", "ema_differs"), "no log.ema() was called"),
 }
 # rules that compare ranks or workers: one finding for all of them

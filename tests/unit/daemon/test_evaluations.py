@@ -216,8 +216,51 @@ def test_the_trainer_is_watched_for_silent_errors_and_has_none(trained: Path) ->
 
     outcome = open_run(trained, None, None).read_to_end()
     watched = [record for record in records(trained) if record["type"] == "watch"]
-    assert {record["look"] for record in watched} == {"attached", "split", "step", "evaluating", "state", "cost"}
+    assert {record["look"] for record in watched} == {
+        *("attached", "split", "step", "evaluating", "state", "cost"),
+        *("signals", "labels", "headers", "encoder"),
+    }
     assert all(record["values"]["looked"] for record in watched if record["look"] == "step")
     assert [record["values"]["name"] for record in watched if record["look"] == "split"] == ["train", "val", "eval"]
     assert [f.rule for f in [*outcome.findings, *outcome.past] if f.family in ("equality", "fact")] == []
     assert {"splits_overlap", "update_differs", "evaluation_changed_model"} <= set(outcome.checked)
+    assert {"signal_in_two_splits", "class_in_header", "encoder_in_train_mode"} <= set(outcome.checked)
+
+
+def test_a_checkpoint_that_was_trained_on_other_features_is_not_resumed_from(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    import torch
+
+    for change, says in (
+        ({"channels": ["O2", "O1"]}, "data.channels: 2 then, 19 now; number 1 was O2, is FP1"),
+        ({"scaling": "uv100"}, "data.scaling was uv100, is zscore"),
+        ({"weights": "0"}, "features of another encoder: the weights are not the same"),
+    ):
+        folder = tmp_path / next(iter(change))
+        shutil.copytree(trained, folder)
+        newest = sorted((folder / CHECKPOINTS).glob("step-*.pt"))[-1]
+        state = torch.load(newest, weights_only=True)
+        assert state["features"]["rate"] == 256 and state["features"]["scaling"] == "zscore"
+        torch.save(state | {"features": state["features"] | change}, newest)
+        attempt = Attempt(attempt=2, checkpoint=f"{CHECKPOINTS}/{newest.name}")
+        assert Trainer(folder, attempt, NullLink(), ProcessGroup()).run() == 78
+        assert says in capsys.readouterr().err
+
+
+def test_a_run_on_a_recording_that_lies_in_two_splits_says_so_in_its_log(tmp_path: Path) -> None:
+    import shutil
+
+    from eegwatch.check import open_run
+    from tests.unit.daemon.corpora import config_of, corpus
+
+    root = corpus(tmp_path / "corpus")
+    shutil.copy(root / "train/normal/tn0000_s001_t000.edf", root / "eval/normal/zz9999_s001_t000.edf")
+    config_of(root, tmp_path / "cache", log_file_names=True)
+    train(tmp_path / "run", tmp_path / "cache.yaml")
+    outcome = open_run(tmp_path / "run", None, None).read_to_end()
+    errors = [finding for finding in outcome.findings if finding.severity == "error"]
+    assert [finding.rule for finding in errors] == ["signal_in_two_splits"]
+    assert "train/normal/tn0000_s001_t000.edf" in errors[0].message

@@ -54,11 +54,17 @@ def test_a_function_that_makes_one_gets_channels_samples_and_rate_and_signals_in
         ("tests.no_such_module:f", "tests.no_such_module cannot be imported: ModuleNotFoundError"),
         ("tests.encoders:nothing", "has no nothing"),
         ("tests.encoders:CHANNELS", "has no CHANNELS"),
-        ("tests.encoders:broken", "failed on windows of shape (2, 3, 1024): RuntimeError: no such kernel"),
+        ("tests.encoders:broken", "failed on windows of shape (4, 3, 1024): RuntimeError: no such kernel"),
         ("tests.encoders:a_number", "it must give (windows, features)"),
         ("tests.encoders:undeclared", "has no attribute rate (Hz) or unit"),
         ("tests.encoders:of_a_strange_unit", "its unit is 'furlong'"),
         ("tests.encoders:spread", "takes 128 Hz; write data.sampling_rate: 128"),
+        ("tests.encoders:with_dropout", "gives other features for the same windows when it is asked again"),
+        ("tests.encoders:with_batch_norm", "depend on the other windows of its batch"),
+        (
+            "tests.encoders:in_its_own_order",
+            "takes its channels in another order than the run gives; write data.channels",
+        ),
         ("tests.encoders:windows_of_nothing.inside", "has no windows_of_nothing.inside"),
     ],
 )
@@ -66,6 +72,11 @@ def test_what_is_wrong_with_an_encoder_is_one_line(entry: str, words: str) -> No
     with pytest.raises(EncoderError) as error:
         load(entry, CHANNELS, 1024, 256, "millivolt")
     assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_encoder_in_evaluation_mode_gives_the_same_features_each_time() -> None:
+    encoder = load("tests.encoders:evaluating", CHANNELS, 1024, 256, "millivolt")
+    assert encoder.behaviour == {"repeat": 0.0, "alone": pytest.approx(0.0, abs=1e-5)}
 
 
 def test_a_zscore_cannot_be_turned_into_volts() -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, TensorDataset
 
 from eegwatch import RunLog
+from eegwatch.check import open_run
 from tests.unit.watching.loops import Loop, rules, silent, since
 
 # ---- resumes ----
@@ -135,6 +136,22 @@ def test_splits_that_share_subjects_or_overlap_in_time_are_found(tmp_path: Path)
     assert judged(train=[("a", 0, 4), ("b", 0, 4)], val=[("a", 4, 8)]) == set()
     assert judged(train=[("a", 0, 4), ("b", 0, 4)], val=[("a", 3, 7)]) == {"splits_overlap"}
     assert judged(train=[("a", 0, 4)], val=[("b", 0, 4), "x"]) == set()
+    assert judged(train=["s1"], val=["s1"], test=["s2"]) == {"splits_overlap"}  # a clean one mends no other
+    assert judged(train=[Path("a/1.edf")], val=["a/1.edf"]) == {"splits_overlap"}
+    signals = torch.randn(6, 2, 100)
+    assert judged(train=signals[:4], val=signals[3:].numpy()) == {"splits_overlap"}  # whatever they are called
+    assert judged(train=list(signals[:4]), val=signals[4:]) == set()
+
+
+def test_a_split_that_is_declared_again_is_judged_as_it_is_now(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, control=False)
+    log.split("train", ["s1", "s2"])
+    log.split("val", ["s2", "s3"])
+    log.split("train", ["s1"])
+    log.step(loss=1.0)
+    log.end()
+    outcome = open_run(log.folder, None, None).read_to_end()
+    assert [f.rule for f in outcome.findings] == [] and [f.rule for f in outcome.past] == ["splits_overlap"]
 
 
 # ---- evaluations ----
@@ -256,3 +273,22 @@ def test_since_is_the_first_step_that_can_show_it(tmp_path: Path) -> None:
     loop = Loop(tmp_path)
     loop.log.ema(copy.deepcopy(loop.model), 0.9)
     assert since(loop.run(3), "ema_not_updated") == 1
+
+
+# ---- frozen parts ----
+
+
+@pytest.mark.parametrize(
+    ("mode", "declared", "found"),
+    [("train", True, {"frozen_draws"}), ("eval", True, set()), ("train", False, set())],
+)
+def test_a_dropout_that_draws_in_what_is_declared_frozen_is_a_fact(
+    tmp_path: Path, mode: str, declared: bool, found: set[str]
+) -> None:
+    backbone = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5)).requires_grad_(False)
+    model = nn.Sequential(backbone, nn.Dropout(0.1), nn.Linear(8, 2))  # the probe's own dropout is as it should be
+    loop = Loop(tmp_path, lambda p: torch.optim.SGD([one for one in p if one.requires_grad], lr=0.1), model)
+    if declared:
+        loop.log.watch(model, loop.optimizer, frozen=["0"])
+    backbone.train(mode == "train")
+    assert rules(loop.run(2)) == found
