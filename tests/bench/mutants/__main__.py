@@ -153,6 +153,7 @@ def main() -> int:
     parser.add_argument("--tree", type=Path, default=ROOT)
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--before", type=Path)
+    parser.add_argument("--quick", action="store_true", help="without the two slow tests: fewer are killed")
     arguments = parser.parse_args()
     tree, out = arguments.tree.resolve(), arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -167,9 +168,7 @@ def main() -> int:
         )
     with results.open("a") as file:
         for result in (
-            same(tree, copy, arguments.before, done)
-            if arguments.before
-            else fresh(tree, copy, out, done, arguments.count)
+            same(tree, copy, arguments.before, done) if arguments.before else fresh(tree, copy, out, done, arguments)
         ):
             file.write(json.dumps(result) + "\n")
             file.flush()
@@ -179,15 +178,15 @@ def main() -> int:
     return 0
 
 
-def fresh(tree: Path, copy: Path, out: Path, done: set[Key], count: int) -> Iterator[dict[str, Any]]:
+def fresh(tree: Path, copy: Path, out: Path, done: set[Key], arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     tests = tests_of_lines(tree, out)
-    mutants = sample(tree, count)
+    mutants = sample(tree, arguments.count)
     random.Random(SEED).shuffle(mutants)  # a run that is cut short has tried all parts alike
     for mutant in mutants:
         if (mutant.path, mutant.what, mutant.nth) in done:
             continue
         result = verdict(copy, mutant, tests.get((mutant.path, mutant.line)) or of_file(tests, mutant.path))
-        yield result if result["killed"] else verdict(copy, mutant, list(SLOW))
+        yield result if result["killed"] or arguments.quick else verdict(copy, mutant, list(SLOW))
 
 
 def same(tree: Path, copy: Path, before: Path, done: set[Key]) -> Iterator[dict[str, Any]]:
