@@ -133,6 +133,7 @@ def test_a_steered_script_killed_again_and_again_loses_nothing(
         if draw.random() < 0.3:
             sent.append(send(logs, "release", run))  # to nobody
     process = begin(logs, work)
+    sent.append(send(logs, "resume", run, lr=3e-4, then="hold"))  # to one that lives until it has answered
     until(lambda: answered(logs, sent), "a command was forgotten")
     (work / "enough").touch()
     process.join(PATIENCE)
