@@ -87,4 +87,4 @@ $(VENV)/.ready-docs: $(READY)
 test-minimum:  ## the unit tests with the oldest versions that pyproject.toml admits
 	@$(PYTHON) -m venv $(VENV)-minimum
 	@$(VENV)-minimum/bin/pip install --quiet --disable-pip-version-check -c constraints-minimum.txt -e '.[daemon,minimum]'
-	@$(VENV)-minimum/bin/pytest tests/unit -k 'not lightning and not transformers and not huggingface'
+	@$(VENV)-minimum/bin/pytest tests/unit

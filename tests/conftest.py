@@ -40,7 +40,7 @@ settings.load_profile("anew" if os.environ.get("EEGWATCH_FULL") else "same")
 
 ONE_WORKER = ("test_wheel.py", "test_first_frame.py")  # one thing made for all tests of the file
 PATIENCE_S = 180.0  # what is waited for comes within seconds; a machine that is shared may take its time
-FRAMEWORKS = ("lightning", "transformers")
+FRAMEWORKS = ("accelerate", "lightning", "transformers")
 ONE_CYCLE = {
     "name": "one_cycle",
     "total_steps": 2000,
@@ -90,21 +90,24 @@ def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 
 
 class lazily:
-    """A module that is loaded at its first use, by the workers alone that run a test of it.
-
-    Tests of a framework that is not installed are skipped: `make test-minimum` installs none.
-    """
+    """A module that is loaded at its first use, by the workers alone that run a test of it."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def __getattr__(self, name: str) -> Any:
-        try:
-            return getattr(importlib.import_module(self._name), name)
-        except ModuleNotFoundError as missing:
-            if missing.name in FRAMEWORKS:
-                pytest.skip(f"needs {missing.name}")
-            raise
+        return getattr(importlib.import_module(self._name), name)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Iterator[None]:
+    """Tests of a framework that is not installed are skipped: `make test-minimum` installs none."""
+    try:
+        return (yield)
+    except ModuleNotFoundError as missing:
+        if missing.name in FRAMEWORKS:
+            pytest.skip(f"needs {missing.name}")
+        raise
 
 
 @pytest.fixture(scope="session")

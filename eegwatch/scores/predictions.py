@@ -97,7 +97,7 @@ class Predictions:
         """Durably and whole, mode 0600. Raises OSError."""
         buffer = io.BytesIO()
         arrays = {name: getattr(self, name) for name in ROWS}
-        np.savez(buffer, step=np.int64(self.step), corpus=np.str_(self.corpus), allow_pickle=False, **arrays)
+        np.savez(buffer, step=np.int64(self.step), corpus=np.str_(self.corpus), **arrays)
         path.parent.mkdir(mode=0o700, exist_ok=True)
         write_whole(path, buffer.getvalue())
 

@@ -264,6 +264,7 @@ if accelerator.is_main_process:
 
 
 def test_accelerates_steps_times_processes_are_part_of_the_law(tmp_path: Any) -> None:
+    pytest.importorskip("accelerate")
     script = tmp_path / "two.py"
     script.write_text(TWO_PROCESSES)
     done = subprocess.run(
