@@ -75,7 +75,7 @@ class Checked:
         """The object of `--json`, as docs/check.md describes it. Healed findings follow the present ones."""
         findings = [f.as_dict() | {"until_step": f.until_step} for f in [*self.findings, *self.past]]
         for finding in findings:
-            finding["remedy"] = self._in_shell_words(finding["remedy"])
+            finding["remedy"] = in_shell_words(finding["remedy"], self.logs)
         return {
             "run": self.run,
             "verdict": self.verdict(),
@@ -96,7 +96,7 @@ class Checked:
         for finding in self.findings:
             lines.append(f"{finding.severity:7}  {finding.rule}  since step {finding.since_step:,}: {finding.message}")
             if finding.remedy:
-                lines.append(f"         {self._in_shell_words(finding.remedy)}")
+                lines.append(f"         {in_shell_words(finding.remedy, self.logs)}")
         counts: Counter[str] = Counter()
         for finding in self.past:
             counts[finding.rule] += 1
@@ -144,15 +144,16 @@ class Checked:
         ran = [f"checked: {', '.join(self.checked)}"] if self.checked else []
         return [law, *ran, *(f"not checked: {', '.join(rules)} ({why})" for why, rules in whys.items())]
 
-    def _in_shell_words(self, remedy: str | None) -> str | None:
-        """A remedy without the keys of the screen: with the command of the shell where a daemon can be commanded."""
 
-        def command_of(match: re.Match[str]) -> str:
-            if self.logs is None:
-                return ""
-            return f" ({command('eegpt-daemon', KEY_COMMANDS[match[1]], '--logs', self.logs)})"
+def in_shell_words(remedy: str, logs: Path | None = None) -> str:
+    """A remedy without the keys of the screen: with the command of the shell where a daemon's log root is given."""
 
-        return KEY.sub(command_of, remedy) if remedy else remedy
+    def command_of(match: re.Match[str]) -> str:
+        if logs is None:
+            return ""
+        return f" ({command('eegpt-daemon', KEY_COMMANDS[match[1]], '--logs', logs)})"
+
+    return KEY.sub(command_of, remedy)
 
 
 class CheckedRun:

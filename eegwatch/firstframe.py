@@ -1,7 +1,8 @@
 """The first picture of a long run, before the framework of the screen is loaded: name, learning rate, loss.
 
 Textual takes half a second to import. A log with a side file is read in a fraction of that, every record of it; of
-another long one its skeleton (`run.skeleton`) comes first. The charts are drawn in the places where the application,
+another long one its skeleton (`run.skeleton`) comes first, and up to some 1.5 million records all of them next. The
+charts are drawn in the places where the application,
 which goes on with what was read, draws them again when it takes over. The terminal is set raw first: keys that are
 typed meanwhile neither echo nor vanish, the application reads them.
 """
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from eegwatch.run.history import History
 
 PLAIN_WORDS = ("watch", "--read-only")  # with other options the application begins by itself
+HOME, TO_END = "\x1b[H", "\x1b[K"
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l\x1b[H\x1b[2J", "\x1b[?25h\x1b[?1049l"
 RESET = "\x1b[0m"
 COLOURS = {"observed": (0x56, 0xB4, 0xE9), "expected": (0xE6, 0x9F, 0x00), "band": (0x2B, 0x58, 0x76),
@@ -49,11 +51,10 @@ def first_frame(words: Sequence[str]) -> Iterator[None]:
     drawn = False
     try:
         folder = _run_to_draw(words)
-        lines = _lines(folder, *os.get_terminal_size()) if folder is not None else None
-        if lines is not None:
-            drawn = True
-            sys.stdout.write(ENTER + "\r\n".join(lines) + RESET)
+        for lines in _frames(folder, *os.get_terminal_size()) if folder is not None else ():
+            sys.stdout.write((HOME if drawn else ENTER) + f"{TO_END}\r\n".join(lines) + RESET)
             sys.stdout.flush()
+            drawn = True
         yield
     finally:
         if drawn and not _state["taken over"]:
@@ -95,25 +96,37 @@ def _run_to_draw(words: Sequence[str]) -> Path | None:
         return None
 
 
-def _lines(folder: Path, width: int, height: int) -> list[str] | None:
-    """The frame as lines with colours; None for a short log, or a size at which the application draws otherwise."""
+def _frames(folder: Path, width: int, height: int) -> Iterator[list[str]]:
+    """The frame as lines with colours; once more where every record of it is read soon after.
+
+    None for a short log, or a size at which the application draws otherwise.
+    """
+    from eegwatch.run.opening import keep
+
+    if width < 60 or height < 20:
+        return
+    log = keep(folder)
+    if log is None:
+        return
+    for _ in range(1 + log.soon):
+        history = log.sketch or log.history
+        if history.length:
+            yield _lines(folder, history, width, height, complete=log.complete)
+        if log.soon:
+            log.read_on()
+
+
+def _lines(folder: Path, history: History, width: int, height: int, *, complete: bool) -> list[str]:
     from eegwatch.charts.kinds.learning_rate import lr_chart
     from eegwatch.charts.kinds.loss import LOSS
     from eegwatch.charts.model import ChartStyle
     from eegwatch.charts.plot import plot
-    from eegwatch.run.opening import keep
 
-    if width < 60 or height < 20:
-        return None
-    log = keep(folder)
-    history = None if log is None else log.sketch or log.history
-    if log is None or history is None or not history.length:
-        return None
     style = ChartStyle()
     chart_width, chart_height, beside, aside = _place(history, width, height)
     lr = [_coloured(row) for row in plot(lr_chart(history, style), chart_width, chart_height)]
     loss = [_coloured(row) for row in plot(LOSS.draw(history, style), chart_width, chart_height)]
-    lines = _head(folder, history, complete=log.complete)
+    lines = _head(folder, history, complete=complete)
     if beside:
         gap = " " * (2 * aside)
         return [*lines, "", *(f"{' ' * aside}{a}{gap}{b}" for a, b in zip(lr, loss, strict=True))][:height]

@@ -19,7 +19,7 @@ from eegwatch.charts import figure
 from eegwatch.charts.kinds import kinds
 from eegwatch.charts.kinds.learning_rate import lr_chart
 from eegwatch.charts.model import ChartData, ChartStyle
-from eegwatch.check import TOLD_OF_A_RULE, CheckedRun
+from eegwatch.check import TOLD_OF_A_RULE, CheckedRun, in_shell_words
 from eegwatch.diagnosis.checklist import checklist, loss_band, table, val_auroc
 from eegwatch.diagnosis.findings import RATE, Finding
 from eegwatch.run import evaluated
@@ -290,5 +290,5 @@ def _evidence(finding: Finding) -> list[tuple[str, str]]:
             out = ", ".join(f"{name} (step {at:,})" for name, at in sorted(finding.cause.killed.items()))
             pairs.append(("ruled out", out))
     if finding.remedy:
-        pairs.append(("remedy", finding.remedy))
+        pairs.append(("remedy", in_shell_words(finding.remedy)))
     return pairs

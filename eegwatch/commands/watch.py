@@ -79,5 +79,17 @@ def run(arguments: argparse.Namespace) -> int:
         print(plain_lines(render(app, width, height, arguments.wait_steps)))
         return 0
     hand_over()
+    ask_the_terminal()
     app.run()
     return app.return_code or 0
+
+
+def ask_the_terminal() -> None:
+    """Drop COLUMNS and LINES where the terminal knows its size: exported, they stay as they are when it is resized."""
+    try:
+        known = all(os.get_terminal_size(sys.stdout.fileno()))
+    except OSError:
+        return
+    if known:
+        for name in ("COLUMNS", "LINES"):
+            os.environ.pop(name, None)

@@ -107,7 +107,7 @@ class Cause:
 class Finding:
     """One thing a detector says. `message` is a whole sentence; the rest are its parts for a screen.
 
-    `headline` what and since when, `here` what was expected, `cost` now and if left, `why` the cause in words,
+    `headline` what and since when, `here` what was expected, `cost` now and if nothing is done, `why` the cause,
     `remedy` the change in the training loop or the configuration.
     """
 

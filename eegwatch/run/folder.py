@@ -167,13 +167,16 @@ class HeldFolder:
 
 
 def runs(logs: Path) -> list[Path]:
-    """Every run folder of the log root, oldest first (by the time in its name, then by the file's)."""
+    """Every run folder of the log root, oldest first (by the time in its name, then by the file's).
+
+    One whose log is a link that leads nowhere is among them: it is not left out in silence.
+    """
     try:
         with os.scandir(logs) as listed:
             entries = [Path(entry.path) for entry in listed if entry.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return []
-    folders = [folder for folder in entries if (folder / RUN_LOG).exists()]
+    folders = [folder for folder in entries if os.path.lexists(folder / RUN_LOG)]
     return sorted(folders, key=lambda folder: (folder.name[:15], _mtime(folder / RUN_LOG), folder.name))
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,6 +15,7 @@ from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.history import History, Item
 from eegwatch.run.items import Reader
 from eegwatch.run.log import Tail, begins_anew, run_decoder
+from eegwatch.run.pieces import Piece, pieces
 from eegwatch.run.ranks import RankLogs
 from eegwatch.run.records import RunRecord
 from eegwatch.run.sidefile import WORTH_IT_BYTES, Frame, SideFile
@@ -84,6 +87,18 @@ class OwnLog:
     def go_on_at(self, offset: int, bad: int = 0) -> None:
         """What lies before is known already, `bad` lines in it too."""
         self._tail.offset, self._bad_before = offset, bad
+
+    def descriptor(self) -> int | None:
+        """Of the file; None where it is gone, or not the one that was read so far. Raises OSError."""
+        return self._tail.descriptor()
+
+    def pieces(self, *, two: bool) -> Iterator[Piece]:
+        """What lies beyond the offset now; `two`: parsed by two processes. Raises OSError and ValueError."""
+        fd = self.descriptor()
+        if fd is not None:
+            for piece in pieces(fd, self.offset, os.fstat(fd).st_size, two=two):
+                self.go_on_at(piece.end, self._bad_before + piece.bad)
+                yield piece
 
     def close(self) -> None:
         self._tail.close()
@@ -158,6 +173,32 @@ class RunFollower:
         self._remember(items)
         return items + self._of_ranks()
 
+    def read_on(self) -> Iterator[tuple[list[Item], bool]]:
+        """(items, whether the side file has them now) of what the log holds beyond, in large pieces, by two processes.
+
+        Not for a log that is declared from outside. What stands in the way is left to `poll`, which says what it is.
+        """
+        log = cast(OwnLog, self.log)
+        with suppress(OSError, ValueError):
+            self.saves = self.saves and self.side is not None and self.side.is_of(log.descriptor()) and self.side.lock()
+            for piece in log.pieces(two=len(os.sched_getaffinity(0)) > 1):
+                items = list(self.reader.ordered(piece.items))
+                self.records += piece.records
+                self.saves = self.saves and self._saved(items)
+                if self.saves:
+                    self._recalled_to = self.offset
+                yield items, self.saves
+
+    def _saved(self, items: list[Item]) -> bool:
+        """Add to the side file what was read since its last frame; False where it takes no more."""
+        assert self.side is not None
+        try:
+            self.side.add(Frame(self.offset, self.records, self.bad_lines, items, self.reader))
+        except OSError:  # no room for a cache: the log itself is what counts
+            return False
+        self._saved_records = self.records
+        return True
+
     def _of_ranks(self) -> list[Item]:
         """What the other ranks wrote, once this log is read to its end: their records speak of its steps."""
         if not isinstance(self.log, OwnLog):
@@ -197,16 +238,9 @@ class RunFollower:
         self._read = self.offset, self.side.before(self.offset)
         if not self._unsaved or (self.records - self._saved_records < FRAME_RECORDS and not all):
             return
-        if not self.side.lock():  # another writes it: what this one reads is not kept
-            self.saves, self._unsaved = False, []
-            return
-        log = cast(OwnLog, self.log)
-        try:
-            self.side.add(Frame(log.offset, self.records, log.bad, self._unsaved, self.reader))
-        except OSError:  # no room for a cache: the log itself is what counts
-            self.saves, self._unsaved = False, []
-            return
-        self._unsaved, self._saved_records = [], self.records
+        # another may write it: what this one reads is not kept then
+        self.saves = self.side.lock() and self._saved(self._unsaved)
+        self._unsaved = []
 
     def close(self) -> None:
         self._remember([], all=True)

@@ -66,6 +66,11 @@ class StepBlock:
     def __len__(self) -> int:
         return len(self.step)
 
+    @property
+    def plain(self) -> bool:
+        """Has it neither rates of groups nor named metrics?"""
+        return self.lrs is None and not self.metrics
+
     def __getitem__(self, rows: slice | NDArray[np.bool_]) -> StepBlock:
         columns = {name: getattr(self, name)[rows] for name in COLUMNS}
         lrs = None if self.lrs is None else self.lrs[rows]

@@ -54,6 +54,22 @@ class Reader:
             yield item
 
     def _ordered(self, block: StepBlock) -> StepBlock:
+        if int(block.step[0]) <= self.last or not (block.step[1:] > block.step[:-1]).all():
+            block = self._in_order(block)
+            if not len(block):
+                return block
+        self.last = int(block.step[-1])
+        passed = np.diff(block.time)
+        first, clock = float(block.time[0]), self.clock
+        self.clock = float(block.time[-1])
+        if self.clock_back is None and (first - clock < -CLOCK_SLACK_S or (passed < -CLOCK_SLACK_S).any()):
+            passed = np.concatenate([[first - clock], passed])
+            back = int(np.flatnonzero(passed < -CLOCK_SLACK_S)[0])
+            self.clock_back = f"the clock goes back by {-passed[back]:,.0f} s at step {block.step[back]:,}"
+        return block
+
+    def _in_order(self, block: StepBlock) -> StepBlock:
+        """The steps of it that lie beyond all before."""
         before = np.maximum.accumulate(np.concatenate([[self.last], block.step[:-1]]))
         ordered = block.step > before
         if not ordered.all():
@@ -61,13 +77,6 @@ class Reader:
             self.disorder += int((~ordered).sum())
             self.first_disorder = self.first_disorder or f"step {block.step[first]:,} follows step {before[first]:,}"
             block = block[ordered]
-        if len(block):
-            self.last = int(block.step[-1])
-            passed = np.diff(block.time, prepend=self.clock)
-            self.clock = float(block.time[-1])
-            back = np.flatnonzero(passed < -CLOCK_SLACK_S)
-            if len(back) and self.clock_back is None:
-                self.clock_back = f"the clock goes back by {-passed[back[0]]:,.0f} s at step {block.step[back[0]]:,}"
         return block
 
 

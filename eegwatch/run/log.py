@@ -135,6 +135,10 @@ class Tail:
             else:
                 most *= 4
 
+    def descriptor(self) -> int | None:
+        """Of the file, to be read at any offset; None where it is gone, or not the one that was read so far."""
+        return None if self._settle() else self._fd
+
     def _settle(self) -> str | None:
         """Open or reopen the file as its name and size demand; say what happened to it."""
         try:

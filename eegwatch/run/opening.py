@@ -18,7 +18,8 @@ from eegwatch.run.log import CHUNK_BYTES
 from eegwatch.run.sidefile import WORTH_IT_BYTES
 from eegwatch.run.skeleton import skeleton
 
-AT_ONCE_BYTES = 12 << 20  # parsed in a twentieth of a second
+AT_ONCE_BYTES = 12 << 20  # parsed in a thirtieth of a second
+SOON_BYTES = 256 << 20  # in a third of a second by two processes: the first frame is drawn anew before the screen is
 OWN_PROCESS_BYTES = 32 << 20  # parsed in a fifth: beyond, a process of its own reads while the screen is drawn
 STEP_BYTES = 160  # of a step record, at least
 
@@ -27,17 +28,34 @@ STEP_BYTES = 160  # of a step record, at least
 class Opened:
     """A log as far as it was read: `read` holds the items that the side file did not give.
 
-    `sketch`: the skeleton of a log that will take a while; None where `complete`.
+    `sketch`: the skeleton of a log that will take a while; None where `complete`. `soon`: not long, by `read_on`.
     """
 
     follower: RunFollower
     history: History = field(default_factory=History)
     read: list[Item] = field(default_factory=list)
     sketch: History | None = None
+    soon: bool = False
 
     def take(self, items: list[Item]) -> None:
         for item in items:
             self.history.append(item)
+
+    def read_on(self) -> None:
+        """To the end of the log that there is now. What the side file takes is not kept here too."""
+        self.soon = False
+        for items, saved in self.follower.read_on():
+            self.take(items)
+            if not saved:
+                self.read += items
+        self._read_the_rest()
+        self.sketch = None
+
+    def _read_the_rest(self) -> None:
+        while self.follower.behind:
+            items = self.follower.poll(CHUNK_BYTES)
+            self.read += items
+            self.take(items)
 
     @property
     def complete(self) -> bool:
@@ -47,8 +65,11 @@ class Opened:
 _kept: dict[str, Opened] = {}  # by the first frame, for the application
 
 
-def opened(folder: Path) -> Opened | None:
-    """A run's log, its side file taken, and what lies beyond if that is short; None for a short or unreadable log."""
+def opened(folder: Path, *, first_frame: bool = False) -> Opened | None:
+    """A run's log, its side file taken, and what lies beyond if that is short; None for a short or unreadable log.
+
+    `first_frame`: more is left to `read_on`, so that a sketch is drawn first.
+    """
     try:
         size = (folder / RUN_LOG).stat().st_size
     except OSError:
@@ -62,13 +83,11 @@ def opened(folder: Path) -> Opened | None:
     while follower.recalling:
         one.take(follower.poll(CHUNK_BYTES))
     left = size - follower.offset
-    if left <= AT_ONCE_BYTES:
-        while follower.behind:
-            items = follower.poll(CHUNK_BYTES)
-            one.read += items
-            one.take(items)
+    if left <= (WORTH_IT_BYTES if first_frame else AT_ONCE_BYTES):
+        one._read_the_rest()
         return one
-    if side is not None and left > OWN_PROCESS_BYTES:
+    one.soon = first_frame and left <= SOON_BYTES
+    if side is not None and left > OWN_PROCESS_BYTES and not one.soon:
         with contextlib.suppress(OSError):  # no more processes: this one reads it
             follower.indexer = IndexerProcess(folder)
             follower.recalling = True
@@ -77,8 +96,8 @@ def opened(folder: Path) -> Opened | None:
 
 
 def keep(folder: Path) -> Opened | None:
-    """The same, kept for the application that comes after."""
-    one = opened(folder)
+    """The same, for the first frame, kept for the application that comes after."""
+    one = opened(folder, first_frame=True)
     if one is not None:
         _kept[os.path.abspath(folder)] = one
     return one

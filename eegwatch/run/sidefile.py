@@ -141,6 +141,10 @@ class SideFile:
     def _is_of_this_log(self) -> bool:
         return os.pread(self._fd, len(self._identity), 0) == self._identity
 
+    def is_of(self, log: int | None) -> bool:
+        """Is this open file the log that was opened here?"""
+        return log is not None and os.path.sameopenfile(log, self._log)
+
     def _identify(self) -> bytes:
         stat = os.fstat(self._log)
         if stat.st_size < CHECKED_BYTES:

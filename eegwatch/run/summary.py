@@ -63,7 +63,8 @@ class Summary:
         of = f" of {self.total_steps:,}" if self.total_steps else ""
         epochs = f", epoch {self.epoch + 1} of {self.epochs}" if self.epoch is not None and self.epochs else ""
         lines = [
-            f"run      {self.run_id} (attempt {self.attempt})"
+            f"run      {self.run_id}"
+            + (f" (attempt {self.attempt})" if self.attempt else "")
             + ("" if self.parent_step is None else f", branched off {self.parent} at step {self.parent_step:,}"),
             f"step     {self.step:,}{of}{epochs}" + (f"  LR {rate(self.lr)}" if self.lr is not None else ""),
         ]

@@ -67,19 +67,24 @@ class Sent:
         """sent -> accepted -> done with the values read back, or why not."""
         if self.answer is None:
             return f"{self.what}: sent, waiting for the daemon"
-        a = self.answer
-        effect = a.effect or {}
-        parts = []
-        if "lr" in effect:
-            given = f"LR {rate(float(effect['lr']))} at step {effect.get('step', 0):,} (read back)"
-            parts.append(f"NOT what was asked: {given}" if self.differs else given)
-        elif effect.get("step") is not None:
-            parts.append(f"at step {effect['step']:,}")
-        if effect.get("checkpoint"):
-            parts.append(str(effect["checkpoint"]))
-        if a.reason:
-            parts.append(plain(a.reason))
-        return f"{self.what}: {a.status}" + (f": {', '.join(parts)}" if parts else "")
+        parts = effect_words(self.answer)
+        if self.differs:
+            parts[0] = f"NOT what was asked: {parts[0]}"
+        return f"{self.what}: {self.answer.status}" + (f": {', '.join(parts)}" if parts else "")
+
+
+def effect_words(answer: Answer) -> list[str]:
+    """What an answer says was done, with the values read back, and why it was not."""
+    effect, parts = answer.effect or {}, []
+    if "lr" in effect:
+        parts.append(f"LR {rate(float(effect['lr']))} at step {effect.get('step', 0):,} (read back)")
+    elif effect.get("step") is not None:
+        parts.append(f"at step {effect['step']:,}")
+    if effect.get("checkpoint"):
+        parts.append(plain(str(effect["checkpoint"])))
+    if answer.reason:
+        parts.append(plain(answer.reason))
+    return parts
 
 
 @dataclass
@@ -382,8 +387,9 @@ class Session:
             if ours and self.sent is not None:
                 self.sent.answer, self.sent.answered_at = record, time.time()
             if ours or record.status != "accepted":
-                reason = f": {plain(record.reason)}" if record.reason else ""
-                self.events.append(Event(record.time, f"{record.command or 'command'} {record.status}{reason}"))
+                words = ", ".join(effect_words(record))
+                what = f"{record.command or 'command'} {record.status}"
+                self.events.append(Event(record.time, f"{what}: {words}" if words else what))
             begun = (record.effect or {}).get("run_id")
             if ours and record.status == "done" and record.command in ("restart", "resume") and begun:
                 fresh = self.logs / str(begun)  # another run: a restart, or one that branched off

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 
 from eegwatch.diagnosis.findings import RATE, Finding
+from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.history import History
 from eegwatch.run.records import End, Eval
 from eegwatch.run.unsaved import script_of
@@ -59,6 +60,9 @@ def notice(session: Session, *, read_only: bool) -> Notice | None:
         return _no_run(session)
     if session.foreign is not None:
         return _nothing_read(session)
+    unread = _no_record(session)
+    if unread is not None:
+        return unread
     if session.is_current and life.word == "dead":
         ago = f" {duration(time.time() - life.since)} ago" if life.since else ""
         kept = _left_by_the_daemon(session) if history.length else ""
@@ -99,6 +103,14 @@ def _nothing_read(session: Session) -> Notice | None:
     lines = f" ({bad:,} lines could not be read)" if bad else ""
     problem = session.problem or f"nothing in {session.foreign.path.name} is a step or an evaluation{lines}"
     return Notice("warning", problem, "name what its lines look like:  --pattern '(?P<step>…) (?P<loss>…)'")
+
+
+def _no_record(session: Session) -> Notice | None:
+    """A run of ours whose log holds lines, and none that is a record."""
+    bad = session.follower.bad_lines if session.follower is not None else 0
+    if not session.loaded or session.history.run is not None or session.history.length or not bad:
+        return None
+    return Notice("warning", f"{RUN_LOG}: {bad:,} lines, none of them a record; this is not a run log", "R other runs")
 
 
 def _outcome(session: Session) -> Notice:

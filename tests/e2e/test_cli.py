@@ -166,7 +166,10 @@ def test_the_incident_from_three_digits_and_the_configuration_alone(tmp_path: Pa
     cause = finding["cause"]
     assert cause["name"] == "scheduler_stepped_per_epoch"
     assert "schedule_frozen_on_resume" in cause["alternatives"]
-    assert "stuck at 2.84e-3" in finding["message"] and "2.4 times too high on average if left" in finding["message"]
+    assert (
+        "stuck at 2.84e-3" in finding["message"]
+        and "2.4 times too high on average if nothing is done" in finding["message"]
+    )
     shorter = bare_log(tmp_path / "logs" / "before", range(r + 50, r + 1650, 50), [2.84e-3] * 32, 58_285)
     assert eegwatch("check", str(shorter), "--config", str(config)).returncode == 0  # it cannot be told yet
 

@@ -193,6 +193,15 @@ def test_a_low_screen_keeps_a_chart_under_its_verdict(log_writer: LogWriter, ter
     assert len(re.findall(r"[\u2801-\u28ff]", terminal.text())) > 20
 
 
+def test_an_exported_size_does_not_outlast_a_resize(log_writer: LogWriter, terminal: Terminal) -> None:
+    log_writer.run()
+    log_writer.healthy(1, 150)
+    terminal.open(f"env COLUMNS=80 LINES=24 {eegwatch(log_writer.folder.parent)}", 80, 24)
+    terminal.wait("step 150", "q quit")
+    terminal.tmux("resize-window", "-t", "t", "-x", "150", "-y", "45")
+    terminal.wait("checklist", "expected / observed")
+
+
 def test_it_works_in_256_colours_without_a_run(terminal: Terminal, tmp_path: Path) -> None:
     logs = tmp_path / "empty"
     logs.mkdir()
@@ -203,12 +212,10 @@ def test_it_works_in_256_colours_without_a_run(terminal: Terminal, tmp_path: Pat
 
 
 def test_a_session_of_its_own_is_made_once_and_says_state_and_verdict(
-    log_writer: LogWriter, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+    log_writer: LogWriter, terminal: Terminal
 ) -> None:
     from eegwatch.tmux import open_session
 
-    for name in ("COLUMNS", "LINES"):
-        monkeypatch.delenv(name, raising=False)
     log_writer.run()
     log_writer.steps(np.full(150, 1.2e-4), positions=np.zeros(150))
     (log_writer.folder / "trainer.log").write_text("what the trainer printed\n")

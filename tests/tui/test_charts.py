@@ -219,7 +219,7 @@ async def test_evidence_draws_each_causes_curve_and_goes_to_its_place(frozen: Pa
         await settled(pilot)
         text = pilot.text()
         assert "a  scheduler_stepped_per_epoch" in text and "b  or scheduler_never_stepped" in text
-        assert "step 201 will decide" in text and "refuted by the record" in text
+        assert "step 201 will decide" in text and "ruled out by step" in text
         series = {s.label: s for s in pilot.app.screen.query_one(Chart).data.series if s.label}
         a, b = series["a"], series["b"]
         assert a.x[-1] > 201 and a.y[0] == b.y[0] == pytest.approx(1.2e-4)

@@ -222,3 +222,18 @@ async def test_branches_stand_below_their_parent_and_are_drawn_over_it_with_one_
         assert screen.overlays is not None
         await until(pilot, lambda: len(screen.overlays.labels()) == 2)  # type: ignore[union-attr]
         assert {folder.name[16:] for folder in screen.overlays.labels()} == {"lower", "lowest"}
+
+
+async def test_a_run_whose_log_cannot_be_read_is_listed_as_that(logs: Path, tmp_path: Path) -> None:
+    gone = logs / "20261125-150000-gone"
+    gone.mkdir()
+    (gone / "run.jsonl").symlink_to(tmp_path / "nowhere")
+    app = WatchApp(logs)
+    async with app.run_test(size=(140, 40)) as pilot:
+        screen = await opened(app, pilot)
+        table = screen.query_one(DataTable)
+        row = " ".join(str(cell) for cell in table.get_row_at(0))
+        assert table.row_count == 4 and "gone" in row and "unreadable" in row
+        assert app.session.folder is not None and app.session.folder.name.endswith(
+            "newest"
+        )  # not the one on the screen

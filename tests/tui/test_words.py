@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tests.conftest import LogWriter, unwrapped
 from tests.tui.conftest import NOW, lock_held
 from tests.tui.test_commands import burst, say, sent
 from tests.tui.test_run_screen import screen
-from tests.tui.waiting import until
+from tests.tui.waiting import settled, until
 
 
 @pytest.mark.parametrize(
@@ -130,6 +131,12 @@ async def test_a_log_without_a_single_step_is_said_to_be_none(tmp_path: Path) ->
         assert "nothing in train.log is a step or an evaluation" in text and "--pattern" in text
 
 
+async def test_a_run_log_that_holds_no_record_is_said_to_be_none(writer: LogWriter) -> None:
+    (writer.folder / "run.jsonl").write_bytes(b"\x00\xff nonsense\n" * 20)
+    async with screen(writer.folder.parent, writer.folder) as pilot:
+        assert "run.jsonl: 20 lines, none of them a record" in pilot.text()
+
+
 async def test_an_answer_fades_and_stays_in_the_events(writer: LogWriter, monkeypatch: pytest.MonkeyPatch) -> None:
     from eegwatch.run.records import Answer
 
@@ -149,7 +156,7 @@ async def test_an_answer_fades_and_stays_in_the_events(writer: LogWriter, monkey
             await until(pilot, lambda: "» checkpoint: done: at step 200" in pilot.text())
             monkeypatch.setattr(time, "time", lambda: NOW + 31)
             await until(pilot, lambda: "» checkpoint" not in pilot.text())
-            assert "checkpoint done" in pilot.text()
+            assert "checkpoint done: at step 200" in pilot.text()
 
 
 async def test_events_stand_in_the_order_of_their_times(writer: LogWriter) -> None:
@@ -186,3 +193,19 @@ async def test_a_warm_up_that_never_took_place_has_no_tick(writer: LogWriter) ->
     async with screen(writer.folder.parent, writer.folder, (160, 48)) as pilot:
         text = pilot.text()
         assert "STUCK" not in text and "! warm-up 1.2e-4 → 3e-3: did not" in text and "✔ warm-up" not in text
+        (peak,) = [line for line in text.splitlines() if "peak LR" in line]
+        assert "!" in peak and "✖" not in peak  # no fault where nothing else on the screen says one
+
+
+NUMBER = re.compile(r"\de[+-]?0\d|\de\+")  # 1.35e-04 beside 1.35e-4
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 30), (200, 60)])
+async def test_a_number_is_spelled_in_one_way_on_every_screen(frozen: Path, size: tuple[int, int]) -> None:
+    say(frozen.parent, "training", frozen.name)
+    with lock_held(frozen.parent):
+        async with screen(frozen.parent, frozen, size) as pilot:
+            for key in ("left", "e", "escape", "enter", "escape", "m", "3"):
+                await pilot.press(key)
+                await settled(pilot)
+                assert not NUMBER.search(pilot.text())

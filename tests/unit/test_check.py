@@ -165,6 +165,7 @@ def test_the_report_of_a_repaired_run_tells_the_same(
         and "LR on schedule since step 300, not before" in page
     )
     assert "attempts" in page and "301" in page and "not checked: metric_stuck" in page
+    assert "restart it, or rejoin the schedule" in page  # a page that is passed on has no keys to press
 
 
 def test_the_report_of_an_undeclared_log_does_not_vouch_for_its_rate(tmp_path: Path) -> None:

@@ -259,7 +259,7 @@ class Fault:
             if cause.separates_at:
                 why += f" (step {cause.separates_at:,} will tell)"
         over = step >= self.situation.total
-        cost = f"{deviation(now)} now, {deviation(later)} on average if left"
+        cost = f"{deviation(now)} now, {deviation(later)} on average if nothing is done"
         if over:
             cost = f"{deviation(now)} at its end"
         slack = RELATIVE * self.situation.peak

@@ -16,7 +16,7 @@ class Confirm(ModalScreen[bool]):
     BINDINGS = [Binding("enter", "confirm", "confirm"), Binding("escape", "cancel", "cancel")]
     DEFAULT_CSS = """
     Confirm { align: center middle; }
-    Confirm > Vertical { width: 76; max-width: 96%; height: auto; border: round $accent; padding: 1 2;
+    Confirm > Vertical { width: 76; max-width: 100%; height: auto; border: round $accent; padding: 1 2;
                          background: $surface; }
     Confirm Static { height: auto; }
     """

@@ -40,7 +40,7 @@ class EvidenceScreen(ModalScreen[View | None]):
     ]
     DEFAULT_CSS = """
     EvidenceScreen { align: center middle; }
-    EvidenceScreen > Vertical { width: 98%; height: 96%; border: round $accent; background: $surface; padding: 0 1; }
+    EvidenceScreen > Vertical { width: 100%; height: 100%; border: round $accent; background: $surface; padding: 0 1; }
     EvidenceScreen Chart { height: 3fr; border: none; border-top: solid $panel; }
     EvidenceScreen VerticalScroll { height: 2fr; }
     EvidenceScreen Static { height: auto; }
@@ -115,7 +115,7 @@ class EvidenceScreen(ModalScreen[View | None]):
             # what a refuted cause predicts may lie anywhere: it has no say in the range
             data.series.insert(0, Series(steps, rates, "line", colour, label, aside=not cause.alive))
         data.rules.append((float(finding.since_step), "since"))
-        names = "".join(f"   {label} {cause.name}{'' if cause.alive else ' (refuted)'}" for label, cause in causes)
+        names = "".join(f"   {label} {cause.name}" for label, cause in causes if cause.alive)  # the others: below
         return f"learning rate   ━ observed  ┄ expected{names}", data
 
     def action_next(self, by: int) -> None:
@@ -160,7 +160,7 @@ def evidence_text(session: Session, finding: Finding, causes: list[tuple[str, Hy
             text.append(f"   step {cause.separates_at:,} will decide between them\n")
         refuted = {name: at for name, at in cause.killed.items() if name != "unknown"}
         for name, at in sorted(refuted.items(), key=lambda item: -item[1]):
-            text.append(f"{labels.get(name, ' ')}  not {name}: refuted by the record of step {at:,}\n", "dim")
+            text.append(f"{labels.get(name, ' ')}  ruled out by step {at:,}: {says.get(name, name)}\n", "dim")
     if finding.remedy:
         text.append(f"\n   remedy  {finding.remedy}\n")
     lr = session.diagnosis.lr

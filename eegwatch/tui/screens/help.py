@@ -36,10 +36,11 @@ class HelpScreen(ModalScreen[str | None]):
     ]
     DEFAULT_CSS = """
     HelpScreen { align: center middle; }
-    HelpScreen > Vertical { width: 100; max-width: 98%; height: auto; max-height: 96%; border: round $accent;
+    HelpScreen > Vertical { width: 100; max-width: 100%; height: auto; max-height: 100%; border: round $accent;
                             padding: 0 1; background: $surface; }
     HelpScreen OptionList { height: auto; max-height: 100%; border: none; background: $surface; padding: 0; }
-    HelpScreen OptionList:focus { border: none; }
+    HelpScreen OptionList:focus { border: none; background: $surface; background-tint: $surface 0%; }
+    HelpScreen OptionList > .option-list--option-disabled { color: $text; }
     HelpScreen Input { height: 1; border: none; display: none; }
     HelpScreen Input.shown { display: block; }
     """

@@ -114,7 +114,7 @@ class ResumeDialog(ModalScreen[ResumeChoice | None]):
     ]
     DEFAULT_CSS = """
     ResumeDialog { align: center middle; }
-    ResumeDialog > Vertical { width: 96; max-width: 98%; height: 28; max-height: 98%; border: round $accent;
+    ResumeDialog > Vertical { width: 96; max-width: 100%; height: 28; max-height: 100%; border: round $accent;
                               padding: 0 1; background: $surface; }
     ResumeDialog .row { height: 1; }
     ResumeDialog .label { width: 14; }

@@ -26,12 +26,13 @@ from eegwatch.run.tree import changes, family, in_tree
 from eegwatch.run.yaml_file import ConfigError, text_of, tree_of, without_secrets
 from eegwatch.tui.screens.text import TextScreen
 from eegwatch.tui.settings import Settings
-from eegwatch.wording import pattern_of, plain, rate
+from eegwatch.wording import count, pattern_of, plain, rate
 
 TICK_S, A_TICK = 0.05, 16  # runs whose log's end is read a tick: some ten milliseconds
 COLUMNS = ("run", "state", "verdict", "AUROC", "step", "LR")  # what tells most stays in sight where the width is small
 STATE_WIDTH, SCORE_WIDTH, STEP_WIDTH, RATE_WIDTH = 12, 7, 19, 8
 NAME_WIDTH, VERDICT_WIDTH = (24, 44), (20, 60)  # least and most; fixed widths: measuring every cell takes a second
+NUMBERS = ("AUROC", "step", "LR")
 SORTS = ("newest", "AUROC", "verdict", "state", "step")
 STATE_STYLE = {"failed": "red", "dead": "red", "hung": "red", "completed": "green", "early stopped": "green",
                "training": "bold green", "evaluating": "bold green", "checkpointing": "bold green",
@@ -71,7 +72,7 @@ class RunsScreen(ModalScreen[RunChoice | None]):
     ]
     DEFAULT_CSS = """
     RunsScreen { align: center middle; }
-    RunsScreen > Vertical { width: 98%; height: 96%; border: round $accent; background: $surface; }
+    RunsScreen > Vertical { width: 100%; height: 100%; border: round $accent; background: $surface; }
     RunsScreen DataTable { height: 1fr; }
     RunsScreen Input { height: 3; display: none; }
     RunsScreen Input.shown { display: block; }
@@ -119,7 +120,7 @@ class RunsScreen(ModalScreen[RunChoice | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical() as box:
-            box.border_title = f"{len(self.folders):,} runs in {self.logs}"
+            box.border_title = f"{count(len(self.folders), 'run')} in {self.logs}"
             yield self.filter
             yield self.table
             yield self.note
@@ -144,13 +145,14 @@ class RunsScreen(ModalScreen[RunChoice | None]):
         """The columns at the widths that the screen has room for, and the rows."""
         self.table.clear(columns=True)
         for name, width in zip(COLUMNS, self._widths(), strict=True):
-            self.table.add_column(name, key=name, width=width)
+            words = Text(name, justify="right" if name in NUMBERS else "left")  # above its figures
+            self.table.add_column(words, key=name, width=width)
         self._list()
 
     def _widths(self) -> list[int]:
         """Name and verdict share what the other columns leave, so that all fit 120 columns; 80 show the first four."""
         padding = 2 * len(COLUMNS)
-        room = int(self.app.size.width * 0.98) - 3 - padding - STATE_WIDTH - SCORE_WIDTH - STEP_WIDTH - RATE_WIDTH
+        room = self.app.size.width - 3 - padding - STATE_WIDTH - SCORE_WIDTH - STEP_WIDTH - RATE_WIDTH
         longest = max((len(folder.name) for folder in self.folders), default=0) + 4  # a pin, a label
         name = min(max(longest, NAME_WIDTH[0]), NAME_WIDTH[1], max(NAME_WIDTH[0], room - VERDICT_WIDTH[0]))
         verdict = min(max(room - name, VERDICT_WIDTH[0]), VERDICT_WIDTH[1])

@@ -32,7 +32,7 @@ class TextScreen(ModalScreen[None]):
     ]
     DEFAULT_CSS = """
     TextScreen { align: center middle; }
-    TextScreen > Vertical { width: 100; max-width: 98%; height: auto; max-height: 96%; border: round $accent;
+    TextScreen > Vertical { width: 100; max-width: 100%; height: auto; max-height: 100%; border: round $accent;
                             padding: 0 1; background: $surface; }
     TextScreen RichLog { height: 1fr; background: $surface; }
     TextScreen Input { height: 1; border: none; display: none; }
@@ -82,7 +82,7 @@ class TextScreen(ModalScreen[None]):
                 shown = line.copy()
                 shown.highlight_regex(wanted, "reverse")
             self.log_view.write(shown, width=width, scroll_end=False)
-        room = int(self.app.size.height * 0.96) - 2 - self.pattern.has_class("shown")
+        room = self.app.size.height - 2 - self.pattern.has_class("shown")
         self.log_view.styles.height = min(len(self.log_view.lines), max(room, 1))
         self.log_view.scroll_to(y=place, animate=False)
 

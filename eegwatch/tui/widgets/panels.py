@@ -23,7 +23,12 @@ class Checklist(Lines):
 
     def show(self, session: Session) -> None:
         ticks = checklist(session.history, session.diagnosis)
-        lines = [Text.assemble((t.mark, MARK_STYLE[t.mark]), f" {t.text}") for t in ticks]
+        width = max(10, self.content_size.width - 2)
+        lines = []
+        for tick in ticks:
+            first, *more = Text(tick.text).wrap(self.app.console, width)
+            lines.append(Text.assemble((tick.mark, MARK_STYLE[tick.mark]), " ", first))
+            lines += [Text.assemble("  ", line) for line in more]  # under the words, not under the mark
         self.put(lines)
 
 

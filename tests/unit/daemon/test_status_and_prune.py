@@ -36,6 +36,11 @@ def test_status_is_json_whatever_the_numbers(log_writer: Any, capsys: pytest.Cap
     assert code == 3 and tree["run"]["loss"] == "-inf" and tree["run"]["lr"] == "inf" and tree["run"]["step"] == 3
 
 
+def test_a_log_without_a_record_has_no_attempt(log_writer: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out = status(log_writer.folder.parent, capsys)
+    assert log_writer.folder.name in out and "attempt" not in out
+
+
 def test_status_says_how_the_run_stands_and_which_command_helps(
     log_writer: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

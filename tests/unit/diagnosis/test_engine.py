@@ -53,7 +53,7 @@ def test_the_frozen_run_fails_the_ticks_it_should(log_writer: LogWriter) -> None
     assert (finding.rule, finding.severity, finding.since_step) == ("lr_stuck", "error", 1)
     assert finding.cause is not None and finding.cause.name == "scheduler_stepped_per_epoch"
     assert finding.message.startswith("LR stuck at 1.20e-4 since step 1: the scheduler is stepped once per epoch")
-    assert "12 times too low on average if left" in finding.message
+    assert "12 times too low on average if nothing is done" in finding.message
     assert marks(log_writer) == {"LR moves": FAIL, "warm-up": FAIL, "annealing": FAIL, "loss": WAIT, "AUROC": WAIT}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from pathlib import Path
 
@@ -10,10 +12,12 @@ import pytest
 
 from eegwatch.run import opening
 from eegwatch.run.folder import RUN_LOG
-from eegwatch.run.follow import history_of
-from eegwatch.run.history import KEPT, History
+from eegwatch.run.follow import history_of, side_of
+from eegwatch.run.history import KEPT, History, StepBlock
 from eegwatch.run.indexer import IndexerProcess
+from eegwatch.run.log import AppendLog
 from eegwatch.run.opening import keep, opened, take
+from eegwatch.run.records import Step
 from eegwatch.tui.session import Session
 from tests.bench.open import make_log
 
@@ -43,16 +47,22 @@ def read_to_the_end(session: Session) -> None:
 
 def test_the_application_goes_on_with_what_the_first_frame_read(long_run: Path) -> None:
     kept = keep(long_run)
-    assert kept is not None and kept.complete and kept.history.step_done == STEPS
+    assert kept is not None and kept.soon and not kept.complete
+    assert kept.sketch is not None and 200 <= kept.sketch.length < STEPS
+    kept.read_on()
+    assert kept.complete and kept.sketch is None and same(kept.history, history_of(long_run))
     assert take(long_run) is kept
     assert take(long_run) is not kept  # once
 
 
 def test_a_session_over_it_knows_the_same_and_judges_every_step(long_run: Path) -> None:
-    for _ in range(2):  # parsed, then from the side file
-        keep(long_run)
+    for soon in (True, False, True):  # parsed, the last records still to be; then from the side file
+        kept = keep(long_run)
+        assert kept is not None
+        if soon and kept.soon:
+            kept.read_on()
         session = Session(long_run.parent, long_run, lambda _: None)
-        assert session.complete and not session.loaded
+        assert session.complete is kept.complete and not session.loaded
         read_to_the_end(session)
         assert same(session.history, history_of(long_run))
         assert session.diagnosis.lr is not None and session.diagnosis.lr.moves()[0] == "ok"
@@ -91,6 +101,45 @@ def test_where_that_process_cannot_write_the_log_is_read_all_the_same(
     assert session.follower is not None
     session.follower.close()
     holder.follower.close()
+
+
+@pytest.mark.parametrize("processors", [1, 2])
+def test_where_the_side_file_takes_nothing_every_record_is_read_and_judged_all_the_same(
+    long_run: Path, processors: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))
+    holder = side_of(long_run)
+    assert holder is not None and holder.lock()
+    kept = keep(long_run)
+    assert kept is not None
+    kept.read_on()
+    assert sum(len(item) for item in kept.read if isinstance(item, StepBlock)) == STEPS
+    session = Session(long_run.parent, long_run, lambda _: None)
+    read_to_the_end(session)
+    assert same(session.history, history_of(long_run))
+    assert session.follower is not None and session.follower.records == STEPS + 1
+    session.follower.close()
+    holder.close()
+
+
+def test_a_log_that_goes_on_growing_is_followed_from_where_the_first_frame_left_it(
+    long_run: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "grows"
+    shutil.copytree(long_run, folder)
+    kept = keep(folder)
+    assert kept is not None
+    kept.read_on()
+    log = AppendLog(folder / RUN_LOG)
+    for n in range(STEPS + 1, STEPS + 50):
+        log.append(Step(time=1.7e9 + n, step=n, lr=1e-3, loss=0.5))
+    log.close()
+    session = Session(folder.parent, folder, lambda _: None)
+    while session.history.step_done < STEPS + 49:
+        session.poll()
+    assert same(session.history, history_of(folder))
+    assert session.follower is not None
+    session.follower.close()
 
 
 def test_a_short_log_or_none_is_the_applications(tmp_path: Path) -> None:

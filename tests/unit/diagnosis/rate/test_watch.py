@@ -290,7 +290,7 @@ def test_what_the_incident_costs_is_small_now_and_large_if_left() -> None:
     now, later = watching.fault.cost()
     assert now - 1 == pytest.approx(0.017, abs=0.0005)
     assert later == pytest.approx(2.35, abs=0.02)
-    assert "+1.7 % now, 2.4 times too high on average if left" in watching.fault.finding().message
+    assert "+1.7 % now, 2.4 times too high on average if nothing is done" in watching.fault.finding().message
 
 
 # ---- causes ----------------------------------------------------------------------------------------------------------
