@@ -27,6 +27,12 @@ def program(name: str) -> str:
     return min((str(beside), relative), key=len)
 
 
+def begin_anew(logs: Path) -> str:
+    """What begins a run where a daemon idles without any: it cannot restart what it does not have."""
+    stop = command("eegpt-daemon", "stop", "--logs", logs)
+    return f"{stop} && {command('eegpt-daemon', 'start', '--config', 'CONFIG.yaml', '--logs', logs)}"
+
+
 def command(name: str, *words: object) -> str:
     """A command line, quoted: `command("eegpt-daemon", "stop", "--logs", path)`."""
     return shlex.join([program(name), *map(str, words)])

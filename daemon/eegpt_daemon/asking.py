@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
-from eegpt_daemon.launch import DAEMON_OUT
+from eegpt_daemon.launch import DAEMON_OUT, current_run
 from eegpt_daemon.refusal import FAILED, NOT_RUNNING, OK, TRY_AGAIN, Refused
 from eegwatch.run.control import CONTROL, AnswerWatch, daemon_pid, latest_state, send, unsafe_control
-from eegwatch.run.folder import newest_run
-from eegwatch.wording import duration, plain
+from eegwatch.wording import duration, exact, plain
 
 ANSWER_TIMEOUT_S = 600.0  # a resume answers with its first step, and preparation may come before it
-
-
-def current_run(logs: Path) -> str | None:
-    state = latest_state(logs)
-    if state is not None and state.run_id is not None:
-        return state.run_id
-    newest = newest_run(logs)
-    return newest.name if newest else None
 
 
 def require_daemon(logs: Path, instead: str) -> None:
@@ -32,6 +24,11 @@ def require_daemon(logs: Path, instead: str) -> None:
     raise Refused(f"no daemon is running on {logs}; {instead}", NOT_RUNNING)
 
 
+def _short(value: object) -> str:
+    """A value that was read back, as people write it: 3e-4, not 0.00029999999999999997."""
+    return exact(value) if isinstance(value, float) and math.isfinite(value) else str(value)
+
+
 def ask(logs: Path, name: str, **fields: object) -> int:
     """Send one command, print each answer as it comes, and return the exit code for the last."""
     problem = unsafe_control(logs / CONTROL)
@@ -40,7 +37,9 @@ def ask(logs: Path, name: str, **fields: object) -> int:
     watch = AnswerWatch(logs)
     command_id = send(logs, name, current_run(logs), **fields)
     for answer in watch.answers(command_id, ANSWER_TIMEOUT_S, lambda: daemon_pid(logs) is not None):
-        effect = ", ".join(f"{key} {value}" for key, value in (answer.effect or {}).items() if value is not None)
+        effect = ", ".join(
+            f"{key} {_short(value)}" for key, value in (answer.effect or {}).items() if value is not None
+        )
         details = "; ".join(part for part in (answer.reason, effect) if part)
         print(f"{name}: {answer.status}" + (f": {plain(details)}" if details else ""), flush=True)
         if answer.status in ("done", "rejected", "failed", "expired"):

@@ -6,14 +6,14 @@ Exit codes: 0 done · 1 refused, failed, died, or already running · 2 wrong usa
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 
 from eegpt_daemon import commands
 from eegpt_daemon.link import SHELL_UMASK
-from eegpt_daemon.refusal import FAILED, WRONG_CONFIG, Refused, in_words
+from eegpt_daemon.refusal import FAILED, USAGE, WRONG_CONFIG, Refused, in_words
 from eegwatch import __version__
+from eegwatch.commands import Parser, UsageError
 from eegwatch.run.config import ConfigError
 from eegwatch.run.control import log_root
 from eegwatch.wording import UserError, plain
@@ -22,10 +22,17 @@ PRIVATE = 0o077  # folders 0700, files 0600, whatever the shell says: logs, cach
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = parser().parse_args(argv)
+    try:
+        arguments = parser().parse_args(argv)
+    except UsageError as error:
+        print(plain(str(error)), file=sys.stderr)
+        return USAGE
     os.environ[SHELL_UMASK] = f"{os.umask(PRIVATE):04o}"  # a script that is started makes its files as the shell does
     try:
-        code: int = arguments.action(arguments, log_root(arguments.logs))
+        logs = log_root(arguments.logs)
+        if logs.exists() and not logs.is_dir():
+            raise Refused(f"--logs {logs}: a file; a log root is a folder", USAGE)
+        code: int = arguments.action(arguments, logs)
         return code
     except ConfigError as error:
         print(f"eegpt-daemon: {plain(str(error))}", file=sys.stderr)
@@ -44,8 +51,8 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="eegpt-daemon", description="Trains EEGPT probes and obeys the control file.")
+def parser() -> Parser:
+    top = Parser(prog="eegpt-daemon", description="Trains EEGPT probes and obeys the control file.")
     top.add_argument("--version", action="version", version=f"eegpt-daemon {__version__}")
     below = top.add_subparsers(required=True, metavar="COMMAND")
     for name, words in commands.COMMANDS.items():

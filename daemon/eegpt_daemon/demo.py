@@ -13,6 +13,7 @@ from pathlib import Path
 from eegpt_daemon.cli import main as daemon_main
 from eegwatch.run import config as configuration
 from eegwatch.run.liveness import Liveness, Pulse
+from eegwatch.shell import command as shell
 
 OURS = ("demo", "incident", "script_example", "real_scp1")  # names of the demonstrations' configurations
 BUSY = ("preparing", "training", "evaluating", "checkpointing", "starting", "restarting")
@@ -29,7 +30,8 @@ def plan(name: str, life: Liveness, ours: tuple[str, ...] = OURS) -> tuple[str, 
     if any(life.run_id.endswith(f"-{other}") for other in ours):
         return "restart", f"{life.run_id} is ended, {name} begins as a new run; the old one can be resumed"
     return "refuse", (
-        f"{life.run_id} is being trained here and is no demonstration: stop it first (eegpt-daemon stop), "
+        f"{life.run_id} is being trained here and is no demonstration: "
+        f"stop it first ({shell('eegpt-daemon', 'stop')}), "
         "or use another log root: make demo LOGS=demo-logs"
     )
 

@@ -13,8 +13,10 @@ from pathlib import Path
 from eegpt_daemon.refusal import TRY_AGAIN, Refused
 from eegwatch.run.config import Config
 from eegwatch.run.control import AnswerWatch, Locked, daemon_pid, latest_state
-from eegwatch.run.folder import last_bytes, open_output
+from eegwatch.run.folder import last_bytes, newest_run, open_output
 from eegwatch.run.records import DaemonState
+from eegwatch.shell import begin_anew
+from eegwatch.shell import command as shell
 from eegwatch.wording import clock, plain
 
 DAEMON_OUT = "daemon.out"  # what a crash of the supervisor itself printed
@@ -23,10 +25,21 @@ START_TIMEOUT_S = 60.0  # it may wait for the trainer of a killed daemon first
 STANDS = ("preparing", "training", "idle")  # "training": it took over a script that went on without a daemon
 
 
+def current_run(logs: Path) -> str | None:
+    state = latest_state(logs)
+    if state is not None and state.run_id is not None:
+        return state.run_id
+    newest = newest_run(logs)
+    return newest.name if newest else None
+
+
 def already_running(logs: Path, pid: int) -> str:
     state = latest_state(logs)
-    what = f"{state.state}, run {state.run_id}" if state else "starting"
-    return f"already running: daemon pid {pid} on {logs} ({what}); a new run: eegpt-daemon restart --config PATH"
+    what = f"{state.state}, {f'run {state.run_id}' if state.run_id else 'no run'}" if state else "starting"
+    anew = shell("eegpt-daemon", "restart", "--config", "CONFIG.yaml", "--logs", logs)
+    if state is not None and state.state == "idle" and current_run(logs) is None:
+        anew = begin_anew(logs)
+    return f"already running: daemon pid {pid} on {logs} ({what}); a new run: {anew}"
 
 
 def live(logs: Path, config: Config | None, *, go_on: bool = False) -> int:

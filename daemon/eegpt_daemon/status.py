@@ -12,6 +12,8 @@ from eegwatch.run.control import latest_state
 from eegwatch.run.folder import CHECKPOINTS, CONFIG, newest_run
 from eegwatch.run.liveness import Liveness, Pulse
 from eegwatch.run.summary import Summary, summarise
+from eegwatch.shell import begin_anew
+from eegwatch.shell import command as shell
 from eegwatch.wording import clock, duration, json_line, plain, plain_lines
 
 AT_WORK = ("training", "evaluating", "checkpointing")
@@ -30,7 +32,8 @@ def _older(life: Liveness, logs: Path) -> str:
     """A living daemon of version 0.1, told by its heartbeats in daemon.jsonl: it does not know what this one asks."""
     if not life.alive or alive.read(logs) is not None or latest_state(logs) is None:
         return ""
-    return f"this daemon is of version 0.1: eegpt-daemon stop --logs {logs}, then start --continue, with this version"
+    stop = shell("eegpt-daemon", "stop", "--logs", logs)
+    return f"this daemon is of version 0.1: {stop}, then start --continue, with this version"
 
 
 def _saved(folder: Path) -> bool:
@@ -46,25 +49,28 @@ def _saved(folder: Path) -> bool:
 
 def advice(life: Liveness, summary: Summary | None, logs: Path, *, saved: bool) -> str:
     """The command that helps, and why; empty where nothing has to be done. `saved`: there is a checkpoint."""
-    at = f"--logs {logs}"
+
+    def typed(*words: object) -> str:
+        return shell("eegpt-daemon", *words, "--logs", logs)
+
     if life.word == "hung":
-        return f"eegpt-daemon stop {at}, or kill -9 {life.pid}, then start --continue; its output: {logs}/daemon.out"
+        return f"{typed('stop')}, or kill -9 {life.pid}, then start --continue; its output: {logs}/daemon.out"
     if life.word == "unknown":
         return "nothing can be said of the daemon until these files can be read"
     if life.word == "dead":
         goes_on = "goes on from the newest checkpoint" if saved else "begins the run again: it has no checkpoint yet"
-        return f"eegpt-daemon start --continue {at} {goes_on}; why it died may be in {logs}/daemon.out"
+        return f"{typed('start', '--continue')} {goes_on}; why it died may be in {logs}/daemon.out"
     if life.alive and life.word != "idle":
         return ""
     if summary is None:
         if life.alive:
-            return f"it has no run: eegpt-daemon stop {at}, then eegpt-daemon start --config PATH {at}"
-        return f"eegpt-daemon start --config PATH {at} begins a run"
+            return f"it has no run: {begin_anew(logs)} begins one"
+        return f"{typed('start', '--config', 'PATH')} begins a run"
     if summary.end == "failed" and not saved:
-        anew = "restart" if life.alive else "start"
-        return f"no checkpoint was written: eegpt-daemon logs {at} says why it failed; eegpt-daemon {anew} begins anew"
+        anew = typed("restart" if life.alive else "start")
+        return f"no checkpoint was written: {typed('logs')} says why it failed; {anew} begins anew"
     if summary.end in ("failed", "stopped") or summary.end is None:
-        return f"eegpt-daemon resume {at} goes on from the newest checkpoint"
+        return f"{typed('resume')} goes on from the newest checkpoint"
     return ""
 
 

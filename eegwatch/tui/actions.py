@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from textual.binding import Binding, BindingType
 
 from eegwatch.run.folder import CONFIG
+from eegwatch.shell import begin_anew
 from eegwatch.shell import command as shell
 from eegwatch.tui.session import Session
 
@@ -127,6 +128,8 @@ def why_not(session: Session, command: str, *, read_only: bool) -> str | None:
         return f"There is no run here yet. Start one with:\n{shell('eegpt-daemon', 'start', '--logs', logs)}"
     if not life.alive:
         return _without_daemon(session, command)
+    if session.folder is None and life.run_id is None:
+        return f"The daemon holds no run yet. Begin one with:\n{begin_anew(logs)}"
     if life.run_id is not None and session.folder is not None and not session.is_current:
         return (
             f"The daemon holds another run, {life.run_id}. Press R and choose that run to control it."

@@ -39,7 +39,7 @@ class DaemonCommands(App[None]):
         if self._refused("stop"):
             return
         lines = [
-            f"Stop {self.run_name()} after the current step ({self.session.history.step_done:,} now)?",
+            f"Stop {self.run_name()} after the current step?",
             "The script is asked to stop: it saves what it saves then."
             if self.session.steers_itself
             else self._unsaved() or "A checkpoint is written. The daemon stays, ready to resume or restart.",

@@ -38,8 +38,11 @@ SAME_LR = 1e-3  # relative: a first step of an annealing lies a little below the
 
 @dataclass(frozen=True)
 class Event:
+    """One line of what happened. `command`: the id of the command whose last word it is."""
+
     time: float
     text: str
+    command: str | None = None
 
 
 @dataclass
@@ -389,7 +392,7 @@ class Session:
             if ours or record.status != "accepted":
                 words = ", ".join(effect_words(record))
                 what = f"{record.command or 'command'} {record.status}"
-                self.events.append(Event(record.time, f"{what}: {words}" if words else what))
+                self.events.append(Event(record.time, f"{what}: {words}" if words else what, record.id))
             begun = (record.effect or {}).get("run_id")
             if ours and record.status == "done" and record.command in ("restart", "resume") and begun:
                 fresh = self.logs / str(begun)  # another run: a restart, or one that branched off

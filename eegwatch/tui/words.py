@@ -12,6 +12,7 @@ from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.history import History
 from eegwatch.run.records import End, Eval
 from eegwatch.run.unsaved import script_of
+from eegwatch.shell import begin_anew
 from eegwatch.shell import command as shell
 from eegwatch.tui.actions import possible
 from eegwatch.tui.session import Session
@@ -26,11 +27,15 @@ SHORT_LABELS = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy", "rec
 
 @dataclass(frozen=True)
 class Notice:
-    """One thing to know at once: `kind` is error, warning or good; `do` is what helps, a key or a command."""
+    """One thing to know at once: `kind` is error, warning or good; `do` is what helps, a key or a command.
+
+    `more`: a line that a small screen leaves out.
+    """
 
     kind: str
     text: str
     do: str = ""
+    more: str = ""
 
 
 def _left_by_the_daemon(session: Session) -> str:
@@ -89,8 +94,7 @@ def notice(session: Session, *, read_only: bool) -> Notice | None:
 def _no_run(session: Session) -> Notice:
     logs = session.logs
     if session.life.alive:
-        line = shell("eegpt-daemon", "restart", "--config", CONFIG_HINT, "--logs", logs)
-        return Notice("warning", "the daemon is idle and holds no run", f"begin one:  {line}")
+        return Notice("warning", "the daemon is idle and holds no run", f"begin one:  {begin_anew(logs)}")
     line = shell("eegpt-daemon", "start", "--config", CONFIG_HINT, "--logs", logs)
     return Notice("warning", f"no run in {logs} yet", f"begin one:  {line}")
 
@@ -119,12 +123,12 @@ def _outcome(session: Session) -> Notice:
     assert history.end is not None and folder is not None
     parts = [" ".join((history.end.reason.replace("_", " "), f"after {history.step_done:,} steps"))]
     parts += [words for words in (_result(history, "eval", "test"), _result(history, "val", "validation")) if words]
-    saved = [c for c in history.checkpoints if c.path]
+    saved, kept = [c for c in history.checkpoints if c.path], ""
     if saved:
         best = next((c for c in reversed(saved) if c.best), saved[-1])
-        parts.append(f"best checkpoint {folder / best.path}" if best.best else f"checkpoint {folder / best.path}")
+        kept = f"{'best ' if best.best else ''}checkpoint  {folder / best.path}"
     report = shell("eegwatch", "report", folder, "-o", "report.html")
-    return Notice("good", " · ".join(parts), f"R other runs · a page to pass on:  {report}")
+    return Notice("good", " · ".join(parts), report, kept)
 
 
 def _result(history: History, split: str, name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -45,6 +46,21 @@ def test_of_two_starts_at_once_one_trains_and_the_other_says_so(daemon: Daemon, 
     assert refused.count("\n") == 1 and "already running: daemon pid" in refused
     daemon.wait_for_step(2)
     assert len(list(daemon.logs.glob("*/run.jsonl"))) == 1 and len(daemon.records("run")) == 1
+
+
+def test_a_daemon_without_a_run_names_commands_that_begin_one(daemon: Daemon, config_file: ConfigFile) -> None:
+    started = daemon.cli("start", "--continue").stdout
+    assert "idle: there was no run to go on with" in started and "?" not in started and "None" not in started
+    named = started.partition("begin one:  ")[2].splitlines()[0]
+    assert named in daemon.cli("status").stdout  # one answer, whoever is asked
+    refused = daemon.cli("start", "--config", str(config_file(**LONG)), code=1).stderr
+    assert f"(idle, no run); a new run: {named}" in refused
+    stop, start = (shlex.split(command)[1:] for command in named.split(" && "))
+    daemon.cli(stop[0])
+    daemon.cli(
+        start[0], "--no-check", *(str(config_file(**LONG)) if word == "CONFIG.yaml" else word for word in start[1:3])
+    )
+    daemon.wait_for_step(2)
 
 
 def test_a_stale_lock_with_a_pid_that_lives_again_stops_nobody(daemon: Daemon, config_file: ConfigFile) -> None:

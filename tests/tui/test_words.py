@@ -97,11 +97,17 @@ async def test_an_idle_daemon_without_a_run_says_how_to_begin_one(tmp_path: Path
     with lock_held(tmp_path):
         async with screen(tmp_path, None, (120, 30)) as pilot:
             text = unwrapped(pilot.text())
-            assert "the daemon is idle and holds no run" in text and "eegpt-daemon restart --config" in text
-            assert "None" not in text
+            assert "the daemon is idle and holds no run" in text and "None" not in text
+            assert "eegpt-daemon stop --logs" in text and "&& eegpt-daemon start --config CONFIG.yaml" in text
+            keys = str(pilot.app.run_screen.keys.render())
+            assert "resume" not in keys and "restart" not in keys and "stop" not in keys  # nothing to command yet
 
 
-async def test_the_end_of_a_run_says_what_came_out_and_what_now(writer: LogWriter) -> None:
+@pytest.mark.parametrize("size", [(80, 24), (120, 30), (160, 48)])
+async def test_the_end_of_a_run_says_what_came_out_and_what_now(
+    writer: LogWriter, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole at every size: a path or a command that is cut cannot be used."""
     writer.run(target={"auroc": 0.85})
     writer.healthy(1, 2000)
     writer.eval(1800, 0.88)
@@ -109,10 +115,13 @@ async def test_the_end_of_a_run_says_what_came_out_and_what_now(writer: LogWrite
     writer.add(Checkpoint(time=NOW, step=2000, path="checkpoints/step-00002000.pt"))
     writer.add(Eval(time=NOW, step=2000, split="eval", auroc=0.913, ci95={"auroc": [0.9, 0.92]}))
     writer.add(End(time=NOW, step=2000, reason="completed"))
-    async with screen(writer.folder.parent, writer.folder, (160, 48)) as pilot:
+    monkeypatch.chdir(writer.folder.parents[1])
+    name = writer.folder.name
+    async with screen(Path("logs"), Path("logs") / name, size) as pilot:
         text = unwrapped(pilot.text())
-        assert "completed after 2,000 steps · test AUROC 0.913 (0.900–0.920) · validation AUROC 0.880 of 0.85" in text
-        assert "best checkpoint" in text and "step-00001800.pt" in text and "eegwatch report" in text
+    assert "completed after 2,000 steps · test AUROC 0.913 (0.900–0.920) · validation AUROC 0.880 of 0.85" in text
+    assert f"best checkpoint logs/{name}/checkpoints/step-00001800.pt" in text
+    assert f"do eegwatch report logs/{name} -o report.html" in text
 
 
 async def test_a_log_without_a_single_step_is_said_to_be_none(tmp_path: Path) -> None:
@@ -154,6 +163,7 @@ async def test_an_answer_fades_and_stays_in_the_events(writer: LogWriter, monkey
             )
             log.close()
             await until(pilot, lambda: "» checkpoint: done: at step 200" in pilot.text())
+            assert "checkpoint done" not in pilot.text()  # not twice
             monkeypatch.setattr(time, "time", lambda: NOW + 31)
             await until(pilot, lambda: "» checkpoint" not in pilot.text())
             assert "checkpoint done: at step 200" in pilot.text()

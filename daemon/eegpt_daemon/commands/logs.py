@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from eegpt_daemon.refusal import NOT_RUNNING, OK, Refused
+from eegpt_daemon.refusal import OK, Refused
 from eegwatch.run.folder import TRAINER_LOG, newest_run
 from eegwatch.run.log import Tail
 from eegwatch.wording import plain
@@ -22,7 +22,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, logs: Path) -> int:
     run = newest_run(logs)
     if run is None and not arguments.follow:
-        raise Refused(f"no run in {logs}", NOT_RUNNING)
+        raise Refused(f"no run in {logs}")
     tail, looked_at = Tail((run or logs) / TRAINER_LOG), time.monotonic()
     try:
         while True:

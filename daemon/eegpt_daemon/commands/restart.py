@@ -7,6 +7,7 @@ from pathlib import Path
 
 from eegpt_daemon.asking import ask, require_daemon
 from eegwatch.run import config as configuration
+from eegwatch.shell import command as shell
 
 
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
@@ -18,5 +19,5 @@ def run(arguments: argparse.Namespace, logs: Path) -> int:
     if arguments.config is not None:
         configuration.load(arguments.config)
         config = str(arguments.config.resolve())
-    require_daemon(logs, "a new run: eegpt-daemon start --config PATH")
+    require_daemon(logs, f"a new run: {shell('eegpt-daemon', 'start', '--config', 'PATH', '--logs', logs)}")
     return ask(logs, "restart", config=config)

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from eegpt_daemon.asking import ask
 from eegpt_daemon.launch import launch
-from eegpt_daemon.refusal import NOT_RUNNING, USAGE, Refused, require_heavy
+from eegpt_daemon.refusal import USAGE, Refused, require_heavy
 from eegwatch.run.control import daemon_pid
 from eegwatch.run.folder import newest_run
 from eegwatch.run.summary import first_run
 from eegwatch.schedule import ScheduleError, declared_base, peak_rate
 from eegwatch.schedule import parse as parse_schedule
+from eegwatch.shell import command as shell
 
 LARGEST_RATE = 1000.0
 
@@ -32,7 +33,8 @@ def run(arguments: argparse.Namespace, logs: Path) -> int:
     _refuse_above_the_peak(logs, arguments.lr, force=arguments.force)
     if daemon_pid(logs) is None:
         if newest_run(logs) is None:
-            raise Refused(f"no run in {logs} to resume; a new one: eegpt-daemon start --config PATH", NOT_RUNNING)
+            anew = shell("eegpt-daemon", "start", "--config", "PATH", "--logs", logs)
+            raise Refused(f"no run in {logs} to resume; a new one: {anew}")
         require_heavy()
         launch(logs, [])
         print(f"no daemon was running: started one (pid {daemon_pid(logs)})")

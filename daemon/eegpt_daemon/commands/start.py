@@ -6,12 +6,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from eegpt_daemon.asking import current_run
-from eegpt_daemon.launch import already_running, launch, live
+from eegpt_daemon.launch import already_running, current_run, launch, live
 from eegpt_daemon.refusal import OK, USAGE, Refused, require_heavy
 from eegwatch.run import config as configuration
 from eegwatch.run.control import daemon_pid, exposed
 from eegwatch.run.folder import newest_run
+from eegwatch.shell import begin_anew
+from eegwatch.shell import command as shell
 
 
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
@@ -50,8 +51,13 @@ def run(arguments: argparse.Namespace, logs: Path) -> int:
     watched, warning = newest_run(logs), exposed(logs)
     if warning is not None:
         print(f"eegpt-daemon: warning: {warning}", file=sys.stderr)
-    print(f"started: daemon pid {daemon_pid(logs)}, run {current_run(logs) or (watched.name if watched else '?')}")
-    print(f"watch it:  eegwatch {logs}      stop it:  eegpt-daemon stop --logs {logs}")
+    run_id, pid = current_run(logs) or (watched.name if watched else None), daemon_pid(logs)
+    if run_id is None:
+        print(f"started: daemon pid {pid}, idle: there was no run to go on with; begin one:  {begin_anew(logs)}")
+    else:
+        print(f"started: daemon pid {pid}, run {run_id}")
+    stop = shell("eegpt-daemon", "stop", "--logs", logs)
+    print(f"watch it:  {shell('eegwatch', logs)}      stop it:  {stop}")
     return OK
 
 

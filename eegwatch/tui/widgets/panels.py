@@ -141,7 +141,10 @@ class Events(Lines):
             colour = "bold red" if sent.differs else style.get(done, "bold yellow")
             lines.append(Text(f"» {sent.text()}", colour))
         room = max(1, self.content_size.height or 4)
-        for event in session.newest_events(room):
+        above = sent.id if lines and sent is not None else None
+        for event in session.newest_events(room + 1):
+            if event.command is not None and event.command == above:
+                continue  # it stands above already
             lines.append(Text.assemble((f"{clock(event.time)} ", "dim"), event.text))
         if not self.has_class("aside"):  # there a long one may take several lines
             for line in lines:

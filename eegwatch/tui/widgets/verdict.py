@@ -35,7 +35,8 @@ class Verdict(Lines):
         self.display = bool(findings) or current is not None
         if not self.display:
             return
-        lines = self._notice(current)[: 1 if tight and findings else None] if current is not None else []
+        lines = self._notice(current, tight=tight, alone=not findings) if current is not None else []
+        whole = len(lines)  # a notice holds a path or a command, which is worth nothing when it is cut
         if findings:
             lines += self._finding(session, findings[0], compact, tight, read_only)
             if compact:
@@ -48,15 +49,18 @@ class Verdict(Lines):
             if more > 0:
                 lines[-1].append(f"   (+{more} more: e)", "dim")
         width = max(20, self.app.size.width - 2)
-        for line in lines:
-            if compact or line.cell_len <= width:
+        for number, line in enumerate(lines):
+            if compact and (tight or number >= whole):
                 line.truncate(width, overflow="ellipsis")
         self.put(lines)
 
-    def _notice(self, current: Notice) -> list[Text]:
+    def _notice(self, current: Notice, *, tight: bool, alone: bool) -> list[Text]:
+        """`alone`: no finding stands below it."""
         sign, style = NOTICE[current.kind]
         lines = [Text.assemble((f" {sign} ", style), (f" {current.text}", "bold"))]
-        if current.do:
+        if current.more and not tight:
+            lines.append(Text(f"        {current.more}"))
+        if current.do and (alone or not tight):
             lines.append(Text.assemble(("   do   ", LABEL), current.do))
         return lines
 

@@ -87,10 +87,40 @@ def test_a_rate_that_is_none_is_refused_before_anything_is_written(
 ) -> None:
     logs = log_writer.folder.parent
     log_writer.run()
-    with pytest.raises(SystemExit) as refused:
-        main(["resume", "--logs", str(logs), f"--lr={typed}"])
-    assert refused.value.code == 2 and "is not a learning rate" in capsys.readouterr().err
+    assert main(["resume", "--logs", str(logs), f"--lr={typed}"]) == 2
+    told = capsys.readouterr().err
+    assert "is not a learning rate" in told and told.count("\n") == 1  # one line, as every other mistake
     assert not (logs / CONTROL).exists() and not (logs / "daemon.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["status", "--logs", "a_file"], 2, "--logs a_file: a file; a log root is a folder"),
+        (["start", "--logs", "a_file"], 2, "--logs a_file: a file; a log root is a folder"),
+        (["resume", "--logs", "empty"], 1, "no run in empty to resume; a new one: "),
+        (["logs", "--logs", "empty"], 1, "no run in empty"),
+        (["stop", "--logs", "empty"], 3, "no daemon is running on empty"),
+        (["restart", "--logs", "empty"], 3, "start --config PATH --logs empty"),
+        (["resume", "--then", "hold"], 2, "give --lr X too"),
+        (["resme"], 2, "invalid choice: 'resme'"),
+        (["resume", "--frce"], 2, "unrecognized arguments: --frce"),
+    ],
+)
+def test_a_mistake_is_one_line_and_3_means_that_no_daemon_runs(
+    words: list[str],
+    code: int,
+    told: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a_file").write_text("junk\n")
+    (tmp_path / "empty").mkdir()
+    assert main(words) == code
+    answer = capsys.readouterr().err
+    assert told in answer and answer.count("\n") == 1 and answer.startswith("eegpt-daemon")
 
 
 def test_a_rate_above_the_declared_peak_is_refused_before_anything_is_written(
