@@ -211,10 +211,11 @@ async def does_something(pilot: Any, screen: type[Any], key: str) -> bool:
         await pilot.press(OPENED_BY[screen])
         await until(pilot, lambda: isinstance(app.screen, screen))
     await settled(pilot)
-    for word in KEYS[screen][key].first:
-        await pilot.press(word)
-        await pilot.pause()
-    await settled(pilot)
+    if KEYS[screen][key].first:
+        for word in KEYS[screen][key].first:
+            await pilot.press(word)
+            await pilot.pause()
+        await settled(pilot)
     seen = KEYS[screen][key].seen
     before = seen(app)
     await pilot.press(key)
