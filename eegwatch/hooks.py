@@ -15,6 +15,7 @@ import weakref
 from types import FrameType
 from typing import Any, Protocol
 
+HOOKS = "_optimizer_step_pre_hooks"  # the attribute that a torch optimizer's constructor makes for them
 FRAMES_SEARCHED = 200  # an outer step() lies a few frames up; a deeper stack than this is a recursion
 
 
@@ -32,15 +33,24 @@ class Listener(Protocol):
 
 
 def unwrapped(optimizer: Any) -> Any:
-    """The torch optimizer inside a wrapper that holds it as `optimizer`, else the object itself.
+    """The torch optimizer inside a wrapper that holds it as `optimizer` (or else, without hooks), or the object itself.
 
     accelerate's wrapper is a torch Optimizer by its class, but its constructor makes no hooks.
     """
     seen = {id(optimizer)}
-    while hasattr(inner := getattr(optimizer, "optimizer", None), "param_groups") and id(inner) not in seen:
+    while hasattr(inner := _inner(optimizer), "param_groups") and id(inner) not in seen:
         seen.add(id(inner))
         optimizer = inner
     return optimizer
+
+
+def _inner(optimizer: Any) -> Any:
+    """What it holds as `optimizer`; of one whose constructor made no hooks also the one that it holds as anything."""
+    inner = getattr(optimizer, "optimizer", None)
+    held = getattr(optimizer, "__dict__", {})
+    if hasattr(inner, "param_groups") or HOOKS in held:
+        return inner
+    return next((one for one in held.values() if hasattr(one, "param_groups") and HOOKS in vars(one)), None)
 
 
 class StepHooks:
@@ -134,7 +144,7 @@ class StepHooks:
 
 def _with_hooks(optimizer: Any) -> Any:
     inner = unwrapped(optimizer)
-    for name in ("register_step_pre_hook", "register_step_post_hook", "param_groups"):
+    for name in ("register_step_pre_hook", "register_step_post_hook", "param_groups", HOOKS):
         if not hasattr(inner, name):
             raise TypeError(f"{type(optimizer).__name__} has no {name}: it is no torch optimizer")
     return inner

@@ -130,7 +130,8 @@ class Finding:
     @property
     def family(self) -> str:
         """What the rule is about: RATE, NUMBER, CONFIG, EQUALITY, FACT or EVIDENCE."""
-        return FAMILIES.get(self.rule, EVIDENCE)
+        family = FAMILIES.get(self.rule, EVIDENCE)
+        return FACT if family == EQUALITY and self.severity == WARNING else family  # true, and it may be meant
 
     @property
     def is_fact(self) -> bool:

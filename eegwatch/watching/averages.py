@@ -27,6 +27,7 @@ class Average:
         self.decay, self.number = decay, number
         own = {plain_name(name): p for one in reversed(models) for name, p in one.named_parameters()}
         pairs = [(plain_name(name), p, own.get(plain_name(name))) for name, p in _parameters(model)]
+        self.tensors = {name: average for name, average, _ in pairs}
         self.aliased = [name for name, a, w in pairs if w is not None and a.numel() and a.data_ptr() == w.data_ptr()]
         self._pairs = [
             (name, a, w, places(a))

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from eegwatch.watching.naming import some
-from eegwatch.watching.surroundings import WITH_MODES
+from eegwatch.watching.surroundings import STATISTICS, WITH_MODES
 from eegwatch.watching.tensors import bit_sums, plain_name, prefixed, torch_module, why_unread
 
 FORWARDS = 2  # of each evaluation whose random numbers are looked for
-STATISTICS = ("running_mean", "running_var")  # other buffers are counters and caches, which an evaluation may move
 
 
 def _nothing(*given: Any) -> None:
@@ -18,14 +17,17 @@ def _nothing(*given: Any) -> None:
 
 
 class AtForward:
-    """A hook on a module whose forward pass depends on its mode: notes that it ran in training mode."""
+    """A hook on a module whose forward pass depends on its mode: notes that it ran in training mode.
 
-    def __init__(self, name: str, trained: dict[str, bool]) -> None:
-        self._name, self._trained = name, trained
+    A module in training mode below a model in evaluation mode was put there on purpose (dropout that samples).
+    """
+
+    def __init__(self, name: str, trained: dict[str, bool], root: Any) -> None:
+        self._name, self._trained, self._root = name, trained, root
 
     def __call__(self, module: Any, given: Any) -> None:
-        if module.training:
-            self._trained[self._name] = True
+        if module.training and self._root.training:
+            self._trained[self._name] = "Dropout" not in type(module).__name__
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return _nothing
@@ -85,8 +87,11 @@ def _generators(module: Any) -> bytes:
 class Evaluation:
     """One evaluation of the watched models."""
 
-    def __init__(self, models: Sequence[Any]) -> None:
-        self._trained: dict[str, bool] = {}
+    def __init__(self, models: Sequence[Any], step: int) -> None:
+        """`step`: the last one before it."""
+        self.step = step
+        self._trained: dict[str, bool] = {}  # what ran in training mode -> is it anything but a dropout?
+        self._changed: list[str] = []
         self._handles: list[Any] = []
         self._tensors: dict[str, Any] = {}
         self._modules = 0
@@ -106,7 +111,8 @@ class Evaluation:
                 self._read(at, module)
                 if not compiled and any(kind in type(module).__name__ for kind in WITH_MODES):
                     self._modules += 1
-                    self._handles.append(module.register_forward_pre_hook(AtForward(at, self._trained)))
+                    hook = AtForward(at, self._trained, _inner(model))
+                    self._handles.append(module.register_forward_pre_hook(hook))
         with torch_module().no_grad():
             self._sums = bit_sums(self._tensors.values())
 
@@ -116,25 +122,47 @@ class Evaluation:
         self._tensors |= {f"{at}.{name}": one for name, one in found if why_unread(one) is None}
 
     def finish(self) -> dict[str, Any]:
-        """{"modules": how many modes were watched, "train_mode", "changed": what ran so, and what is another now}."""
+        """{"modules": how many modes were watched, "train_mode": what ran so, "waits": tensors that are others now}.
+
+        Averaged weights may be put back behind the evaluation: whether it has changed the model is known before the
+        next step (`before_step`).
+        """
         self.close()
-        with torch_module().no_grad():
-            now = bit_sums(self._tensors.values())
-        values: dict[str, Any] = {"modules": self._modules, "tensors": len(now)}
-        changed = [name for name, a, b in zip(self._tensors, self._sums, now) if a != b]
-        if changed:
-            values["changed"] = some(changed)
+        self._changed = self._others()
+        values: dict[str, Any] = {"modules": self._modules, "tensors": len(self._tensors)}
+        if self._changed:
+            values["waits"] = len(self._changed)
         values["forwards"] = sum(draws.forwards for draws in self._draws)
         if self._drawn and not self._trained:
             values["draws"] = some(list(self._drawn))
         if self._trained:
-            values["train_mode"] = some(list(self._trained))
+            values["train_mode"] = some(list(self._trained)) | {"samples": not any(self._trained.values())}
         return values
+
+    def _others(self) -> list[str]:
+        with torch_module().no_grad():
+            now = bit_sums(self._tensors.values())
+        return [name for name, a, b in zip(self._tensors, self._sums, now) if a != b]
+
+    def before_step(self) -> dict[str, Any] | None:
+        """{"tensors", "changed": what is still another than before the evaluation}; None where nothing waits."""
+        if not self._changed:
+            return None
+        now = set(self._others())
+        changed = [name for name in self._changed if name in now]
+        return {"tensors": len(self._tensors)} | ({"changed": some(changed)} if changed else {})
 
     def close(self) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles = []
+
+
+def _inner(model: Any) -> Any:
+    """The model inside what DistributedDataParallel and torch.compile put around it: whose mode a script sets."""
+    while hasattr(inner := getattr(model, "_orig_mod", None) or getattr(model, "module", None), "named_modules"):
+        model = inner
+    return model
 
 
 def _is_compiled(module: Any) -> bool:

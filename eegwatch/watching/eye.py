@@ -11,12 +11,13 @@ from eegwatch.watching.gradients import Gradients, Seen
 from eegwatch.watching.held import Held, Table
 from eegwatch.watching.naming import some
 from eegwatch.watching.step_sample import StepSample
-from eegwatch.watching.tensors import compiling, torch_module
-from eegwatch.watching.update import kind_of
+from eegwatch.watching.tensors import compiling, eagerly, torch_module
+from eegwatch.watching.update import is_torchs, kind_of
 
 if TYPE_CHECKING:
     from eegwatch.watching.watcher import Watcher
 
+SINGLE = 1e-6  # a type whose numbers are farther apart than this, relative, is no float32
 HOOK_S = 10e-6  # of one call of a gradient's hook; it is counted, not timed
 
 
@@ -30,13 +31,17 @@ class Eye:
         self.hooks = StepHooks(optimizer) if hooks is None else hooks
         self.name = type(unwrapped(optimizer)).__name__
         self.kind = kind_of(unwrapped(optimizer))
+        self.reads_grad = is_torchs(unwrapped(optimizer))  # its step is known to use .grad and nothing else
         self.cadence, self.table, self.gradients = Cadence(), Table(), Gradients()
         self.step = 0  # that the look under way is at
         self.taken_at_call = 0  # steps when log.step() was last called
         self._armed: list[Held] | None = None
         self._look: StepSample | None = None
         self._sees = True
+        self.idle = True  # at the last look: a tensor without .grad is one that this optimizer does not move
         self._had: set[int] = set()  # ids of tensors that had a gradient at a look
+        self._before_look, self._after_look = eagerly(self._look_before), eagerly(self._look_after)
+        self._next_look = eagerly(self._arm_guarded)
         self._began = 0.0
         self._spent = 0.0
         self.hooks.listeners.append(self)
@@ -52,8 +57,11 @@ class Eye:
         """Is the next step looked at?"""
         return self._armed is not None
 
-    def arm(self) -> None:
-        """The next step is looked at: its tensors are chosen, and hooks are put on their gradients."""
+    def arm(self, *, between: bool = False) -> None:
+        """The next step is looked at: its tensors are chosen, and hooks are put on their gradients.
+
+        `between`: backward passes have come since the last step.
+        """
         optimizer = self.hooks.optimizer
         if optimizer is None:
             return
@@ -62,6 +70,8 @@ class Eye:
         self._armed = self.table.chosen(self.cadence.taken < FIRST)
         with torch_module().no_grad():
             self.gradients.arm(self._armed, self.watcher.around.shared)
+        if between:
+            self.gradients.restart()
         self._spent = time.perf_counter() - began
 
     def close(self) -> None:
@@ -82,22 +92,26 @@ class Eye:
         if self._armed is None or compiling():
             return
         self._began = time.perf_counter()
+        self._before_look(optimizer)
+        self._spent += time.perf_counter() - self._began
+
+    def _look_before(self, optimizer: Any) -> None:
         with self._guarded():
+            assert self._armed is not None
             self.step = self.watcher.next_step()
-            self.table.refresh(optimizer, self.watcher.names)  # a group may have been added since
+            if self.table.refresh(optimizer, self.watcher.names):  # a group was added, a tensor replaced or moved
+                self._armed = self.table.still(self._armed)
             self.watcher.first_look(self)
             self._sees = self.hooks.enclose
             kind = self.kind if self._sees else None
             self._look = StepSample(optimizer, kind, self._armed, closure=self.hooks.closure)
             if self.watcher.declared.clip and not self.hooks.closure:
                 self._look.measure(self.table.all)
-        self._spent += time.perf_counter() - self._began
 
     def after(self, optimizer: Any) -> None:
         if self._look is not None and not compiling():
             began = time.perf_counter()
-            with self._guarded():
-                self._finish(optimizer)
+            self._after_look(optimizer)
             self._spent += time.perf_counter() - began
             self.cadence.looked(self._spent)
             self._spent = 0.0
@@ -105,14 +119,21 @@ class Eye:
         if self.watcher.copied:
             self.watcher.after_step(self)
         if not self.watcher.off and self.cadence.due() and not compiling():
-            with self._guarded():
-                self.arm()
+            self._next_look()
 
     def abandoned(self, optimizer: Any) -> None:
         """The step raised: what was read of it is of no use."""
         self._look = self._armed = None
         self.gradients.disarm()
         self.cadence.soon()
+
+    def _look_after(self, optimizer: Any) -> None:
+        with self._guarded():
+            self._finish(optimizer)
+
+    def _arm_guarded(self) -> None:
+        with self._guarded():
+            self.arm()
 
     def _guarded(self) -> Any:
         return self.watcher.guarded()
@@ -140,6 +161,13 @@ class Eye:
             values["formula"] = "a hook of another lies between"
         if look.skipped:
             values["skipped"] = True
+        if not self.reads_grad and not any(
+            h.parameter.requires_grad and h.parameter.grad is not None for h in self.table.all
+        ):
+            found.pop("moved", None)  # it moves tensors that need no gradient (evolution, a sign of the loss alone)
+        if not self.reads_grad and look.still is not True:
+            seen.dropped = []  # its gradients may lie elsewhere (main_grad, a flat buffer)
+        self.idle = self.reads_grad or look.still is True
         values |= _of_gradients(seen, self.watcher.accumulate) | found
         values |= self.watcher.around.at(self, self.watcher.eyes)
         none = self._without_gradient()
@@ -150,6 +178,8 @@ class Eye:
             scale = self.watcher.scale()
             if scale is not None:
                 values["scale"] = scale
+            if look.norm_unit > SINGLE:
+                values["norm_unit"] = look.norm_unit
         self.watcher.emit("step", values, step=step)
         self.watcher.after_look(self, step)
 
@@ -174,5 +204,7 @@ def _of_gradients(seen: Seen, accumulate: int) -> dict[str, Any]:
     if seen.dropped:
         values["dropped"] = some(seen.dropped)
     if accumulate > 1 and seen.passes:
-        values["passes"], values["counted"] = seen.passes, seen.counted
+        values["passes"], values["counted"], values["begins"] = seen.passes, seen.counted, seen.begins
+    if seen.shrunk is not None:
+        values["shrunk"] = {"pass": seen.shrunk[0], "factor": seen.shrunk[1]}
     return values

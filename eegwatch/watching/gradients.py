@@ -15,9 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eegwatch.watching.held import Held
-from eegwatch.watching.tensors import compiling, host, joined, torch_module
+from eegwatch.watching.tensors import compiling, eagerly, host, joined, torch_module
 
 MOST_PASSES = 16  # backward passes between two steps whose beginnings are kept
+ASKED = 8  # traces that are asked whether a gradient was made on nothing
+NOTHING = 0.0  # the factor of a gradient that is zero
+ALIKE = 1e-3  # relative: elements of a gradient that were multiplied by one factor, whatever their type
 
 
 def sampled(held: Held, gradient: Any) -> Any | None:
@@ -31,17 +34,20 @@ def sampled(held: Held, gradient: Any) -> Any | None:
 class Trace:
     """The hook on one parameter. `passes`: how many times a backward pass came; `before`: what it found each time."""
 
-    __torch_unserializable__ = True  # a tensor that is pickled loses it, and torch need not warn of that
-
     def __init__(self, held: Held) -> None:
+        gradient = held.parameter.grad
         self.held = held
-        self.stale = sampled(held, held.parameter.grad)  # what the last step left
-        self.passes = 0
+        self.stale = sampled(held, gradient)  # what the last step left
+        self.left = reference(gradient)
+        self.passes = self._told = 0
         self.before: list[Any | None] = []
+        self.made: list[Any | None] = []  # what each pass left
+        self.last: Any | None = None  # what the newest pass found
         self._found: Any | None = None  # what lay there when a gradient came
         self.failed: Exception | None = None
 
-    def __call__(self, gradient: Any) -> None:
+    def came(self, gradient: Any) -> None:
+        """A gradient came; it is not added yet."""
         if compiling() or self.failed is not None:
             return
         try:
@@ -51,11 +57,29 @@ class Trace:
 
     def added(self, parameter: Any) -> None:
         """The gradient was added: torch.autograd.grad() calls the hook above too, and adds nothing."""
-        if not compiling():
-            self.passes += 1
-            if self.passes <= MOST_PASSES:
-                self.before.append(self._found)
-            self._found = None
+        if compiling() or self.failed is not None:
+            return
+        self.passes += 1
+        self.last, self._found = self._found, None
+        if self.passes <= MOST_PASSES:
+            try:
+                self.before.append(self.last)
+                self.made.append(sampled(self.held, self.held.parameter.grad))
+            except Exception as error:
+                self.failed = error
+
+    def restart(self) -> None:
+        """Count from now on; what lies there is not what a step has left."""
+        self.passes = self._told = 0
+        self.before, self.made = [], []
+        self.stale = self.left = None
+
+    def renewed(self) -> bool | None:
+        """Was a gradient made on nothing since this was last asked? None: no pass has come since."""
+        if self.passes == self._told:
+            return None
+        self._told = self.passes
+        return self.last is None or not bool((self.last != 0).any())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> None:
         """A copy of a tensor is not watched."""
@@ -78,6 +102,8 @@ class Seen:
     dropped: list[str] = field(default_factory=list)
     passes: int = 0
     counted: int = 0
+    begins: int = 0  # of the passes of that tensor but the first, those that found nothing there
+    shrunk: tuple[int, float] | None = None  # (pass, factor): what lay there was made smaller before it
 
 
 class Gradients:
@@ -96,8 +122,8 @@ class Gradients:
             if parameter.requires_grad and parameter.is_leaf and id(parameter) not in shared:
                 trace = Trace(held)
                 self._traces.append(trace)
-                self._handles.append(parameter.register_hook(trace))
-                self._handles.append(parameter.register_post_accumulate_grad_hook(trace.added))
+                self._handles.append(parameter.register_hook(eagerly(trace.came)))
+                self._handles.append(parameter.register_post_accumulate_grad_hook(eagerly(trace.added)))
             elif parameter.grad is not None:
                 self._left[id(held)] = sampled(held, parameter.grad)
 
@@ -111,6 +137,22 @@ class Gradients:
         """How many times the hooks were called."""
         return sum(trace.passes for trace in self._traces)
 
+    def restart(self) -> None:
+        """Count backward passes from now on, between two steps: nothing that lies there is the last step's."""
+        self._left = {}
+        for trace in self._traces:
+            trace.restart()
+
+    @property
+    def passes(self) -> int:
+        """The most backward passes that one tensor has seen since the last step."""
+        return max((trace.passes for trace in self._traces), default=0)
+
+    def renewed(self) -> bool | None:
+        """Were gradients made on nothing since this was last asked? None: no backward pass has come since."""
+        told = [trace.renewed() for trace in self._traces[:ASKED]]
+        return None if all(one is None for one in told) else any(told)
+
     def stale(self, held: Held) -> Any | None:
         """What the last step left as this tensor's gradient."""
         found = next((trace.stale for trace in self._traces if trace.held is held), None)
@@ -119,12 +161,15 @@ class Gradients:
     def read(self) -> Seen:
         """What the passes since the last step have done; raises what a hook has raised. The hooks are taken off."""
         traces = self._traces
+        for trace in traces:
+            if trace.left is not None and trace.left() is not trace.held.parameter.grad:
+                trace.left = None  # another tensor, that somebody put there: not the gradient of the last step
         self.disarm()
         for trace in traces:
             if trace.failed is not None:
                 raise trace.failed
         pieces: list[Any] = []
-        rows: list[tuple[Trace, int | None, list[int | None], int | None]] = []
+        rows: list[tuple[Trace, int | None, list[int | None], int | None, list[int | None]]] = []
 
         def kept(piece: Any | None) -> int | None:
             if piece is None:
@@ -134,11 +179,17 @@ class Gradients:
 
         for trace in traces:
             final = sampled(trace.held, trace.held.parameter.grad)
-            rows.append((trace, kept(trace.stale), [kept(one) for one in trace.before], kept(final)))
+            made = [kept(one) for one in trace.made] if len(trace.made) > 1 else []
+            rows.append((trace, kept(trace.stale), [kept(one) for one in trace.before], kept(final), made))
         values = _split(pieces)
         seen = Seen()
-        for trace, stale, before, final in rows:
-            self._judge(seen, trace, _at(values, stale), [_at(values, one) for one in before], _at(values, final))
+        factors: list[dict[int, float]] = []
+        for trace, stale, before, final, made in rows:
+            found = [_at(values, one) for one in before]
+            self._judge(seen, trace, _at(values, stale), found, _at(values, final))
+            if made:
+                factors.append(_factors([_at(values, one) for one in made], found))
+        seen.shrunk = _shrunk(factors)
         having = [trace for trace in traces if trace.held.parameter.grad is not None]
         if having or not any(trace.passes for trace in traces):
             seen.dropped = []
@@ -158,15 +209,50 @@ class Gradients:
         begun = max((i for i, one in enumerate(before) if not _lies(one)), default=-1)  # the last pass onto nothing
         if trace.passes > seen.passes:
             seen.passes, seen.counted = trace.passes, trace.passes - max(begun, 0)
+            seen.begins = sum(not _lies(one) for one in before[1:])
         if trace.passes and trace.held.parameter.grad is None:
             seen.dropped.append(name)
         if stale is None or final is None or not _lies(stale) or not _lies(final):
             return
-        if not trace.passes and np.array_equal(stale, final):
+        if not trace.passes and np.array_equal(stale, final) and trace.left is not None:
             seen.again.append(name)
         if before and begun == -1 and before[0] is not None and np.array_equal(before[0], stale):
             at = int(np.argmax(np.abs(stale)))
             seen.kept.append((name, float(stale[at])))
+
+
+def reference(tensor: Any) -> Any | None:
+    """A weak reference to a tensor: whether it is still the very one; None of nothing."""
+    weak = getattr(getattr(torch_module().utils, "weak", None), "TensorWeakRef", None)
+    return None if tensor is None or weak is None else weak(tensor)
+
+
+def _factors(made: list[NDArray[np.float64] | None], found: list[NDArray[np.float64] | None]) -> dict[int, float]:
+    """{pass: the factor between what the pass before left and what it found}, where it is one factor below 1."""
+    factors = {}
+    for number in range(1, min(len(made), len(found))):
+        left, there = made[number - 1], found[number]
+        if not _lies(left) or not _lies(there) or left is None or there is None:
+            factors[number] = NOTHING
+            continue
+        rows = left != 0
+        ratio = there[rows] / left[rows]
+        factor = float(np.median(ratio))
+        if 0 < factor < 1 - ALIKE and bool((np.abs(ratio / factor - 1) <= ALIKE).all()):
+            factors[number] = factor
+    return factors
+
+
+def _shrunk(factors: list[dict[int, float]]) -> tuple[int, float] | None:
+    """The first pass before which all tensors were made smaller by one factor; n / (n + 1) keeps a running mean."""
+    for number in sorted(factors[0]) if factors else []:
+        values = [one.get(number) for one in factors if one.get(number) != NOTHING]
+        first = values[0] if values else None
+        if first is None or any(one is None or abs(one / first - 1) > ALIKE for one in values):
+            continue
+        if abs(first - number / (number + 1)) > ALIKE:
+            return number, first
+    return None
 
 
 def _lies(values: NDArray[np.float64] | None) -> bool:

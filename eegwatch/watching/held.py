@@ -28,22 +28,35 @@ class Table:
     def __init__(self) -> None:
         self.all: list[Held] = []
         self.skipped: Counter[str] = Counter()
-        self._known: list[tuple[int, ...]] = []
+        self._known: list[tuple[tuple[Any, ...], ...]] = []
         self._turn = 0
 
-    def refresh(self, optimizer: Any, names: dict[int, str]) -> None:
-        """Look at the groups; names are those of the watched models, others are called by their group and place."""
-        now = [tuple(id(parameter) for parameter in group["params"]) for group in optimizer.param_groups]
+    def refresh(self, optimizer: Any, names: dict[int, str]) -> bool:
+        """Look at the groups; returns whether they have changed.
+
+        Names are those of the watched models, others are called by their group and place.
+        """
+        now = [tuple((id(p), p.device, p.dtype, p.shape) for p in group["params"]) for group in optimizer.param_groups]
         if now == self._known:
-            return
+            return False
         self._known = now
         self.all = []
+        held = [p for group in optimizer.param_groups for p in group["params"]]
+        memory = Counter(p.data_ptr() for p in held if why_unread(p) is None)
         for number, group in enumerate(optimizer.param_groups):
             for place, parameter in enumerate(group["params"]):
                 why = why_unread(parameter)
+                if why is None and memory[parameter.data_ptr()] > 1:
+                    why = "in the memory of another"  # each step moves it once for every name that it has
                 name = names.get(id(parameter), f"group {number} tensor {place}")
                 self.all.append(Held(name, parameter, number, why, None if why else places(parameter)))
-        self.skipped = Counter(held.why for held in self.all if held.why is not None)
+        self.skipped = Counter(one.why for one in self.all if one.why is not None)
+        return True
+
+    def still(self, chosen: list[Held]) -> list[Held]:
+        """Of tensors that were chosen before the groups changed, those that are held as they were."""
+        now = {(id(held.parameter), held.group) for held in self.all if held.why is None}
+        return [held for held in chosen if (id(held.parameter), held.group) in now and _fits(held)]
 
     def chosen(self, first: bool) -> list[Held]:
         """The tensors that the next look reads; where there are many, a part of them by turns."""
@@ -54,3 +67,8 @@ class Table:
         start = self._turn % len(readable)
         self._turn += most
         return (readable + readable)[start : start + most]
+
+
+def _fits(held: Held) -> bool:
+    """Are the places that are read still on the tensor's device, and within it?"""
+    return bool(held.places.device == held.parameter.device and int(held.places[-1]) < held.parameter.numel())

@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from eegwatch.watching.identity import fingerprint
 from eegwatch.watching.tensors import torch_module
 
 COMPARED = 128  # indices of an epoch that are kept, to compare what ranks read
@@ -32,6 +33,8 @@ class Order:
         if sampler is None:
             raise TypeError("the loader has no sampler of its own (an iterable data set, or a batch sampler of yours)")
         self.sampler, self.name = sampler, type(sampler).__name__
+        self.once, self._data = reads_once(sampler), getattr(loader, "dataset", None)
+        self._identity: str | None = None
         self.shuffles = shuffles(sampler)
         self.batch = getattr(loader, "batch_size", None)
         self._before = type(sampler)
@@ -50,6 +53,7 @@ class Order:
     def so_far(self, step: int) -> None:
         """Tell what the epoch under way has drawn until now: ranks that read the same are seen at once."""
         if self.open is not None and self.open.n:
+            self._identity = fingerprint(self._data)
             self._tell(self._values(self.open) | {"partial": True, "step": step})
 
     def end(self) -> None:
@@ -61,6 +65,8 @@ class Order:
 
     def _values(self, drawn: _Drawn) -> dict[str, Any]:
         of_loader = {"loader": self.number, "epoch": self.epoch, "sampler": self.name, "shuffles": self.shuffles}
+        if self._identity is not None:
+            of_loader |= {"data": self._identity, "once": self.once}
         return of_loader | {"batch": self.batch} | drawn.summed()
 
 
@@ -110,13 +116,29 @@ def _length(sampler: Any) -> int:
 
 
 def shuffles(sampler: Any) -> bool:
-    """Is this one of torch's samplers that draw a new order each epoch, without replacement?"""
+    """Is this one of torch's samplers that draw a new order each epoch, without replacement?
+
+    A class of the script's own with another __iter__ may have any order on purpose.
+    """
     data = torch_module().utils.data
-    if isinstance(sampler, data.distributed.DistributedSampler):
+    if _draws_as(sampler, data.distributed.DistributedSampler):
         return bool(sampler.shuffle)
-    if isinstance(sampler, data.RandomSampler):
+    if _draws_as(sampler, data.RandomSampler):
         return not sampler.replacement
-    return isinstance(sampler, data.SubsetRandomSampler)
+    return _draws_as(sampler, data.SubsetRandomSampler)
+
+
+def reads_once(sampler: Any) -> bool:
+    """Is this one of torch's samplers that draw no sample twice in an epoch?"""
+    return shuffles(sampler) or any(
+        _draws_as(sampler, kind)
+        for kind in (torch_module().utils.data.SequentialSampler, torch_module().utils.data.DistributedSampler)
+    )
+
+
+def _draws_as(sampler: Any, kind: Any) -> bool:
+    own = type(sampler).__iter__ is kind.__iter__ or type(sampler).__module__.startswith("accelerate.")
+    return isinstance(sampler, kind) and own
 
 
 def _looking_on(kind: type, order: Order) -> type:

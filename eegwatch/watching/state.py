@@ -9,20 +9,45 @@ from typing import TYPE_CHECKING, Any
 from eegwatch.watching.tensors import bit_sums, plain_name, prefixed, torch_module, why_unread
 
 if TYPE_CHECKING:
+    from eegwatch.watching.averages import Average
+    from eegwatch.watching.declared import Declared
     from eegwatch.watching.eye import Eye
 
 MOST_NAMED = 64  # tensors that are kept by name; the sum of all is kept beside them
 
 
+def whole_state(
+    models: Sequence[Any], eyes: Sequence[Eye], averages: Sequence[Average], declared: Declared
+) -> dict[str, Any]:
+    """{"weights", "optimizers", "averages", "scaler", …}: all that a resume has to bring back and that is watched."""
+    values: dict[str, Any] = {"weights": weights_of(models)}
+    values["optimizers"] = [state_of(eye) for eye in eyes if eye.hooks.optimizer is not None]
+    if averages:
+        values["averages"] = [{"average": one.number} | summed(named_sums(one.tensors)) for one in averages]
+    scaler = declared.scaler
+    if scaler is not None and scaler.is_enabled():
+        values["scaler"] = {"scale": float(scaler.get_scale()), "steps": int(scaler._get_growth_tracker())}
+    if declared.fresh_optimizer:
+        values["fresh_optimizer"] = True
+    return values
+
+
+def named_sums(named: dict[str, Any]) -> dict[str, int]:
+    """The sum of the bits of each of these tensors that can be read."""
+    read = {name: tensor for name, tensor in named.items() if why_unread(tensor) is None}
+    return dict(zip(read, bit_sums(read.values())))
+
+
 def weights_of(models: Sequence[Any], *, trainable: bool = False) -> dict[str, Any]:
-    """{"n", "crc", "parts": {name: sum}} of the parameters of the models; buffers change with every forward pass."""
+    """{"n", "crc", "parts": {name: sum}, "kinds"} of the models' parameters; buffers change with every pass."""
     named = {
         prefixed(number, plain_name(name)): parameter
         for number, model in enumerate(models)
         for name, parameter in model.named_parameters()
         if why_unread(parameter) is None and (parameter.requires_grad or not trainable)
     }
-    return _summed(dict(zip(named, bit_sums(named.values()))))
+    kinds = [f"{name} {parameter.dtype} {tuple(parameter.shape)}" for name, parameter in sorted(named.items())]
+    return summed(dict(zip(named, bit_sums(named.values())))) | {"kinds": f"{zlib.crc32(repr(kinds).encode()):08x}"}
 
 
 def state_of(eye: Eye) -> dict[str, Any]:
@@ -38,9 +63,8 @@ def state_of(eye: Eye) -> dict[str, Any]:
         for key, value in sorted(state.items(), key=lambda item: str(item[0])):
             if isinstance(value, torch.Tensor) and key != "step" and _readable(value):
                 tensors[f"{held.name} {key}"] = value
-    return {"opt": eye.number, "entries": entries, "count": int(count)} | _summed(
-        dict(zip(tensors, bit_sums(tensors.values())))
-    )
+    values = {"opt": eye.number, "name": eye.name, "held": len(eye.table.all), "entries": entries, "count": int(count)}
+    return values | summed(dict(zip(tensors, bit_sums(tensors.values()))))
 
 
 def _readable(tensor: Any) -> bool:
@@ -48,7 +72,7 @@ def _readable(tensor: Any) -> bool:
     return why in (None, "integer") and tensor.numel() > 0
 
 
-def _summed(sums: dict[str, int]) -> dict[str, Any]:
+def summed(sums: dict[str, int]) -> dict[str, Any]:
     text = "\n".join(f"{name} {value}" for name, value in sorted(sums.items()))
     names = list(sums)
     if len(names) > MOST_NAMED:

@@ -13,6 +13,7 @@ from eegwatch.watching.held import Held
 from eegwatch.watching.tensors import bit_sums, host, joined, place_of_largest, torch_module, why_unread
 from eegwatch.watching.update import Elements, expected, explained
 
+FEW = 8  # tensors that tell whether a step has moved anything
 STATE = {"adam": ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"), "sgd": ("momentum_buffer", None, None)}
 
 
@@ -23,6 +24,8 @@ class StepSample:
         """Before the step. With a closure the gradients do not exist yet: they are read after it."""
         self.kind, self.closure = kind, closure
         self.norm: float | None = None
+        self.norm_unit = 0.0
+        self.still: bool | None = None  # after the step: has it moved nothing? Of an optimizer of another make alone
         groups = optimizer.param_groups
         self.scale, skipped = _scaling(optimizer)
         self.skipped = skipped
@@ -35,6 +38,8 @@ class StepSample:
         self._settings: list[dict[str, float]] = []
         self._pieces: list[Any] = []
         self._order: list[tuple[str, int]] = []  # (what, row) of each piece
+        self._some = [] if kind is not None else [h for h in chosen if h.parameter.requires_grad][:FEW]
+        self._few = self._elements_of_some()
         if kind is None or skipped:
             return
         known = [settings_of(group, optimizer) for group in groups]
@@ -53,6 +58,11 @@ class StepSample:
         if gradients and all(why_unread(gradient) is None for gradient in gradients):
             norms = [torch.linalg.vector_norm(gradient.float()).reshape(1) for gradient in gradients]
             self.norm = float(np.linalg.norm(host(joined(norms)))) / self.scale
+            self.norm_unit = max(float(torch.finfo(gradient.dtype).eps) for gradient in gradients)
+
+    def _elements_of_some(self) -> NDArray[np.float64]:
+        torch = torch_module()
+        return host(joined([torch.take(held.parameter.detach(), held.places) for held in self._some]))
 
     def _read(self, held: Held, state: dict[str, Any], settings: dict[str, float]) -> None:
         torch, row, parameter = torch_module(), len(self._rows), held.parameter
@@ -89,6 +99,8 @@ class StepSample:
         gradients by hand is meant to move.
         """
         found: dict[str, Any] = {}
+        if self._some:
+            self.still = bool(np.array_equal(self._few, self._elements_of_some()))
         moved = [
             held
             for held, before, after in zip(

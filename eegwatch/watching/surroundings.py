@@ -11,6 +11,7 @@ from eegwatch.watching.tensors import bit_sums, plain_name, prefixed, torch_modu
 if TYPE_CHECKING:
     from eegwatch.watching.eye import Eye
 
+STATISTICS = ("running_mean", "running_var")
 WITH_MODES = ("Dropout", "BatchNorm", "InstanceNorm")  # whose forward pass depends on the mode, by their class's name
 
 
@@ -79,7 +80,7 @@ class Surroundings:
             strangers = [h for h in eye.table.all if id(h.parameter) not in own]
             without = strangers and all(h.parameter.grad is None for h in strangers)
             alive = sum(p.requires_grad and p.grad is not None and id(p) not in held for p in own.values())
-            if without and alive:
+            if without and alive and eye.idle:
                 values["strangers"] = some([h.name for h in strangers]) | {"of": len(eye.table.all), "alive": alive}
         return values
 
@@ -94,7 +95,7 @@ class Frozen:
         named = {
             prefixed(number, plain_name(name)): tensor
             for number, model in enumerate(models)
-            for name, tensor in (*model.named_parameters(), *model.named_buffers())
+            for name, tensor in (*model.named_parameters(), *statistics(model))
         }
         for one in what:
             if isinstance(one, str):
@@ -105,7 +106,7 @@ class Frozen:
             elif hasattr(one, "named_parameters"):
                 own = {id(t) for t in (*one.parameters(), *one.buffers())}
                 found = {n: t for n, t in named.items() if id(t) in own}
-                self.tensors |= found or dict((*one.named_parameters(), *one.named_buffers()))
+                self.tensors |= found or dict((*one.named_parameters(), *statistics(one)))
             else:
                 self.tensors |= {next((n for n, t in named.items() if t is one), "a declared tensor"): one}
         modules = [*models, *(one for one in what if hasattr(one, "named_modules"))]
@@ -126,6 +127,11 @@ class Frozen:
         """The names of what has changed since."""
         now = bit_sums(self.tensors.values())
         return [] if self._sums is None else [n for n, a, b in zip(self.tensors, self._sums, now) if a != b]
+
+
+def statistics(model: Any) -> list[tuple[str, Any]]:
+    """The running statistics of a model, by name; other buffers are caches and counters, which a pass may move."""
+    return [(name, one) for name, one in model.named_buffers() if name.split(".")[-1] in STATISTICS]
 
 
 class Modes:

@@ -6,8 +6,9 @@ no random number is drawn, and no graph is recorded: what is read is detached fi
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,22 @@ def compiling() -> bool:
     """Is this call being traced by torch.compile? The watcher then looks at nothing."""
     compiler = getattr(torch_module(), "compiler", None)
     return bool(compiler is not None and getattr(compiler, "is_compiling", bool)())
+
+
+def eagerly(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as torch.compile leaves it alone, also where a compiled region calls it.
+
+    As a hook of a tensor it is lost when that is pickled, and torch need not warn of it.
+    """
+    dynamo = sys.modules.get("torch._dynamo")  # an optimizer that was made has loaded it
+
+    @functools.wraps(function)
+    def alone(*given: Any) -> Any:
+        return function(*given)
+
+    made: Any = alone if dynamo is None else dynamo.disable(alone)
+    made.__torch_unserializable__ = True
+    return made  # type: ignore[no-any-return]
 
 
 def named(models: Sequence[Any]) -> dict[int, str]:

@@ -67,6 +67,11 @@ def kind_of(optimizer: Any) -> str | None:
     return None
 
 
+def is_torchs(optimizer: Any) -> bool:
+    """Is its step that of an optimizer of torch.optim? It then uses the gradients that lie in .grad."""
+    return str(inspect.unwrap(type(optimizer).step).__module__).startswith("torch.optim")
+
+
 def expected(kind: str, e: Elements) -> tuple[Floats, Floats]:
     """(the elements after the step, how far rounding may take them from it)."""
     with np.errstate(all="ignore"):

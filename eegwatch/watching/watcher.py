@@ -25,7 +25,7 @@ from eegwatch.watching.micro import Micros
 from eegwatch.watching.naming import NAMED, some
 from eegwatch.watching.order import Order
 from eegwatch.watching.scheduled import Scheduled
-from eegwatch.watching.state import state_of, weights_of
+from eegwatch.watching.state import whole_state
 from eegwatch.watching.surroundings import Frozen, Surroundings
 from eegwatch.watching.tensors import named, torch_module
 from eegwatch.watching.workers import Workers
@@ -58,6 +58,7 @@ class Watcher:
         self._resumed = log.step_done > 0
         self._begun = False
         self._numbered = 0  # optimizers that were watched so far
+        self._evaluations: list[Evaluation] = []  # over, and not yet compared with what the next step begins with
 
     @property
     def accumulate(self) -> int:
@@ -146,18 +147,9 @@ class Watcher:
 
     def logged(self, step: int, metrics: Mapping[str, Any] | None) -> None:
         """log.step() was called."""
-        calls = self.calls
-        taken = sum(eye.cadence.taken for eye in self.eyes)
-        if taken == calls.taken and self.eyes:
-            with self.guarded():
-                values = calls.idle(step, self.eyes)
-                if values is not None:
-                    self.emit("calls", values, step=step)
-        else:
-            if calls.told:
-                self.emit("calls", {"taken": taken, "calls": calls.calls + 1}, step=step)
-            calls.moved(taken)
-        calls.calls += 1
+        with self.guarded():
+            for values in self.calls.counted(self.eyes):
+                self.emit("calls", values, step=step)
         for eye in self.eyes:
             eye.taken_at_call = eye.cadence.taken
         if metrics and self.scheduled.others:
@@ -178,13 +170,14 @@ class Watcher:
         """Around an evaluation; whatever it raises goes on."""
         evaluation: Evaluation | None = None
         with self.guarded():
-            evaluation = Evaluation(self.models)
+            evaluation = Evaluation(self.models, self.log.step_done)
         try:
             yield
         finally:
             with self.guarded():
                 if evaluation is not None:
-                    self.emit("evaluating", evaluation.finish())
+                    self.emit("evaluating", evaluation.finish(), step=evaluation.step)
+                    self._evaluations.append(evaluation)
             self.evaluated()
 
     def micro(self, loss: Any, items: float) -> None:
@@ -232,6 +225,11 @@ class Watcher:
         """Called before each step that is looked at."""
         with torch_module().no_grad():
             self.around.begin()
+            for evaluation in self._evaluations:
+                values = evaluation.before_step()
+                if values is not None:
+                    self.emit("evaluating", values, step=evaluation.step)
+            self._evaluations.clear()
             if not self._begun:
                 self._begun = True
                 if self._resumed:
@@ -297,11 +295,8 @@ class Watcher:
         self._written.emit(look, values, step)
 
     def _emit_state(self, when: str, step: int) -> None:
-        values: dict[str, Any] = {"when": when, "weights": weights_of(self.models)}
-        values["optimizers"] = [state_of(eye) for eye in self.eyes if eye.hooks.optimizer is not None]
-        if self.declared.fresh_optimizer:
-            values["fresh_optimizer"] = True
-        self.emit("state", values, step=step)
+        values = whole_state(self.models, self.eyes, self.averages, self.declared)
+        self.emit("state", {"when": when} | values, step=step)
 
     def _emit_cost(self) -> None:
         if not self.eyes:

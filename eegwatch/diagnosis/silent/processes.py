@@ -77,10 +77,21 @@ def _of_ranks(record: Watch, attempt: Attempt) -> tuple[int, int, int, int] | Li
         return None
     for one in sorted(known):
         for other in sorted(known):
+            if not _same_data(known[one], known[other]):
+                continue
             shared = set(known[one]["some"]) & set(known[other]["some"])
             if one < other and len(shared) > len(known):  # the last samples are given out twice to fill the ranks up
                 return one, other, len(shared), int(values.get("every", 1))
     return True
+
+
+def _same_data(one: Values, other: Values) -> bool:
+    """Do both draw from the same data set? A number means another sample in each rank's own part of the data.
+
+    Samplers that draw with replacement, and those of the script's own, may share samples unless all are alike.
+    """
+    same = one.get("data") is not None and one.get("data") == other.get("data")
+    return same and ((one.get("once") and other.get("once")) or one["crc"] == other["crc"])
 
 
 def _alike(known: dict[int, Values], one: int, other: int) -> bool:

@@ -13,11 +13,15 @@ Values = dict[str, Any]
 
 @dataclass(frozen=True)
 class Broken:
-    """An equality that does not hold: what is so in whole words, why, and the line to change."""
+    """An equality that does not hold: what is so in whole words, why, and the line to change.
+
+    `fact`: of a rule that proves: this judgement is true, and may be meant, so it is a warning.
+    """
 
     message: str
     remedy: str
     why: str = ""
+    fact: bool = False
 
 
 @dataclass
@@ -32,12 +36,20 @@ class Attempt:
     # (look, what is compared) -> rank or worker -> values
     ranks: dict[tuple[str, str], dict[int, Values]] = field(default_factory=dict)
     splits: dict[str, Values] = field(default_factory=dict)  # name -> what it shares with splits declared before it
+    in_a_row: dict[tuple[str, int], int] = field(default_factory=dict)  # (rule, optimizer) -> looks that showed it
 
     @property
     def declared(self) -> Values:
         """What the script declared to the watcher."""
         declared: Values = self.attached.get("declared", {})
         return declared
+
+
+def seen_in_a_row(attempt: Attempt, rule: str, record: Watch, shown: bool) -> int:
+    """How many looks at this optimizer have shown something, this one included; 0 where this one does not."""
+    key = rule, int(record.values.get("opt", 0))
+    attempt.in_a_row[key] = attempt.in_a_row.get(key, 0) + 1 if shown else 0
+    return attempt.in_a_row[key]
 
 
 Judgement = Broken | Literal[True] | None  # broken, holds, or cannot be told from this record

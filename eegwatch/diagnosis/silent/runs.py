@@ -8,28 +8,56 @@ from eegwatch.diagnosis.silent.rule import Attempt, Broken, Judgement, SilentRul
 from eegwatch.run.records import Watch, number
 
 IDLE_CALLS = 3  # of log.step() in a row without a step, with finite gradients each time: no scaler skipped those
-SKIPS = 20  # in a row, whatever the gradients: a scaler that halves 65,536 skips at most 16
+SKIPS = 20  # in a row: a scaler that halves 65,536 skips at most 16
+NEVER_ENDING = 64  # calls in a row without a step, before each of which a backward pass came
 BY_CHANCE = 1e-9  # two shuffles of n are alike once in n!: 13 are enough
 
 
 def step_not_taken(record: Watch, attempt: Attempt) -> Judgement:
     values = record.values
+    if "rests" in values:
+        return _one_rests(record, attempt)
     idle = int(values.get("idle", 0))
     if not idle:
         return True
     taken, calls = int(values.get("taken", 0)), int(values.get("calls", 0))
     known = int(attempt.declared.get("accumulate", 0) or 0)
     most = max(IDLE_CALLS, known + 1)
-    if int(values.get("finite", 0)) < most and idle < SKIPS:
-        return None
+    since = record.step - idle + 1
+    if int(values.get("finite", 0)) < most:
+        return _never_ending(values, idle, since)
     if taken and calls - idle < 2 * most and idle < SKIPS:
         return None
-    since = record.step - idle + 1
     return Broken(
         f"log.step() was called {idle:,} times since step {since:,} and the watched optimizer has not stepped: "
         f"{taken:,} steps were taken in {calls:,} calls",
         "call optimizer.step() (scaler.step(optimizer)) in every step; an optimizer that is built anew in the loop is "
         "not the one that is watched",
+    )
+
+
+def _never_ending(values: Values, idle: int, since: int) -> Judgement:
+    """Backward passes at every call and no step, for longer than a scaler or an accumulation takes."""
+    if idle < NEVER_ENDING or int(values.get("passes", 0)) < NEVER_ENDING - 1:
+        return None
+    why = "their gradients are not finite" if values.get("skipped") else "their gradients add up"
+    return Broken(
+        f"log.step() was called {idle:,} times since step {since:,} without a step of the watched optimizer: {why}",
+        "call optimizer.step() (scaler.step(optimizer)) in every step that is logged, and look where the gradients "
+        "stop being finite",
+        fact=True,
+    )
+
+
+def _one_rests(record: Watch, attempt: Attempt) -> Judgement:
+    """One of several optimizers does not step, though backward passes reach what it holds."""
+    values = record.values
+    rests, taken = int(values["rests"]), int(values.get("taken", 0))
+    before = f"has stepped {taken:,} times before" if taken else "has not stepped once"
+    return Broken(
+        f"it {before}, and not in the last {rests:,} calls of log.step(), while backward passes reach its tensors",
+        "call step() of this optimizer too; watch the new one if it was built anew",
+        fact=True,
     )
 
 
@@ -43,7 +71,9 @@ def optimizer_state_lost(record: Watch, attempt: Attempt) -> Judgement:
     saved = attempt.states.get(record.step)
     judged = False
     for one in values.get("optimizers", []):
-        before = _optimizer(saved, int(one["opt"]))
+        before = _optimizer(saved, one)
+        if before is not None and before.get("name") != one.get("name"):
+            continue  # of another class: nothing of the old state is of use to it
         had = int(before["entries"]) if before is not None else 0
         count = int(before["count"]) if before is not None else 0
         if before is None and attempt.counted.get(int(one["opt"])) and record.step:
@@ -56,6 +86,7 @@ def optimizer_state_lost(record: Watch, attempt: Attempt) -> Judgement:
                 f"of step {record.step:,}",
                 "load the optimizer's state_dict when you resume; fresh_optimizer=True if an empty one is meant",
                 "load_state_dict was not called, or the optimizer was built anew after it",
+                fact=before is not None and not _alike_made(before, one),  # a second stage begins with another one
             )
         if before is not None and one["entries"] and int(one["count"]) < count:
             return Broken(
@@ -71,8 +102,8 @@ def optimizer_state_differs(record: Watch, attempt: Attempt) -> Judgement:
     if values.get("when") != "begin" or values.get("fresh_optimizer") or saved is None:
         return None
     for one in values.get("optimizers", []):
-        before = _optimizer(saved, int(one["opt"]))
-        if before is None or not one["entries"] or before["crc"] == one["crc"]:
+        before = _optimizer(saved, one)
+        if before is None or not one["entries"] or before["crc"] == one["crc"] or not _alike_made(before, one):
             continue
         if int(one["count"]) < int(before["count"]):
             return None  # optimizer_state_lost says so
@@ -88,10 +119,10 @@ def weights_not_restored(record: Watch, attempt: Attempt) -> Judgement:
     if values.get("when") != "begin" or saved is None:
         return None
     before, now = saved["weights"], values["weights"]
-    if before["crc"] == now["crc"] or now["crc"] in saved.get("averages", []):
+    if before["crc"] == now["crc"] or any(_same(one, now) for one in saved.get("averages", [])):
         return True
-    if not before["n"] or not now["n"]:
-        return None
+    if not before["n"] or not now["n"] or before.get("kinds") != now.get("kinds"):
+        return None  # another head, another type: a second stage
     return Broken(
         f"the weights at step {record.step + 1:,} are not those of the checkpoint of step {record.step:,}: "
         f"{differing(before, now)}",
@@ -99,9 +130,57 @@ def weights_not_restored(record: Watch, attempt: Attempt) -> Judgement:
     )
 
 
-def _optimizer(state: Values | None, number: int) -> Values | None:
-    found = [one for one in (state or {}).get("optimizers", []) if int(one["opt"]) == number]
-    return found[0] if found else None
+def scaler_state_lost(record: Watch, attempt: Attempt) -> Judgement:
+    values, saved = record.values, attempt.states.get(record.step)
+    if values.get("when") != "begin" or saved is None or "scaler" not in saved or "scaler" not in values:
+        return None
+    before, now = saved["scaler"], values["scaler"]
+    if number(before["scale"]) == number(now["scale"]):
+        return True
+    return Broken(
+        f"the gradient scale is {number(now['scale']):g} at step {record.step + 1:,}, and was "
+        f"{number(before['scale']):g} at the checkpoint of step {record.step:,}",
+        "save and load scaler.state_dict() too; dismiss this if the scale is to be found anew",
+    )
+
+
+def ema_not_restored(record: Watch, attempt: Attempt) -> Judgement:
+    values, saved = record.values, attempt.states.get(record.step)
+    if values.get("when") != "begin" or saved is None:
+        return None
+    judged = False
+    for one in values.get("averages", []):
+        before = next((b for b in saved.get("averages", []) if b["average"] == one["average"]), None)
+        if before is None or before["n"] != one["n"]:
+            continue
+        judged = True
+        if before["crc"] != one["crc"]:
+            began = " (it is a copy of the weights)" if _same(values["weights"], one) else ""
+            return Broken(
+                f"the average at step {record.step + 1:,} is not that of the checkpoint of step {record.step:,}"
+                f"{began}: {differing(before, one)}",
+                "save and load the average's state_dict too; dismiss this if a new average is meant to begin",
+            )
+    return True if judged else None
+
+
+def _same(one: Values, other: Values) -> bool:
+    """Are these the same tensors, as far as they have the same names?"""
+    both = [name for name in one["parts"] if name in other["parts"]]
+    return one["crc"] == other["crc"] or (bool(both) and all(one["parts"][n] == other["parts"][n] for n in both))
+
+
+def _optimizer(state: Values | None, now: Values) -> Values | None:
+    """This optimizer at the checkpoint: the one of its number, unless another one's state has the names of this one."""
+    known = (state or {}).get("optimizers", [])
+    own = next((one for one in known if int(one["opt"]) == int(now["opt"])), None)
+    named = [one for one in known if set(one["parts"]) & set(now["parts"])]
+    return own if own in named or not named else named[0]
+
+
+def _alike_made(before: Values, now: Values) -> bool:
+    """Is it of the class that it was, and does it hold as many tensors?"""
+    return all(before.get(name) == now.get(name) for name in ("name", "held"))
 
 
 def differing(before: Values, now: Values) -> str:
@@ -160,11 +239,12 @@ def evaluation_in_train_mode(record: Watch, attempt: Attempt) -> Judgement:
     return Broken(
         f"the evaluation at step {record.step:,} ran in training mode: {names(trained)}",
         "call model.eval() before the evaluation and model.train() after it",
+        fact=bool(trained.get("samples")),  # dropouts alone: they may be meant to sample
     )
 
 
 def evaluation_changed_model(record: Watch, attempt: Attempt) -> Judgement:
-    if "modules" not in record.values:
+    if "tensors" not in record.values or "waits" in record.values:
         return None
     changed = record.values.get("changed")
     if changed is None:
@@ -214,6 +294,7 @@ def tying_lost(record: Watch, attempt: Attempt) -> Judgement:
     return Broken(
         f"{names(untied)} were one tensor when the run began and are two at step {record.step:,}",
         "tie them again after the weights are loaded (load_state_dict with assign=True replaces both)",
+        fact=True,  # they may have been untied on purpose
     )
 
 
@@ -276,6 +357,8 @@ RULES = (
     SilentRule("optimizer_state_lost", "state", True, optimizer_state_lost),
     SilentRule("optimizer_state_differs", "state", True, optimizer_state_differs),
     SilentRule("weights_not_restored", "state", True, weights_not_restored),
+    SilentRule("scaler_state_lost", "state", False, scaler_state_lost),
+    SilentRule("ema_not_restored", "state", False, ema_not_restored),
     SilentRule("order_repeated", "order", True, order_repeated),
     SilentRule("evaluation_in_train_mode", "evaluating", True, evaluation_in_train_mode),
     SilentRule("evaluation_changed_model", "evaluating", True, evaluation_changed_model),

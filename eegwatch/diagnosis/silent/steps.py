@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from eegwatch.diagnosis.silent.rule import Attempt, Broken, Judgement, SilentRule, Values, names
+from eegwatch.diagnosis.silent.rule import (
+    Attempt,
+    Broken,
+    Judgement,
+    SilentRule,
+    Values,
+    names,
+    seen_in_a_row,
+)
 from eegwatch.run.records import Watch, number
 
 WITHIN = 1e-3  # relative: a norm that was clipped is its limit so nearly (clip_grad_norm_ adds 1e-6 to the divisor)
+CLOSELY = 3e-5  # relative: the same in float32, where nothing else explains the norm
+COARSE = 8.0  # units of a half-precision type that the norm of its numbers is off by
+FIRST = 20  # steps that are all looked at
 LEAST_SCALE = 2.0  # of a gradient scaler: below it, scaled and unscaled gradients are not told apart
 NOT_CLEARED = "call optimizer.zero_grad() once for every optimizer step, before its first backward()"
 
@@ -46,8 +57,13 @@ def gradients_dropped(record: Watch, attempt: Attempt) -> Judgement:
         return True
     if passes < declared:
         return None  # the tail of an epoch
-    if counted >= declared:
+    dropped = counted < declared
+    looks = seen_in_a_row(attempt, "micro_gradients_dropped", record, dropped)
+    if not dropped:
         return True
+    each_time = passes == declared and int(values.get("begins", 0)) >= passes - 1
+    if not each_time and looks < 2:
+        return None  # a backward pass for something else lies before the tail of an epoch
     return Broken(
         f"step {record.step:,} holds the gradient of {counted} of its {passes} micro-batches: "
         "the others were cleared before it",
@@ -142,7 +158,8 @@ def clip_missing(record: Watch, attempt: Attempt) -> Judgement:
     clip, norm = attempt.declared.get("clip"), number(record.values.get("norm"))
     if not clip or norm != norm or record.values.get("skipped"):
         return None
-    if norm <= float(clip) * (1 + WITHIN):
+    near = max(WITHIN, COARSE * number(record.values.get("norm_unit", 0.0)))
+    if norm <= float(clip) * (1 + near):
         return True
     return Broken(
         f"the gradient norm is {norm:.6g} at step {record.step:,}, above the declared clip of {float(clip):g}: "
@@ -157,8 +174,13 @@ def clip_before_unscale(record: Watch, attempt: Attempt) -> Judgement:
     scale = number(record.values.get("scale"))
     if not clip or not norm > 0 or not scale >= LEAST_SCALE or record.values.get("skipped"):
         return None
-    if abs(norm * scale / float(clip) - 1) > WITHIN:
+    near = max(CLOSELY, COARSE * number(record.values.get("norm_unit", 0.0)))
+    alike = abs(norm * scale / float(clip) - 1) <= near
+    looks = seen_in_a_row(attempt, "clip_before_unscale", record, alike)
+    if not alike:
         return True
+    if looks < 2 and (near > CLOSELY or int(record.values.get("count", 0)) > FIRST):
+        return None  # in thousands of looks one norm comes as near by chance
     return Broken(
         f"the gradient norm is {norm:.6g} at step {record.step:,}: the clip of {float(clip):g} divided by the scale of "
         f"{scale:g}, so the gradients were clipped before they were unscaled",

@@ -28,6 +28,8 @@ NEEDS = {
     "microbatch_weights": "no log.micro() was called",
     "optimizer_state_lost": "no resume from a checkpoint that log.checkpoint() told of",
     "optimizer_state_differs": "no resume from a checkpoint that log.checkpoint() told of",
+    "scaler_state_lost": "no resume with scaler= from a checkpoint that log.checkpoint() told of",
+    "ema_not_restored": "no resume with log.ema() from a checkpoint that log.checkpoint() told of",
     "weights_not_restored": "no resume from a checkpoint that log.checkpoint() told of",
     "step_not_taken": "log.step() was not called",
     "tying_lost": "no tensor of the model has two names",
@@ -123,10 +125,10 @@ class SilentWatch:
                 return []
             del self._up[key]
             return [old.resolved(record.step, f"{rule.name}: it holds again at step {record.step:,}")]
-        if old is not None:
+        finding = self._finding(rule, record, subject, judgement)
+        if old is not None and (old.severity == finding.severity or old.severity == ERROR):
             self._up[key] = replace(old, step=record.step)
             return []
-        finding = self._finding(rule, record, subject, judgement)
         self._up[key] = finding
         return [finding]
 
@@ -140,7 +142,7 @@ class SilentWatch:
         if rank and rule.name not in JOINED:
             where = f"rank {rank}: {where}"
         message = where + broken.message
-        severity = ERROR if rule.proved else WARNING
+        severity = ERROR if rule.proved and not broken.fact else WARNING
         step = max(record.step, 0)
         return Finding(rule.name, severity, step, step, message, headline=message, why=broken.why, remedy=broken.remedy)
 
