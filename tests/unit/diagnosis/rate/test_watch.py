@@ -10,7 +10,7 @@ import pytest
 from hypothesis import Phase, assume, example, given, settings
 from hypothesis import strategies as st
 
-from eegwatch.diagnosis.findings import ERROR, RESOLVED, Finding
+from eegwatch.diagnosis.findings import ERROR, RESOLVED, WARNING, Finding
 from eegwatch.diagnosis.rate.causes import Situation
 from eegwatch.diagnosis.rate.precision import Precision
 from eegwatch.diagnosis.rate.watch import LrWatch
@@ -404,6 +404,15 @@ def test_a_finding_resolves_when_the_rate_is_back_on_schedule_and_says_when() ->
 def test_a_finding_is_said_once_not_at_every_record() -> None:
     _, changes = watch(TEXTBOOK.rate(np.zeros(3000)))
     assert len(changes) == 1
+
+
+@pytest.mark.parametrize(("final", "says"), [(0.0, "nothing is trained at 0"), (1e-6, "its last rate is held")])
+def test_a_run_beyond_the_end_of_its_schedule_is_a_warning_that_says_what_it_trains_at(final: float, says: str) -> None:
+    schedule = parse({"name": "linear", "total_steps": 500, "max_lr": 1e-3, "final_lr": final})
+    lrs = schedule.rate(np.minimum(np.arange(700), 500))
+    _, (finding,) = watch(lrs, situation=Situation(schedule, 100, epochs=5), size=50)
+    assert finding.rule == "lr_off_schedule" and finding.severity == WARNING and finding.since_step == 501
+    assert "beyond the end of its schedule since step 501" in finding.message and finding.message.endswith(says)
 
 
 def test_a_hold_is_flat_by_design_and_says_until_when() -> None:
