@@ -39,7 +39,6 @@ settings.register_profile("anew", deadline=None)
 settings.load_profile("anew" if os.environ.get("EEGWATCH_FULL") else "same")
 
 ONE_WORKER = ("test_wheel.py", "test_first_frame.py")  # one thing made for all tests of the file
-PATIENCE_S = 180.0  # what is waited for comes within seconds; a machine that is shared may take its time
 FRAMEWORKS = ("accelerate", "lightning", "transformers")
 ONE_CYCLE = {
     "name": "one_cycle",

@@ -11,7 +11,7 @@ import tempfile
 import time
 from typing import Any
 
-from tests.conftest import PATIENCE_S
+from tests.patience import PATIENCE_S
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

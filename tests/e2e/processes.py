@@ -18,8 +18,8 @@ import psutil
 
 from eegwatch.run.control import daemon_pid
 from eegwatch.run.folder import newest_run
-from tests.conftest import PATIENCE_S
 from tests.e2e import warm
+from tests.patience import PATIENCE_S
 
 PATIENCE = PATIENCE_S
 

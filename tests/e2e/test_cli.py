@@ -18,7 +18,8 @@ from eegwatch.cli import main
 from eegwatch.run.log import AppendLog
 from eegwatch.run.records import DaemonState, End
 from eegwatch.schedule import parse
-from tests.conftest import ONE_CYCLE, PATIENCE_S, LogWriter
+from tests.conftest import ONE_CYCLE, LogWriter
+from tests.patience import PATIENCE_S
 
 
 def eegwatch(*words: str) -> subprocess.CompletedProcess[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench.open import make_log
-from tests.conftest import PATIENCE_S
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture(scope="module")

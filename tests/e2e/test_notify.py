@@ -17,10 +17,10 @@ import pytest
 
 from eegpt_daemon.supervisor.notify import Message, Notifier
 from eegwatch.run.config import Notify
-from tests.conftest import PATIENCE_S
 from tests.e2e.processes import Daemon
 from tests.e2e.processes import whole_lines as told
 from tests.e2e.test_supervision import ConfigFile
+from tests.patience import PATIENCE_S
 
 KEEP = "import sys, json; open(sys.argv[1], 'a').write(json.dumps(json.load(sys.stdin)) + '\\n')"
 

@@ -17,8 +17,9 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.conftest import PATIENCE_S, LogWriter
+from tests.conftest import LogWriter
 from tests.e2e.browser import CHROMIUM, Browser
+from tests.patience import PATIENCE_S
 
 aiohttp = pytest.importorskip("aiohttp")
 pytest.importorskip("textual_serve")

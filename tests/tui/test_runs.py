@@ -15,7 +15,8 @@ from eegwatch.tui import frame
 from eegwatch.tui.app import WatchApp
 from eegwatch.tui.screens.runs import RunsScreen
 from eegwatch.tui.screens.text import TextScreen
-from tests.conftest import ONE_CYCLE, PATIENCE_S, LogWriter
+from tests.conftest import ONE_CYCLE, LogWriter
+from tests.patience import PATIENCE_S
 from tests.tui.waiting import settled, until
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from eegwatch.tui.frame import text_of
-from tests.conftest import PATIENCE_S
+from tests.patience import PATIENCE_S
 
 
 async def until(pilot: Any, what: Callable[[], bool]) -> None:

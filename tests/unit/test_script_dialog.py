@@ -11,7 +11,7 @@ from eegwatch.run.log import AppendLog
 from eegwatch.run.records import Checkpoint, Run, Step
 from eegwatch.tui.resuming import Form, beginning, judge
 from eegwatch.tui.session import Session
-from tests.conftest import PATIENCE_S
+from tests.patience import PATIENCE_S
 
 TAKES = "script: {command: [python, t.py], resume: [python, t.py, '{checkpoint}', ['--lr={lr}']], checkpoints: '*.pt'}"
 COSINE = {"name": "cosine", "max_lr": 1e-3, "total_steps": 1000}

@@ -21,7 +21,7 @@ from eegpt_daemon.data.recording import header_samples, read
 from eegpt_daemon.data.windows import CHANGED
 from eegwatch.run import config as configuration
 from eegwatch.run.config import Config
-from tests.conftest import PATIENCE_S
+from tests.patience import PATIENCE_S
 
 ConfigFile = Callable[..., Path]
 Bad = Callable[[bytes], bytes]

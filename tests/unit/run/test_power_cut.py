@@ -22,7 +22,7 @@ from eegpt_daemon.supervisor.watched_run import WatchedRun
 from eegwatch.run.folder import CHECKPOINTS, RUN_LOG, write_whole
 from eegwatch.run.log import AppendLog, daemon_decoder, read_all, run_decoder
 from eegwatch.run.records import Answer, Checkpoint, Run, Step
-from tests.conftest import PATIENCE_S
+from tests.patience import PATIENCE_S
 
 
 @dataclass

@@ -19,7 +19,7 @@ import torch
 
 from eegwatch import RunLog
 from eegwatch.run import crash
-from tests.conftest import PATIENCE_S
+from tests.patience import PATIENCE_S
 
 TOTAL = 100_000
 CONTEXT = multiprocessing.get_context("forkserver")

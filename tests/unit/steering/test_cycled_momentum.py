@@ -12,7 +12,7 @@ import torch
 
 from eegwatch import RunLog
 from eegwatch.run.control import send
-from tests.conftest import PATIENCE_S
+from tests.patience import PATIENCE_S
 from tests.unit.steering.test_live import last_word
 
 TOTAL = 100_000

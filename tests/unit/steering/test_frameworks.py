@@ -13,7 +13,8 @@ import torch
 from eegwatch.run.control import send
 from eegwatch.run.log import read_all, run_decoder
 from eegwatch.run.records import Checkpoint, End, Eval, Step
-from tests.conftest import PATIENCE_S, lazily
+from tests.conftest import lazily
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 frameworks = lazily("tests.unit.frameworks")

@@ -23,7 +23,7 @@ from eegwatch.run.log import read_all, run_decoder
 from eegwatch.run.records import Run, ScheduleChange, Step
 from eegwatch.schedule import parse, rate_at
 from eegwatch.steering.inbox import relay
-from tests.conftest import PATIENCE_S
+from tests.patience import PATIENCE_S
 
 TOTAL = 1_000_000
 
