@@ -117,7 +117,7 @@ class RunLog(Writing, Watched):
         self._folder = self._resumed
         self._root = Path(logs) if self._folder is None else self._folder.parent
         if self._folder is None and not self._job.rank:
-            self._root.mkdir(parents=True, exist_ok=True)
+            self._root.mkdir(mode=0o755, parents=True, exist_ok=True)  # no control file where everybody can write
             self._folder = make_run_folder(self._root, name)
         elif self._folder is not None and given is None:
             earlier = [r for r in read_all(self._folder / RUN_LOG, run_decoder()) if isinstance(r, Run)]

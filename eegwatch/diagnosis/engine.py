@@ -18,7 +18,7 @@ from eegwatch.diagnosis.isolation import Isolation
 from eegwatch.diagnosis.numbers import NumberWatch
 from eegwatch.diagnosis.rate.causes import Situation
 from eegwatch.diagnosis.rate.groups import Group, GroupWatch
-from eegwatch.diagnosis.rate.precision import Precision
+from eegwatch.diagnosis.rate.precision import DECIMALS_OF_A_TEXT, Precision
 from eegwatch.diagnosis.rate.undeclared import UndeclaredWatch
 from eegwatch.diagnosis.rate.watch import LrWatch
 from eegwatch.diagnosis.rules import EvidenceWatch, Settings
@@ -33,7 +33,6 @@ RATE_RULES = ("lr_stuck", "lr_off_schedule", "lr_jump", "no_warmup")
 UNDECLARED_RULES = ("lr_zero", "warmup_never_ends", "law_length")
 # findings that a new attempt ends: what it says is judged anew
 OF_AN_ATTEMPT = (*NumberWatch.RULES, "lr_stuck", *UNDECLARED_RULES, *TUNABLE)
-DECIMALS_OF_A_TEXT = 4
 PAST_OF_A_RULE = 100  # findings of the past kept for each rule; later ones extend the last
 
 

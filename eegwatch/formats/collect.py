@@ -42,6 +42,7 @@ class RowReader:
         self._loss_name: str | None = None
         self._loss = 0.0
         self._gone: set[str] = set()  # names of the current step that were passed on
+        self._last_evals: dict[str, tuple[int | None, dict[str, float]]] = {}  # by split: the epoch, the results
         self._gone_evals: dict[tuple[int, str], set[str]] = {}
 
     @property
@@ -121,6 +122,9 @@ class RowReader:
     def _evaluation(self, step: int, split: str, values: dict[str, float], time: float) -> None:
         if not values:
             return
+        epoch, last = self._last_evals.get(split, (None, {}))
+        if epoch is not None and epoch == self.counter.epoch and values.items() <= last.items():
+            return  # a bar shows the newest evaluation at each of the steps that follow
         gone = self._gone_evals.get((step, split))
         if gone is not None:
             self.late = self.late or bool(set(values) - gone)
@@ -144,6 +148,7 @@ class RowReader:
             self._rates = []
         for step, split, values in self._evals:
             self._gone_evals[(step, split)] = set(values)
+            self._last_evals[split] = (self.counter.epoch, dict(values))
             records.append(self._eval(step, split, values))
         self._evals = []
         begin = self._begin(self._time or self._eval_time) if records else []

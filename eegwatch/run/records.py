@@ -69,7 +69,7 @@ class Run(Record, frozen=True, kw_only=True, tag="run"):
     git: dict[str, Any] | None = None
     argv: list[str] = []
     config: dict[str, Any] | None = None
-    lr_precision: str | None = None  # "float64", "float32", "bfloat16"; a later version may know others
+    lr_precision: str | None = None  # "float64", "float32", "bfloat16", "printed"; a later version may know others
     groups: list[dict[str, Any]] | None = None
     metric_goals: dict[str, str] = {}
 

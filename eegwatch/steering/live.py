@@ -121,12 +121,15 @@ class LiveControl:
         self.answers.look()
         if self._agreement is not None:
             self._agreement.measure(step)
+        unsafe = self._inbox.unsafe
         for line in self._inbox.read(self.answers.status):
             if isinstance(line, Refusal):
                 self.answers.last_word(line.id, line.command, line.status, reason=line.reason)
             else:
                 crash.point("live.after_read")
                 self._todo.append(line)
+        if self._inbox.unsafe not in (None, unsafe):
+            _say(f"the control file is not obeyed: {self._inbox.unsafe}")
         while self._carried_on(step):
             pass
 

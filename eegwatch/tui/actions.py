@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from textual.binding import Binding, BindingType
 
+from eegwatch.run.control import CONTROL, unsafe_control
 from eegwatch.run.folder import CONFIG
 from eegwatch.shell import begin_anew
 from eegwatch.shell import command as shell
@@ -122,6 +123,10 @@ def why_not(session: Session, command: str, *, read_only: bool) -> str | None:
         return f"This {session.foreign.format} log was not written by eegpt-daemon: it can be watched, not controlled."
     if read_only:
         return "This screen was opened with --read-only: it controls nothing."
+    if life.alive or session.steers_itself:
+        unsafe = _unsafe(session)
+        if unsafe is not None:
+            return f"The control file is not obeyed: {unsafe}"
     if session.steers_itself:
         return _of_live_script(command)
     if session.folder is None and not life.alive:
@@ -146,6 +151,14 @@ def why_not(session: Session, command: str, *, read_only: bool) -> str | None:
             f"checkpoints:\n{earlier}"
         )
     return None
+
+
+def _unsafe(session: Session) -> str | None:
+    """Why nobody would obey what is written into the control file of this log root."""
+    try:
+        return unsafe_control(session.logs / CONTROL)
+    except OSError:  # gone meanwhile: writing the command says so
+        return None
 
 
 def _of_live_script(command: str) -> str | None:

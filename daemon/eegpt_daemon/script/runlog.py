@@ -22,6 +22,7 @@ from eegpt_daemon.script.checkpoints import files_of
 from eegpt_daemon.script.ending import LastLines
 from eegpt_daemon.script.saving import Steps
 from eegwatch import formats
+from eegwatch.diagnosis.rate.precision import PRINTED as PRECISION_OF_TEXT
 from eegwatch.formats.collect import RowReader
 from eegwatch.formats.lines import LINE_KINDS
 from eegwatch.formats.patterns import compile_patterns
@@ -56,6 +57,7 @@ class ScriptLog:
         self._offset = 0
         self._declared: tuple[int | None, int | None] | None = None  # steps of the run and of an epoch
         self._from_zero = False
+        self._precision = PRECISION_OF_TEXT
         self._begun_at = self._checkpoint_step()
         self.steps = Steps(self._begun_at)
         self.last = LastLines()
@@ -236,6 +238,7 @@ class ScriptLog:
 
     def _declare(self, declared: Run) -> None:
         """What the output says of its length; a second `run` record where it says so after the first step."""
+        self._precision = declared.lr_precision or PRECISION_OF_TEXT
         lengths = (declared.total_steps, declared.steps_per_epoch)
         changed = lengths != self._declared
         self._declared = lengths
@@ -278,6 +281,7 @@ class ScriptLog:
                 pid=os.getpid(),
                 host=socket.gethostname(),
                 versions={"python": sys.version.split()[0]},
+                lr_precision=self._precision,
                 argv=list(self.config.script.command) if self.config.script else [],
             )
         )

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 FLOAT64, FLOAT32, BFLOAT16, DECIMAL = "float64", "float32", "bfloat16", "decimal"
+PRINTED = "printed"  # by a script, in a form that only the values tell
 ROUNDED, TRUNCATED = "rounded", "truncated"
 HALF_UNIT = {FLOAT32: 2.0**-24, BFLOAT16: 2.0**-8}  # relative to the value, at most
 FULL_DIGITS = 12  # a value with that many significant digits was not rounded for print
 FLOAT32_DIGITS = (7, 9)  # numpy prints a float32 with as few digits as tell it from its neighbours
 FEWEST_DECIMALS = 6  # of a log that has printed nothing but zeros so far: its zero may be anything below half of 1e-6
+DECIMALS_OF_A_TEXT = 3  # a text may print no more of a rate that is nearly 0, as the bars of Lightning
 _FORM = re.compile(r"%\.(\d+)([efg])")
 
 
@@ -54,6 +56,8 @@ class Precision:
             known = cls()
             known._claimed = name
             return known
+        if name == PRINTED:
+            return cls(fewest_decimals=DECIMALS_OF_A_TEXT)
         form = _FORM.fullmatch(name or "")
         if form is None:
             return None

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench.scripts_of_others import others, shapes, two_lines
+from tests.bench.scripts_of_others import eeg, others, shapes, two_lines
 from tests.bench.scripts_of_others.trial import COLUMNS, Case, Trial
 
 
@@ -26,12 +26,11 @@ def main() -> None:
     if given.packages:
         others.packages(given.packages)
         os.environ["PYTHONPATH"] = f"{given.packages}:{os.environ.get('PYTHONPATH', '')}"
-    cases = [*shapes.CASES, *(others.cases(given.folder) if given.folder else ())]
+    cases = [*shapes.CASES, *((*others.cases(given.folder), *eeg.cases(given.folder)) if given.folder else ())]
     chosen = [case for case in cases if not given.only or given.only in case.name]
     table([(case.name, Trial(case, _folder(case)).run()) for case in chosen] if not given.two_lines else [], COLUMNS)
-    live = [
-        case for case in (others.two_lines(given.folder) if given.folder else ()) if (given.only or "") in case.name
-    ]
+    edited = (*others.two_lines(given.folder), *eeg.two_lines(given.folder)) if given.folder else ()
+    live = [case for case in edited if (given.only or "") in case.name]
     table([(case.name, two_lines.Live(case, _folder(case)).run()) for case in live], two_lines.COLUMNS)
 
 

@@ -128,18 +128,6 @@ def cases(checkouts: Path) -> tuple[Case, ...]:
     vision = ["python", "train.py", "--data-dir", "pictures", "--model", "resnet10t", "--device", "cpu", "--img-size"]
     vision += ["32", "--num-classes", "2", "-b", "4", "-j", "1", "--epochs", "60", "--log-interval", "2"]
     vision += ["--output", "{run}/output", "--experiment", "it", "--sched", "cosine", "--lr", "0.01"]
-    labram = [
-        "python",
-        "run_class_finetuning.py",
-        "--output_dir",
-        "{run}/output",
-        "--device",
-        "cpu",
-        "--dataset",
-        "TUAB",
-    ]
-    labram += ["--batch_size", "2", "--num_workers", "1", "--epochs", "30", "--save_ckpt_freq", "1", "--no_auto_resume"]
-    labram += ["--dist_eval", "--abs_pos_emb", "--disable_rel_pos_bias"]
     basics = checkouts / "pytorch-lightning/examples/pytorch/basics"
     return (
         Case(
@@ -218,24 +206,6 @@ def cases(checkouts: Path) -> tuple[Case, ...]:
             },
             {"max_epochs": 60},
             pictures,
-        ),
-        Case(
-            "LaBraM run_class_finetuning.py",
-            (*(checkouts / "LaBraM").glob("*.py"), checkouts / "LaBraM/data_processor"),
-            {
-                "command": labram,
-                "resume": [*labram, "--resume", "{checkpoint}"],
-                "checkpoints": "output/checkpoint-*.pth",
-            },
-            {"max_epochs": 30},
-            tuab_pickles,
-            enough=3,
-        ),
-        Case(
-            "braindecode plot_basic_training_epochs.py",
-            (checkouts / "braindecode/examples/model_building/plot_basic_training_epochs.py",),
-            {"command": ["python", "plot_basic_training_epochs.py"]},
-            enough=3,
         ),
     )
 

@@ -30,18 +30,25 @@ class Case:
     training: dict[str, Any] = field(default_factory=dict)
     prepare: Callable[[Path], None] = lambda _: None
     enough: int = 20  # steps after which it counts as training
-    edits: tuple[tuple[str, str, str], ...] = ()  # (file, text, text in its place): the two lines
+    edits: tuple[tuple[str, str, str], ...] = ()  # (file, text, text in its place): the two lines, a path
+
+    def lay_out(self, work: Path, logs: Path) -> None:
+        """Copy the files into a folder of the case's own, make its data, edit it."""
+        work.mkdir(parents=True)
+        for path in self.files:
+            shutil.copytree(path, work / path.name) if path.is_dir() else shutil.copy(path, work / path.name)
+        self.prepare(work)
+        for name, text, instead in self.edits:
+            source = (work / name).read_text()
+            assert source.count(text) == 1, f"{name} holds {source.count(text)} times: {text}"
+            (work / name).write_text(source.replace(text, instead.replace("LOGS", repr(str(logs)))))
 
 
 class Trial:
     def __init__(self, case: Case, folder: Path) -> None:
         self.case, self.folder = case, folder
         shutil.rmtree(folder, ignore_errors=True)
-        (folder / "work").mkdir(parents=True)
-        for path in case.files:
-            copied = folder / "work" / path.name
-            shutil.copytree(path, copied) if path.is_dir() else shutil.copy(path, copied)
-        case.prepare(folder / "work")
+        case.lay_out(folder / "work", folder / "logs")
         self.daemon = Daemon(folder / "logs")
         self.daemon.logs.mkdir(mode=0o700)
         tree = {

@@ -30,19 +30,13 @@ class Live:
 
     def __init__(self, case: Case, folder: Path) -> None:
         self.case, self.work, self.logs = case, folder / "work", folder / "logs"
-        self.work.mkdir(parents=True)
-        for path in case.files:
-            (self.work / path.name).write_bytes(path.read_bytes())
-        case.prepare(self.work)
-        for name, text, instead in case.edits:
-            source = (self.work / name).read_text()
-            assert source.count(text) == 1, f"{name} holds {source.count(text)} times: {text}"
-            (self.work / name).write_text(source.replace(text, instead.replace("LOGS", repr(str(self.logs)))))
+        case.lay_out(self.work, self.logs)
         words = [word.replace("{run}", str(folder)) for word in case.script["command"]]
         with (folder / "printed.txt").open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, *words[1:]], cwd=self.work, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-            )
+                [sys.executable, *words[1:]], cwd=self.work, env=os.environ | case.script.get("env", {}),
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            )  # fmt: skip
         self.output = folder / "printed.txt"
 
     def run(self) -> dict[str, str]:

@@ -218,6 +218,7 @@ def test_what_a_script_prints_becomes_a_run_with_its_declared_schedule(tmp_path:
     run, *rest = records(tmp_path)
     assert isinstance(run, Run) and (run.total_steps, run.steps_per_epoch, run.step) == (40, 10, 0)
     assert run.schedule is not None and run.schedule["name"] == "cosine" and run.schedule["total_steps"] == 40
+    assert run.lr_precision == "printed"
     assert [r.step for r in rest if isinstance(r, Step)] == list(range(1, 13))
     assert [r.auroc for r in rest if isinstance(r, Eval)] == [0.8]
     assert isinstance(rest[-1], End) and log.source == PRINTED

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from eegwatch.formats.collect import RowReader
 from eegwatch.formats.text import TextDecoder
-from eegwatch.run.records import Step
+from eegwatch.run.records import Eval, Step
 
 STEPS = 30
 
@@ -80,6 +80,17 @@ def test_a_bar_of_rich_has_no_step_at_count_0() -> None:
     decoder = TextDecoder(RowReader("bars"), lambda: 0.0)
     records = [*decoder.decode(text.encode()), *decoder.reader.flush()]
     assert [(r.step, r.lr) for r in records if isinstance(r, Step)] == [(2, 2e-3), (5, 5e-3), (9, 9e-3)]
+
+
+def test_an_evaluation_that_a_bar_goes_on_showing_is_one() -> None:
+    lines = [
+        f"Epoch {e}/3 ━━━╸ {n}/4 train_loss: {0.9 - e / 10 - n / 100:.3f} val_loss: {0.8 - e / 10:.3f}\n"
+        for e in range(1, 4)
+        for n in range(1, 5)
+    ]
+    decoder = TextDecoder(RowReader("bars"), lambda: 0.0)
+    records = [*decoder.decode("".join(lines).encode()), *decoder.reader.flush()]
+    assert [r.loss for r in records if isinstance(r, Eval)] == [0.7, 0.6, 0.5]
 
 
 def test_a_step_counter_that_goes_on_over_an_epoch_says_the_length_of_the_run() -> None:

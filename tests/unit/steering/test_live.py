@@ -207,13 +207,27 @@ def test_of_two_live_runs_each_answers_its_own_and_one_answers_the_rest(tmp_path
     assert len(last) == len(set(last)) == 7
 
 
-def test_a_control_file_that_others_can_write_is_not_obeyed(script: Script) -> None:
+def test_a_log_root_is_made_so_that_its_commands_are_obeyed_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        script = Script(tmp_path / "logs")
+        answer = script.answered(send(tmp_path / "logs", "resume", script.log.folder.name, lr=3e-4, then="hold"))
+    finally:
+        os.umask(before)
+    script.log.end()
+    assert answer["status"] == "done"
+
+
+def test_a_control_file_that_others_can_write_is_not_obeyed_and_that_is_said_once(
+    script: Script, capfd: pytest.CaptureFixture[str]
+) -> None:
     logs = script.log.folder.parent
     command = send(logs, "resume", script.log.folder.name)
     (logs / CONTROL).chmod(0o666)
     for _ in range(200):
         script.step()
     assert answers(logs, command) == []
+    assert capfd.readouterr().err.count("the control file is not obeyed") == 1
 
 
 def test_control_can_be_switched_off(tmp_path: Path) -> None:

@@ -37,3 +37,10 @@ def test_full_precision_is_recognised_and_leaves_no_room() -> None:
     assert precision.full
     low, high = precision.cell(values)
     assert np.array_equal(low, values) and np.array_equal(high, values)
+
+
+def test_a_zero_that_a_script_prints_may_be_any_rate_that_three_decimals_lose() -> None:
+    printed, exact = Precision.named("printed"), Precision.named("float64")
+    assert printed is not None and exact is not None
+    low, high = printed.cell(np.array([0.0]))
+    assert low[0] <= 0 and high[0] >= 4.9e-4 and exact.cell(np.array([0.0]))[1][0] == 0
