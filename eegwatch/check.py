@@ -52,6 +52,7 @@ class Checked:
     disorder: str | None = None
     clock_back: str | None = None
     watched: list[str] = field(default_factory=list)  # of the watcher: what it did not read, what it cost
+    watcher: dict[str, Any] = field(default_factory=dict)  # what it cost, as its newest record of that has it
     beside: str | None = None  # of a file of hyperparameters that the records contradict
     law_in_words: str | None = None  # of a schedule that was found
     logs: Path | None = None  # the log root of a daemon that can be commanded
@@ -87,6 +88,7 @@ class Checked:
             "skipped": self.skipped,
             "bad_lines": self.bad_lines,
             "remarks": self.remarks(),
+            "watcher": self.watcher or None,
             "computed": self.computed,
         }
 
@@ -241,6 +243,7 @@ class CheckedRun:
             disorder=disorder,
             clock_back=reader.clock_back,
             watched=list(self.diagnosis.silent.remarks()),
+            watcher=dict(self.diagnosis.silent.cost),
             beside=self._declaration.remark,
             law_in_words=described(self.diagnosis.law) if self.diagnosis.law is not None else None,
             logs=self.folder.parent if commanded else None,

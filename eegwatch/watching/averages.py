@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eegwatch.watching.gathered import Gathered
 from eegwatch.watching.naming import some
-from eegwatch.watching.tensors import host, joined, places, plain_name, torch_module, why_unread
+from eegwatch.watching.tensors import elements, plain_name, spread, torch_module, why_unread
 
 if TYPE_CHECKING:
     from eegwatch.watching.eye import Eye
@@ -30,7 +31,7 @@ class Average:
         self.tensors = {name: average for name, average, _ in pairs}
         self.aliased = [name for name, a, w in pairs if w is not None and a.numel() and a.data_ptr() == w.data_ptr()]
         self._pairs = [
-            (name, a, w, places(a))
+            (name, a, w, spread(int(a.numel())))
             for name, a, w in pairs
             if w is not None and why_unread(a) is None and why_unread(w) is None and a.shape == w.shape
         ][:MOST]
@@ -81,15 +82,18 @@ class Average:
             "still" if np.array_equal(now, old) else "twice" if (np.abs(now - again) <= 2 * bound).all() else "other"
         )
         worst = int(np.argmax(np.where(off, np.abs(now - want) / bound, -1)))
-        sizes = np.cumsum([int(at.numel()) for *_, at in self._pairs])
+        sizes = np.cumsum([count for *_, (count, _) in self._pairs])
         name = self._pairs[int(np.searchsorted(sizes, worst, side="right"))][0]
         return values | {"name": name, "got": float(now[worst]), "want": float(want[worst]), "old": float(old[worst])}
 
     def _read(self, which: int) -> NDArray[np.float64]:
-        torch = torch_module()
-        tensors: list[Any] = [pair[which] for pair in self._pairs]
-        at = [pair[3] for pair in self._pairs]
-        return host(joined([torch.take(one.detach(), where.to(one.device)) for one, where in zip(tensors, at)]))
+        gathered = Gathered()
+        with torch_module().no_grad():
+            for pair in self._pairs:
+                count, stride = pair[3]
+                gathered.add(elements(pair[which], count, stride), count)
+            gathered.copy()
+        return gathered.values()[0]
 
 
 def _parameters(model: Any) -> list[tuple[str, Any]]:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eegwatch.watching.cadence import FIRST
-from eegwatch.watching.tensors import host, joined, torch_module, why_unread
+from eegwatch.watching.gathered import Gathered
+from eegwatch.watching.tensors import elements, torch_module, why_unread
 
 if TYPE_CHECKING:
     from eegwatch.watching.eye import Eye
@@ -110,11 +111,14 @@ def is_patched(optimizer: Any) -> bool:
 
 def weights(eyes: Sequence[Eye]) -> NDArray[np.float64]:
     """A few elements of a few tensors of each optimizer."""
-    torch, pieces = torch_module(), []
-    for eye in eyes:
-        for held in [held for held in eye.table.all if held.why is None][:READ]:
-            pieces.append(torch.take(held.parameter.detach(), held.places))
-    return host(joined(pieces))
+    gathered = Gathered()
+    with torch_module().no_grad():
+        for eye in eyes:
+            for held in eye.table.readable[:READ]:
+                if held.fits:
+                    gathered.add(elements(held.parameter, held.count, held.stride), held.count)
+        gathered.copy()
+    return gathered.values()[0]
 
 
 def _all_finite(eyes: Sequence[Eye]) -> bool | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from eegwatch.hooks import StepHooks, unwrapped
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from eegwatch.watching.watcher import Watcher
 
 SINGLE = 1e-6  # a type whose numbers are farther apart than this, relative, is no float32
-HOOK_S = 10e-6  # of one call of a gradient's hook; it is counted, not timed
 
 
 class Eye:
@@ -32,7 +32,8 @@ class Eye:
         self.name = type(unwrapped(optimizer)).__name__
         self.kind = kind_of(unwrapped(optimizer))
         self.reads_grad = is_torchs(unwrapped(optimizer))  # its step is known to use .grad and nothing else
-        self.cadence, self.table, self.gradients = Cadence(), Table(), Gradients()
+        self.cadence = Cadence(_clock_of(unwrapped(optimizer)))
+        self.table, self.gradients = Table(), Gradients()
         self.step = 0  # that the look under way is at
         self.taken_at_call = 0  # steps when log.step() was last called
         self._armed: list[Held] | None = None
@@ -42,7 +43,6 @@ class Eye:
         self._had: set[int] = set()  # ids of tensors that had a gradient at a look
         self._before_look, self._after_look = eagerly(self._look_before), eagerly(self._look_after)
         self._next_look = eagerly(self._arm_guarded)
-        self._began = 0.0
         self._spent = 0.0
         self.hooks.listeners.append(self)
         self.arm()
@@ -65,14 +65,14 @@ class Eye:
         optimizer = self.hooks.optimizer
         if optimizer is None:
             return
-        began = time.perf_counter()
+        began = self.cadence.clock()
         self.table.refresh(optimizer, self.watcher.names)
         self._armed = self.table.chosen(self.cadence.taken < FIRST)
         with torch_module().no_grad():
             self.gradients.arm(self._armed, self.watcher.around.shared)
         if between:
             self.gradients.restart()
-        self._spent = time.perf_counter() - began
+        self._spent = self.cadence.clock() - began
 
     def close(self) -> None:
         """Take everything off."""
@@ -86,17 +86,21 @@ class Eye:
     # ---- the listener ----
 
     def before(self, optimizer: Any) -> None:
-        self.cadence.taken += 1
-        if self.watcher.averages or self.watcher.scheduled.of_groups:
-            self.watcher.before_step(self)
-        if self._armed is None or compiling():
-            return
-        self._began = time.perf_counter()
-        self._before_look(optimizer)
-        self._spent += time.perf_counter() - self._began
+        cadence = self.cadence
+        cadence.taken += 1
+        if cadence.taken == cadence.timed:
+            began = cadence.clock()
+            self.watcher.before_step(self, whole=True)
+            cadence.every_step(cadence.clock() - began)
+        elif self.watcher.at_every_step:
+            self.watcher.before_step(self, whole=self._armed is not None or not cadence.taken % cadence.stride)
+        if self._armed is not None and not compiling():
+            began = cadence.clock()
+            self._before_look(optimizer)
+            self._spent += cadence.clock() - began
 
     def _look_before(self, optimizer: Any) -> None:
-        with self._guarded():
+        with self.watcher.guarded(), torch_module().no_grad():
             assert self._armed is not None
             self.step = self.watcher.next_step()
             if self.table.refresh(optimizer, self.watcher.names):  # a group was added, a tensor replaced or moved
@@ -104,21 +108,23 @@ class Eye:
             self.watcher.first_look(self)
             self._sees = self.hooks.enclose
             kind = self.kind if self._sees else None
-            self._look = StepSample(optimizer, kind, self._armed, closure=self.hooks.closure)
+            searched = self.table.searched(self._armed, self.cadence.taken <= FIRST)
+            self._look = StepSample(optimizer, kind, self._armed, searched, closure=self.hooks.closure)
             if self.watcher.declared.clip and not self.hooks.closure:
                 self._look.measure(self.table.all)
 
     def after(self, optimizer: Any) -> None:
+        cadence = self.cadence
         if self._look is not None and not compiling():
-            began = time.perf_counter()
+            began = cadence.clock()
             self._after_look(optimizer)
-            self._spent += time.perf_counter() - began
-            self.cadence.looked(self._spent)
+            cadence.looked(self._spent + cadence.clock() - began)
             self._spent = 0.0
+            self.watcher.account()
         self._look = self._armed = None
         if self.watcher.copied:
             self.watcher.after_step(self)
-        if not self.watcher.off and self.cadence.due() and not compiling():
+        if cadence.taken >= cadence.mark and not self.watcher.off and not compiling() and cadence.stepped():
             self._next_look()
 
     def abandoned(self, optimizer: Any) -> None:
@@ -128,25 +134,19 @@ class Eye:
         self.cadence.soon()
 
     def _look_after(self, optimizer: Any) -> None:
-        with self._guarded():
+        with self.watcher.guarded(), torch_module().no_grad():
             self._finish(optimizer)
 
     def _arm_guarded(self) -> None:
-        with self._guarded():
+        with self.watcher.guarded():
             self.arm()
-
-    def _guarded(self) -> Any:
-        return self.watcher.guarded()
 
     # ---- one look ----
 
     def _finish(self, optimizer: Any) -> None:
         look, step = self._look, self.step
         assert look is not None
-        stale = {id(held): self.gradients.stale(held) for held in look.frozen}
-        passes_s = self.gradients.calls * HOOK_S
-        seen = self.gradients.read()
-        self._spent += passes_s
+        seen, stale = self.gradients.read(look.frozen)
         values: dict[str, Any] = {"opt": self.number, "count": self.taken, "looked": look.count}
         if len(self.table.all) != look.count:
             values["tensors"] = len(self.table.all)
@@ -208,3 +208,9 @@ def _of_gradients(seen: Seen, accumulate: int) -> dict[str, Any]:
     if seen.shrunk is not None:
         values["shrunk"] = {"pass": seen.shrunk[0], "factor": seen.shrunk[1]}
     return values
+
+
+def _clock_of(optimizer: Any) -> Callable[[], float]:
+    """The thread's clock where all tensors lie on the CPU: there a backward pass runs in the thread of its caller."""
+    tensors = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return time.thread_time if all(one.device.type == "cpu" for one in tensors) else time.perf_counter

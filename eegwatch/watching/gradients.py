@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from math import isfinite
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eegwatch.watching.gathered import Gathered
 from eegwatch.watching.held import Held
-from eegwatch.watching.tensors import compiling, eagerly, host, joined, torch_module
+from eegwatch.watching.tensors import compiling, eagerly, elements, torch_module
 
 MOST_PASSES = 16  # backward passes between two steps whose beginnings are kept
 ASKED = 8  # traces that are asked whether a gradient was made on nothing
@@ -24,21 +27,26 @@ ALIKE = 1e-3  # relative: elements of a gradient that were multiplied by one fac
 
 
 def sampled(held: Held, gradient: Any) -> Any | None:
-    """Elements of a gradient at the fixed places; None where there is none that can be read."""
+    """Elements of a gradient at the fixed places, perhaps as a view of it; None where none can be read."""
     torch = torch_module()
     if gradient is None or gradient.layout is not torch.strided or gradient.numel() != held.parameter.numel():
         return None
-    return torch.take(gradient.detach(), held.places)
+    return elements(gradient.detach(), held.count, held.stride)
+
+
+def _copied(held: Held) -> Any | None:
+    """Elements of a tensor's gradient as they are now."""
+    gradient = held.parameter.grad
+    found = None if gradient is None else sampled(held, gradient)
+    return None if found is None else found.clone()
 
 
 class Trace:
     """The hook on one parameter. `passes`: how many times a backward pass came; `before`: what it found each time."""
 
     def __init__(self, held: Held) -> None:
-        gradient = held.parameter.grad
         self.held = held
-        self.stale = sampled(held, gradient)  # what the last step left
-        self.left = reference(gradient)
+        self.left = reference(held.parameter.grad)
         self.passes = self._told = 0
         self.before: list[Any | None] = []
         self.made: list[Any | None] = []  # what each pass left
@@ -51,7 +59,7 @@ class Trace:
         if compiling() or self.failed is not None:
             return
         try:
-            self._found = sampled(self.held, self.held.parameter.grad)
+            self._found = _copied(self.held)
         except Exception as error:  # it is told after the step; a backward pass must not die of it
             self.failed = error
 
@@ -64,7 +72,7 @@ class Trace:
         if self.passes <= MOST_PASSES:
             try:
                 self.before.append(self.last)
-                self.made.append(sampled(self.held, self.held.parameter.grad))
+                self.made.append(_copied(self.held))
             except Exception as error:
                 self.failed = error
 
@@ -72,7 +80,7 @@ class Trace:
         """Count from now on; what lies there is not what a step has left."""
         self.passes = self._told = 0
         self.before, self.made = [], []
-        self.stale = self.left = None
+        self.left = None
 
     def renewed(self) -> bool | None:
         """Was a gradient made on nothing since this was last asked? None: no pass has come since."""
@@ -111,11 +119,12 @@ class Gradients:
 
     def __init__(self) -> None:
         self._traces: list[Trace] = []
-        self._left: dict[int, Any] = {}  # what the last step left of those without a hook, by id of Held
+        self._left: dict[int, int] = {}  # id of Held -> number of the piece that the last step left as its gradient
+        self._gathered = Gathered()
         self._handles: list[Any] = []
 
     def arm(self, chosen: Sequence[Held], shared: set[int]) -> None:
-        """Put hooks on these tensors; not on those that another watched optimizer holds too."""
+        """Put hooks on these tensors; not on those that another watched optimizer holds too. Call it in no_grad."""
         self.disarm()
         for held in chosen:
             parameter = held.parameter
@@ -124,22 +133,20 @@ class Gradients:
                 self._traces.append(trace)
                 self._handles.append(parameter.register_hook(eagerly(trace.came)))
                 self._handles.append(parameter.register_post_accumulate_grad_hook(eagerly(trace.added)))
-            elif parameter.grad is not None:
-                self._left[id(held)] = sampled(held, parameter.grad)
+            left = sampled(held, parameter.grad)
+            if left is not None:
+                self._left[id(held)] = self._gathered.add(left, held.count)
+        self._gathered.copy()
 
     def disarm(self) -> None:
+        """Take the hooks off."""
         for handle in self._handles:
             handle.remove()
-        self._handles, self._traces, self._left = [], [], {}
-
-    @property
-    def calls(self) -> int:
-        """How many times the hooks were called."""
-        return sum(trace.passes for trace in self._traces)
+        self._handles, self._traces, self._left, self._gathered = [], [], {}, Gathered()
 
     def restart(self) -> None:
         """Count backward passes from now on, between two steps: nothing that lies there is the last step's."""
-        self._left = {}
+        self._left, self._gathered = {}, Gathered()
         for trace in self._traces:
             trace.restart()
 
@@ -153,14 +160,12 @@ class Gradients:
         told = [trace.renewed() for trace in self._traces[:ASKED]]
         return None if all(one is None for one in told) else any(told)
 
-    def stale(self, held: Held) -> Any | None:
-        """What the last step left as this tensor's gradient."""
-        found = next((trace.stale for trace in self._traces if trace.held is held), None)
-        return self._left.get(id(held)) if found is None else found
+    def read(self, frozen: Sequence[Held]) -> tuple[Seen, dict[int, list[float]]]:
+        """(what the passes since the last step have done, {id of Held: what the last step left} of these frozen ones).
 
-    def read(self) -> Seen:
-        """What the passes since the last step have done; raises what a hook has raised. The hooks are taken off."""
-        traces = self._traces
+        Raises what a hook has raised. The hooks are taken off.
+        """
+        traces, left, gathered = self._traces, self._left, self._gathered
         for trace in traces:
             if trace.left is not None and trace.left() is not trace.held.parameter.grad:
                 trace.left = None  # another tensor, that somebody put there: not the gradient of the last step
@@ -168,57 +173,70 @@ class Gradients:
         for trace in traces:
             if trace.failed is not None:
                 raise trace.failed
-        pieces: list[Any] = []
-        rows: list[tuple[Trace, int | None, list[int | None], int | None, list[int | None]]] = []
+        if not any(id(held) in left for held in frozen) and all(_from_nothing(trace) for trace in traces):
+            return _of_fresh(traces), {}
+        rows = [(trace, _numbered(trace, gathered)) for trace in traces]
+        gathered.copy()
+        values, starts = gathered.values()
+        numbers = [values[begin:end].tolist() for begin, end in pairwise(starts)]
 
-        def kept(piece: Any | None) -> int | None:
-            if piece is None:
-                return None
-            pieces.append(piece)
-            return len(pieces) - 1
+        def at(number: int | None) -> list[float] | None:
+            return None if number is None else numbers[number]
 
-        for trace in traces:
-            final = sampled(trace.held, trace.held.parameter.grad)
-            made = [kept(one) for one in trace.made] if len(trace.made) > 1 else []
-            rows.append((trace, kept(trace.stale), [kept(one) for one in trace.before], kept(final), made))
-        values = _split(pieces)
         seen = Seen()
         factors: list[dict[int, float]] = []
-        for trace, stale, before, final, made in rows:
-            found = [_at(values, one) for one in before]
-            self._judge(seen, trace, _at(values, stale), found, _at(values, final))
+        for trace, (before, made, final) in rows:
+            found = [at(one) for one in before]
+            _judge(seen, trace, at(left.get(id(trace.held))), found, at(final))
             if made:
-                factors.append(_factors([_at(values, one) for one in made], found))
+                factors.append(_factors([at(one) for one in made], found))
         seen.shrunk = _shrunk(factors)
         having = [trace for trace in traces if trace.held.parameter.grad is not None]
         if having or not any(trace.passes for trace in traces):
             seen.dropped = []
-        if any(trace.passes for trace in traces) or len(seen.again) < len([t for t in having if t.stale is not None]):
+        stale = [trace for trace in having if id(trace.held) in left]
+        if any(trace.passes for trace in traces) or len(seen.again) < len(stale):
             seen.again = []
-        return seen
+        return seen, {id(held): numbers[left[id(held)]] for held in frozen if id(held) in left}
 
-    def _judge(
-        self,
-        seen: Seen,
-        trace: Trace,
-        stale: NDArray[np.float64] | None,
-        before: list[NDArray[np.float64] | None],
-        final: NDArray[np.float64] | None,
-    ) -> None:
-        name = trace.held.name
-        begun = max((i for i, one in enumerate(before) if not _lies(one)), default=-1)  # the last pass onto nothing
-        if trace.passes > seen.passes:
-            seen.passes, seen.counted = trace.passes, trace.passes - max(begun, 0)
-            seen.begins = sum(not _lies(one) for one in before[1:])
-        if trace.passes and trace.held.parameter.grad is None:
-            seen.dropped.append(name)
-        if stale is None or final is None or not _lies(stale) or not _lies(final):
-            return
-        if not trace.passes and np.array_equal(stale, final) and trace.left is not None:
-            seen.again.append(name)
-        if before and begun == -1 and before[0] is not None and np.array_equal(before[0], stale):
-            at = int(np.argmax(np.abs(stale)))
-            seen.kept.append((name, float(stale[at])))
+
+def _from_nothing(trace: Trace) -> bool:
+    """Did every pass find no gradient, and is there one now?"""
+    grad = trace.held.parameter.grad
+    return trace.passes == 1 and trace.before[0] is None and grad is not None
+
+
+def _of_fresh(traces: list[Trace]) -> Seen:
+    """One pass onto nothing for each: no value is of interest."""
+    return Seen(passes=1, counted=1) if traces else Seen()
+
+
+def _numbered(trace: Trace, gathered: Gathered) -> tuple[list[int | None], list[int | None], int | None]:
+    """The numbers of the pieces: (what the passes found, what they left, the gradient as it is now)."""
+
+    def kept(piece: Any | None) -> int | None:
+        return None if piece is None else gathered.add(piece, trace.held.count)
+
+    made = [kept(one) for one in trace.made] if len(trace.made) > 1 else []
+    return [kept(one) for one in trace.before], made, kept(sampled(trace.held, trace.held.parameter.grad))
+
+
+def _judge(
+    seen: Seen, trace: Trace, stale: list[float] | None, before: list[list[float] | None], final: list[float] | None
+) -> None:
+    name = trace.held.name
+    begun = max((i for i, one in enumerate(before) if not _lies(one)), default=-1)  # the last pass onto nothing
+    if trace.passes > seen.passes:
+        seen.passes, seen.counted = trace.passes, trace.passes - max(begun, 0)
+        seen.begins = sum(not _lies(one) for one in before[1:])
+    if trace.passes and trace.held.parameter.grad is None:
+        seen.dropped.append(name)
+    if stale is None or final is None or not _lies(stale) or not _lies(final):
+        return
+    if not trace.passes and stale == final and trace.left is not None:
+        seen.again.append(name)
+    if before and begun == -1 and before[0] == stale:
+        seen.kept.append((name, max(stale, key=abs)))
 
 
 def reference(tensor: Any) -> Any | None:
@@ -227,14 +245,16 @@ def reference(tensor: Any) -> Any | None:
     return None if tensor is None or weak is None else weak(tensor)
 
 
-def _factors(made: list[NDArray[np.float64] | None], found: list[NDArray[np.float64] | None]) -> dict[int, float]:
+def _factors(made: list[list[float] | None], found: list[list[float] | None]) -> dict[int, float]:
     """{pass: the factor between what the pass before left and what it found}, where it is one factor below 1."""
     factors = {}
     for number in range(1, min(len(made), len(found))):
-        left, there = made[number - 1], found[number]
-        if not _lies(left) or not _lies(there) or left is None or there is None:
+        before, now = made[number - 1], found[number]
+        if not _lies(before) or not _lies(now):
             factors[number] = NOTHING
             continue
+        left: NDArray[np.float64] = np.array(before)
+        there: NDArray[np.float64] = np.array(now)
         rows = left != 0
         ratio = there[rows] / left[rows]
         factor = float(np.median(ratio))
@@ -255,17 +275,6 @@ def _shrunk(factors: list[dict[int, float]]) -> tuple[int, float] | None:
     return None
 
 
-def _lies(values: NDArray[np.float64] | None) -> bool:
+def _lies(values: list[float] | None) -> bool:
     """Is there a gradient, and not all zero?"""
-    return values is not None and bool((values != 0).any()) and bool(np.isfinite(values).all())
-
-
-def _at(values: list[NDArray[np.float64]], at: int | None) -> NDArray[np.float64] | None:
-    return None if at is None else values[at]
-
-
-def _split(pieces: list[Any]) -> list[NDArray[np.float64]]:
-    if not pieces:
-        return []
-    ends = np.cumsum([int(piece.numel()) for piece in pieces])[:-1]
-    return list(np.split(host(joined(pieces)), ends))
+    return values is not None and any(values) and all(map(isfinite, values))

@@ -6,20 +6,30 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from eegwatch.watching.tensors import places, why_unread
+from eegwatch.watching.tensors import spread, why_unread
 
 AT_FIRST, LATER = 512, 64  # tensors that one look reads: of the first steps, and later, by turns
+SEARCHED = 2  # of those that a later look reads, the largest gradient of so many is looked for
 
 
 @dataclass(eq=False)
 class Held:
-    """One tensor of a parameter group. `why`: why its elements are not read; `places`: flat indices that are read."""
+    """One tensor of a parameter group. `why`: why its elements are not read.
+
+    `count`, `stride`: the flat indices 0, stride, … that are read; count is 0 where none is.
+    """
 
     name: str
     parameter: Any
     group: int
     why: str | None
-    places: Any
+    count: int = 0
+    stride: int = 1
+
+    @property
+    def fits(self) -> bool:
+        """Do the places that are read lie within the tensor? It may have become another one meanwhile."""
+        return bool((self.count - 1) * self.stride < self.parameter.numel())
 
 
 class Table:
@@ -27,9 +37,11 @@ class Table:
 
     def __init__(self) -> None:
         self.all: list[Held] = []
+        self.ids: frozenset[int] = frozenset()  # of all these tensors
+        self.readable: list[Held] = []
         self.skipped: Counter[str] = Counter()
         self._known: list[tuple[tuple[Any, ...], ...]] = []
-        self._turn = 0
+        self._turn = self._searches = 0
 
     def refresh(self, optimizer: Any, names: dict[int, str]) -> bool:
         """Look at the groups; returns whether they have changed.
@@ -49,18 +61,21 @@ class Table:
                 if why is None and memory[parameter.data_ptr()] > 1:
                     why = "in the memory of another"  # each step moves it once for every name that it has
                 name = names.get(id(parameter), f"group {number} tensor {place}")
-                self.all.append(Held(name, parameter, number, why, None if why else places(parameter)))
+                at = (0, 1) if why else spread(int(parameter.numel()))
+                self.all.append(Held(name, parameter, number, why, *at))
+        self.ids = frozenset(id(one.parameter) for one in self.all)
+        self.readable = [one for one in self.all if one.why is None]
         self.skipped = Counter(one.why for one in self.all if one.why is not None)
         return True
 
     def still(self, chosen: list[Held]) -> list[Held]:
         """Of tensors that were chosen before the groups changed, those that are held as they were."""
-        now = {(id(held.parameter), held.group) for held in self.all if held.why is None}
-        return [held for held in chosen if (id(held.parameter), held.group) in now and _fits(held)]
+        now = {(id(held.parameter), held.group) for held in self.readable}
+        return [held for held in chosen if (id(held.parameter), held.group) in now and held.fits]
 
     def chosen(self, first: bool) -> list[Held]:
         """The tensors that the next look reads; where there are many, a part of them by turns."""
-        readable = [held for held in self.all if held.why is None]
+        readable = self.readable
         most = AT_FIRST if first else LATER
         if len(readable) <= most:
             return readable
@@ -68,7 +83,10 @@ class Table:
         self._turn += most
         return (readable + readable)[start : start + most]
 
-
-def _fits(held: Held) -> bool:
-    """Are the places that are read still on the tensor's device, and within it?"""
-    return bool(held.places.device == held.parameter.device and int(held.places[-1]) < held.parameter.numel())
+    def searched(self, chosen: list[Held], first: bool) -> set[int]:
+        """The ids of those of `chosen` whose largest gradient is looked for: later a few, by turns."""
+        if first or len(chosen) <= SEARCHED:
+            return {id(held) for held in chosen}
+        start = self._searches % len(chosen)
+        self._searches += SEARCHED
+        return {id(held) for held in (chosen + chosen)[start : start + SEARCHED]}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eegwatch.watching.gathered import Gathered
 from eegwatch.watching.gradients import sampled
 from eegwatch.watching.held import Held
-from eegwatch.watching.tensors import bit_sums, host, joined, place_of_largest, torch_module, why_unread
+from eegwatch.watching.tensors import bit_sums, elements, host, joined, place_of_largest, torch_module, why_unread
 from eegwatch.watching.update import Elements, expected, explained
 
 FEW = 8  # tensors that tell whether a step has moved anything
@@ -20,8 +22,13 @@ STATE = {"adam": ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"), "sgd": ("momentum_
 class StepSample:
     """What is read around one step. `kind`: whose formula the optimizer uses, None where no claim is made."""
 
-    def __init__(self, optimizer: Any, kind: str | None, chosen: Sequence[Held], *, closure: bool) -> None:
-        """Before the step. With a closure the gradients do not exist yet: they are read after it."""
+    def __init__(
+        self, optimizer: Any, kind: str | None, chosen: Sequence[Held], searched: set[int], *, closure: bool
+    ) -> None:
+        """Before the step. With a closure the gradients do not exist yet: they are read after it.
+
+        `searched`: ids of those of `chosen` whose largest gradient's element is read too. Call it in no_grad.
+        """
         self.kind, self.closure = kind, closure
         self.norm: float | None = None
         self.norm_unit = 0.0
@@ -33,23 +40,26 @@ class StepSample:
         self.frozen = [held for held in chosen if not held.parameter.requires_grad]
         self._frozen_sums = bit_sums(held.parameter for held in self.frozen)
         self._rows: list[Held] = []
-        self._places: list[Any] = []
-        self._count: list[float] = []
-        self._settings: list[dict[str, float]] = []
-        self._pieces: list[Any] = []
-        self._order: list[tuple[str, int]] = []  # (what, row) of each piece
+        self._largest: dict[int, Any] = {}  # row -> place of the largest gradient
+        self._counts: list[float] = []
+        self._known: list[tuple[float, ...]] = []  # settings of each group
+        self._gathered = Gathered()
+        self._pieces: dict[str, dict[int, int]] = {}  # what -> row -> number of the piece
         self._some = [] if kind is not None else [h for h in chosen if h.parameter.requires_grad][:FEW]
         self._few = self._elements_of_some()
         if kind is None or skipped:
             return
-        known = [settings_of(group, optimizer) for group in groups]
+        self._known = [settings_of(group, optimizer) for group in groups]
         for held in chosen:
             gradient = held.parameter.grad
             if not closure and (gradient is None or gradient.layout is not torch_module().strided):
                 continue
-            if int(held.parameter.numel()) <= int(held.places[-1]):
-                continue  # it has become another tensor meanwhile
-            self._read(held, state.get(held.parameter) or {}, known[held.group])
+            if not held.fits:
+                continue
+            if gradient is not None and not closure and id(held) in searched:
+                self._largest[len(self._rows)] = place_of_largest(gradient)
+            self._rows.append(held)
+        self._read(state)
 
     def measure(self, held: Sequence[Held]) -> None:
         """The norm of all gradients as the step uses them, for who declared a clip."""
@@ -61,42 +71,62 @@ class StepSample:
             self.norm_unit = max(float(torch.finfo(gradient.dtype).eps) for gradient in gradients)
 
     def _elements_of_some(self) -> NDArray[np.float64]:
-        torch = torch_module()
-        return host(joined([torch.take(held.parameter.detach(), held.places) for held in self._some]))
+        gathered = Gathered()
+        for held in self._some:
+            gathered.add(elements(held.parameter, held.count, held.stride), held.count)
+        gathered.copy()
+        return gathered.values()[0]
 
-    def _read(self, held: Held, state: dict[str, Any], settings: dict[str, float]) -> None:
-        torch, row, parameter = torch_module(), len(self._rows), held.parameter
-        at = held.places
-        if not self.closure:
-            at = torch.cat([at, place_of_largest(parameter.grad)])
-        self._rows.append(held)
-        self._places.append(at)
-        self._settings.append(settings)
-        self._keep("weight", row, torch.take(parameter.detach(), at))
-        if not self.closure:
-            self._keep("gradient", row, torch.take(parameter.grad.detach(), at))
+    def _read(self, state: Any) -> None:
         assert self.kind is not None
+        states = [state.get(held.parameter) or {} for held in self._rows]
+        for row, held in enumerate(self._rows):
+            self._keep("weight", row, held.parameter)
+        if not self.closure:
+            for row, held in enumerate(self._rows):
+                self._keep("gradient", row, held.parameter.grad)
         for what, name in zip(("first", "second", "largest"), STATE[self.kind]):
-            average = state.get(name) if name is not None else None
-            if average is not None and average.numel() == parameter.numel():
-                self._keep(what, row, torch.take(average.detach(), at))
+            if name is None:
+                continue
+            for row, (held, own) in enumerate(zip(self._rows, states)):
+                average = own.get(name)
+                if average is not None and average.numel() == held.parameter.numel():
+                    self._keep(what, row, average)
         if self.kind == "adam":
-            count = state.get("step", 0)
-            self._count.append(float(count))
+            self._counts = self._counted(states)
         else:
-            self._count.append(float(state.get("momentum_buffer") is not None))
+            self._counts = [float(own.get("momentum_buffer") is not None) for own in states]
+        self._gathered.copy()
 
-    def _keep(self, what: str, row: int, piece: Any) -> None:
-        self._order.append((what, row))
-        self._pieces.append(piece)
+    def _counted(self, states: list[dict[str, Any]]) -> list[float]:
+        """The steps that the optimizer has counted of each tensor; those in tensors are fetched together."""
+        tensor = torch_module().Tensor
+        found = [own.get("step", 0) for own in states]
+        far = [row for row, one in enumerate(found) if isinstance(one, tensor) and one.device.type != "cpu"]
+        if far:
+            counts = Gathered()
+            for row in far:
+                counts.add(found[row].reshape(1), 1)
+            counts.copy()
+            for row, value in zip(far, counts.values()[0]):
+                found[row] = value
+        return [float(one) for one in found]
+
+    def _keep(self, what: str, row: int, tensor: Any) -> None:
+        """Read a tensor at the places of a row."""
+        held, largest = self._rows[row], self._largest.get(row)
+        piece, count = elements(tensor, held.count, held.stride), held.count
+        if largest is not None:
+            piece, count = torch_module().cat((piece, torch_module().take(tensor, largest))), count + 1
+        self._pieces.setdefault(what, {})[row] = self._gathered.add(piece, count)
 
     # ---- after the step ----
 
-    def finish(self, stale: dict[int, Any]) -> dict[str, Any]:
+    def finish(self, stale: dict[int, list[float]]) -> dict[str, Any]:
         """What the step did: {"moved": frozen tensors that it moved, "update": what differs from the formula}.
 
         `stale`: what the step before left as the gradients of the frozen ones. A frozen tensor that somebody gives new
-        gradients by hand is meant to move.
+        gradients by hand is meant to move. Call it in no_grad.
         """
         found: dict[str, Any] = {}
         if self._some:
@@ -122,62 +152,67 @@ class StepSample:
         return len(self._rows)
 
     def _compared(self) -> dict[str, Any]:
-        torch = torch_module()
-        for row, (held, at) in enumerate(zip(self._rows, self._places)):
-            self._keep("after", row, torch.take(held.parameter.detach(), at))
-            gradient = held.parameter.grad
-            if self.closure and gradient is not None and gradient.layout is torch.strided:
-                self._keep("gradient", row, torch.take(gradient.detach(), at))
-        elements, after, lengths = self._elements()
+        strided = torch_module().strided
+        for row, held in enumerate(self._rows):
+            self._keep("after", row, held.parameter)
+        if self.closure:
+            for row, held in enumerate(self._rows):
+                gradient = held.parameter.grad
+                if gradient is not None and gradient.layout is strided:
+                    self._keep("gradient", row, gradient)
+        self._gathered.copy()
+        read, after, lengths = self._elements()
         assert self.kind is not None
-        want, bound = expected(self.kind, elements)
+        want, bound = expected(self.kind, read)
         with np.errstate(all="ignore"):
             off = np.abs(after - want) > bound
-        off &= np.isfinite(want) & np.isfinite(bound) & np.isfinite(elements.gradient)
+        off &= np.isfinite(want) & np.isfinite(bound) & np.isfinite(read.gradient)
         if not off.any():
             return {}
-        return self._told(elements, after, want, bound, off, lengths)
+        return self._told(read, after, want, bound, off, lengths)
 
     def _elements(self) -> tuple[Elements, NDArray[np.float64], NDArray[np.int64]]:
-        lengths = np.array([int(at.numel()) for at in self._places])
-        starts = np.concatenate([[0], np.cumsum(lengths)])
-        columns = {what: np.zeros(int(starts[-1])) for what in ("weight", "first", "second", "largest", "after")}
-        columns["gradient"] = np.full(int(starts[-1]), np.nan)  # where there is none nothing is claimed
-        values, at = host(joined(self._pieces)), 0
-        for what, row in self._order:
-            n = int(lengths[row])
-            columns[what][starts[row] : starts[row] + n] = values[at : at + n]
-            at += n
-        torch = torch_module()
+        lengths = np.array([held.count + (row in self._largest) for row, held in enumerate(self._rows)])
+        values, starts = self._gathered.values()
+        ends = np.concatenate([[0], np.cumsum(lengths)])
 
-        def spread(per_tensor: list[Any], kind: Any = np.float64) -> NDArray[Any]:
-            return np.repeat(np.array(per_tensor, kind), lengths)
+        def column(what: str, missing: float = 0.0) -> NDArray[np.float64]:
+            pieces = self._pieces.get(what, {})
+            if len(pieces) == len(self._rows):  # all lie together, in the order of the rows
+                begin = int(starts[pieces[0]])
+                return values[begin : begin + int(ends[-1])]
+            found = np.full(int(ends[-1]), missing)
+            for row, number in pieces.items():
+                found[ends[row] : ends[row + 1]] = values[starts[number] : starts[number] + lengths[row]]
+            return found
 
-        def setting(name: str, kind: Any = np.float64) -> NDArray[Any]:
-            return spread([settings[name] for settings in self._settings], kind)
-
-        limits = [torch.finfo(held.parameter.dtype) for held in self._rows]
-        elements = Elements(
-            weight=columns["weight"],
-            gradient=columns["gradient"] / self.scale,
-            first=columns["first"],
-            second=columns["second"],
-            largest=columns["largest"],
-            count=spread(self._count),
-            lr=setting("lr"),
-            beta1=setting("beta1"),
-            beta2=setting("beta2"),
-            eps=setting("eps"),
-            decay=setting("weight_decay"),
-            decoupled=setting("decoupled", np.bool_),
-            maximize=setting("maximize", np.bool_),
-            amsgrad=setting("amsgrad", np.bool_),
-            dampening=setting("dampening"),
-            nesterov=setting("nesterov", np.bool_),
-            unit=spread([limit.eps / 2 for limit in limits]),
-            tiny=spread([limit.smallest_normal for limit in limits]),
+        rows = [
+            (count, *self._known[held.group], *limits(held.parameter.dtype))
+            for held, count in zip(self._rows, self._counts)
+        ]
+        spread = np.repeat(np.array(rows, np.float64).T, lengths, axis=1)
+        count, lr, beta1, beta2, eps, decay, decoupled, maximize, amsgrad, dampening, nesterov, unit, tiny = spread
+        read = Elements(
+            weight=column("weight"),
+            gradient=column("gradient", np.nan) / self.scale,  # where there is none nothing is claimed
+            first=column("first"),
+            second=column("second"),
+            largest=column("largest"),
+            count=count,
+            lr=lr,
+            beta1=beta1,
+            beta2=beta2,
+            eps=eps,
+            decay=decay,
+            decoupled=decoupled != 0,
+            maximize=maximize != 0,
+            amsgrad=amsgrad != 0,
+            dampening=dampening,
+            nesterov=nesterov != 0,
+            unit=unit,
+            tiny=tiny,
         )
-        return elements, columns["after"], lengths
+        return read, column("after"), lengths
 
     def _told(
         self,
@@ -194,7 +229,8 @@ class StepSample:
         still = [int(t) for t in broken if np.array_equal(after[tensor == t], elements.weight[tensor == t])]
         worst = int(np.argmax(np.where(off, np.abs(after - want) / bound, -1.0)))
         held = self._rows[int(tensor[worst])]
-        place = self._places[int(tensor[worst])][worst - int(np.flatnonzero(tensor == tensor[worst])[0])]
+        nth = worst - int(np.flatnonzero(tensor == tensor[worst])[0])
+        place = int(self._largest[int(tensor[worst])]) if nth == held.count else nth * held.stride
         rows = np.isin(tensor, broken)
         assert self.kind is not None
         why = None if len(still) == len(broken) else explained(self.kind, elements.of(rows), after[rows])
@@ -202,7 +238,7 @@ class StepSample:
             "broken": len(broken),
             "still": len(still),
             "name": held.name,
-            "element": int(place),
+            "element": place,
             "group": held.group,
             "before": float(elements.weight[worst]),
             "gradient": float(elements.gradient[worst]),
@@ -214,32 +250,42 @@ class StepSample:
         return told | ({"as_if": why} if why is not None else {})
 
 
-def _old(held: Held, stale: Any | None) -> bool:
+def _old(held: Held, stale: list[float] | None) -> bool:
     """Has this tensor no gradient, one of zeros, or what the step before left?"""
     now = sampled(held, held.parameter.grad)
     if now is None:
         return held.parameter.grad is None
-    return not bool(held.parameter.grad.detach().any()) or (stale is not None and bool((now == stale).all()))
+    return not bool(held.parameter.grad.detach().any()) or (stale is not None and host(now).tolist() == stale)
 
 
-def settings_of(group: dict[str, Any], optimizer: Any) -> dict[str, float]:
-    """The settings of a group that the formulas use, under one name each; what is a tensor as a float."""
+def settings_of(group: dict[str, Any], optimizer: Any) -> tuple[float, ...]:
+    """The settings of a group that the formulas use; what is a tensor as a float.
+
+    lr, beta1 (SGD's momentum), beta2, eps, weight_decay, decoupled, maximize, amsgrad, dampening, nesterov.
+    """
     betas = group.get("betas")
     decoupled = group.get("decoupled_weight_decay")
     if decoupled is None:
         decoupled = isinstance(optimizer, torch_module().optim.AdamW)
-    return {
-        "lr": float(group["lr"]),
-        "beta1": float(betas[0]) if betas else float(group.get("momentum", 0.0)),
-        "beta2": float(betas[1]) if betas else 0.0,
-        "eps": float(group.get("eps", 0.0)),
-        "weight_decay": float(group.get("weight_decay", 0.0)),
-        "decoupled": bool(decoupled),
-        "maximize": bool(group.get("maximize", False)),
-        "amsgrad": bool(group.get("amsgrad", False)),
-        "dampening": float(group.get("dampening", 0.0)),
-        "nesterov": bool(group.get("nesterov", False)),
-    }
+    return (
+        float(group["lr"]),
+        float(betas[0]) if betas else float(group.get("momentum", 0.0)),
+        float(betas[1]) if betas else 0.0,
+        float(group.get("eps", 0.0)),
+        float(group.get("weight_decay", 0.0)),
+        float(bool(decoupled)),
+        float(bool(group.get("maximize", False))),
+        float(bool(group.get("amsgrad", False))),
+        float(group.get("dampening", 0.0)),
+        float(bool(group.get("nesterov", False))),
+    )
+
+
+@lru_cache
+def limits(kind: Any) -> tuple[float, float]:
+    """(unit roundoff, smallest normal number) of a floating-point type."""
+    of_kind = torch_module().finfo(kind)
+    return float(of_kind.eps) / 2, float(of_kind.smallest_normal)
 
 
 def _scaling(optimizer: Any) -> tuple[float, bool]:

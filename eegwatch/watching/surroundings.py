@@ -21,12 +21,12 @@ class Surroundings:
     def __init__(self) -> None:
         self.shared: set[int] = set()
         self.frozen: Frozen | None = None
-        self._models: list[Any] = []
+        self._layout = Layout([])
         self._modes, self._ties = Modes([]), Ties([])
 
     def of(self, models: list[Any]) -> None:
         """These models are watched."""
-        self._models = models
+        self._layout = Layout(models)
         self._modes, self._ties = Modes(models), Ties(models)
 
     def find_shared(self, eyes: Sequence[Eye]) -> None:
@@ -63,7 +63,8 @@ class Surroundings:
         lost = self._modes.lost()
         if lost:
             values["eval_mode"] = some(lost)
-        moving = moving_norms(self._models)
+        self._layout.refresh()
+        moving = self._layout.moving_norms()
         if moving:
             values["norms"] = some(moving)
         return values | self._unheld(eye, eyes)
@@ -71,15 +72,14 @@ class Surroundings:
     def _unheld(self, eye: Eye, eyes: Sequence[Eye]) -> dict[str, Any]:
         """Trainable tensors that no optimizer holds, and held ones that no model has."""
         values: dict[str, Any] = {}
-        held = {id(h.parameter) for e in eyes for h in e.table.all}
-        missing = outside(self._models, held)
+        held, own = frozenset().union(*(one.table.ids for one in eyes)), self._layout.parameters
+        missing = [name for name, p in own.values() if p.requires_grad and id(p) not in held]
         if missing:
             values["outside"] = some(missing)
-        if self._models:
-            own = {id(p): p for model in self._models for p in model.parameters()}
+        if own and not eye.table.ids <= own.keys():
             strangers = [h for h in eye.table.all if id(h.parameter) not in own]
-            without = strangers and all(h.parameter.grad is None for h in strangers)
-            alive = sum(p.requires_grad and p.grad is not None and id(p) not in held for p in own.values())
+            without = all(h.parameter.grad is None for h in strangers)
+            alive = sum(p.requires_grad and p.grad is not None and id(p) not in held for _, p in own.values())
             if without and alive and eye.idle:
                 values["strangers"] = some([h.name for h in strangers]) | {"of": len(eye.table.all), "alive": alive}
         return values
@@ -180,29 +180,52 @@ def dropouts_within(models: Sequence[Any], frozen: set[int]) -> dict[str, Any]:
     return found
 
 
-def moving_norms(models: Sequence[Any]) -> list[str]:
-    """Batch norms whose weights are frozen while their running statistics move: they are in training mode."""
-    torch = torch_module()
-    kind = torch.nn.modules.batchnorm._BatchNorm
-    found = []
-    for number, model in enumerate(models):
-        for name, module in model.named_modules():
-            if not isinstance(module, kind) or not module.training or module.running_mean is None:
+class Layout:
+    """The parameters and batch norms of the watched models; walked anew when a module or a parameter has been replaced.
+
+    `parameters`: (name, parameter) by the parameter's id.
+    """
+
+    def __init__(self, models: Sequence[Any]) -> None:
+        self._models = models
+        self._modules: list[Any] = []
+        self._known: list[int] = []  # ids of all that the modules hold
+        self._norms: list[tuple[str, Any]] = []
+        self.parameters: dict[int, tuple[str, Any]] = {}
+
+    def refresh(self) -> None:
+        """Walk the models if something in them was replaced since."""
+        if self._held() == self._known and self._modules:
+            return
+        kind = torch_module().nn.modules.batchnorm._BatchNorm
+        self._modules, self._norms, self.parameters = [], [], {}
+        for number, model in enumerate(self._models):
+            for name, module in model.named_modules():
+                self._modules.append(module)
+                if isinstance(module, kind):
+                    self._norms.append((prefixed(number, plain_name(name)), module))
+            for name, parameter in model.named_parameters():
+                self.parameters.setdefault(id(parameter), (prefixed(number, plain_name(name)), parameter))
+        self._known = self._held()
+
+    def _held(self) -> list[int]:
+        """The ids of what lies directly in each module; what they named is held, so that no id is given anew."""
+        found: list[int] = []
+        for module in self._modules:
+            found += map(id, module._parameters.values())
+            found += map(id, module._modules.values())
+        return found
+
+    def moving_norms(self) -> list[str]:
+        """Batch norms whose weights are frozen while their running statistics move: they are in training mode."""
+        found = []
+        for name, module in self._norms:
+            if not module.training or module.running_mean is None:
                 continue
             own = list(module.parameters(recurse=False))
             if own and not any(p.requires_grad for p in own) and module.momentum != 0:
-                found.append(prefixed(number, plain_name(name)))
-    return found
-
-
-def outside(models: Sequence[Any], held: set[int]) -> list[str]:
-    """Trainable parameters of the models that no watched optimizer holds."""
-    return [
-        prefixed(number, plain_name(name))
-        for number, model in enumerate(models)
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad and id(parameter) not in held
-    ]
+                found.append(name)
+        return found
 
 
 class Ties:

@@ -39,15 +39,21 @@ def why_unread(tensor: Any) -> str | None:
     return None if tensor.numel() else "empty"
 
 
-def places(tensor: Any) -> Any:
-    """The fixed places that are read of a tensor: at most FIXED flat indices, spread evenly, as an int64 tensor."""
-    torch, n = torch_module(), int(tensor.numel())
-    spread = sorted({round(i * (n - 1) / max(1, FIXED - 1)) for i in range(FIXED)})
-    return torch.tensor(spread, dtype=torch.int64, device=tensor.device)
+def spread(n: int) -> tuple[int, int]:
+    """(count, stride) of the fixed places that are read of `n` elements: at most FIXED flat indices, evenly spread."""
+    return (n, 1) if n <= FIXED else (FIXED, (n - 1) // (FIXED - 1))
+
+
+def elements(tensor: Any, count: int, stride: int) -> Any:
+    """The elements at the places `spread` gives: a view where memory is in order, else a copy. Call it in no_grad."""
+    if tensor.is_contiguous():
+        return tensor.as_strided((count,), (stride,))
+    torch = torch_module()
+    return torch.take(tensor, torch.arange(0, count * stride, stride, device=tensor.device))
 
 
 def place_of_largest(gradient: Any) -> Any:
-    """The flat index of the largest element of a gradient, as one element; of its beginning where it is long."""
+    """The flat index of a gradient's largest element, as an int64 tensor (1,); of its beginning where it is long."""
     flat = gradient.detach()
     if flat.numel() > SEARCHED:
         flat = flat.reshape(-1)[:SEARCHED] if flat.is_contiguous() else flat[:1]

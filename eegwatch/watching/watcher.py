@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from eegwatch.run.records import Watch
 from eegwatch.watching.averages import Average, aliased
 from eegwatch.watching.calls import Calls
 from eegwatch.watching.copies import Copies, is_copy
+from eegwatch.watching.cost import Cost
 from eegwatch.watching.declared import Declared, Watched
 from eegwatch.watching.evaluation import Evaluation
 from eegwatch.watching.eye import Eye
@@ -31,7 +33,7 @@ from eegwatch.watching.tensors import named, torch_module
 from eegwatch.watching.workers import Workers
 from eegwatch.watching.written import Written
 
-COST_EVERY = 50  # looks between two records of what they cost
+SCHEDULED_EVERY = 50  # steps between two records of a value that only log.step(metrics=…) tells
 
 
 class Watcher:
@@ -51,6 +53,7 @@ class Watcher:
         self.calls = Calls()
         self.workers: list[Workers] = []
         self.copied = False  # is a DistributedDataParallel among the models?
+        self.cost = Cost()
         self._copies = Copies(log.step_done)
         self.micros = Micros()
         self.averages: list[Average] = []
@@ -90,6 +93,8 @@ class Watcher:
             if all(eye.hooks.optimizer is not unwrapped(optimizer) for eye in self.eyes):
                 self.eyes.append(Eye(self, optimizer, self._numbered, self._hooks_on(optimizer)))
                 self._numbered += 1
+        for eye in self.eyes:
+            eye.cadence.parts = len(self.eyes)
         self.around.find_shared(self.eyes)
         for loader in loaders:
             self._watch_loader(loader)
@@ -155,7 +160,7 @@ class Watcher:
         if metrics and self.scheduled.others:
             with self.guarded():
                 off = self.scheduled.of_metrics(step, metrics)
-                if off or step % COST_EVERY == 1:
+                if off or step % SCHEDULED_EVERY == 1:
                     self.emit("scheduled", {"off": off}, step=step)
 
     def evaluated(self) -> None:
@@ -169,12 +174,12 @@ class Watcher:
     def evaluating(self) -> Iterator[None]:
         """Around an evaluation; whatever it raises goes on."""
         evaluation: Evaluation | None = None
-        with self.guarded():
+        with self._counted():
             evaluation = Evaluation(self.models, self.log.step_done)
         try:
             yield
         finally:
-            with self.guarded():
+            with self._counted():
                 if evaluation is not None:
                     self.emit("evaluating", evaluation.finish(), step=evaluation.step)
                     self._evaluations.append(evaluation)
@@ -197,13 +202,13 @@ class Watcher:
 
     def replica(self) -> None:
         """Note the sums of the trainable weights."""
-        with self.guarded(), torch_module().no_grad():
+        with self._counted():
             values, step = self._copies.asked(self.models, self.log.step_done)
             self.emit("replica", values, step=step)
 
     def checkpointed(self) -> None:
         """A checkpoint was written: what is in it is noted."""
-        with self.guarded(), torch_module().no_grad():
+        with self._counted():
             self._emit_state("checkpoint", self.log.step_done)
 
     def close(self) -> None:
@@ -223,21 +228,28 @@ class Watcher:
 
     def first_look(self, eye: Eye) -> None:
         """Called before each step that is looked at."""
-        with torch_module().no_grad():
-            self.around.begin()
-            for evaluation in self._evaluations:
-                values = evaluation.before_step()
-                if values is not None:
-                    self.emit("evaluating", values, step=evaluation.step)
-            self._evaluations.clear()
-            if not self._begun:
-                self._begun = True
-                if self._resumed:
-                    self._emit_state("begin", eye.step - 1)
+        self.around.begin()
+        for evaluation in self._evaluations:
+            values = evaluation.before_step()
+            if values is not None:
+                self.emit("evaluating", values, step=evaluation.step)
+        self._evaluations.clear()
+        if not self._begun:
+            self._begun = True
+            if self._resumed:
+                self._emit_state("begin", eye.step - 1)
 
-    def before_step(self, eye: Eye) -> None:
-        """Called before every step: an average that waits is compared now, when it has had its update."""
-        if self.scheduled.of_groups and not self._calls_apart(eye):
+    @property
+    def at_every_step(self) -> bool:
+        """Is there anything to be read at steps that are not looked at?"""
+        return bool(self.averages) or self.scheduled.of_groups
+
+    def before_step(self, eye: Eye, *, whole: bool) -> None:
+        """Called before every step: an average that waits is compared now, when it has had its update.
+
+        `whole`: the scheduled values are to be compared too.
+        """
+        if whole and self.scheduled.of_groups and not self._calls_apart(eye):
             with self.guarded():
                 self._compare_scheduled(eye)
         for average in self.averages:
@@ -259,7 +271,7 @@ class Watcher:
         """Called after every step of a job of copies: at the same steps in each rank their sums are noted."""
         if eye.number:
             return
-        with self.guarded(), torch_module().no_grad():
+        with self._counted():
             noted = self._copies.stepped(self.models, eye.taken)
             if noted is not None:
                 self.emit("replica", noted[0], step=noted[1])
@@ -298,18 +310,23 @@ class Watcher:
         values = whole_state(self.models, self.eyes, self.averages, self.declared)
         self.emit("state", {"when": when} | values, step=step)
 
+    def account(self) -> None:
+        """What watching costs is written now and then, with a look."""
+        if self.cost.due(self.eyes):
+            with self.guarded():
+                self._emit_cost()
+
     def _emit_cost(self) -> None:
-        if not self.eyes:
-            return
-        self.emit(
-            "cost",
-            {
-                "looks": sum(eye.cadence.looks for eye in self.eyes),
-                "steps": sum(eye.cadence.taken for eye in self.eyes),
-                "spent_s": sum(eye.cadence.spent_s for eye in self.eyes),
-                "interval": max(eye.cadence.interval for eye in self.eyes),
-            },
-        )
+        if self.eyes:
+            self.emit("cost", self.cost.values(self.eyes))
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        """What is done inside counts as the watcher's cost, and may fail as in guarded()."""
+        began = time.perf_counter()
+        with self.guarded(), torch_module().no_grad():
+            yield
+        self.cost.around_s += time.perf_counter() - began
 
     # ---- whatever goes wrong ----
 

@@ -14,7 +14,7 @@ import pytest
 from textual.widgets import Input
 
 from eegwatch.run.folder import RUN_LOG
-from eegwatch.run.records import End
+from eegwatch.run.records import End, Watch
 from eegwatch.tui.app import WatchApp
 from eegwatch.tui.frame import text_of
 from eegwatch.tui.screens.help import HelpScreen
@@ -334,3 +334,11 @@ async def test_over_a_slow_link_it_draws_seldom_and_still_ends_at_the_newest_ste
         assert 1 <= drawn["charts"] <= spent / 2 + 1 and 1 <= drawn["figures"] <= spent / 0.5 + 1
         pilot.text = lambda: text_of(app, *app.size)  # type: ignore[attr-defined]
         await until(pilot, lambda: "step 160 / 2,000" in pilot.text())  # type: ignore[attr-defined]
+
+
+async def test_what_watching_costs_stands_with_the_figures_of_the_system(healthy: Path, writer: LogWriter) -> None:
+    values = {"looks": 46, "steps": 2000, "spent_s": 0.04, "interval": 75, "share": 0.00812, "per_1000": 13.1}
+    writer.add(Watch(time=writer.time, step=2000, look="cost", values=values))
+    async with screen(healthy.parent, healthy, (160, 48)) as pilot:
+        text = pilot.text()
+    assert "watcher 0.8 %" in text and "13.1 looks/1,000 steps" in text, text

@@ -167,11 +167,19 @@ class SilentWatch:
             return f"{NO_FORMULA}: {', '.join(sorted(self.formulas))}" if self.formulas else NO_FORMULA
         return NEEDS.get(rule, "no step was looked at")
 
+    def share(self) -> str:
+        """What watching costs once the first steps are over, in words; empty where it is not known."""
+        if "share" not in self.cost:
+            return ""
+        share, looks = 100 * float(self.cost["share"]), float(self.cost.get("per_1000", 0.0))
+        return f"{share:.1f} % of a step's time, {looks:,.3g} looks per 1,000 steps"
+
     def remarks(self) -> Iterable[str]:
         """What was not looked at, and what looking has cost, in words."""
         if self.cost.get("looks"):
             looks, steps, spent = int(self.cost["looks"]), int(self.cost["steps"]), float(self.cost["spent_s"])
-            yield f"the watcher looked at {looks:,} of {steps:,} steps, which took {spent:.2g} s"
+            steady = f"; after the first steps {self.share()}" if self.share() else ""
+            yield f"the watcher looked at {looks:,} of {steps:,} steps, which took {spent:.2g} s{steady}"
         if self.unread:
             total = sum(self.unread.values())
             whys = ", ".join(f"{count} {why}" for why, count in sorted(self.unread.items()))

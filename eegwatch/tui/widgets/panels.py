@@ -82,15 +82,23 @@ class Figures(Panel):
 
 
 class System(Panel):
-    """Load of the trainer's machine: the newest figure, and the course of the last minutes as a sparkline."""
+    """Load of the trainer's machine: the newest figure, and the course of the last minutes as a sparkline.
+
+    Below it stands what the watcher of silent errors takes of a step's time, where one is at work.
+    """
 
     DEFAULT_CSS = "System { height: auto; border: round $panel; border-title-color: $text; padding: 0 1; }"
     BORDER_TITLE = "system"
 
     def lines_of(self, session: Session) -> list[Text]:
         records = session.history.system
+        cost = session.diagnosis.silent.cost
+        watching = []
+        if "share" in cost:
+            words = f"watcher {100 * cost['share']:.1f} %".ljust(16) + f"{cost['per_1000']:,.3g} looks/1,000 steps"
+            watching = [Text(words, no_wrap=True, overflow="ellipsis")]
         if not records:
-            return [Text("no figures yet")]
+            return watching or [Text("no figures yet")]
         newest = records[-1]
         figures: list[tuple[str, Sequence[float | None], Callable[[float], str]]] = [
             ("cpu", [r.cpu_percent for r in records], percent),
@@ -108,7 +116,7 @@ class System(Panel):
                 head = f"{name} {say(known[-1])}  ".ljust(16)
                 room = max(0, self.content_size.width - len(head))
                 lines.append(Text.assemble(head, (sparkline(known, room), "cyan"), no_wrap=True))
-        return lines
+        return lines + watching
 
 
 BLOCKS = "▁▂▃▄▅▆▇█"

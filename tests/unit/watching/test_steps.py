@@ -326,6 +326,22 @@ def test_check_says_what_the_watcher_did_and_what_it_did_not_read(tmp_path: Path
     assert {"rule": "clip_missing", "why": "no clip= is declared to log.watch()"} in outcome.skipped
 
 
+def test_check_and_the_log_say_what_watching_costs(tmp_path: Path) -> None:
+    loop = Loop(tmp_path)
+    for number in range(600):
+        loop.step(number)
+        loop.log.step()
+        if number == 500:
+            loop.log.eval(loss=1.0)  # the next step is looked at, whatever the interval
+    while_it_runs = [r.values for r in loop.log.history.watched if r.look == "cost"]
+    loop.judged()
+    outcome = open_run(loop.log.folder, None, None).read_to_end()
+    cost = outcome.as_dict()["watcher"]
+    assert while_it_runs and 0 < while_it_runs[0]["share"] < 1
+    assert cost["steps"] == 600 and 20 < cost["looks"] < 100 and 0 < cost["per_1000"] <= 110
+    assert any("% of a step's time" in line and "looks per 1,000 steps" in line for line in outcome.covered())
+
+
 def test_a_group_that_is_added_before_a_step_is_held_at_that_step(tmp_path: Path) -> None:
     loop = Loop(tmp_path, lambda parameters: torch.optim.SGD(list(parameters)[:2], lr=0.1), watch=False)
     later = loop.model[2]  # type: ignore[index]
