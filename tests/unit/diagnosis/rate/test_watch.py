@@ -347,6 +347,16 @@ def test_a_fault_after_a_resume_is_named_or_is_among_what_remains(name: str, lrs
         assert cause.name == name
 
 
+@pytest.mark.parametrize("start", [2 * B, 2 * B + 4321])
+def test_stepped_every_batch_and_every_epoch_is_named_after_a_resume_too(start: int) -> None:
+    """The epochs before the resume are in the restored position; those after it add a step each."""
+    steps = np.arange(start + 1, start + B + 3001)
+    lrs = TEXTBOOK.rate(steps - 1.0 + (steps - 1) // B - (start // B))
+    watching, _ = watch(lrs, steps, situation=Situation(TEXTBOOK, B, epochs=5, start=start), size=100)
+    assert watching.fault is not None and watching.fault.since == (start // B + 1) * B + 1
+    assert watching.fault.cause().name == "scheduler_stepped_per_batch_and_epoch"
+
+
 def test_the_position_in_our_own_log_settles_what_rates_alone_cannot() -> None:
     """Frozen at 3 digits: per epoch and never print alike for a whole run, the positions do not."""
     steps = np.arange(1, B + 200)
