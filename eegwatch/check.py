@@ -247,7 +247,9 @@ class CheckedRun:
             beside=self._declaration.remark,
             law_in_words=described(self.diagnosis.law) if self.diagnosis.law is not None else None,
             logs=self.folder.parent if commanded else None,
-            computed=[] if self.foreign else [*evaluated.lines(self.history.evals), *computed.lines(self.folder)],
+            computed=[]
+            if self.foreign
+            else [*evaluated.lines(self.history.evals, self.folder), *computed.lines(self.folder)],
         )
 
     def _schedule(self) -> dict[str, Any] | None:

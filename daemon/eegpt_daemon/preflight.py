@@ -6,6 +6,7 @@ final rate against `expected:`. Each problem comes with the line to write instea
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from dataclasses import asdict, dataclass, field
@@ -17,8 +18,9 @@ import numpy as np
 from eegwatch.charts.plot import sketch
 from eegwatch.run import config as configuration
 from eegwatch.run.config import Config, ConfigError
+from eegwatch.run.series import as_series
 from eegwatch.schedule import Schedule, ScheduleError, final_rate, initial_rate, length_in_steps, peak_rate, rate_at
-from eegwatch.wording import short_rate
+from eegwatch.wording import count, short_rate
 
 NOMINAL_STEPS = 1_000  # an epoch, where neither the corpus nor the caller says how long one is
 WALK_AT_MOST = 100_000  # scheduler steps taken one by one: some seconds; a longer one-cycle is compared at samples
@@ -50,6 +52,8 @@ class Preflight:
     expected: dict[str, float] = field(default_factory=dict)
     compared: int = 0
     script: list[str] = field(default_factory=list)  # what is run, for a terminal
+    seeds: list[int] = field(default_factory=list)  # of a series, a run each
+    split_seed: int | None = None  # draws the validation subjects of all of them
 
     @property
     def ok(self) -> bool:
@@ -75,8 +79,19 @@ class Preflight:
             "expected": self.expected,
             "phases": [list(phase) for phase in self.schedule.phases()],
             "positions_compared_with_torch": self.compared,
+            "seeds": self.seeds,
             "problems": [asdict(p) for p in self.problems],
         }
+
+    def _series(self) -> list[str]:
+        if not self.seeds:
+            return []
+        shown = ", ".join(map(str, self.seeds[:10])) + (", …" if len(self.seeds) > 10 else "")
+        return [
+            f"a series of {count(len(self.seeds), 'seed')} ({shown}), one run after another: "
+            f"{len(self.seeds) * self.total_steps:,} steps in all; split_seed {self.split_seed} draws the validation "
+            "subjects of all"
+        ]
 
     def text(self) -> str:
         """For a terminal: the curve, the table, the problems."""
@@ -86,6 +101,7 @@ class Preflight:
         lines = [
             *self.script,
             f"{self.config}: {type(self.schedule).__name__}, {total:,} steps, {self.steps_per_epoch:,} an epoch{about}",
+            *self._series(),
             "",
             *sketch(steps, rate_at(self.schedule, steps, self.steps_per_epoch), 76, 9, log=True),
         ]
@@ -115,6 +131,10 @@ def preflight(path: Path, steps_per_epoch: int | None = None) -> Preflight:
     outcome = Preflight(
         str(path), schedule, steps, steps_per_epoch is None, expected=configuration.expected_rates(config)
     )
+    if config.experiment.seeds is not None:
+        of_series = copy.deepcopy(config)
+        as_series(of_series)
+        outcome.seeds, outcome.split_seed = list(of_series.experiment.seeds or []), of_series.data.split_seed  # type: ignore[arg-type]
     outcome.problems += [*_rates(config, schedule), *_length(config, schedule, outcome)]
     if config.script is not None:
         from eegpt_daemon.script.template import resolved

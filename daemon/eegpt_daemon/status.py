@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from eegpt_daemon.script.checkpoints import candidates
@@ -11,6 +12,7 @@ from eegwatch.run import config as configuration
 from eegwatch.run.control import latest_state
 from eegwatch.run.folder import CHECKPOINTS, CONFIG, newest_run
 from eegwatch.run.liveness import Liveness, Pulse
+from eegwatch.run.series import members, place_of
 from eegwatch.run.summary import Summary, summarise
 from eegwatch.shell import begin_anew
 from eegwatch.shell import command as shell
@@ -80,11 +82,43 @@ def as_text(logs: Path, life: Liveness, summary: Summary | None, help_: str) -> 
     lines = [f"daemon   {word}{since}" + (f", pid {life.pid}" if life.pid else "")]
     if life.detail:
         lines.append(f"         {plain(life.detail)}")
-    running = life.alive and life.word in AT_WORK and summary is not None and summary.run_id == life.run_id
+    running = _running(life, summary)
     lines.append(plain_lines(summary.text(running=running)) if summary else f"run      none in {logs}")
+    series = standing(logs, summary, running=running)
+    if series is not None:
+        left = f", about {duration(series.left_s)} left for all" if series.left_s is not None else ""
+        lines.append(f"series   seed {series.seed}, {series.number} of {series.of} of {series.name}{left}")
     if help_:
         lines.append(f"do       {plain(help_)}")
     return "\n".join(lines)
+
+
+def _running(life: Liveness, summary: Summary | None) -> bool:
+    """Is this run being trained now?"""
+    return life.alive and life.word in AT_WORK and summary is not None and summary.run_id == life.run_id
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where the run stands in its series of seeds. `left_s`: for all seeds at the pace of this one, where it runs."""
+
+    name: str
+    seed: int
+    number: int
+    of: int
+    left_s: float | None
+
+
+def standing(logs: Path, summary: Summary | None, *, running: bool) -> Standing | None:
+    """None for a run of no series."""
+    place = place_of(logs / summary.run_id) if summary is not None else None
+    if summary is None or place is None or place.seed not in place.seeds:
+        return None
+    left = None
+    if running and summary.left_s is not None and summary.steps_per_s and summary.total_steps:
+        to_come = len(place.seeds) - len(members(logs / summary.run_id))
+        left = summary.left_s + to_come * summary.total_steps / summary.steps_per_s
+    return Standing(place.series, place.seed, place.seeds.index(place.seed) + 1, len(place.seeds), left)
 
 
 def as_json(logs: Path, life: Liveness, summary: Summary | None, help_: str) -> str:
@@ -93,6 +127,7 @@ def as_json(logs: Path, life: Liveness, summary: Summary | None, help_: str) -> 
         state = latest_state(logs)
     except OSError:
         state = None  # `daemon` is "unknown" then
+    series = standing(logs, summary, running=_running(life, summary))
     tree = {
         "daemon": {"none": "not running"}.get(life.word, life.word),
         "pid": life.pid,
@@ -102,5 +137,6 @@ def as_json(logs: Path, life: Liveness, summary: Summary | None, help_: str) -> 
         "do": help_ or None,
         "logs": str(logs),
         "run": summary.as_dict() if summary else None,
+        "series": asdict(series) if series is not None else None,
     }
     return json_line(tree)

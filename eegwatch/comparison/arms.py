@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from eegwatch.run.folder import CONFIG, RUN_LOG
-from eegwatch.run.looks import looks_of
+from eegwatch.run.looks import looks_beside, looks_of
 from eegwatch.run.series import members, place_of
 from eegwatch.run.yaml_file import ConfigError, text_of, tree_of, without_secrets
 from eegwatch.scores.predictions import BEST, RECORDING, WINDOW, Predictions, Units
@@ -27,7 +27,10 @@ class ComparisonError(UserError):
 
 @dataclass(frozen=True)
 class Arm:
-    """`predictions` one a seed; `thresholds` of each, by level; `looks` at the official set, None: not known."""
+    """`predictions` one a seed; `thresholds` of each, by level.
+
+    `looks` at the official set, by the runs and by commands about them; None: not known.
+    """
 
     name: str
     folders: list[Path]
@@ -74,7 +77,7 @@ def arm_of(path: Path, split: str, model: str, *, all_seeds: bool, partial: bool
         kept = one / BEST if model == BEST else one
         predictions.append(Predictions.load(kept / f"predictions-{split}.npz"))
         thresholds.append(_thresholds(kept, predictions[-1]))
-    looks = [looks_of(one / RUN_LOG) for one in folders if (one / RUN_LOG).is_file()]
+    looks = [looks_of(one / RUN_LOG) + looks_beside(one).total() for one in folders if (one / RUN_LOG).is_file()]
     return Arm(
         name=place.series if by_seed and place is not None else folder.resolve().name,
         folders=folders,

@@ -109,7 +109,7 @@ def _looks(arms: list[Arm]) -> list[str]:
         return []
     each = ", ".join(f"{arm.name} {arm.looks}" for arm in known)
     total = sum(arm.looks or 0 for arm in known)
-    return [f"the evaluation set was looked at {count(total, 'time')} by these runs ({each})"]
+    return [f"the evaluation set was looked at {count(total, 'time')} by these runs and commands about them ({each})"]
 
 
 __all__ = ["FIGURES", "Comparison", "ComparisonError", "Pair", "compare"]

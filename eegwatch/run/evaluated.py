@@ -9,6 +9,7 @@ import msgspec
 
 from eegwatch.run import computed
 from eegwatch.run.computed import Section
+from eegwatch.run.looks import in_words, looks_beside
 from eegwatch.run.records import Eval, number
 from eegwatch.wording import count
 
@@ -29,26 +30,29 @@ FIGURES = {
 LEVELS = (("window", ""), ("recording", "recording_"))
 
 
-def section(evals: Sequence[Eval]) -> Section | None:
+def section(evals: Sequence[Eval], folder: Path | None = None) -> Section | None:
     """None for a log without evaluations by the daemon's trainer."""
     newest = _newest(evals)
     if not newest:
         return None
     return Section(
         title="evaluation",
-        sentences=lines(evals),
+        sentences=lines(evals, folder),
         tables=[table for name, record in newest.items() for table in _tables(name, record)],
     )
 
 
 def sections(evals: Sequence[Eval], folder: Path | None) -> list[Section]:
     """The evaluations, then what commands of the daemon have computed afterwards; `folder`: None for foreign logs."""
-    scores = section(evals)
+    scores = section(evals, folder)
     return [*([scores] if scores is not None else []), *(computed.sections(folder) if folder is not None else [])]
 
 
-def lines(evals: Sequence[Eval]) -> list[str]:
-    """The official evaluation in sentences, the final model's first; nothing before it was made."""
+def lines(evals: Sequence[Eval], folder: Path | None = None) -> list[str]:
+    """The official evaluation in sentences, the final model's first; nothing before it was made.
+
+    `folder`: the run's, whose commands have looked at the set too.
+    """
     newest = _newest(evals)
     sentences = [
         f"{name}: {_size(record)}: AUROC {_figure(record, 'auroc')} of windows, "
@@ -58,7 +62,9 @@ def lines(evals: Sequence[Eval]) -> list[str]:
     ]
     looks = [record.looks for record in newest.values() if isinstance(record.looks, int)]
     if looks:
-        sentences.append(f"this run has looked at the official evaluation set {count(max(looks), 'time')}")
+        beside = in_words(looks_beside(folder)) if folder is not None else ""
+        words = f"this run has looked at the official evaluation set {count(max(looks), 'time')}"
+        sentences.append(words + (f", and it was looked at {beside}" if beside else ""))
     return sentences
 
 

@@ -71,7 +71,7 @@ def main() -> None:
     def told(s: Solution) -> None:
         print(f"lambda {s.lam:8.2g}  P {s.objective:.9f}  gap {s.gap:.0e}  norm {s.norm:.3g}", flush=True)
 
-    LambdaPath(o, arguments.folder / f"kept-{time.time_ns()}.npz", told=told).along()
+    LambdaPath(o, arguments.folder / f"kept-{time.time_ns()}.npz", on_solution=told).along()
     whole, by_the_clock = time.process_time() - began, time.perf_counter() - by_the_clock
     passes = o.rows_read / len(train)
     print(

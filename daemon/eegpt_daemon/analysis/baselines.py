@@ -30,9 +30,11 @@ from eegpt_daemon.model.encoder import Encoder
 from eegpt_daemon.trainer.evaluation import predictions_of, scored, thresholds_of
 from eegwatch.run.baselines import Baselines, Row
 from eegwatch.run.follow import history_of
+from eegwatch.run.looks import note_look
 from eegwatch.run.records import number
 from eegwatch.scores.figures import figures
 from eegwatch.scores.predictions import Predictions, PredictionsError
+from eegwatch.wording import count
 
 RANDOM_SEED = prepare.ENCODER_SEED + 1  # another draw than that of a preset
 
@@ -60,12 +62,15 @@ def baselines_of(folder: Path, kinds: list[str], say: Say) -> Baselines:
         config.model.probe.use_channel_adapter, config.model.backbone.freeze = False, True
     run = open_run(folder, config, say)
     baselines = Baselines(made=time.time(), card=card(run), tuab=is_tuab(config), rows=_own_rows(run))
+    looks = 0
     for kind in kinds:
         for fitted in FITS[kind](run, say):
+            if kind != "chance":  # which is the same whatever the set holds
+                note_look(run.folder, "baselines", fitted.name)
+                looks += 1
             baselines.rows.append(row_of(run, fitted))
             say(f"{fitted.name}: done")
-    looks = len([kind for kind in kinds if kind != "chance"])
-    baselines.remarks.append(f"the evaluation set was looked at {looks} times for these baselines, once each")
+    baselines.remarks.append(f"the evaluation set was looked at {count(looks, 'time')} for these baselines, once each")
     return baselines
 
 

@@ -85,18 +85,20 @@ def _at(objective: Objective, lam: float, w: Array) -> tuple[Solution, Array]:
 def _round(objective: Objective, lam: float, start: Solution, slope: Array, gap: float) -> tuple[Solution, Array]:
     """L-BFGS-B from one point, in coordinates whitened by the curvature there; the point of the least gap."""
     to_w, to_v, back = _whitening(objective, lam, start.w)
-    begin, best, best_slope = to_v(start.w).ravel(), start, slope
+    # L-BFGS-B makes its first step one long whatever the gradient: in these units that is the step of Newton's method
+    unit = float(np.linalg.norm(back(slope))) or 1.0
+    begin, best, best_slope = to_v(start.w).ravel() / unit, start, slope
 
     def evaluate(flat: Array) -> tuple[float, Array]:
         nonlocal best, best_slope
         if np.array_equal(flat, begin):
-            return start.objective, back(slope).ravel()
-        now, gradient = _at(objective, lam, to_w(flat.reshape(start.w.shape)))
+            return start.objective, back(slope).ravel() * unit
+        now, gradient = _at(objective, lam, to_w(flat.reshape(start.w.shape) * unit))
         if now.gap < best.gap:
             best, best_slope = now, gradient
         if now.gap <= gap:
             raise _Reached
-        return now.objective, back(gradient).ravel()
+        return now.objective, back(gradient).ravel() * unit
 
     try:
         minimize(

@@ -22,6 +22,7 @@ from eegpt_daemon.data.windows import Windows
 from eegpt_daemon.trainer.evaluation import predictions_of
 from eegwatch.run.config import Config
 from eegwatch.run.follow import history_of
+from eegwatch.run.looks import note_look
 from eegwatch.run.reach import Point, Reach, Standing
 from eegwatch.scores.figures import figures
 from eegwatch.wording import duration
@@ -138,6 +139,7 @@ def _choose(run: CachedRun, path: LambdaPath, reach: Reach) -> None:
     best = max(scored, key=lambda point: (point.val_auroc, point.lam))
     reach.chosen = best.lam
     if any(record.split == "eval" for record in history_of(run.folder).evals):
+        note_look(run.folder, "optimum", f"the optimum at lambda {best.lam:.2g}")
         solution = path.solutions[best.lam]
         best.eval_auroc, best.eval_recording_auroc = _aurocs(path.objective, solution, run.data.test)
 

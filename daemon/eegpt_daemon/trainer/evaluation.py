@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -118,16 +117,3 @@ def _loss(predictions: Predictions) -> float:
     if not len(predictions):
         return math.nan
     return float(F.cross_entropy(torch.from_numpy(predictions.logits), torch.from_numpy(predictions.label)))
-
-
-def auroc(scores: NDArray[np.floating], y: NDArray[np.integer]) -> float:
-    """The chance that a positive of `y` (0, 1) scores above a negative; ties count half. NaN without both, or by a NaN.
-
-    Mann and Whitney's U over its greatest value (scipy.stats.mannwhitneyu). `scores`, `y`: one a window or recording.
-    """
-    from scipy.stats import mannwhitneyu  # loads in a second: the first step does not wait for it
-
-    positive, negative = scores[y == 1], scores[y == 0]
-    if not len(positive) or not len(negative):
-        return math.nan
-    return float(mannwhitneyu(positive, negative, method="asymptotic").statistic / (len(positive) * len(negative)))

@@ -53,6 +53,15 @@ def test_a_sound_configuration_is_ready_and_equals_torch_everywhere(tmp_path: Pa
     assert "ready" in text and "warm-up 0–499" in text and "┤" in text
 
 
+def test_a_series_of_seeds_is_said_with_its_length(tmp_path: Path) -> None:
+    outcome = preflight(write(tmp_path, {"experiment.seeds": 3, "experiment.seed": 7}), steps_per_epoch=100)
+    assert outcome.as_dict()["seeds"] == [7, 8, 9]
+    assert (
+        "a series of 3 seeds (7, 8, 9), one run after another: 15,000 steps in all; split_seed 7 draws the validation "
+        "subjects of all"
+    ) in outcome.text()
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
 def test_every_shipped_configuration_is_ready(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BGB_DATA_ROOT", "/data")

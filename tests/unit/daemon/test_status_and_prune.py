@@ -189,3 +189,30 @@ def test_a_daemon_of_version_0_1_is_pointed_out(log_writer: Any, capsys: pytest.
         _, out = status(logs, capsys)
         held.communicate(b"\n")
     assert "this daemon is of version 0.1: eegpt-daemon stop" in out
+
+
+def test_status_says_where_a_run_stands_in_its_series_of_seeds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import yaml
+
+    from eegpt_daemon.status import standing
+    from eegwatch.run.log import AppendLog
+    from eegwatch.run.records import Run
+    from eegwatch.run.summary import summarise
+
+    names = [f"20260101-00000{i}-x-seed{i}" for i in (1, 2)]
+    for seed, name in enumerate(names, 1):
+        (tmp_path / name).mkdir()
+        experiment = {"name": "x", "seed": seed, "seeds": [1, 2, 3, 4], "series": names[0]}
+        (tmp_path / name / "config.yaml").write_text(yaml.safe_dump({"experiment": experiment}))
+        log = AppendLog(tmp_path / name / "run.jsonl")
+        log.append(Run(time=1.0, run_id=name, name="x", total_steps=100))
+        for step in range(1, 51):
+            log.append(Step(time=float(step), step=step, lr=1e-3, loss=1.0))
+        log.close()
+    _, out = status(tmp_path, capsys)
+    assert f"series   seed 2, 2 of 4 of {names[0]}\n" in out
+    assert json.loads(status(tmp_path, capsys, "--json")[1])["series"]["number"] == 2
+    running = standing(tmp_path, summarise(tmp_path / names[1]), running=True)
+    assert running is not None and running.left_s == pytest.approx(50 + 2 * 100)  # one step a second
