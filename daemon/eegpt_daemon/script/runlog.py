@@ -40,6 +40,7 @@ LATELY_S = 5.0  # a record whose own time lies further back was stamped by anoth
 FROM_ZERO = "the output numbers epochs from 0"  # said in the run's notes: a resume begins in the middle
 QUIET_S = 1.0  # a step whose values may stand in several lines is passed on after so long a silence
 READ_BYTES = 1 << 20
+LAST_BYTES = 1 << 14  # of a log, in which the error that ended its script stands
 COUNTS_ANEW = 0.5  # a resumed script whose first step lies below this share of its checkpoint's counts from 0 again
 
 
@@ -68,11 +69,12 @@ class ScriptLog:
         assert config.script is not None
         self._script = config.script
         self._patterns = compile_patterns(config.script.pattern)
-        self._text = TextDecoder(RowReader(folder.name), time.time, self._patterns, [make() for make in LINE_KINDS])
+        self._text = self._decoder_of_text()
         if self._from_zero:
             self._text.reader.counter.count_epochs_from_zero()
         self._file: Followed | None = None
         self._file_path: Path | None = None
+        self._file_begun = 0  # bytes of it that an earlier attempt wrote
         self._fed_at = 0.0
         self._started_at = time.time() - COARSE_S
         self._pass_over_the_old()
@@ -97,6 +99,9 @@ class ScriptLog:
         """Steps of an epoch, where they are known."""
         total, printed = self._declared or (None, None)
         return printed or self._epoch_of(total)
+
+    def _decoder_of_text(self) -> TextDecoder:
+        return TextDecoder(RowReader(self.folder.name), time.time, self._patterns, [make() for make in LINE_KINDS])
 
     def _checkpoint_step(self) -> int:
         """The step of the checkpoint that is gone on from; of one that nobody saw, the newest step before it.
@@ -167,6 +172,7 @@ class ScriptLog:
             return
         if self._file is not None:
             self._file.close()
+        self._file_begun = 0
         self._file, self._file_path = path.follow(), path.path
 
     def _named_file(self) -> formats.Foreign | None:
@@ -185,6 +191,8 @@ class ScriptLog:
             self._find_file(since=0.0)
             while self._file is not None and self._file.read(READ_BYTES)[2]:
                 pass
+            if self._file_path is not None and self._file_path.is_file():
+                self._file_begun = self._file_path.stat().st_size
         except (OSError, FormatError) as error:
             self.trouble = str(error)
 
@@ -336,6 +344,24 @@ class ScriptLog:
         if self.source in (None, PRINTED):
             self._take(PRINTED, [*self._text.drain(), *self._text.reader.flush()])
         self.look()
+
+    def read_last_lines(self) -> None:
+        """What a script that writes its output into a file said last: as if it had been printed."""
+        if self.source != FILE or self._file_path is None or not self._file_path.is_file():
+            return
+        try:
+            with self._file_path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                file.seek(max(self._file_begun, size - LAST_BYTES))
+                lines = file.read(LAST_BYTES).decode("utf-8", "replace").splitlines()
+        except OSError as error:
+            self.trouble = str(error)
+            return
+        text = self._decoder_of_text()
+        for line in lines:
+            before = text.reader.counter.step
+            text.line(line, 0.0)
+            self.last.add(line, stepped=text.reader.counter.step > before)
 
     def end(self, reason: str, error: str | None) -> None:
         """The last record of the attempt, unless RunLog wrote it."""

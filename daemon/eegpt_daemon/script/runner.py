@@ -135,6 +135,7 @@ class Runner:
         words = f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
         self._say(f"eegpt-daemon: the script ended: {words}")
         self.log.drain()
+        self.log.read_last_lines()
         if self.stop_reason is not None:
             ending, reason = How(False, None), self.stop_reason
         else:

@@ -142,6 +142,21 @@ def test_a_log_that_the_script_goes_on_writing_is_read_from_where_the_attempt_be
     assert steps[150:] == list(range(101, 141))
 
 
+def test_the_error_of_a_script_that_prints_into_a_file_is_found_there(tmp_path: Path) -> None:
+    config = parse_text("script: {command: [bash, t.sh], log: '{cwd}/*.log'}", "mine.yaml")
+    assert config.script is not None
+    config.script.cwd = str(tmp_path)
+    run = make_run_folder(tmp_path, "mine")
+    log = ScriptLog(run, Attempt(), config)
+    log.line("started pid 4711")
+    steps = [f"step {n}/400 loss 0.5 lr 1e-3" for n in range(1, 30)]
+    (tmp_path / "train.log").write_text("\n".join([*steps, *TRACEBACK]) + "\n")
+    log.look()
+    log.drain()
+    log.read_last_lines()
+    assert log.source == FILE and log.last.error() == "RuntimeError: no more data"
+
+
 def test_a_checkpoint_may_be_a_folder_that_has_what_the_one_before_it_has(tmp_path: Path) -> None:
     script, later = Script(checkpoints="output/checkpoint-*"), time.time() + 10
     for step in (500, 1000):
