@@ -170,7 +170,7 @@ def _findings(run: CheckedRun) -> list[tuple[Finding, str]]:
 def _attempts(history: History) -> list[tuple[str, ...]]:
     """A row an attempt: number, first step, when, what its learning rate follows, the command that began it."""
     rows: list[tuple[str, ...]] = []
-    for record in history.attempts:
+    for record in history.begun:
         law = (record.schedule or {}).get("name", "no schedule declared")
         if law == "manual":
             declared = record.schedule or {}
@@ -216,7 +216,7 @@ def _html(run: CheckedRun, pictures: dict[str, str]) -> str:
         "<h2>what was checked</h2><ul>" + "".join(f"<li>{e(w)}</li>" for w in run.outcome().covered()) + "</ul>"
     )
     parts += _sections_html(run)
-    if len(run.history.attempts) > 1:
+    if len(run.history.begun) > 1:
         parts.append("<h2>attempts</h2><table><tr>" + "".join(f"<th>{name}</th>" for name in ATTEMPTS) + "</tr>")
         for attempt in _attempts(run.history):
             parts.append("<tr>" + "".join(f"<td>{e(plain(cell))}</td>" for cell in attempt) + "</tr>")
@@ -268,7 +268,7 @@ def _markdown(run: CheckedRun, beside: dict[str, Path]) -> str:
         for caption, header, rows in section.tables:
             lines += ["", f"{e(plain(caption))}", "", f"| {' | '.join(map(e, header))} |", "|" + "---|" * len(header)]
             lines += [f"| {' | '.join(e(plain(cell)) for cell in row)} |" for row in rows]
-    if len(run.history.attempts) > 1:
+    if len(run.history.begun) > 1:
         lines += ["", "## attempts", "", f"| {' | '.join(ATTEMPTS)} |", "|" + "---|" * len(ATTEMPTS)]
         lines += [f"| {' | '.join(e(plain(cell)) for cell in attempt)} |" for attempt in _attempts(run.history)]
     lines += ["", "## the run", ""] + [f"- {e(k)}: {e(v)}" for k, v in _facts(run)]

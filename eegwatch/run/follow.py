@@ -59,7 +59,7 @@ class Foreign:
     @property
     def name(self) -> str:
         generic = ("metrics.csv", "trainer_state.json", "log.txt", "train.log")
-        return self.path.parent.name if self.path.name in generic else self.path.name
+        return self.path.resolve().parent.name if self.path.name in generic else self.path.name
 
 
 class OwnLog:

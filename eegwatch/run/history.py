@@ -251,6 +251,12 @@ class History:
         self.__init__()  # type: ignore[misc]
 
     @property
+    def begun(self) -> list[Run]:
+        """The record with which each attempt began; a reader may give it again once it knows more of the run."""
+        pairs = zip([None, *self.attempts], self.attempts, strict=False)
+        return [run for before, run in pairs if before is None or before.attempt != run.attempt]
+
+    @property
     def run(self) -> Run | None:
         """The newest attempt's `run` record."""
         return self.attempts[-1] if self.attempts else None

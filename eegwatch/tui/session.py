@@ -131,6 +131,7 @@ class Session:
         self.history, self.deviation = History(), Deviation()
         self.diagnosis = Diagnosis.of_foreign(self.foreign.format) if self.foreign else Diagnosis()
         self.events: list[Event] = []
+        self._begun = 0  # the newest attempt that is among the events
         self.follower: RunFollower | None = None
         self.steers_itself = self._obeys(folder)
         self._undiagnosed: Iterator[Item] = iter(())
@@ -278,7 +279,7 @@ class Session:
                 self.history.clear()
                 self.deviation = Deviation()
                 self.diagnosis = Diagnosis.of_foreign(self.foreign.format) if self.foreign else Diagnosis()
-                self.events = []
+                self.events, self._begun = [], 0
                 self._undiagnosed, self._diagnosed = iter(()), True
                 self._later.clear()
             self.events.append(Event(time.time(), what))
@@ -354,10 +355,12 @@ class Session:
     def _event(self, item: Any) -> None:
         text = None
         if isinstance(item, Run):
+            again, self._begun = item.attempt == self._begun, item.attempt
+            if again:
+                return  # by a reader that knows more of the run by now
             if item.attempt == 1:
-                text = f"run began, {item.total_steps or 0:,} steps" + (
-                    f", restarts {item.parent}" if item.parent else ""
-                )
+                steps = f", {item.total_steps:,} steps" if item.total_steps else ""
+                text = f"run began{steps}" + (f", restarts {item.parent}" if item.parent else "")
             else:
                 text = f"attempt {item.attempt} began at step {item.step:,} from {item.checkpoint or 'scratch'}"
         elif isinstance(item, Checkpoint):

@@ -29,13 +29,14 @@ SHORT_LABELS = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy", "rec
 class Notice:
     """One thing to know at once: `kind` is error, warning or good; `do` is what helps, a key or a command.
 
-    `more`: a line that a small screen leaves out.
+    `more`: a line that a small screen leaves out; `brief`: the same where that is too long.
     """
 
     kind: str
     text: str
     do: str = ""
     more: str = ""
+    brief: str = ""
 
 
 def _left_by_the_daemon(session: Session) -> str:
@@ -123,12 +124,13 @@ def _outcome(session: Session) -> Notice:
     assert history.end is not None and folder is not None
     parts = [" ".join((history.end.reason.replace("_", " "), f"after {history.step_done:,} steps"))]
     parts += [words for words in (_result(history, "eval", "test"), _result(history, "val", "validation")) if words]
-    saved, kept = [c for c in history.checkpoints if c.path], ""
+    saved, kept, brief = [c for c in history.checkpoints if c.path], "", ""
     if saved:
         best = next((c for c in reversed(saved) if c.best), saved[-1])
-        kept = f"{'best ' if best.best else ''}checkpoint  {folder / best.path}"
+        word = f"{'best ' if best.best else ''}checkpoint "
+        kept, brief = f"{word} {folder / best.path}", f"{word} {best.path} in the run's folder"
     report = shell("eegwatch", "report", folder, "-o", "report.html")
-    return Notice("good", " · ".join(parts), report, kept)
+    return Notice("good", " · ".join(parts), report, kept, brief)
 
 
 def _result(history: History, split: str, name: str) -> str:

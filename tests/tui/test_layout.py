@@ -88,3 +88,10 @@ async def test_the_key_and_the_change_in_the_code_are_told_apart_and_each_once(f
             assert done and len(done) == len({line.split(" ")[0] for line in done})
             assert all(not line.startswith("code ") or "restart" not in line for line in done)
             assert np.all([pilot.text().count("m resume") <= 2])  # in the verdict and in the key bar
+
+
+async def test_at_60_by_15_the_ticks_take_one_row_and_the_rest_is_the_charts(frozen: Path) -> None:
+    async with screen(frozen.parent, frozen, (60, 15)) as pilot:
+        await settled(pilot)
+        assert pilot.app.run_screen.ticks.size.height == 1 and rows(pilot, "lr") >= 7
+        assert "✖ LR moves" in pilot.text() and "AUROC" in pilot.text()

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from textual.widgets import Input
 
+from eegwatch.formats import find
 from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.records import End, Watch
 from eegwatch.tui.app import WatchApp
@@ -21,7 +22,7 @@ from eegwatch.tui.screens.help import HelpScreen
 from eegwatch.tui.screens.text import TextScreen
 from tests.conftest import ONE_CYCLE, LogWriter, unwrapped
 from tests.e2e.processes import Daemon
-from tests.tui.waiting import until
+from tests.tui.waiting import settled, until
 
 
 @asynccontextmanager
@@ -308,6 +309,28 @@ async def test_a_foreign_log_is_watched_and_cannot_be_commanded(tmp_path: Path) 
         app._tick()
         app._tick()
         assert app.session.history.length == 0 and "truncated" in app.session.events[-1].text
+
+
+async def test_a_log_of_a_name_that_says_nothing_has_that_of_its_folder_and_one_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`eegwatch train.log` in the folder itself; the reader learns the length of the run while it reads."""
+    folder = tmp_path / "experiment_7"
+    folder.mkdir()
+    lines = (f"[epoch {n // 200}] step {n}/2000 loss={1 / n:.4f} lr={1e-4:.3e}\n" for n in range(10, 2001, 10))
+    (folder / "train.log").write_text("".join(lines))
+    monkeypatch.chdir(folder)
+    foreign = find(Path("train.log"))
+    assert foreign is not None
+    app = WatchApp(Path(), foreign.path, foreign)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await app.loaded()
+        app.run_screen.redraw()
+        await settled(pilot)
+        text = text_of(app, 120, 36)
+        assert text.splitlines()[0].startswith(" experiment_7 ") and "step 2,000 / 2,000" in text
+        assert "┊" not in text  # no second attempt
+        assert [event.text for event in app.session.events if "began" in event.text] == ["run began"]
 
 
 async def test_over_a_slow_link_it_draws_seldom_and_still_ends_at_the_newest_step(

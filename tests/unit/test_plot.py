@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +13,7 @@ from hypothesis import strategies as st
 from eegwatch.charts.axis import Axis, time_text, time_ticks
 from eegwatch.charts.braille import Canvas
 from eegwatch.charts.model import EXPECTED, OBSERVED, ChartData, Series, limits
-from eegwatch.charts.plot import AXIS, GUTTER, PHASE, Row, plot
+from eegwatch.charts.plot import AXIS, GUTTER, PHASE, Row, plot, x_ticks
 from eegwatch.charts.reduce import reduce
 
 WIDTH = 60
@@ -68,6 +71,70 @@ def test_each_label_stands_in_the_row_in_which_its_value_is_drawn(
     assert ordered == sorted(ordered, reverse=True)
     if plot_height >= 6:
         assert all(b - a >= 2 for a, b in zip(sorted(labels), sorted(labels)[1:], strict=False))
+
+
+def rows_of_dots(rows: list[Row], column: int, style: str) -> set[int]:
+    """The rows of a plot in which a cell column holds a dot of this style."""
+    found = set()
+    for number, row in enumerate(rows):
+        at = 0
+        for text, name in row:
+            if name == style and at <= column < at + len(text) and text[column - at] not in " \u2800":
+                found.add(number)
+            at += len(text)
+    return found
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    height=st.integers(4, 40),
+    least=st.floats(1e-6, 1.0),
+    times=st.floats(2.0, 1e5),
+    log=st.booleans(),
+    seed=st.integers(0, 10**6),
+    x_kind=st.sampled_from(["step", "epoch", "time"]),
+    points=st.sampled_from([2, 3, 5, 12, 60, 104]),
+)
+def test_a_curve_is_drawn_in_the_rows_of_its_values_between_the_labels_around_it(
+    height: int, least: float, times: float, log: bool, seed: int, x_kind: str, points: int
+) -> None:
+    """By the labels alone: a value between two labels is drawn between their rows, whatever the axes and the length."""
+    rng = np.random.default_rng(seed)
+    x = np.arange(points, dtype=np.float64)
+    y = np.exp(rng.uniform(np.log(least), np.log(least * times), points))
+    data = ChartData(0.0, points - 1.0, [Series(x, y, "line", OBSERVED)], log=log, rates=True)
+    data.x_kind = x_kind
+    rows = plot(data, WIDTH, height)
+    labels = labels_of(rows)
+    columns = np.minimum(x / (points - 1) * (WIDTH - GUTTER), WIDTH - GUTTER - 1).astype(int)
+    for value, column in zip(y, columns, strict=True):
+        drawn = rows_of_dots(rows, GUTTER + column, "observed")
+        above = [row for row, label in labels.items() if label >= value]
+        below = [row for row, label in labels.items() if label <= value]
+        top, bottom = max(above, default=0), min(below, default=height - 2)
+        assert any(top <= row <= bottom for row in drawn), (value, labels, drawn)
+
+
+@pytest.mark.parametrize(("x_kind", "scale"), [("step", 1.0), ("epoch", 0.01), ("time", 1 / 7200)])
+@pytest.mark.parametrize("last", [4, 9, 50, 333, 2000])
+def test_a_tick_of_the_x_axis_stands_below_the_column_of_its_value(x_kind: str, scale: float, last: int) -> None:
+    """One step every half second; a vertical rule at the tick's place goes through its words."""
+    data = ChartData(0, last * scale, [Series(np.arange(last + 1) * scale, np.ones(last + 1), "line", OBSERVED)])
+    data.x_kind = x_kind
+    ticks = x_ticks(data, 6)
+    assert len(ticks) >= 2 and len({words for _, words in ticks}) == len(ticks)
+    for place, _ in ticks:
+        ruled = replace(data, rules=[(place, "")])
+        rows = plot(ruled, 90, 8)
+        axis = text_of(rows[-1])
+        columns = {column for column in range(GUTTER, 90) if text_of(rows[0])[column] == "┊"}
+        inside = [a <= column < b for column in columns for a, b in words_in(axis)]
+        assert place == 0 or any(inside), (place, axis, columns)
+
+
+def words_in(axis: str) -> list[tuple[int, int]]:
+    """Where the words of an x axis begin and end."""
+    return [match.span() for match in re.finditer(r"[^─└╳]+", axis) if match[0].strip()]
 
 
 @pytest.mark.parametrize("height", range(4, 40))

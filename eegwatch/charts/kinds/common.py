@@ -19,7 +19,7 @@ def empty_chart(history: History, style: ChartStyle, name: str, empty: str) -> C
     chart.smoothing = SMOOTHINGS[view.smoothing]
     if view.cursor is not None:
         chart.cursor = float(on_axis(history, view.axis, np.array([view.cursor]))[0])
-    later = history.attempts[1:]
+    later = history.begun[1:]
     places = on_axis(history, view.axis, np.array([run.step for run in later]))
     chart.rules = [(float(x), f"{run.attempt}") for x, run in zip(places, later, strict=True)]
     chart.x_kind = view.axis

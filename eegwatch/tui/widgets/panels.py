@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from rich.text import Text
 
-from eegwatch.diagnosis.checklist import FAIL, PASS, WAIT, WARN, checklist, table
+from eegwatch.diagnosis.checklist import FAIL, PASS, WAIT, WARN, Tick, checklist, table
 from eegwatch.tui.session import Session
 from eegwatch.tui.widgets.lines import Lines
 from eegwatch.wording import clock, size
@@ -38,12 +38,21 @@ class Ticks(Lines):
     DEFAULT_CSS = "Ticks { height: auto; max-height: 2; padding: 0 1; }"
 
     def show(self, session: Session) -> None:
+        ticks = checklist(session.history, session.diagnosis)
+        line = self._line(ticks, score=True)
+        if line.cell_len > self.app.size.width - 2:  # a second row is the chart's
+            line = self._line(ticks, score=False)
+        self.put([line])
+
+    def _line(self, ticks: list[Tick], *, score: bool) -> Text:
+        """`score`: with the figures of the AUROC."""
         line = Text()
-        for tick in checklist(session.history, session.diagnosis):
-            words = tick.text if tick.short == "AUROC" else tick.short
+        for tick in ticks:
+            words = tick.text if score and tick.short == "AUROC" else tick.short
             line.append(f"{tick.mark} ", MARK_STYLE[tick.mark])
             line.append(f"{words}   ")
-        self.put([line])
+        line.rstrip()
+        return line
 
 
 class Panel(Lines):

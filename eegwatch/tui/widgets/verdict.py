@@ -35,8 +35,9 @@ class Verdict(Lines):
         self.display = bool(findings) or current is not None
         if not self.display:
             return
-        lines = self._notice(current, tight=tight, alone=not findings) if current is not None else []
-        whole = len(lines)  # a notice holds a path or a command, which is worth nothing when it is cut
+        width = max(20, self.app.size.width - 2)
+        lines = self._notice(current, width, tight=tight, alone=not findings) if current is not None else []
+        first = lines[0] if lines and not tight else None  # what came out takes a second row rather than be cut
         if findings:
             lines += self._finding(session, findings[0], compact, tight, read_only)
             if compact:
@@ -48,18 +49,17 @@ class Verdict(Lines):
                 more = len(findings) - MOST_FINDINGS
             if more > 0:
                 lines[-1].append(f"   (+{more} more: e)", "dim")
-        width = max(20, self.app.size.width - 2)
-        for number, line in enumerate(lines):
-            if compact and (tight or number >= whole):
+        for line in lines:
+            if compact and line is not first:
                 line.truncate(width, overflow="ellipsis")
         self.put(lines)
 
-    def _notice(self, current: Notice, *, tight: bool, alone: bool) -> list[Text]:
+    def _notice(self, current: Notice, width: int, *, tight: bool, alone: bool) -> list[Text]:
         """`alone`: no finding stands below it."""
         sign, style = NOTICE[current.kind]
         lines = [Text.assemble((f" {sign} ", style), (f" {current.text}", "bold"))]
         if current.more and not tight:
-            lines.append(Text(f"        {current.more}"))
+            lines.append(Text(f"     {current.more if len(current.more) + 5 <= width else current.brief}"))
         if current.do and (alone or not tight):
             lines.append(Text.assemble(("   do   ", LABEL), current.do))
         return lines
