@@ -161,6 +161,8 @@ class Eye:
             values["formula"] = "a hook of another lies between"
         if look.skipped:
             values["skipped"] = True
+        if self.table.all and "moved" not in found and not any(_trains(held.parameter) for held in self.table.all):
+            values["nothing"] = len(self.table.all)
         if not self.reads_grad and not any(
             h.parameter.requires_grad and h.parameter.grad is not None for h in self.table.all
         ):
@@ -192,6 +194,10 @@ class Eye:
         self._had |= {id(held.parameter) for held in trainable if held.parameter.grad is not None}
         never = [held.name for held in trainable if id(held.parameter) not in self._had]
         return never if 2 * len(never) >= len(trainable) or self.cadence.taken >= FIRST else []
+
+
+def _trains(parameter: Any) -> bool:
+    return parameter.requires_grad or parameter.grad is not None
 
 
 def _of_gradients(seen: Seen, accumulate: int) -> dict[str, Any]:

@@ -17,16 +17,22 @@ MOST_NAMED = 64  # tensors that are kept by name; the sum of all is kept beside 
 
 
 def whole_state(
-    models: Sequence[Any], eyes: Sequence[Eye], averages: Sequence[Average], declared: Declared
+    models: Sequence[Any], eyes: Sequence[Eye], averages: Sequence[Average], declared: Declared, *, skipped: bool
 ) -> dict[str, Any]:
-    """{"weights", "optimizers", "averages", "scaler", …}: all that a resume has to bring back and that is watched."""
+    """{"weights", "optimizers", "averages", "scaler", …}: all that a resume has to bring back and that is watched.
+
+    `skipped`: a scaler has skipped a step since: its scale is smaller by its factor.
+    """
     values: dict[str, Any] = {"weights": weights_of(models)}
     values["optimizers"] = [state_of(eye) for eye in eyes if eye.hooks.optimizer is not None]
     if averages:
         values["averages"] = [{"average": one.number} | summed(named_sums(one.tensors)) for one in averages]
     scaler = declared.scaler
     if scaler is not None and scaler.is_enabled():
-        values["scaler"] = {"scale": float(scaler.get_scale()), "steps": int(scaler._get_growth_tracker())}
+        values["scaler"] = {
+            "scale": float(scaler.get_scale()),
+            "backoff": float(scaler.get_backoff_factor()) if skipped else 1.0,
+        }
     if declared.fresh_optimizer:
         values["fresh_optimizer"] = True
     return values

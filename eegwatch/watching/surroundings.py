@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from eegwatch.watching.tensors import bit_sums, plain_name, prefixed, torch_modu
 
 if TYPE_CHECKING:
     from eegwatch.watching.eye import Eye
+    from eegwatch.watching.held import Held
 
 STATISTICS = ("running_mean", "running_var")
 WITH_MODES = ("Dropout", "BatchNorm", "InstanceNorm")  # whose forward pass depends on the mode, by their class's name
@@ -73,16 +75,24 @@ class Surroundings:
         """Trainable tensors that no optimizer holds, and held ones that no model has."""
         values: dict[str, Any] = {}
         held, own = frozenset().union(*(one.table.ids for one in eyes)), self._layout.parameters
-        missing = [name for name, p in own.values() if p.requires_grad and id(p) not in held]
-        if missing:
-            values["outside"] = some(missing)
-        if own and not eye.table.ids <= own.keys():
-            strangers = [h for h in eye.table.all if id(h.parameter) not in own]
-            without = all(h.parameter.grad is None for h in strangers)
+        missing = [(name, p) for name, p in own.values() if p.requires_grad and id(p) not in held]
+        strangers = [] if eye.table.ids <= own.keys() else [h for h in eye.table.all if id(h.parameter) not in own]
+        without = all(h.parameter.grad is None for h in strangers)
+        masters = strangers and not (without and eye.idle) and _are_masters(strangers, [p for _, p in missing])
+        if missing and not masters:
+            values["outside"] = some([name for name, _ in missing])
+        if own and strangers:
             alive = sum(p.requires_grad and p.grad is not None and id(p) not in held for _, p in own.values())
             if without and alive and eye.idle:
                 values["strangers"] = some([h.name for h in strangers]) | {"of": len(eye.table.all), "alive": alive}
         return values
+
+
+def _are_masters(strangers: Sequence[Held], missing: Sequence[Any]) -> bool:
+    """Has the optimizer, in shape or as a whole, what no optimizer holds of the models: float32 copies of it?"""
+    left = Counter(tuple(parameter.shape) for parameter in missing)
+    own = Counter(tuple(held.parameter.shape) for held in strangers)
+    return not left - own or sum(p.numel() for p in missing) == sum(h.parameter.numel() for h in strangers)
 
 
 class Frozen:

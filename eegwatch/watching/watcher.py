@@ -30,7 +30,7 @@ from eegwatch.watching.scheduled import Scheduled
 from eegwatch.watching.state import whole_state
 from eegwatch.watching.surroundings import Frozen, Surroundings
 from eegwatch.watching.tensors import named, torch_module
-from eegwatch.watching.workers import Workers
+from eegwatch.watching.workers import FirstBatch, Workers, is_stream
 from eegwatch.watching.written import Written
 
 SCHEDULED_EVERY = 50  # steps between two records of a value that only log.step(metrics=…) tells
@@ -52,6 +52,7 @@ class Watcher:
         self.around = Surroundings()
         self.calls = Calls()
         self.workers: list[Workers] = []
+        self.streams: list[FirstBatch] = []
         self.copied = False  # is a DistributedDataParallel among the models?
         self.cost = Cost()
         self._copies = Copies(log.step_done)
@@ -59,7 +60,7 @@ class Watcher:
         self.averages: list[Average] = []
         self._off: dict[int, bool] = {}  # optimizer -> was a scheduled value off when it was last compared
         self._resumed = log.step_done > 0
-        self._begun = False
+        self._begun, self._base = False, log.step_done
         self._numbered = 0  # optimizers that were watched so far
         self._evaluations: list[Evaluation] = []  # over, and not yet compared with what the next step begins with
 
@@ -113,6 +114,9 @@ class Watcher:
             path = Path(tempfile.mkdtemp(prefix="eegwatch-")) / "workers"
             at = len(self.workers)
             self.workers.append(Workers(loader, at, path, lambda values: self.emit("workers", values)))
+        elif self.declared.world > 1 and is_stream(loader) and not isinstance(loader.collate_fn, FirstBatch):
+            told = lambda values: self.emit("stream", values)  # noqa: E731
+            self.streams.append(FirstBatch(loader, len(self.streams), told, self.guarded))
         try:
             number = len(self.orders)
             self.orders.append(Order(loader, number, self._tell_order, self.guarded))
@@ -153,6 +157,10 @@ class Watcher:
     def logged(self, step: int, metrics: Mapping[str, Any] | None) -> None:
         """log.step() was called."""
         with self.guarded():
+            if not self._begun and self._resumed:  # the first step was skipped: nothing has changed but the scale
+                self._begun = True
+                with torch_module().no_grad():
+                    self._emit_state("begin", self._base, skipped=True)
             for values in self.calls.counted(self.eyes):
                 self.emit("calls", values, step=step)
         for eye in self.eyes:
@@ -306,8 +314,8 @@ class Watcher:
         """Write one record."""
         self._written.emit(look, values, step)
 
-    def _emit_state(self, when: str, step: int) -> None:
-        values = whole_state(self.models, self.eyes, self.averages, self.declared)
+    def _emit_state(self, when: str, step: int, *, skipped: bool = False) -> None:
+        values = whole_state(self.models, self.eyes, self.averages, self.declared, skipped=skipped)
         self.emit("state", {"when": when} | values, step=step)
 
     def account(self) -> None:
@@ -353,7 +361,8 @@ class Watcher:
 
     def _release(self) -> None:
         self.off = True
-        parts: tuple[Eye | Order | Workers, ...] = (*self.eyes, *self.orders, *self.workers)
+        parts: tuple[Eye | Order | Workers | FirstBatch, ...]
+        parts = (*self.eyes, *self.orders, *self.workers, *self.streams)
         for part in parts:
             with contextlib.suppress(Exception):  # each is taken off, whatever the others do
                 part.close()

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+DEEP, LONG, MANY = 5, 32, 512  # attributes deep, entries of a list, objects in which generators are looked for
 SUMMED = 64  # tensors or arrays of a first batch that are summed up
 
 _before: dict[str, str] = {}  # in a worker: the states of its generators once it was initialised
@@ -56,14 +57,12 @@ class Collated:
             return
         after = states(worker.dataset)
         drawn = sorted(name for name, state in _before.items() if after.get(name, state) != state)
-        sums = [content(sample) for sample in samples] if isinstance(samples, list | tuple) else [content(samples)]
         line = {
             "worker": worker.id,
             "states": {name: _before[name] for name in drawn},
             "after": {name: after[name] for name in drawn},
             "drawn": drawn,
-            "batch": f"{zlib.crc32(repr(sums).encode()):08x}",
-            "distinct": len(set(sums)) > 1 and None not in sums,
+            **summed_up(samples),
         }
         fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
@@ -83,12 +82,32 @@ def states(dataset: Any) -> dict[str, str]:
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         found["numpy.random"] = _sum(numpy.random.get_state()[1].tobytes() + bytes(numpy.random.get_state()[2] % 256))
-    for name, value in list(getattr(dataset, "__dict__", {}).items()):
-        inner = [(f"{name}.{key}", one) for key, one in list(getattr(value, "__dict__", {}).items())]
-        for where, one in ((name, value), *inner):  # dataset.generator, dataset.transform.generator
-            state = state_of(one)
-            if state is not None:
-                found[f"the data set's {where}"] = _sum(state)
+    for where, state in _held(dataset).items():  # dataset.generator, dataset.transform.transforms[0].generator
+        found[f"the data set's {where}"] = _sum(state)
+    return found
+
+
+def _held(dataset: Any) -> dict[str, Any]:
+    """The states of the generators that an object holds, a few attributes and list entries deep, by their place."""
+    found: dict[str, Any] = {}
+    seen: set[int] = set()
+    waiting = [("", dataset, 0)]
+    while waiting and len(seen) < MANY:
+        place, one, deep = waiting.pop(0)
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        state = state_of(one) if place else None
+        if state is not None:
+            found[place.lstrip(".")] = state
+        elif deep < DEEP:
+            if isinstance(one, list | tuple) and len(one) <= LONG:
+                waiting += [(f"{place}[{number}]", part, deep + 1) for number, part in enumerate(one)]
+            elif isinstance(one, dict) and len(one) <= LONG:
+                waiting += [(f"{place}[{key!r}]", part, deep + 1) for key, part in list(one.items())]
+            else:
+                held = list(getattr(one, "__dict__", {}).items())
+                waiting += [(f"{place}.{name}", part, deep + 1) for name, part in held if not isinstance(part, type)]
     return found
 
 
@@ -122,6 +141,12 @@ def content(sample: Any) -> int | None:
         elif isinstance(one, int | float | str | bytes):
             crc, read = zlib.crc32(repr(one).encode(), crc), read + 1
     return crc if read else None
+
+
+def summed_up(samples: Any) -> dict[str, Any]:
+    """{"batch": a sum of a batch before it is collated, "distinct": do its samples differ?}"""
+    sums = [content(sample) for sample in samples] if isinstance(samples, list | tuple) else [content(samples)]
+    return {"batch": f"{zlib.crc32(repr(sums).encode()):08x}", "distinct": len(set(sums)) > 1 and None not in sums}
 
 
 def _sum(state: Any) -> str:
@@ -164,3 +189,31 @@ class Workers:
         self._path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # a worker that still lives has written a line more
             self._path.parent.rmdir()
+
+
+class FirstBatch:
+    """A collate_fn of a stream that is read in this process: tells of its first batch."""
+
+    def __init__(
+        self, loader: Any, number: int, tell: Callable[[dict[str, Any]], None], guard: Callable[[], Any]
+    ) -> None:
+        self._inner, self._loader, self._number = loader.collate_fn, loader, number
+        self._tell, self._guard = tell, guard
+        self._told = False
+        loader.collate_fn = self
+
+    def __call__(self, samples: Any) -> Any:
+        if not self._told:
+            self._told = True
+            with self._guard():
+                self._tell({"loader": self._number, **summed_up(samples)})
+        return self._inner(samples)
+
+    def close(self) -> None:
+        """Give the loader its own function back."""
+        self._loader.collate_fn = self._inner
+
+
+def is_stream(loader: Any) -> bool:
+    """Does this loader read an iterable data set?"""
+    return isinstance(getattr(loader, "dataset", None), sys.modules["torch.utils.data"].IterableDataset)

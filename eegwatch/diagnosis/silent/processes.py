@@ -60,6 +60,28 @@ def ranks_read_the_same(record: Watch, attempt: Attempt) -> Judgement:
     )
 
 
+def streams_alike(record: Watch, attempt: Attempt) -> Judgement:
+    """Ranks that read a stream: their first batches, or those of their workers of one number, differ."""
+    values = record.values
+    if int(attempt.declared.get("world", 1)) < 2 or not values.get("distinct"):
+        return None
+    if record.look == "workers" and not values.get("iterable"):
+        return None
+    part = f"{values.get('epoch', 1)} {values.get('worker', '')}"
+    known = attempt.ranks.setdefault(("stream", f"{values['loader']} {part}"), {})
+    rank = int(values.get("rank", 0))
+    known[rank] = values
+    _forget(attempt, "stream")
+    for other, there in sorted(known.items()):
+        if other != rank and there["batch"] == values["batch"]:
+            return Broken(
+                f"ranks {min(rank, other)} and {max(rank, other)} read the same first batch of a stream",
+                "divide the stream by the rank of each process (split_dataset_by_node, or in its __iter__); world=1 if "
+                "they should read the same",
+            )
+    return True if len(known) > 1 else None
+
+
 def _order_key(record: Watch) -> tuple[str, str]:
     part = "begun" if "partial" in record.values else ""
     return "order", f"{record.values.get('loader')} {record.values.get('epoch')} {part}"
@@ -172,6 +194,8 @@ RULES = (
     SilentRule("replicas_differ", "replica", True, replicas_differ),
     SilentRule("ranks_overlap", "order", True, ranks_overlap),
     SilentRule("ranks_read_the_same", "order", True, ranks_read_the_same),
+    SilentRule("ranks_read_the_same", "stream", True, streams_alike),
+    SilentRule("ranks_read_the_same", "workers", True, streams_alike),
     SilentRule("workers_yield_the_same", "workers", True, workers_yield_the_same),
     SilentRule("workers_draw_the_same", "workers", True, workers_draw_the_same),
     SilentRule("epochs_draw_the_same", "workers", True, epochs_draw_the_same),

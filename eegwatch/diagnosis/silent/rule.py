@@ -33,6 +33,9 @@ class Attempt:
     states: dict[int, Values] = field(default_factory=dict)  # at checkpoints of earlier attempts and this one, by step
     counted: dict[int, int] = field(default_factory=dict)  # optimizer -> steps it had taken at its last look
     orders: dict[tuple[int, int], Values] = field(default_factory=dict)  # the last epoch of each (loader, rank)
+    # of earlier attempts too: (loader, rank) -> epochs that were read to their end, with the attempt's first step
+    read: dict[tuple[int, int], list[tuple[int, Values]]] = field(default_factory=dict)
+    done: dict[tuple[int, int], list[Values]] = field(default_factory=dict)  # of those, what lies before this attempt
     # (look, what is compared) -> rank or worker -> values
     ranks: dict[tuple[str, str], dict[int, Values]] = field(default_factory=dict)
     splits: dict[str, Values] = field(default_factory=dict)  # name -> what it shares with splits declared before it
@@ -43,6 +46,11 @@ class Attempt:
         """What the script declared to the watcher."""
         declared: Values = self.attached.get("declared", {})
         return declared
+
+
+def steps_of_epoch(values: Values, per_epoch: int | None) -> int:
+    """At most how many steps an epoch takes that reads `n` samples."""
+    return per_epoch or -(-int(values["n"]) // int(values.get("batch") or 1))
 
 
 def seen_in_a_row(attempt: Attempt, rule: str, record: Watch, shown: bool) -> int:

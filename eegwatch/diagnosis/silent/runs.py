@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from eegwatch.diagnosis.silent.rule import Attempt, Broken, Judgement, SilentRule, Values, names
+from eegwatch.diagnosis.silent.rule import Attempt, Broken, Judgement, SilentRule, Values, names, steps_of_epoch
 from eegwatch.run.records import Watch, number
 
 IDLE_CALLS = 3  # of log.step() in a row without a step, with finite gradients each time: no scaler skipped those
@@ -135,7 +135,8 @@ def scaler_state_lost(record: Watch, attempt: Attempt) -> Judgement:
     if values.get("when") != "begin" or saved is None or "scaler" not in saved or "scaler" not in values:
         return None
     before, now = saved["scaler"], values["scaler"]
-    if number(before["scale"]) == number(now["scale"]):
+    scale = number(now["scale"])
+    if scale in (number(before["scale"]), number(before["scale"]) * number(now.get("backoff", 1.0))):
         return True
     return Broken(
         f"the gradient scale is {number(now['scale']):g} at step {record.step + 1:,}, and was "
@@ -205,7 +206,7 @@ def order_repeated(record: Watch, attempt: Attempt) -> Judgement:
     before = attempt.orders.get(reader)
     attempt.orders[reader] = values
     if before is None:
-        return None
+        return _replayed(record, attempt, attempt.done.get(reader, []))
     n, batch = int(values["n"]), int(values.get("batch") or 1)
     if n <= batch:
         return None  # one batch holds the whole set: its order is of no consequence
@@ -224,6 +225,28 @@ def order_repeated(record: Watch, attempt: Attempt) -> Judgement:
         f"(by chance once in 1e{math.lgamma(n + 1) / math.log(10):.0f})",
         "call loader.sampler.set_epoch(epoch) at the beginning of each epoch, and seed once, not in every epoch",
         f"a {values['sampler']} draws each epoch anew unless its seed is the same again",
+    )
+
+
+def _replayed(record: Watch, attempt: Attempt, done: list[Values]) -> Judgement:
+    """The first epoch of a resume in the order of one that was over at its checkpoint: its seed began anew."""
+    values, run = record.values, attempt.run
+    if run is None or not done or not values.get("n"):
+        return None
+    if record.step - run.step < steps_of_epoch(values, run.steps_per_epoch) / 2:
+        return None  # batches that are skipped to come back to where the run was
+    n = int(values["n"])
+    if n <= int(values.get("batch") or 1) or math.lgamma(n + 1) < -math.log(BY_CHANCE):
+        return None
+    same = next((one for one in done if one["n"] == n and one["crc"] == values["crc"]), None)
+    if same is None:
+        return None
+    return Broken(
+        f"the resume from step {run.step:,} reads the data in the order of epoch {same['epoch']} of an attempt before, "
+        "which was over",
+        "call loader.sampler.set_epoch(epoch) with the epoch of the whole run, or restore the generator's state",
+        f"a {values['sampler']} begins with the same order whenever its seed is set anew",
+        fact=True,
     )
 
 

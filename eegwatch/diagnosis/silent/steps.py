@@ -71,6 +71,28 @@ def gradients_dropped(record: Watch, attempt: Attempt) -> Judgement:
     )
 
 
+def micro_gradients_shrunk(record: Watch, attempt: Attempt) -> Judgement:
+    shrunk = record.values.get("shrunk")
+    if shrunk is None:
+        return True if int(record.values.get("passes", 0)) > 1 else None
+    return Broken(
+        f"what the first {shrunk['pass']} micro-batches of step {record.step:,} had made was multiplied by "
+        f"{number(shrunk['factor']):.4g} before the next one was added",
+        "call clip_grad_norm_ once a step, after its last backward()",
+    )
+
+
+def nothing_to_train(record: Watch, attempt: Attempt) -> Judgement:
+    nothing = record.values.get("nothing")
+    if nothing is None:
+        return True
+    return Broken(
+        f"none of the {nothing} tensors that the optimizer holds is trainable, and none has a gradient: step "
+        f"{record.step:,} changed nothing",
+        "set requires_grad=True on what is to be trained, and give that to the optimizer",
+    )
+
+
 def update_lost(record: Watch, attempt: Attempt) -> Judgement:
     update = record.values.get("update")
     if update is None:
@@ -257,6 +279,8 @@ RULES = (
     SilentRule("gradients_not_cleared", "step", True, gradients_not_cleared),
     SilentRule("gradient_applied_twice", "step", True, gradient_applied_twice),
     SilentRule("micro_gradients_dropped", "step", True, gradients_dropped),
+    SilentRule("micro_gradients_shrunk", "step", False, micro_gradients_shrunk),
+    SilentRule("nothing_to_train", "step", False, nothing_to_train),
     SilentRule("update_lost", "step", True, update_lost),
     SilentRule("update_differs", "step", True, update_differs),
     SilentRule("frozen_moves", "step", True, frozen_moves),

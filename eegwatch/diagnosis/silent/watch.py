@@ -8,7 +8,7 @@ from typing import Any
 
 from eegwatch.diagnosis.findings import ERROR, INFO, WARNING, Finding
 from eegwatch.diagnosis.silent import data, processes, runs, steps
-from eegwatch.diagnosis.silent.rule import Attempt, Broken, SilentRule
+from eegwatch.diagnosis.silent.rule import Attempt, Broken, SilentRule, steps_of_epoch
 from eegwatch.run.records import Run, Watch
 
 RULES: tuple[SilentRule, ...] = (*steps.RULES, *runs.RULES, *data.RULES, *processes.RULES)
@@ -21,6 +21,7 @@ NEEDS = {
     "clip_missing": "no clip= is declared to log.watch()",
     "clip_before_unscale": "no clip= with scaler= is declared to log.watch()",
     "micro_gradients_dropped": "no step was looked at",
+    "micro_gradients_shrunk": "no accumulate= is declared to log.watch()",
     "order_repeated": "no loader= that shuffles was read for two epochs",
     "splits_overlap": "no log.split() was called",
     "evaluation_in_train_mode": "no log.evaluating() was entered",
@@ -46,6 +47,7 @@ NEEDS = {
 }
 # rules that compare ranks or workers: one finding for all of them
 JOINED = frozenset(rule.name for rule in processes.RULES)
+KEPT = 64  # epochs whose order is remembered over a resume
 NO_FORMULA = "no update of an optimizer whose formula is known was read"
 
 
@@ -70,6 +72,13 @@ class SilentWatch:
         """A new attempt: what it does is judged anew; what its checkpoints hold is remembered."""
         before = self._attempt
         self._attempt = Attempt(run, states=before.states, counted=before.counted)
+        per_epoch = None if before.run is None else before.run.steps_per_epoch
+        for reader, epochs in before.read.items():
+            self._attempt.done[reader] = [
+                values
+                for began, values in epochs
+                if began + int(values["epoch"]) * steps_of_epoch(values, per_epoch) <= run.step
+            ][-KEPT:]
         gone, self._up = self._up, {}
         return [old.resolved(run.step, f"a new attempt ({run.attempt}) began") for old in gone.values()]
 
@@ -103,6 +112,10 @@ class SilentWatch:
 
     def _remember(self, record: Watch) -> None:
         values, attempt = record.values, self._attempt
+        if record.look == "order" and values.get("n") and "partial" not in values:
+            reader = int(values["loader"]), int(values.get("rank", 0))
+            began = attempt.run.step if attempt.run is not None else 0
+            attempt.read[reader] = [*attempt.read.get(reader, [])[1 - KEPT :], (began, values)]
         if record.look == "state" and values.get("when") == "checkpoint":
             attempt.states[record.step] = values
         if record.look == "step":
