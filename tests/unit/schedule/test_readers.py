@@ -170,6 +170,18 @@ def test_transformers_whole_list_is_read_with_its_options(kind: str) -> None:
     is_read(hf(kind.partition(",")[0], **HF[kind]))
 
 
+def test_a_linear_ramp_before_a_family_that_begins_at_its_top_is_a_warm_up() -> None:
+    o = optimizer_of((0.1,))
+    law = read_groups(S.SequentialLR(o, [S.LinearLR(o, 0.1, total_iters=10), S.CosineAnnealingLR(o, 90)], [10]), 100)[0]
+    assert law is not None
+    assert (law["name"], law["warmup_steps"], law["total_steps"]) == ("cosine", 10, 100)
+    assert law["initial_lr"] == pytest.approx(0.01) and law["max_lr"] == 0.1
+    o = optimizer_of((0.1,))
+    constant = S.ConstantLR(o, factor=0.5, total_iters=1000)  # begins below the top of the ramp
+    jump = read_groups(S.SequentialLR(o, [S.LinearLR(o, 0.1, total_iters=10), constant], [10]), 100)[0]
+    assert jump is not None and jump["name"] == "sequence"
+
+
 def test_what_is_not_known_is_not_guessed_and_the_reason_is_said() -> None:
     from transformers import get_scheduler, optimization
 

@@ -347,6 +347,19 @@ def test_a_fault_after_a_resume_is_named_or_is_among_what_remains(name: str, lrs
         assert cause.name == name
 
 
+@pytest.mark.parametrize(
+    "batches", [157, 159, 161, 163]
+)  # of 40 optimizer steps of 4: some short of 160, some left over
+def test_a_scheduler_stepped_at_every_micro_batch_is_named_where_they_do_not_divide_the_epoch(batches: int) -> None:
+    schedule = parse({"name": "cosine", "total_steps": 4000, "max_lr": 1e-3})
+    epoch, within = np.divmod(np.arange(800), 40)
+    lrs = schedule.rate(epoch * batches + np.minimum((within + 1) * 4, batches) - 1)
+    watching, _ = watch(lrs, situation=Situation(schedule, 40, epochs=100, accumulate=4), size=40)
+    assert watching.fault is not None
+    cause = watching.fault.cause()
+    assert cause.name == "scheduler_stepped_per_microbatch" and f"{batches} times an epoch of 40" in cause.says
+
+
 @pytest.mark.parametrize("start", [2 * B, 2 * B + 4321])
 def test_stepped_every_batch_and_every_epoch_is_named_after_a_resume_too(start: int) -> None:
     """The epochs before the resume are in the restored position; those after it add a step each."""
