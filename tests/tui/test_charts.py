@@ -374,3 +374,21 @@ async def test_a_picture_is_of_the_moment_at_which_it_was_asked_for(writer: LogW
     before = figure.draw("run", charts, style)
     history.length = 10  # what a resume does to it
     assert figure.draw("run", charts, style) == before
+
+
+async def test_a_picture_has_the_runs_name_and_a_legend_in_the_colours_of_its_lines(writer: LogWriter) -> None:
+    from eegwatch.charts import figure
+    from eegwatch.charts.model import EXPECTED, OBSERVED
+
+    writer.run()
+    writer.healthy(1, 400)
+    writer.eval(400, 0.8)
+    history = history_of(writer.folder)
+    charts = figure.prepare(history, kinds(history), ChartStyle(log=frozenset({"lr"})))
+    picture = figure.draw(writer.folder.name, charts, ChartStyle()).decode()
+    assert writer.folder.name in picture and "optimizer step" in picture
+    parts = picture.split('id="legend_')
+    assert len(parts) > 3
+    for colour in (figure.COLOURS[OBSERVED], figure.COLOURS[EXPECTED]):
+        assert f"stroke: {colour}" in parts[1], "the legend has no stroke of the colour of its line"
+    assert "samples" in picture and "gradient norm" in picture

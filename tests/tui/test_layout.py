@@ -95,3 +95,18 @@ async def test_at_60_by_15_the_ticks_take_one_row_and_the_rest_is_the_charts(fro
         await settled(pilot)
         assert pilot.app.run_screen.ticks.size.height == 1 and rows(pilot, "lr") >= 7
         assert "✖ LR moves" in pilot.text() and "AUROC" in pilot.text()
+
+
+@pytest.mark.parametrize("size", [(80, 24), (100, 32), (120, 30)])
+async def test_why_is_said_to_its_end(frozen: Path, size: tuple[int, int]) -> None:
+    async with screen(frozen.parent, frozen, size) as pilot:
+        await settled(pilot)
+        said = unwrapped(pilot.text())
+        assert "the scheduler is stepped once per epoch, or the scheduler is never stepped (step 201 will tell)" in said
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(pilot.app.screen, EvidenceScreen))
+        await until(pilot, lambda: "scheduler_stepped_per_epoch:" in pilot.text())
+        lines = [line.strip("│ ") for line in pilot.text().splitlines()]
+        begin = next(n for n, line in enumerate(lines) if line.startswith("a  scheduler_stepped_per_epoch:"))
+        second = pilot.text().splitlines()[begin + 1]
+        assert second.startswith("│    ") and second[5] != " "  # below the words, not below the letter

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from rich.console import Console
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
@@ -42,7 +43,7 @@ class EvidenceScreen(ModalScreen[View | None]):
     EvidenceScreen { align: center middle; }
     EvidenceScreen > Vertical { width: 100%; height: 100%; border: round $accent; background: $surface; padding: 0 1; }
     EvidenceScreen Chart { height: 3fr; border: none; border-top: solid $panel; }
-    EvidenceScreen VerticalScroll { height: 2fr; }
+    EvidenceScreen VerticalScroll { height: 2fr; scrollbar-gutter: stable; }
     EvidenceScreen Static { height: auto; }
     """
 
@@ -79,7 +80,8 @@ class EvidenceScreen(ModalScreen[View | None]):
         box.border_title = f"finding {self.at + 1} of {len(findings)}: {finding.rule}"
         self.chart.border_title, data = self._chart_data(finding)
         self.chart.show(data)
-        self.text.update(evidence_text(self.session, finding, self._causes(finding)))
+        text = evidence_text(self.session, finding, self._causes(finding))
+        self.text.update(hanging(text, self.app.console, self.text.content_size.width))
 
     def window(self, finding: Finding) -> View:
         """From before its onset to where the remaining causes part, or to the newest step."""
@@ -136,6 +138,19 @@ class EvidenceScreen(ModalScreen[View | None]):
 
     def action_close(self) -> None:
         self.dismiss(None)
+
+
+def hanging(text: Text, console: Console, width: int) -> Text:
+    """The text with what wraps of a line set below its words: three cells in, beside the letter of a cause."""
+    lines: list[Text] = []
+    for line in text.split("\n", allow_blank=True):
+        if line.cell_len <= width or width < 20 or line.plain[1:3] != "  ":
+            lines.append(line)
+            continue
+        head, rest = line[:3], line[3:]
+        first, *more = rest.wrap(console, width - 3)
+        lines += [Text.assemble(head, first), *(Text.assemble("   ", part) for part in more)]
+    return Text("\n").join(lines)
 
 
 def place_of(session: Session, finding: Finding) -> View:

@@ -74,7 +74,7 @@ class Verdict(Lines):
         elif bad and not tight:
             lines.append(Text(f"   {bad}"))
         if finding.why:
-            lines.append(Text.assemble(("   why  ", LABEL), finding.why))
+            lines += self._why(finding.why, tight=tight)
         keys = self._keys(session, compact, read_only) if finding.family == RATE else ""
         code = finding.remedy.split("; ")[0]
         if keys:
@@ -82,6 +82,14 @@ class Verdict(Lines):
         if code and code not in headline(finding) and not (keys and compact) and not tight:
             lines.append(Text.assemble(("   code " if finding.family == RATE else "   do   ", LABEL), code))
         return lines
+
+    def _why(self, why: str, *, tight: bool) -> list[Text]:
+        """In as many rows as it takes, two at most, the second below the first; in one where every row counts."""
+        head = Text("   why  ", LABEL)
+        first, *more = Text(why).wrap(self.app.console, max(20, self.app.size.width - 2 - len(head)))
+        if tight or not more:
+            return [Text.assemble(head, why)]
+        return [Text.assemble(head, first), Text.assemble(" " * len(head), Text(" ").join(more))]
 
     def _keys(self, session: Session, compact: bool, read_only: bool) -> str:
         """The keys that help against a wrong learning rate and can work now."""
