@@ -34,6 +34,7 @@ class DaemonCommands(App[None]):
         return reason is not None
 
     def action_stop(self) -> None:
+        from eegwatch.tui.resuming import control_line
         from eegwatch.tui.screens.dialogs import Confirm
 
         if self._refused("stop"):
@@ -44,8 +45,10 @@ class DaemonCommands(App[None]):
             if self.session.steers_itself
             else self._unsaved() or "A checkpoint is written. The daemon stays, ready to resume or restart.",
         ]
-        line = shell("eegpt-daemon", "stop", "--logs", self.session.logs)
-        self.push_screen(Confirm("stop", lines, f"{line}   (this ends the daemon too)"), self._stop)
+        line = shell("eegpt-daemon", "stop", "--logs", self.session.logs) + "   (this ends the daemon too)"
+        if self.session.steers_itself and self.session.folder is not None and not self.session.life.alive:
+            line = control_line(self.session.folder, "stop")
+        self.push_screen(Confirm("stop", lines, line), self._stop)
 
     def _unsaved(self) -> str | None:
         """What a stop of a script would lose."""

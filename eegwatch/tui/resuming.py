@@ -194,7 +194,8 @@ def _judge_rate(session: Session, choice: ResumeChoice, script: Script | None) -
 def shell_line(session: Session, choice: ResumeChoice) -> str:
     """The same as a command for a shell."""
     if session.steers_itself and session.folder is not None and not choice.branch:
-        return _control_line(choice, session.folder)
+        fields = {} if choice.lr is None else {"lr": choice.lr, **choice.fields}
+        return control_line(session.folder, "resume", **fields)
     words: list[object] = ["resume"]
     if choice.lr is not None:
         words += ["--lr", exact(choice.lr), "--then", choice.then]
@@ -204,9 +205,7 @@ def shell_line(session: Session, choice: ResumeChoice) -> str:
     return shell("eegpt-daemon", *words, "--logs", session.logs)
 
 
-def _control_line(choice: ResumeChoice, folder: Path) -> str:
-    """The command as a line of the control file, which is all that a script without a daemon needs."""
-    fields: dict[str, object] = {"command": "resume", "run_id": folder.name}
-    if choice.lr is not None:
-        fields |= {"lr": choice.lr, **choice.fields}
-    return f"echo '{json.dumps(fields)}' >> {folder.parent / CONTROL}"
+def control_line(folder: Path, command: str, **fields: object) -> str:
+    """A command as a line of the control file, which is all that a script without a daemon needs."""
+    line = json.dumps({"command": command, "run_id": folder.name, **fields})
+    return f"echo '{line}' >> {folder.parent / CONTROL}"

@@ -47,15 +47,16 @@ class LastLines:
     def error(self) -> str | None:
         """The error that these lines end with, if they do; of a launcher that reports a worker's, the worker's."""
         lines = list(self._lines)
-        reported: str | None = None
+        reported: str | None = None  # by a launcher: the errors above it are the workers'
         for number in range(len(lines) - 1, -1, -1):
             if (match := _KILLED.search(lines[number])) is not None:
                 return match[1]
             if _TRACEBACK.match(lines[number]):
                 error = _error_below(lines[number + 1 :])
-                if not error.startswith(_REPORTS):
+                if reported is None and not error.startswith(_REPORTS):
                     return error
-                reported = reported or error
+                if reported is None or not error.startswith(_REPORTS):
+                    reported = error  # of several workers the first that failed: the others lost their connection to it
         return reported
 
     def last_line(self) -> str | None:

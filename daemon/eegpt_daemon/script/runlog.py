@@ -40,6 +40,7 @@ LATELY_S = 5.0  # a record whose own time lies further back was stamped by anoth
 FROM_ZERO = "the output numbers epochs from 0"  # said in the run's notes: a resume begins in the middle
 QUIET_S = 1.0  # a step whose values may stand in several lines is passed on after so long a silence
 READ_BYTES = 1 << 20
+EVALUATIONS_ALONE = 3  # after so many epochs without a step, evaluations are all that a script prints
 LAST_BYTES = 1 << 14  # of a log, in which the error that ended its script stands
 COUNTS_ANEW = 0.5  # a resumed script whose first step lies below this share of its checkpoint's counts from 0 again
 
@@ -56,6 +57,8 @@ class ScriptLog:
         self._others = Tail(folder / RUN_LOG, os.path.getsize(folder / RUN_LOG))
         self._decoder = run_decoder()
         self._offset = 0
+        self._early: list[Eval] = []
+        self._evals_alone = False
         self._declared: tuple[int | None, int | None] | None = None  # steps of the run and of an epoch
         self._from_zero = False
         self._precision = PRECISION_OF_TEXT
@@ -205,7 +208,31 @@ class ScriptLog:
             elif isinstance(record, Step):
                 self._take_step(source, record)
             elif isinstance(record, Eval) and self.source == source:
-                self.append(msgspec.structs.replace(record, step=max(record.step + self._offset, self._begun_at)))
+                self._take_eval(record)
+            elif isinstance(record, Eval) and self.source is None:
+                self._take_early(source, record)
+
+    def _take_early(self, source: str, record: Eval) -> None:
+        """An evaluation before any step: a script may print nothing else, a line an epoch."""
+        self._early.append(record)
+        if len({early.step for early in self._early}) < EVALUATIONS_ALONE:
+            return
+        self._look_for_runlog()
+        if self.source is not None:
+            return
+        self.source = source
+        self._begin()
+        if self._begun_at and self._early[0].step < COUNTS_ANEW * self._begun_at:
+            self._offset = self._begun_at
+        self._evals_alone = True
+        for early in self._early:
+            self._take_eval(early)
+
+    def _take_eval(self, record: Eval) -> None:
+        step = max(record.step + self._offset, self._begun_at)
+        if self._evals_alone and step > self.step:
+            self._saw(step, record.time)
+        self.append(msgspec.structs.replace(record, step=step))
 
     def _take_step(self, source: str, record: Step) -> None:
         if self.source is None:

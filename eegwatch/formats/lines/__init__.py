@@ -15,6 +15,7 @@ from eegwatch.formats.lines.huggingface import HuggingFaceConsole
 from eegwatch.formats.lines.llm_c import LlmC
 from eegwatch.formats.lines.metric_logger import MetricLogger
 from eegwatch.formats.lines.nanogpt import NanoGpt
+from eegwatch.formats.lines.skorch import SkorchTable
 from eegwatch.formats.lines.tables import HeaderTable, KeyValueTable
 from eegwatch.formats.lines.ultralytics import Ultralytics
 from eegwatch.formats.text import LineKind
@@ -29,6 +30,7 @@ LINE_KINDS: tuple[Callable[[], LineKind], ...] = (
     Detectron2,
     Espnet,
     Ultralytics,
+    SkorchTable,
     HeaderTable,
     KeyValueTable,
 )

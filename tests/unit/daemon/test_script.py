@@ -333,5 +333,16 @@ def test_a_script_that_numbers_epochs_from_0_goes_on_in_the_right_epoch_after_a_
     assert [r.step for r in records(tmp_path) if isinstance(r, Run)][-1] == 20
 
 
+def test_evaluations_are_kept_of_a_script_that_prints_nothing_else(tmp_path: Path, config: Config) -> None:
+    log = ScriptLog(tmp_path, Attempt(), config)
+    log.line("  epoch    valid_acc    valid_loss     dur")
+    log.line("-------  -----------  ------------  ------")
+    for n in range(1, 6):
+        log.line(f"      {n}       0.2{n}00        1.{n}000  0.1234")
+    log.end("completed", None)
+    assert [r.step for r in records(tmp_path) if isinstance(r, Eval)] == [1, 2, 3, 4, 5]
+    assert log.read and log.step == 5
+
+
 def test_a_script_needs_no_data_of_the_trainers(config: Config) -> None:
     assert config.data.root_dir == "" and config.script is not None

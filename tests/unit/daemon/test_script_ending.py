@@ -217,7 +217,8 @@ def test_a_umask_that_is_none_is_one_line(mask: str) -> None:
 def test_of_a_launcher_that_reports_a_workers_error_the_workers_is_named() -> None:
     launcher = ["Traceback (most recent call last):", '  File "run.py", line 1028, in main',
                 "torch.distributed.elastic.multiprocessing.errors.ChildFailedError:"]  # fmt: skip
-    assert "RuntimeError: no more data" in str(ended([*TRACEBACK, *launcher], code=1))
+    second = ["[rank1]: Traceback (most recent call last):", "[rank1]: RuntimeError: Connection closed by peer"]
+    assert "RuntimeError: no more data" in str(ended([*TRACEBACK, *second, *launcher], code=1))
     assert "ChildFailedError" in str(ended(launcher, code=1))
 
 

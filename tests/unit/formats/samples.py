@@ -219,6 +219,10 @@ TEXT = [
         "| Epoch | Train Loss | Train Acc | Val Loss | Val Acc | Learning Rate |\n|-------|------------|-----------|----------|---------|---------------|\n"
         "|     0 | 7.25 | 0.11% | 6.75 | 0.14% | 0.0005 |\n|     1 | 6.75 | 0.25% | 6.50 | 0.50% | 0.0010 |\n",
         [1, 2], [7.25, 6.75], [5e-4, 1e-3], evals=[(1, "val", {"loss": 6.75, "Acc": 0.14}), (2, "val", {"loss": 6.5, "Acc": 0.5})]),
+    Sample("skorch, braindecode", "train.log",
+        "  epoch    train_loss    valid_acc    valid_loss    cp     dur\n-------  ------------  -----------  ------------  ----  ------\n"
+        "      1        1.5000       0.2500        1.2500     +  0.0344\n      2        1.2500       0.5000        1.0000        0.0187\n",
+        [1, 2], [1.5, 1.25], evals=[(1, "val", {"acc": 0.25, "loss": 1.25}), (2, "val", {"acc": 0.5, "loss": 1.0})]),
     Sample("keras bars", "keras.log",
         "Epoch 1/2\n  1/10 [==>...........................] - ETA: 5s - loss: 1.5000 - accuracy: 0.2500\r10/10 [==============================] - 2s 15ms/step - loss: 1.2500 - accuracy: 0.5000 - val_loss: 1.0000 - val_accuracy: 0.6250\n"
         "Epoch 2/2\n10/10 [==============================] - 2s 15ms/step - loss: 0.7500 - accuracy: 0.7500 - val_loss: 0.5000 - val_accuracy: 0.8750\n",
