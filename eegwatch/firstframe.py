@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from eegwatch.run.history import History
+    from eegwatch.run.opening import Opened
 
 PLAIN_WORDS = ("watch", "--read-only")  # with other options the application begins by itself
 HOME, TO_END = "\x1b[H", "\x1b[K"
@@ -111,12 +112,12 @@ def _frames(folder: Path, width: int, height: int) -> Iterator[list[str]]:
     for _ in range(1 + log.soon):
         history = log.sketch or log.history
         if history.length:
-            yield _lines(folder, history, width, height, complete=log.complete)
+            yield _lines(folder, history, width, height, _what_goes_on(log))
         if log.soon:
             log.read_on()
 
 
-def _lines(folder: Path, history: History, width: int, height: int, *, complete: bool) -> list[str]:
+def _lines(folder: Path, history: History, width: int, height: int, goes_on: str) -> list[str]:
     from eegwatch.charts.kinds.learning_rate import lr_chart
     from eegwatch.charts.kinds.loss import LOSS
     from eegwatch.charts.model import ChartStyle
@@ -126,7 +127,7 @@ def _lines(folder: Path, history: History, width: int, height: int, *, complete:
     chart_width, chart_height, beside, aside = _place(history, width, height)
     lr = [_coloured(row) for row in plot(lr_chart(history, style), chart_width, chart_height)]
     loss = [_coloured(row) for row in plot(LOSS.draw(history, style), chart_width, chart_height)]
-    lines = _head(folder, history, complete=complete)
+    lines = _head(folder, history, width, goes_on)
     if beside:
         gap = " " * (2 * aside)
         return [*lines, "", *(f"{' ' * aside}{a}{gap}{b}" for a, b in zip(lr, loss, strict=True))][:height]
@@ -147,15 +148,20 @@ def _place(history: History, width: int, height: int) -> tuple[int, int, bool, i
     return room // columns - 2 * border, rows_left // rows - top - border, columns > 1, border
 
 
-def _head(folder: Path, history: History, *, complete: bool) -> list[str]:
+def _what_goes_on(log: Opened) -> str:
+    """The verdict where it is known, else what is being done."""
+    return log.verdict or ("checking it …" if log.complete else "reading the log …")
+
+
+def _head(folder: Path, history: History, width: int, goes_on: str) -> list[str]:
     """The two lines of the status, as far as what was read knows."""
     from eegwatch.wording import plain, rate
 
     run, step = history.run, history.step_done
     total = f" / {run.total_steps:,}  {step / run.total_steps:6.1%}" if run is not None and run.total_steps else ""
     lr = f"   LR {rate(float(history.lr[-1]))}" if history.length else ""
-    going_on = "checking it …" if complete else "reading the log …"
-    return [f" \x1b[1m{plain(folder.name)}{RESET}", f" step {step:,}{total}{lr}   {going_on}"]
+    status = f" step {step:,}{total}{lr}   {plain(goes_on)}"
+    return [f" \x1b[1m{plain(folder.name)[: width - 2]}{RESET}", status[: width - 1]]
 
 
 def _coloured(row: list[tuple[str, str]]) -> str:

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
+from eegwatch.run import statefile
 from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.history import History, Item
 from eegwatch.run.items import Reader
@@ -130,7 +131,8 @@ class RunFollower:
         self.saves = self.side is not None  # does what is read go into the side file?
         self._unsaved: list[Item] = []
         self._read = (0, 0)  # offset up to which `_unsaved` was read, and a CRC of what lies before it
-        self._saved_records = self._recalled_to = 0
+        self._saved_records = self._recalled_to = self._frame_end = 0
+        self._frames: dict[int, int] = {}  # offset of the log where one ends -> where the next begins
 
     @property
     def offset(self) -> int:
@@ -196,7 +198,7 @@ class RunFollower:
             self.side.add(Frame(self.offset, self.records, self.bad_lines, items, self.reader))
         except OSError:  # no room for a cache: the log itself is what counts
             return False
-        self._saved_records = self.records
+        self._saved_records, self._frame_end = self.records, self.offset
         return True
 
     def _of_ranks(self) -> list[Item]:
@@ -207,11 +209,26 @@ class RunFollower:
             self.log.ranks.restart()
         return [] if self.behind else list(self.log.ranks.read())
 
-    def again(self) -> Iterator[Item]:
-        """What the side file gave, once more: held in memory, it would be as large as the history itself."""
-        if self.side is not None and self._recalled_to:
-            for frame in self.side.frames(again_to=self._recalled_to):
+    def again(self, beyond: int = 0) -> Iterator[Item]:
+        """What the side file gave, once more: held in memory, it would be as large as the history itself.
+
+        `beyond`: what lies behind this offset alone, where a frame ends (`frame_ends_at`).
+        """
+        if self.side is not None and self._recalled_to > beyond:
+            begin = self._frames[beyond] if beyond else 0
+            for frame in self.side.frames(again_to=self._recalled_to, begin=begin):
                 yield from frame.items
+
+    def frame_ends_at(self, offset: int) -> bool:
+        """Does a frame that the side file gave end at this offset of the log?"""
+        return offset in self._frames
+
+    def keep(self, says: str, data: bytes) -> None:
+        """Keep the state of who judged all that was read, for the next that opens this log (`run.statefile`)."""
+        self._remember([], all=True)
+        if self.side is not None and self.offset == self._frame_end:
+            with suppress(OSError):  # no room for a cache
+                statefile.keep(self.side, self.offset, says, data)
 
     def _recall(self) -> list[Item]:
         """What the side file has; once it and its indexer have no more, the log is read on."""
@@ -222,6 +239,7 @@ class RunFollower:
             items += frame.items
             self.records, self.reader = frame.records, frame.reader
             self._recalled_to, self._saved_records = frame.end, frame.records
+            self._frame_end, self._frames[frame.end] = frame.end, self.side.position
             cast(OwnLog, self.log).go_on_at(frame.end, frame.bad)
         self.waiting = indexing and not items
         self.recalling = indexing or bool(items)

@@ -17,6 +17,7 @@ from eegwatch.run.indexer import IndexerProcess
 from eegwatch.run.log import CHUNK_BYTES
 from eegwatch.run.sidefile import WORTH_IT_BYTES
 from eegwatch.run.skeleton import skeleton
+from eegwatch.run.statefile import State, kept
 
 AT_ONCE_BYTES = 12 << 20  # parsed in a thirtieth of a second
 SOON_BYTES = 256 << 20  # in a third of a second by two processes: the first frame is drawn anew before the screen is
@@ -29,6 +30,7 @@ class Opened:
     """A log as far as it was read: `read` holds the items that the side file did not give.
 
     `sketch`: the skeleton of a log that will take a while; None where `complete`. `soon`: not long, by `read_on`.
+    `state`: what the detectors knew at an offset that the side file reaches.
     """
 
     follower: RunFollower
@@ -36,6 +38,13 @@ class Opened:
     read: list[Item] = field(default_factory=list)
     sketch: History | None = None
     soon: bool = False
+    state: State | None = None
+
+    @property
+    def verdict(self) -> str:
+        """Of the whole log, in a line; empty where it is not known yet."""
+        known = self.state is not None and self.complete and self.state.end == self.follower.offset
+        return self.state.says if known and self.state is not None else ""
 
     def take(self, items: list[Item]) -> None:
         for item in items:
@@ -82,6 +91,8 @@ def opened(folder: Path, *, first_frame: bool = False) -> Opened | None:
     follower = one.follower
     while follower.recalling:
         one.take(follower.poll(CHUNK_BYTES))
+    state = None if side is None else kept(side)
+    one.state = state if state is not None and follower.frame_ends_at(state.end) else None
     left = size - follower.offset
     if left <= (WORTH_IT_BYTES if first_frame else AT_ONCE_BYTES):
         one._read_the_rest()

@@ -97,10 +97,10 @@ class SideFile:
         self._log = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
         self._fd, self.writes = -1, False
         try:
-            self._identity = self._identify()
-            self._place = place_of(log) if place is None else place
+            self.identity = self._identify()
+            self.place = place_of(log) if place is None else place
             self._fd = self._open()
-            self._at = len(self._identity)
+            self._at = len(self.identity)
         except OSError:
             self.close()
             raise
@@ -108,12 +108,12 @@ class SideFile:
     def _open(self) -> int:
         flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
-            self._place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return os.open(self._place, os.O_RDWR | os.O_CREAT | flags, 0o600)
+            self.place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return os.open(self.place, os.O_RDWR | os.O_CREAT | flags, 0o600)
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EROFS, errno.EPERM):
                 raise
-            return os.open(self._place, os.O_RDONLY | flags)  # another user's: it can be read all the same
+            return os.open(self.place, os.O_RDONLY | flags)  # another user's: it can be read all the same
 
     def lock(self) -> bool:
         """Become the one that writes it, after the last frame that `frames` gave; what is torn is cut off.
@@ -126,9 +126,9 @@ class SideFile:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not self._is_of_this_log():
                 os.ftruncate(self._fd, 0)
-                os.pwrite(self._fd, self._identity, 0)
-                self._at = len(self._identity)
-                _tidy(self._place)
+                os.pwrite(self._fd, self.identity, 0)
+                self._at = len(self.identity)
+                _tidy(self.place)
             if self._frame(self._at) is None:
                 os.ftruncate(self._fd, self._at)
                 self.writes = True
@@ -139,7 +139,7 @@ class SideFile:
         return self.writes
 
     def _is_of_this_log(self) -> bool:
-        return os.pread(self._fd, len(self._identity), 0) == self._identity
+        return os.pread(self._fd, len(self.identity), 0) == self.identity
 
     def is_of(self, log: int | None) -> bool:
         """Is this open file the log that was opened here?"""
@@ -157,12 +157,17 @@ class SideFile:
         begin = max(0, end - CHECKED_BYTES)
         return zlib.crc32(os.pread(self._log, end - begin, begin))
 
-    def frames(self, again_to: int | None = None) -> Iterator[Frame]:
-        """Each frame that holds, beyond those that were given; with `again_to` once more from the first on, up to
-        the frame that ends at that offset of the log."""
+    @property
+    def position(self) -> int:
+        """Behind the newest frame that was given or added, in the side file itself."""
+        return self._at
+
+    def frames(self, again_to: int | None = None, begin: int = 0) -> Iterator[Frame]:
+        """Each frame that holds, beyond those that were given; with `again_to` once more from the first on, or from
+        the `position` `begin`, up to the frame that ends at that offset of the log."""
         if not self._is_of_this_log():
             return
-        at = self._at if again_to is None else len(self._identity)
+        at = self._at if again_to is None else begin or len(self.identity)
         while (found := self._frame(at)) is not None:
             frame, at = found
             if again_to is None:
@@ -200,7 +205,7 @@ class SideFile:
         end = os.lseek(self._fd, 0, os.SEEK_END)
         if os.write(self._fd, whole) != len(whole):
             os.ftruncate(self._fd, end)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._place))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.place))
         self._at = end + len(whole)
 
     def close(self) -> None:
@@ -264,7 +269,7 @@ def _line(item: Item) -> bytes:
 def _tidy(keep: Path) -> None:
     """Side files beyond KEPT_BYTES are deleted, the longest unused first."""
     found = []
-    for path in keep.parent.glob("*.side"):
+    for path in [*keep.parent.glob("*.side"), *keep.parent.glob("*.verdict")]:
         with contextlib.suppress(FileNotFoundError):  # another monitor tidies too
             stat = path.stat()
             found.append((stat.st_mtime, stat.st_size, path))

@@ -10,39 +10,29 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from eegwatch.charts.deviation import Deviation
 from eegwatch.charts.model import Overlay
 from eegwatch.diagnosis.engine import Diagnosis
-from eegwatch.diagnosis.findings import ERROR, RESOLVED, Finding
+from eegwatch.diagnosis.events import Event, announcement
+from eegwatch.diagnosis.findings import ERROR, Finding
+from eegwatch.diagnosis.keeping import KEPT_EVENTS, Judge, decoded, encoded
 from eegwatch.run.config import ConfigError
 from eegwatch.run.control import AnswerWatch, live_script, send
 from eegwatch.run.declare import Declaration, Declared
 from eegwatch.run.folder import RUN_LOG, newest_run
 from eegwatch.run.follow import Followed, Foreign, FormatError, OwnLog, RunFollower, side_of
-from eegwatch.run.history import History, Item, StepBlock
+from eegwatch.run.history import History, Item
 from eegwatch.run.liveness import Liveness, Pulse
 from eegwatch.run.opening import take
-from eegwatch.run.records import TERMINAL, Answer, Checkpoint, End, Eval, Run
+from eegwatch.run.records import TERMINAL, Answer
 from eegwatch.wording import plain, rate
 
-RESULTS = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy"}
 LABELS = "ABC"  # of the runs that are drawn over
 PIECE = 1 << 19  # bytes read a tick: about 3,000 records, some milliseconds
 DIAGNOSE_S = 0.02  # a tick, of what was read faster than it can be judged (a side file)
 PULSE_EVERY_S = 1.0
 ANSWER_SHOWN_S = 30.0
 SAME_LR = 1e-3  # relative: a first step of an annealing lies a little below the rate that was asked for
-
-
-@dataclass(frozen=True)
-class Event:
-    """One line of what happened. `command`: the id of the command whose last word it is."""
-
-    time: float
-    text: str
-    command: str | None = None
 
 
 @dataclass
@@ -129,14 +119,14 @@ class Session:
     def _open(self, folder: Path | None) -> None:
         self.folder, self.problem = folder, None
         self.history, self.deviation = History(), Deviation()
-        self.diagnosis = Diagnosis.of_foreign(self.foreign.format) if self.foreign else Diagnosis()
+        self.judge = self._new_judge()
         self.events: list[Event] = []
-        self._begun = 0  # the newest attempt that is among the events
         self.follower: RunFollower | None = None
         self.steers_itself = self._obeys(folder)
         self._undiagnosed: Iterator[Item] = iter(())
         self._later: list[Item] = []  # read, and judged after those
         self._diagnosed, self._settled = True, False
+        self._judged_before = 0  # offset of the log up to which the judge had been kept
         self.complete = self.loaded = folder is None  # read to the end; judged to the end too
         self.sketch: History | None = None
         if folder is not None:
@@ -153,7 +143,12 @@ class Session:
             return
         self.follower, self.history, self.sketch = known.follower, known.history, known.sketch
         self.follower.declaration = named
-        self._undiagnosed, self._diagnosed = chain(self.follower.again(), known.read), False
+        judge = None if known.state is None else decoded(known.state.data)
+        self._judged_before = known.state.end if judge is not None and known.state is not None else 0
+        if judge is not None:
+            self.judge, self.events = judge, list(judge.events)
+        self._undiagnosed = chain(self.follower.again(self._judged_before), known.read)
+        self._diagnosed = False
         self.complete = known.complete
 
     def toggle_overlay(self, folder: Path) -> bool:
@@ -209,6 +204,14 @@ class Session:
         return self.sketch if self.sketch is not None and self.sketch.length else self.history
 
     @property
+    def diagnosis(self) -> Diagnosis:
+        """The detectors over the run on the screen."""
+        return self.judge.diagnosis
+
+    def _new_judge(self) -> Judge:
+        return Judge(Diagnosis.of_foreign(self.foreign.format) if self.foreign else None)
+
+    @property
     def is_current(self) -> bool:
         """Is the run on the screen the one that the daemon holds?"""
         return self.folder is not None and self.life.run_id == self.folder.name
@@ -241,7 +244,8 @@ class Session:
                 self.version += 1
             self.life, self.steers_itself = life, itself
             training = self.is_current and life.alive and life.word == "training"
-            for finding in self.diagnosis.clock(time.time(), training=training):
+            # what time shows is asked once all is judged: the judge that is kept has seen the log alone
+            for finding in self.diagnosis.clock(time.time(), training=training) if self.loaded else ():
                 self._announce(finding, self.history.last_time)
             if self.loaded and not self.lively and not self._settled:
                 self._settled = True  # nothing more comes: what waited for more records is decided by those there are
@@ -278,8 +282,8 @@ class Session:
                 what += ", read anew"
                 self.history.clear()
                 self.deviation = Deviation()
-                self.diagnosis = Diagnosis.of_foreign(self.foreign.format) if self.foreign else Diagnosis()
-                self.events, self._begun = [], 0
+                self.judge = self._new_judge()
+                self.events = []
                 self._undiagnosed, self._diagnosed = iter(()), True
                 self._later.clear()
             self.events.append(Event(time.time(), what))
@@ -301,6 +305,7 @@ class Session:
             return
         self._diagnose(items)
         if not self.loaded and not self.follower.behind and self._diagnosed:
+            self._keep_judge()
             self.loaded = True
             self.version += 1
             for finding in self.diagnosis.findings:
@@ -323,13 +328,22 @@ class Session:
                 self._judge(item)
 
     def _judge(self, item: Item) -> None:
-        when = float(item.time[-1]) if isinstance(item, StepBlock) else item.time
-        for finding in self.diagnosis.feed(item):
-            at = finding.step if finding.severity == RESOLVED else finding.since_step
-            self._announce(finding, _time_of(item, at) if isinstance(item, StepBlock) else when)
-        if not isinstance(item, StepBlock):
-            self._event(item)
+        findings, events = self.judge.feed(item)
+        self.events += events
+        if len(self.events) > 2 * KEPT_EVENTS:
+            del self.events[:-KEPT_EVENTS]
+        for finding in findings:
+            self._alarm(finding)
         self.version += 1
+
+    def _keep_judge(self) -> None:
+        """For the next that opens the log, where it is a long one of ours and nothing but its records was judged."""
+        follower = self.follower
+        if follower is None or follower.side is None or follower.offset == self._judged_before:
+            return
+        data = encoded(self.judge)
+        if data is not None:
+            follower.keep(self.judge.says(), data)
 
     def _trouble(self, what: str) -> None:
         """The log cannot be read now: said once, and looked at again."""
@@ -339,10 +353,10 @@ class Session:
             self.version += 1
 
     def _announce(self, finding: Finding, when: float) -> None:
-        if finding.severity == RESOLVED:
-            self.events.append(Event(when, f"{finding.rule} resolved: {finding.message}"))
-        else:
-            self.events.append(Event(when, f"{finding.severity}: {finding.message}"))
+        self.events.append(Event(when, announcement(finding)))
+        self._alarm(finding)
+
+    def _alarm(self, finding: Finding) -> None:
         if self.loaded and finding.severity == ERROR:
             self.on_alarm(finding)
 
@@ -351,29 +365,6 @@ class Session:
         recent = self.events if most is None else self.events[-max(200, most) :]
         later = sorted(enumerate(recent), key=lambda pair: (-pair[1].time, -pair[0]))
         return [event for _, event in later[:most]]
-
-    def _event(self, item: Any) -> None:
-        text = None
-        if isinstance(item, Run):
-            again, self._begun = item.attempt == self._begun, item.attempt
-            if again:
-                return  # by a reader that knows more of the run by now
-            if item.attempt == 1:
-                steps = f", {item.total_steps:,} steps" if item.total_steps else ""
-                text = f"run began{steps}" + (f", restarts {item.parent}" if item.parent else "")
-            else:
-                text = f"attempt {item.attempt} began at step {item.step:,} from {item.checkpoint or 'scratch'}"
-        elif isinstance(item, Checkpoint):
-            text = f"checkpoint step {item.step:,}" + (" (best)" if item.best else "")
-        elif isinstance(item, Eval):
-            name = "validation" if item.split == "val" else "evaluation set"
-            text = f"{name}: {results(item)} at step {item.step:,}"
-        elif isinstance(item, End):
-            text = f"{item.reason} at step {item.step:,}" + (f": {plain(item.error)}" if item.error else "")
-        if text:
-            self.events.append(Event(item.time, text))
-            if len(self.events) > 2000:
-                del self.events[:1000]
 
     # ---- commands ----
 
@@ -401,17 +392,3 @@ class Session:
                 fresh = self.logs / str(begun)  # another run: a restart, or one that branched off
                 if fresh != self.folder and (fresh / RUN_LOG).exists():
                     self.switch(fresh)
-
-
-def _time_of(block: StepBlock, step: int) -> float:
-    """When a step of the block was logged; the nearest one's time where it is not in it."""
-    at = int(np.searchsorted(block.step, step))
-    return float(block.time[min(at, len(block) - 1)])
-
-
-def results(item: Eval) -> str:
-    """The results of an evaluation in a few words: AUROC and balanced accuracy, or else the first that it has."""
-    values = {name: value for name, value in item.values().items() if math.isfinite(value)}
-    known = [f"{label} {values[name]:.3f}" for name, label in RESULTS.items() if name in values]
-    others = [f"{plain(name)} {value:.4g}" for name, value in values.items() if name != "loss"]
-    return ", ".join(known or others[:2] or [f"loss {values['loss']:.4g}" if "loss" in values else "no number"])

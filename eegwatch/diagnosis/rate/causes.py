@@ -139,6 +139,7 @@ class Hypothesis:
     floor: float = 0.0  # absolute slack, in rate
     confirmed: bool = False
     killed_at: int | None = None
+    late: bool = False  # does it begin inside an attempt?
 
     @property
     def alive(self) -> bool:

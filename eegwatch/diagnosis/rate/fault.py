@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ SMALL_COST, EARLY = 0.05, 0.2  # of the rate; of the run
 NARROW = 1e-7  # of the rate: a wider cell is print, and a rate is then a range of positions
 YOUNG = 64  # steps and records of a fault that may still turn out to be skipped steps
 PROVED = 2  # records on schedule that show that an attempt began as it should
+PREDICTIONS = ("rate", "position")  # of a hypothesis
 LATE = 10  # rank of a cause that begins inside an attempt, behind all that begin with it
 
 
@@ -84,25 +86,41 @@ class Fault:
         A fault that begins inside an attempt may be a resume that nobody logged: those causes are tested from
         the onset on only, and come second.
         """
-        s, step = self.situation, int(self._latest.step[0])
+        step = int(self._latest.step[0])
         self._next_fit = step + max(1, (step - self.since) // 2)
+        self._fitted = self._latest
         known = self._sample.evidence
-        proposals = hypotheses(s, self._onset, self._latest)
-        for hypothesis in proposals:
+        first = self.since + self._start.shift
+        self.hypotheses = self._proposals()
+        for hypothesis in self.hypotheses:
+            begin = int(np.searchsorted(known.step, first)) if known is not None and hypothesis.late else 0
             if known is not None:
-                hypothesis.test(known)
+                hypothesis.test(known[slice(begin, None)])
             hypothesis.test(evidence)
+
+    def _proposals(self) -> list[Hypothesis]:
+        """Every cause, untested, with the parameters that the onset and the newest record at this fit tell."""
+        s = self.situation
+        proposals = hypotheses(s, self._onset, self._fitted)
         if self._start.on_schedule >= PROVED:
             late = replace(s, start=self.since - 1, restored_position=None, before=None)
-            after = hypotheses(late, self._onset, self._latest, logged=False)
-            first = self.since + self._start.shift
+            after = hypotheses(late, self._onset, self._fitted, logged=False)
             for hypothesis in after:
                 hypothesis.rank += LATE
-                if known is not None:
-                    hypothesis.test(known[slice(int(np.searchsorted(known.step, first)), None)])
-                hypothesis.test(evidence)
+                hypothesis.late = True
             proposals += after
-        self.hypotheses = proposals
+        return proposals
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For `diagnosis.keeping`: a cause's prediction is a function, which is made anew from what it was made of."""
+        learnt = [{n: v for n, v in vars(h).items() if n not in PREDICTIONS} for h in self.hypotheses]
+        return {**vars(self), "hypotheses": learnt}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.hypotheses = self._proposals()
+        for hypothesis, learnt in zip(self.hypotheses, state["hypotheses"], strict=True):
+            vars(hypothesis).update(learnt)
 
     def rename(self, rule: str, step: int) -> Finding:
         old = self.finding()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eegwatch.diagnosis.findings import INFO, WARNING, Finding
-from eegwatch.diagnosis.rate.law import Cell, Floats, LawWatch
+from eegwatch.diagnosis.rate.law import Cell, LawWatch, as_they_are
 from eegwatch.run.history import StepBlock
 from eegwatch.run.records import Run
 from eegwatch.wording import rate, short_rate
@@ -76,7 +76,7 @@ class UndeclaredWatch:
         for a, b in zip(starts, [*starts[1:], len(rates)], strict=True):
             changes += self._stretch(float(rates[a]), int(steps[a]), int(steps[b - 1]), int(b - a))
         changes += self._stand() + self._zero()
-        return changes + self.laws.feed(block, cell or _as_they_are) + self._explained()
+        return changes + self.laws.feed(block, cell or as_they_are) + self._explained()
 
     def settle(self) -> list[Finding]:
         """Look for the law in all that has come so far."""
@@ -225,7 +225,3 @@ class UndeclaredWatch:
     def _over(self, rule: str, step: int, message: str) -> list[Finding]:
         old = self._present.pop(rule, None)
         return [old.resolved(step, message)] if old is not None else []
-
-
-def _as_they_are(values: Floats) -> tuple[Floats, Floats]:
-    return values, values
