@@ -8,11 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eegwatch.run.indexer import WriterIndex
+from eegwatch.run.indexer import Judging, WriterIndex
 from eegwatch.run.log import AppendLog
 from eegwatch.run.records import Run
 
 KEPT_UNWRITTEN = 100_000  # lines kept for a disk that is full: some 20 MB
+
+
+def _judge_of(data: bytes | None) -> Judging | None:
+    from eegwatch.diagnosis.keeping import judge_of  # 0.05 s, that a short run does not pay
+
+    return judge_of(data)
 
 
 class Writing:
@@ -23,7 +29,7 @@ class Writing:
     def _open_log(self, path: Path | None) -> None:
         """None: nothing is written, another process writes the run. Raises OSError if the file cannot be opened."""
         self._log = None if path is None else AppendLog(path)
-        self._index = None if path is None else WriterIndex(path.parent)
+        self._index = None if path is None else WriterIndex(path.parent, _judge_of)
         self._unwritten: deque[bytes] = deque(maxlen=KEPT_UNWRITTEN)
         self._ended = False
 

@@ -60,6 +60,11 @@ class Judge:
         self.events += events
         return findings, events
 
+    def kept(self) -> tuple[str, bytes] | None:
+        """(the verdict in a line, all that is known as bytes); None where a detector holds what cannot be kept."""
+        data = encoded(self)
+        return None if data is None else (self.says(), data)
+
     def says(self) -> str:
         """The verdict in a line: the worst finding, or that there is none."""
         findings = [finding for finding in self.diagnosis.findings if finding.bad]
@@ -67,6 +72,11 @@ class Judge:
             return "✔ nothing wrong so far"
         sign = {ERROR: "✖", WARNING: "!"}.get(worst(findings), "i")
         return f"{sign} {findings[0].headline or findings[0].message}"
+
+
+def judge_of(data: bytes | None) -> Judge | None:
+    """A new judge, or the one that was kept as these bytes; None for bytes of others."""
+    return Judge() if data is None else decoded(data)
 
 
 def cell_of(precision: Precision) -> Callable[..., Any]:

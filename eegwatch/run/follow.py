@@ -223,7 +223,7 @@ class RunFollower:
         """Does a frame that the side file gave end at this offset of the log?"""
         return offset in self._frames
 
-    def keep(self, says: str, data: bytes) -> None:
+    def keep_state(self, says: str, data: bytes) -> None:
         """Keep the state of who judged all that was read, for the next that opens this log (`run.statefile`)."""
         self._remember([], all=True)
         if self.side is not None and self.offset == self._frame_end:

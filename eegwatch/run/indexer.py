@@ -10,11 +10,15 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
+from eegwatch.run import statefile
 from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.follow import FRAME_RECORDS, OwnLog, RunFollower
+from eegwatch.run.history import Item
 from eegwatch.run.items import Reader
 from eegwatch.run.log import CHUNK_BYTES, open_regular
 from eegwatch.run.pieces import pieces
@@ -23,6 +27,19 @@ from eegwatch.run.sidefile import WORTH_IT_BYTES, Frame, SideFile, beside
 SHARE = 0.01  # of a writer's time, at most
 LOOK_RECORDS = 256  # between two looks of a writer at its clock
 RECORD_BYTES = 110  # of a step record, at least
+MOST_UNJUDGED = 256  # pieces that wait for the judge: a million steps, 40 MB; a writer so fast is judged by its reader
+KEEP_EVERY = 64  # pieces between two states that are kept: a quarter of a million steps
+
+
+class Judging(Protocol):
+    """The detectors (`diagnosis.keeping.Judge`), of which this room knows no more."""
+
+    def feed(self, item: Item) -> object: ...
+
+    def kept(self) -> tuple[str, bytes] | None: ...
+
+
+JudgeOf = Callable[[bytes | None], Judging | None]  # a new one, or the one that was kept
 
 
 class WriterIndex:
@@ -32,9 +49,14 @@ class WriterIndex:
     raises: a side file that cannot be written is none. A short log has none.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, judge_of: JudgeOf | None = None) -> None:
+        """`judge_of`: with it the detectors' state is left too."""
+        self._folder, self._judge_of = folder, judge_of
         self._follower: RunFollower | None = None
+        self._judge: Judging | None = None
+        self._earlier: Iterator[Item] = iter(())  # left by an earlier attempt, and not judged
+        self._unjudged: deque[list[Item]] = deque()
+        self._judged = 0  # pieces since a state was kept
         self._over = False
         self._began = time.perf_counter()
         self._due, self._records = 0.0, 0
@@ -64,12 +86,48 @@ class WriterIndex:
             self._follower = RunFollower(OwnLog(self._folder), None, SideFile(log, beside(log)))
         if self._follower.recalling:  # what an earlier attempt left
             self._follower.poll(CHUNK_BYTES)
+            if not self._follower.recalling:
+                self._take_up_the_judge(self._follower)
         elif size - self._follower.offset >= least:
-            self._follower.poll(FRAME_RECORDS * RECORD_BYTES)
+            self._unjudged.append(self._follower.poll(FRAME_RECORDS * RECORD_BYTES))
+            if self._judge is None or len(self._unjudged) > MOST_UNJUDGED:
+                self._judge = None
+                self._unjudged.clear()
             self._over = not self._follower.saves
         else:
-            return False
+            return self._judge_on()
         return True
+
+    def _take_up_the_judge(self, follower: RunFollower) -> None:
+        if self._judge_of is None or follower.side is None:
+            return
+        state = statefile.kept(follower.side)
+        if state is not None and follower.frame_ends_at(state.end):
+            self._judge = self._judge_of(state.data)
+        begin = state.end if state is not None and self._judge is not None else 0
+        self._judge = self._judge or self._judge_of(None)
+        self._earlier = follower.again(begin)
+
+    def _judge_on(self) -> bool:
+        """Judge one piece; False where none waits."""
+        if self._judge is None:
+            return False
+        item = next(self._earlier, None)
+        items = [item] if item is not None else self._unjudged.popleft() if self._unjudged else None
+        if items is None:
+            return False
+        for item in items:
+            self._judge.feed(item)
+        self._judged += 1
+        if self._judged >= KEEP_EVERY and not self._unjudged:
+            self._keep_the_state()
+        return True
+
+    def _keep_the_state(self) -> None:
+        kept = self._judge.kept() if self._judge is not None else None
+        if kept is not None and self._follower is not None:
+            self._follower.keep_state(*kept)
+        self._judged = 0
 
     def close(self) -> None:
         """The run has ended: the rest too, as far as SHARE of the time that it took allows."""
@@ -79,6 +137,8 @@ class WriterIndex:
             while time.perf_counter() < end and self._advance(1):
                 pass
             if self._follower is not None:
+                if not self._unjudged and next(self._earlier, None) is None and self._judged:
+                    self._keep_the_state()
                 self._follower.close()
         except Exception:
             pass  # as above

@@ -15,7 +15,7 @@ from eegwatch.charts.model import Overlay
 from eegwatch.diagnosis.engine import Diagnosis
 from eegwatch.diagnosis.events import Event, announcement
 from eegwatch.diagnosis.findings import ERROR, Finding
-from eegwatch.diagnosis.keeping import KEPT_EVENTS, Judge, decoded, encoded
+from eegwatch.diagnosis.keeping import KEPT_EVENTS, Judge, decoded
 from eegwatch.run.config import ConfigError
 from eegwatch.run.control import AnswerWatch, live_script, send
 from eegwatch.run.declare import Declaration, Declared
@@ -341,9 +341,9 @@ class Session:
         follower = self.follower
         if follower is None or follower.side is None or follower.offset == self._judged_before:
             return
-        data = encoded(self.judge)
-        if data is not None:
-            follower.keep(self.judge.says(), data)
+        kept = self.judge.kept()
+        if kept is not None:
+            follower.keep_state(*kept)
 
     def _trouble(self, what: str) -> None:
         """The log cannot be read now: said once, and looked at again."""

@@ -4,8 +4,8 @@
 
 Installs wandb from PyPI into ~/.cache/eegwatch/bench on first use, and writes the run with `wandb.log`, offline: six
 metrics for the first length, two for longer ones (a million calls take minutes). "first" is the first frame with a
-curve on it, "complete" the first that has read the log's last record: LEET's state turns to Finished, ours names the last
-step. CPU is of the whole process tree over ten seconds, of one core: idle on the finished run, and while a writer
+curve on it, "complete" the first with every record in the picture, by each program's own word: LEET's state turns to
+Finished once it has read the log, ours names the last step and no longer says that the log is being read. CPU is of the whole process tree over ten seconds, of one core: idle on the finished run, and while a writer
 appends 500 records a second.
 """
 
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.bench.open import braille, make_log, timed, tmux
+from tests.bench.open import braille, complete_at, make_log, timed, tmux
 
 WANDB = "wandb==0.31.0"
 HOME = Path("~/.cache/eegwatch/bench/wandb").expanduser()
@@ -113,7 +113,7 @@ def main() -> None:
                 (
                     "eegwatch",
                     [sys.executable, "-m", "eegwatch.cli", str(run)],
-                    lambda s, n=n: f"step {n:,} / {n:,}" in s,
+                    complete_at(n),
                 ),
             ):
                 results = []

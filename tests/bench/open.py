@@ -6,9 +6,10 @@ Beside an empty Textual app, msgspec's own decoding of the same file (DECODE, a 
 W&B LEET on runs of the same length (installed on first use, see beside_leet). Each log is opened as one that was never
 indexed, then as one whose writer left its columns beside it. All times are from the moment that tmux starts the program.
 
-"first": the first frame with a curve of at least 200 points; it counts where each column of the learning rate's curve
-is within a row of the final frame's. "complete": the first frame drawn from every record, not from a skeleton: its
-status names the last step and does not say that the log is still being read. Resident size, children included, is the
+"first": the first frame with a curve of at least 200 points (dots); it counts where each column of the learning rate's
+curve, the last one too, is within a row of the final frame's. "complete": the first frame drawn from every record, not
+from a skeleton: its status names the last step and does not say that the log is still being read; with the columns
+beside it, it holds the verdict too. Resident size, children included, is the
 largest until then. `--docs` writes the table into docs/benchmarks.md.
 """
 
@@ -30,6 +31,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from eegwatch.diagnosis.keeping import judge_of
+from eegwatch.run import statefile
 from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.indexer import WriterIndex
 from eegwatch.run.records import Run, encode
@@ -83,6 +86,22 @@ def tmux(*words: str) -> str:
 def braille(screen: str) -> bool:
     """Is there a curve on it?"""
     return any("\u2801" <= c <= "\u28ff" for c in screen)
+
+
+def a_curve(screen: str) -> bool:
+    """Is there a chart with an axis, and at least 200 points on the screen?"""
+    dots = sum((ord(c) - 0x2800).bit_count() for c in screen if "\u2801" <= c <= "\u28ff")
+    return dots >= 200 and bool(curve_rows(screen))
+
+
+def complete_at(n: int) -> Callable[[str], bool]:
+    """Is every record in the picture? While a skeleton is drawn, our status says that the log is being read."""
+    return lambda screen: a_curve(screen) and f"step {n:,} / {n:,}" in screen and "reading the log" not in screen
+
+
+def with_verdict_at(n: int) -> Callable[[str], bool]:
+    complete = complete_at(n)
+    return lambda screen: complete(screen) and "checking" not in screen
 
 
 def timed(command: list[str], marks: dict[str, Callable[[str], bool]]) -> tuple[dict[str, float], float]:
@@ -141,12 +160,12 @@ def curve_rows(screen: str) -> dict[int, tuple[int, int]]:
 
 
 def within_a_row(first: str, final: str) -> tuple[int, int]:
-    """(columns of the first curve, how many of them are within a row of the final one)."""
+    """(columns of the first curve, how many of them are within a row of the final one); none for one that ends early."""
     early, late = curve_rows(first), curve_rows(final)
     near = [
         c for c, (top, low) in early.items() if c in late and abs(top - late[c][0]) <= 1 and abs(low - late[c][1]) <= 1
     ]
-    return len(early), len(near)
+    return len(early), len(near) if max(early, default=0) == max(late, default=0) else 0
 
 
 def decoded(log: Path) -> float:
@@ -205,21 +224,23 @@ def measure(table: Table, run: Path, n: int, empty: float, rounds: int, leet: tu
     """One log: never indexed, then with the columns that its writer leaves."""
     log, cache = run / RUN_LOG, Path(os.environ["EEGWATCH_CACHE"])
     last = f"step {n:,} / {n:,}"
-    marks = {"first": braille, "complete": lambda s: braille(s) and last in s and "reading the log" not in s}
+    marks = {"first": a_curve, "complete": complete_at(n), "verdict": with_verdict_at(n)}
     marks["application"] = lambda s: "╭" in s and last in s
     command = [sys.executable, "-m", "eegwatch.cli", str(run)]
     decode = decoded(log)
     table.say(f"{n:,} steps: msgspec decodes the file", f"{decode:.2f} s")
     for how in ("never indexed", "columns beside it"):
         if how == "columns beside it":
-            index = WriterIndex(run)
+            index = WriterIndex(run, judge_of)
             index._began -= 1e6  # as at the end of a run that took long
             index.close()
         results = []
         for _ in range(rounds):
             shutil.rmtree(cache, ignore_errors=True)
             results.append(watched(command, marks, settle_s=3.0))
-        first, complete = (min(found[name] for found, _, _ in results) for name in ("first", "complete"))
+        first, complete, judged = (
+            min(found[name] for found, _, _ in results) for name in ("first", "complete", "verdict")
+        )
         name = f"{n:,} steps, {how}"
         goal = empty if leet is None else min(empty, 0.6 * leet[0])
         table.say(f"{name}: first curve", f"{first:.2f} s", f"below {goal:.2f} s", first < goal)
@@ -230,14 +251,19 @@ def measure(table: Table, run: Path, n: int, empty: float, rounds: int, leet: tu
         else:
             most = 1.5 * first + 0.1 * max(0, n - 1_000_000) / 1e6
             why = f"1.5 × first + 0.1 s a million = {most:.2f} s"
-        table.say(f"{name}: every record", f"{complete:.2f} s", why, complete <= most)
+        if how == "never indexed":
+            table.say(f"{name}: every record", f"{complete:.2f} s", why, complete <= most)
+            table.say(f"{name}: the verdict", f"{judged:.2f} s")
+        else:
+            table.say(f"{name}: every record and the verdict", f"{judged:.2f} s", why, judged <= most)
         if leet is not None:
             times = 10 if n < 100_000 else 30
             table.say(
                 f"{name}: sooner than LEET", f"{leet[1] / complete:.0f} ×", f"{times} ×", leet[1] / complete >= times
             )
         table.say(f"{name}: resident, at most", f"{max(size for _, size, _ in results):.0f} MB")
-    beside(log).unlink(missing_ok=True)
+    for left in (beside(log), log.with_suffix(statefile.SUFFIX)):
+        left.unlink(missing_ok=True)
 
 
 def of_leet(scratch: Path, n: int, rounds: int) -> tuple[float, float]:

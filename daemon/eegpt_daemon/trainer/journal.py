@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from eegpt_daemon.trainer import checkpoint as checkpoints
+from eegwatch.diagnosis.keeping import judge_of
 from eegwatch.run.folder import CHECKPOINTS, RUN_LOG, HeldFolder, file_hash
 from eegwatch.run.indexer import WriterIndex
 from eegwatch.run.log import AppendLog
@@ -22,7 +23,7 @@ class Journal:
         """Raises OSError where the log cannot be opened."""
         self.home = HeldFolder(folder)
         self._log = AppendLog(folder / RUN_LOG) if leads else None
-        self._index = WriterIndex(folder)
+        self._index = WriterIndex(folder, judge_of)
         self.clean = clean
         self._run: Run | None = None  # the attempt's, with all that was added to it
         self._saved: dict[str, Checkpoint] = {}  # by path: this attempt's
@@ -58,7 +59,7 @@ class Journal:
         message = f"{RUN_LOG} was deleted, rotated or replaced: begun anew at step {step:,}"
         log = AppendLog(self.home.path / RUN_LOG)
         self._log.close()
-        self._log, self._index = log, WriterIndex(self.home.path)
+        self._log, self._index = log, WriterIndex(self.home.path, judge_of)
         log.append(msgspec.structs.replace(self._run, time=time.time(), step=step, notes=[*self._run.notes, message]))
         for path in sorted((self.home.path / CHECKPOINTS).glob("step-*.pt")):
             name = f"{CHECKPOINTS}/{path.name}"

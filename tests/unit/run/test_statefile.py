@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eegwatch.diagnosis.keeping import Judge
-from eegwatch.run import opening, statefile
+from eegwatch.diagnosis.keeping import Judge, judge_of
+from eegwatch.run import indexer, opening, statefile
 from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.follow import OwnLog, RunFollower
+from eegwatch.run.indexer import WriterIndex
 from eegwatch.run.records import Checkpoint, Record, Run, Step
 from eegwatch.run.sidefile import SideFile, beside
+from eegwatch.runlog import RunLog
 from eegwatch.tui.session import Session
 from tests.unit.run.test_indexer import RandomRun, small_and_eager
 
@@ -185,3 +187,33 @@ def test_it_lies_beside_the_side_file(frozen: WrongRun) -> None:
     assert beside(frozen.folder / RUN_LOG).exists()
     close(opened(frozen.folder)[0])
     assert (frozen.folder / "run.verdict").exists()
+
+
+@pytest.mark.parametrize("seed", range(40 if FULL else 3))
+def test_a_writer_leaves_it_as_it_goes_through_crashes_too(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexer, "KEEP_EVERY", 3)
+    run = WrongRun(tmp_path / "run", seed, frozen_at=200)
+    run.index = WriterIndex(run.folder, judge_of)
+    happens = np.random.default_rng(seed)
+    for event in (RandomRun.crash, RandomRun.another_writes, RandomRun.crash):
+        run.steps(int(happens.integers(100, 300)))
+        event(run)
+        run.index = WriterIndex(run.folder, judge_of) if event is RandomRun.crash else run.index
+    run.steps(200)
+    run.end()
+    kept = opening.keep(run.folder)
+    assert kept is not None and kept.verdict
+    session, taken = opened(run.folder)
+    assert taken and verdict(session.judge) == verdict(by_the_log(run.folder))
+    close(session)
+
+
+def test_a_runlog_leaves_it(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "logs", schedule=schedule_of(600), total_steps=600)
+    for step in range(600):
+        log.step(loss=0.5 + step % 7, lr=1e-4)
+    log.end()
+    kept = opening.keep(log.folder)
+    assert kept is not None and kept.verdict.startswith("✖ LR")
