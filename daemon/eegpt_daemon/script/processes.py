@@ -107,3 +107,7 @@ def send(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     for worker in below:
         with contextlib.suppress(psutil.NoSuchProcess):
             worker.kill()
+    for stopped in descendants():  # by SIGSTOP or Ctrl-Z: it hears a signal when it goes on
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if stopped.status() == psutil.STATUS_STOPPED:
+                stopped.send_signal(signal.SIGCONT)

@@ -214,6 +214,20 @@ def test_a_umask_that_is_none_is_one_line(mask: str) -> None:
         check(Script(command=["python"], umask=mask))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="descendants are found by prctl")
+def test_a_script_that_was_stopped_by_sigstop_hears_the_signal_that_ends_it() -> None:
+    code = (
+        "import subprocess, signal, time, psutil; from eegpt_daemon.script import processes\n"
+        "script = subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
+        "script.send_signal(signal.SIGSTOP)\n"
+        "while psutil.Process(script.pid).status() != 'stopped': time.sleep(0.01)\n"
+        "processes.send(script, signal.SIGTERM)\n"
+        "print(script.wait(30))\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said == "-15\n"
+
+
 def test_of_a_launcher_that_reports_a_workers_error_the_workers_is_named() -> None:
     launcher = ["Traceback (most recent call last):", '  File "run.py", line 1028, in main',
                 "torch.distributed.elastic.multiprocessing.errors.ChildFailedError:"]  # fmt: skip
