@@ -21,7 +21,9 @@ FIRST_SUBJECT, CLASSES = 1, 4
 
 
 def _env() -> dict[str, str]:
-    return {"PYTHONPATH": f"{WITHOUT_GPU}:{os.environ.get('PYTHONPATH', '')}", "OMP_NUM_THREADS": "1"}
+    # LaBraM's checkpoints hold its arguments, which torch 2.6 and later load only when told to
+    told = {"OMP_NUM_THREADS": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
+    return told | {"PYTHONPATH": f"{WITHOUT_GPU}:{os.environ.get('PYTHONPATH', '')}"}
 
 
 def cbramod_pickles(work: Path) -> None:
