@@ -95,7 +95,7 @@ class DaemonCommands(App[None]):
 
     def _resume(self, choice: ResumeChoice | None) -> None:
         if choice is not None:
-            self._send(choice.words, "resume", lr=choice.lr, **choice.fields)
+            self._send(choice.words, choice.command, lr=choice.lr, **choice.fields)
 
     def _send(self, what: str, command: str, *, lr: float | None = None, **fields: object) -> None:
         try:

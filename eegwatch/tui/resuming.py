@@ -26,6 +26,8 @@ CHOICES = {
     "hold": "stay at your LR until the end of the run",
     "scale": "follow the planned curve, scaled to begin at your LR",
 }
+RELEASE = "release"
+RELEASE_WORDS = "hand the LR back to the script's own scheduler; type no LR"
 AT_NEXT_STEP = ("training", "evaluating", "checkpointing")
 STAMP = len("20261124-141500-")  # of a run's folder, before its name
 
@@ -38,9 +40,12 @@ class ResumeChoice:
     then: Then | None
     force: bool = False
     branch: str = ""
+    command: str = "resume"
 
     @property
     def words(self) -> str:
+        if self.command == RELEASE:
+            return "hand the LR back to the script's scheduler"
         what = f"resume as {self.branch}" if self.branch else "resume"
         return f"{what} on the planned curve" if self.lr is None else f"{what} at LR {exact(self.lr)}, then {self.then}"
 
@@ -108,6 +113,11 @@ def _ago(when: float) -> str:
     return f"{duration(time.time() - when)} ago"
 
 
+def choices(session: Session) -> dict[str, str]:
+    """What can follow, and the line that explains each; a script that obeys by itself has a scheduler of its own."""
+    return CHOICES | {RELEASE: RELEASE_WORDS} if session.steers_itself else CHOICES
+
+
 def commanded(session: Session, *, branch: bool = False) -> Script | None:
     """The script of this run, where it is steered by its command line alone; a new run always begins by that."""
     if session.folder is None or (session.steers_itself and not branch):
@@ -147,7 +157,12 @@ def judge(session: Session, form: Form) -> Judged:
     """Decide what the form asks for, by the daemon's own rules."""
     text, branch = form.typed.strip(), form.branch.strip()
     script = commanded(session, branch=bool(branch))
-    then = form.chosen or (("anneal" if script is None else "hold") if text else REJOIN)
+    bare = script is None and session.steers_itself and declared_schedule(session) is None
+    then = form.chosen or (("hold" if script is not None or bare else "anneal") if text else REJOIN)
+    if then == RELEASE:
+        if text or branch:
+            return Judged(problem="release hands the LR back: delete what was typed", then=then)
+        return Judged(ResumeChoice(None, None, command=RELEASE), then=then)
     if then == REJOIN:
         if text:
             return Judged(problem="rejoin uses the planned LR: delete the typed one, or choose what follows it")
@@ -176,6 +191,11 @@ def _judge_rate(session: Session, choice: ResumeChoice, script: Script | None) -
             )
         if declared is None and 0 < lr < float("inf"):
             return Judged(replace(choice, force=False), lr=lr, then=then)
+    if declared is None and session.steers_itself and not choice.branch:
+        if then != "hold":
+            return Judged(problem="the run declares no schedule: an LR can only be held", lr=lr, then=then)
+        if 0 < lr < float("inf"):
+            return Judged(replace(choice, force=False), lr=lr, then=then)
     if declared is None:
         return Judged(problem="the run declares no schedule: only rejoin is possible", lr=lr, then=then)
     above, finite = lr > peak_rate(declared), lr != float("inf")
@@ -195,7 +215,7 @@ def shell_line(session: Session, choice: ResumeChoice) -> str:
     """The same as a command for a shell."""
     if session.steers_itself and session.folder is not None and not choice.branch:
         fields = {} if choice.lr is None else {"lr": choice.lr, **choice.fields}
-        return control_line(session.folder, "resume", **fields)
+        return control_line(session.folder, choice.command, **fields)
     words: list[object] = ["resume"]
     if choice.lr is not None:
         words += ["--lr", exact(choice.lr), "--then", choice.then]

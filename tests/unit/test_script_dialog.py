@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 from eegwatch.run.log import AppendLog
 from eegwatch.run.records import Checkpoint, Run, Step
-from eegwatch.tui.resuming import Form, beginning, judge
+from eegwatch.tui.resuming import Form, beginning, choices, judge, shell_line
 from eegwatch.tui.session import Session
 from tests.patience import PATIENCE_S
 
@@ -63,3 +65,36 @@ def test_a_schedule_of_epochs_of_an_unknown_length_closes_no_dialog(tmp_path: Pa
         assert time.monotonic() < end
     judged = judge(session, Form("3e-4"))
     assert judged.choice is not None and judged.choice.lr == 3e-4 and judge(session, Form("")).choice
+
+
+LIVE = """
+import sys, time
+from eegwatch import RunLog
+log = RunLog(sys.argv[1], name="live")
+while True:
+    log.step(loss=0.5, lr=1e-3)
+    time.sleep(0.01)
+"""
+
+
+def test_a_live_script_without_a_schedule_can_hold_a_rate_and_hand_it_back(tmp_path: Path) -> None:
+    script = subprocess.Popen([sys.executable, "-c", LIVE, str(tmp_path)])
+    try:
+        end = time.monotonic() + PATIENCE_S
+        while not (folders := list(tmp_path.glob("*/run.jsonl"))):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        session = Session(tmp_path, folders[0].parent, lambda _: None)
+        while not (session.steers_itself and session.history.step_done):
+            session.poll()
+            assert time.monotonic() < end
+        assert "release" in choices(session)
+        held = judge(session, Form("3e-4"))
+        assert held.choice is not None and (held.choice.then, held.choice.lr) == ("hold", 3e-4)
+        assert judge(session, Form("3e-4", "anneal")).choice is None
+        back = judge(session, Form("", "release"))
+        assert back.choice is not None and '"command": "release"' in shell_line(session, back.choice)
+        assert judge(session, Form("3e-4", "release")).choice is None
+    finally:
+        script.kill()
+        script.wait()

@@ -17,8 +17,8 @@ from eegwatch.charts.expected import resume_chart
 from eegwatch.charts.model import ChartData
 from eegwatch.schedule import final_rate, peak_rate, rate_at
 from eegwatch.tui.resuming import (
-    CHOICES,
     REJOIN,
+    RELEASE,
     Beginning,
     Form,
     Judged,
@@ -26,6 +26,7 @@ from eegwatch.tui.resuming import (
     beginning,
     branch_words,
     can_branch,
+    choices,
     declared_schedule,
     judge,
     shell_line,
@@ -46,7 +47,7 @@ class Entry(Input):
 
 
 class Choices(Static, can_focus=True):
-    """What follows the typed LR: one of four, each with a line that explains it where there is room."""
+    """What follows the typed LR: one of a few, each with a line that explains it where there is room."""
 
     BINDINGS = [
         Binding("left", "move(-1)", "the choice before"),
@@ -58,21 +59,22 @@ class Choices(Static, can_focus=True):
     """
 
     class Chosen(Message):
-        """Another of the four was picked."""
+        """Another of them was picked."""
 
-    def __init__(self) -> None:
+    def __init__(self, lines: dict[str, str]) -> None:
         super().__init__(id="then")
+        self.lines = lines
         self.chosen: str | None = None
         self.shown = REJOIN
 
     def show(self, then: str, *, explained: bool) -> None:
         self.shown = then
-        marks = [(name, f"({'●' if name == then else ' '}) {name}") for name in CHOICES]
+        marks = [(name, f"({'●' if name == then else ' '}) {name}") for name in self.lines]
         if explained:
-            lines = []
+            lines, width = [], 1 + max(len(mark) for _, mark in marks)
             for name, mark in marks:
                 weight = ("bold", "") if name == then else ("", "dim")
-                lines.append(Text.assemble((f"{mark:<11}", weight[0]), (CHOICES[name], weight[1])))
+                lines.append(Text.assemble((f"{mark:<{width}}", weight[0]), (self.lines[name], weight[1])))
             self.update(Text("\n", no_wrap=True, overflow="ellipsis").join(lines))
         else:
             self.update(Text("  ").join(Text(mark, "bold" if name == then else "") for name, mark in marks))
@@ -82,11 +84,11 @@ class Choices(Static, can_focus=True):
         self.post_message(self.Chosen())
 
     def action_move(self, by: int) -> None:
-        names = list(CHOICES)
+        names = list(self.lines)
         self.pick(names[(names.index(self.shown) + by) % len(names)])
 
     def on_click(self, event: events.Click) -> None:
-        names = list(CHOICES)
+        names = list(self.lines)
         if self.size.height >= len(names) and event.y < len(names):
             self.pick(names[event.y])
         else:
@@ -132,7 +134,10 @@ class ResumeDialog(ModalScreen[ResumeChoice | None]):
         self.branch = Entry(placeholder="a name; empty: this run", id="as", compact=True)
         self.branch_row = Horizontal(Static("as a new run", classes="label"), self.branch, classes="row")
         self.branch_told = Static(id="branch")
-        self.choices, self.preview = Choices(), Chart("the learning rate that this leads to", id="preview")
+        self.choices, self.preview = (
+            Choices(choices(session)),
+            Chart("the learning rate that this leads to", id="preview"),
+        )
         self.force = Force(self._force_words(), id="force")
         self.begins, self.outcome, self.typed_line = Static(id="from"), Static(id="problem"), Static(id="shell")
         self.judged = Judged()
@@ -201,6 +206,8 @@ class ResumeDialog(ModalScreen[ResumeChoice | None]):
         if judged.schedule is None:
             if judged.lr is not None:
                 return Text(f"resume at your LR: {rate(judged.lr)} until the end of the run")
+            if judged.then == RELEASE:
+                return Text("the script's own scheduler sets the learning rate again, from the next step on")
             return Text("the trainer goes on with the schedule of its configuration")
         run = self.session.history.run
         per_epoch = run.steps_per_epoch if run else None
