@@ -78,6 +78,7 @@ class Watched:
             watcher.close()
         except Exception as error:  # whatever it is, it must not end the training
             watcher.give_up(error)
+            self.watcher = watcher  # which is off: it has been said why
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:

@@ -17,6 +17,7 @@ from eegwatch.watching.tensors import torch_module
 
 COMPARED = 128  # indices of an epoch that are kept, to compare what ranks read
 HEAD = 64  # indices whose sum is kept beside the whole: an epoch that was left early is compared by them
+LARGEST = 1 << 63  # an index that is summed has 64 bits
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -41,9 +42,10 @@ class Order:
         sampler.__class__ = _looking_on(type(sampler), self)
 
     def close(self) -> None:
-        """Give the sampler its own class back."""
+        """Give the sampler its own class back, and hold neither it nor its data any more."""
         self.end()
         self.sampler.__class__ = self._before
+        self.sampler = self._data = None
 
     def begun(self, drawn: _Drawn) -> None:
         self.end()
@@ -84,7 +86,7 @@ class _Drawn:
         self._some: set[int] = set()
 
     def add(self, index: Any) -> None:
-        if not isinstance(index, int):
+        if type(index) is not int or not -LARGEST <= index < LARGEST:
             self.whole = False  # indices of another kind are not compared
             return
         self._waiting.append(index)
@@ -111,7 +113,7 @@ class _Drawn:
 def _length(sampler: Any) -> int:
     try:
         return len(sampler)
-    except TypeError:
+    except Exception:  # a class of anybody's: what it raises is the loader's to tell of, if it asks at all
         return 0
 
 
@@ -143,13 +145,15 @@ def _draws_as(sampler: Any, kind: Any) -> bool:
 
 def _looking_on(kind: type, order: Order) -> type:
     def __iter__(self: Any) -> Iterator[Any]:
-        drawn = _Drawn(_length(self))
+        drawn: _Drawn | None = None
         with order.guard():
+            drawn = _Drawn(_length(self))
             order.begun(drawn)
         for index in kind.__iter__(self):  # type: ignore[attr-defined]
-            drawn.add(index)
+            if drawn is not None:
+                drawn.add(index)
             yield index
-        if order.open is drawn:
+        if drawn is not None and order.open is drawn:
             order.end()
 
     def __reduce_ex__(self: Any, protocol: Any) -> Any:

@@ -173,6 +173,8 @@ class Watcher:
 
     def evaluated(self) -> None:
         """An evaluation has been logged: the next steps are looked at."""
+        if self.off:
+            return
         with self.guarded():
             for eye in self.eyes:
                 eye.cadence.soon()
@@ -181,6 +183,9 @@ class Watcher:
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
         """Around an evaluation; whatever it raises goes on."""
+        if self.off:
+            yield
+            return
         evaluation: Evaluation | None = None
         with self._counted():
             evaluation = Evaluation(self.models, self.log.step_done)
@@ -201,6 +206,8 @@ class Watcher:
 
     def ema(self, model: Any, decay: Any) -> None:
         """`model` averages the watched weights."""
+        if self.off:
+            return
         with self.guarded():
             average = Average(model, decay, self.models, len(self.averages))
             self.averages.append(average)
@@ -210,12 +217,16 @@ class Watcher:
 
     def replica(self) -> None:
         """Note the sums of the trainable weights."""
+        if self.off:
+            return
         with self._counted():
             values, step = self._copies.asked(self.models, self.log.step_done)
             self.emit("replica", values, step=step)
 
     def checkpointed(self) -> None:
         """A checkpoint was written: what is in it is noted."""
+        if self.off:
+            return
         with self._counted():
             self._emit_state("checkpoint", self.log.step_done)
 
@@ -341,12 +352,9 @@ class Watcher:
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:
         """Whatever raises inside switches the watcher off; the training goes on as if it had never been there."""
-        if self.off:
-            yield
-            return
         try:
             yield
-        except Exception as error:
+        except Exception as error:  # once it is off, it has been said
             self.give_up(error)
 
     def give_up(self, error: BaseException) -> None:
@@ -367,3 +375,7 @@ class Watcher:
             with contextlib.suppress(Exception):  # each is taken off, whatever the others do
                 part.close()
         self.eyes, self.orders, self.workers = [], [], []
+        # whoever keeps the log keeps none of what was watched
+        self.models, self.averages, self._evaluations = [], [], []
+        self.around, self.calls, self.micros = Surroundings(), Calls(), Micros()
+        self.declared, self.scheduled = Declared(), Scheduled({}, None)
