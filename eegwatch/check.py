@@ -76,7 +76,7 @@ class Checked:
         """The object of `--json`, as docs/check.md describes it. Healed findings follow the present ones."""
         findings = [f.as_dict() | {"until_step": f.until_step} for f in [*self.findings, *self.past]]
         for finding in findings:
-            finding["remedy"] = in_shell_words(finding["remedy"], self.logs)
+            finding["remedy"] = in_shell_words(finding["remedy"] or "", self.logs) or None
         return {
             "run": self.run,
             "verdict": self.verdict(),

@@ -29,7 +29,7 @@ def first_records(daemon: Daemon, run: Path) -> tuple[dict[str, Any], dict[str, 
 
 
 def test_a_trained_run_branches_off_at_another_rate(daemon: Daemon, config_file: ConfigFile) -> None:
-    daemon.start(config_file(max_epochs=500, pace_steps_per_s=40, checkpoint_minutes=0.005))
+    daemon.start(config_file(max_epochs=500, pace_steps_per_s=40, checkpoint_minutes=0.005, val_check_interval=100_000))
     daemon.wait(lambda: daemon.records("checkpoint"))
     (parent,) = runs(daemon)
     assert "empty" in (lambda done: done.stdout + done.stderr)(daemon.cli("resume", "--as", " ", code=1))

@@ -168,7 +168,7 @@ def test_stop_resume_and_restart_through_the_control_file(daemon: Daemon, config
 
     # resume with an LR of one's choice, verified by the value read back
     done = daemon.cli("resume", "--lr", "3e-4", "--then", "hold")
-    assert "resume: done: lr 0.0003" in done.stdout
+    assert "resume: done: lr 3e-4" in done.stdout
     runs = daemon.records("run")
     assert [r["attempt"] for r in runs] == [1, 2]
     assert runs[1]["step"] == stopped_at and runs[1]["schedule"]["name"] == "manual"
@@ -407,7 +407,7 @@ def test_the_incident_is_found_within_two_steps_and_a_resume_repairs_it(
     assert "LR stuck at 1.20e-4 since step 1: the scheduler is stepped once per epoch" in finding["message"]
     rates = [r["lr"] for r in daemon.records("step") if r["step"] <= run["steps_per_epoch"]]
     assert len(set(rates)) == 1  # a real torch OneCycleLR, left standing within the epoch
-    assert "resume: done: lr 0.0003" in daemon.cli("resume", "--lr", "3e-4").stdout
+    assert "resume: done: lr 3e-4" in daemon.cli("resume", "--lr", "3e-4").stdout
     daemon.wait_for_step(daemon.records("run")[-1]["step"] + 5)
     attempt = daemon.records("run")[-1]
     assert attempt["inject"] is None and any("injected fault" in note for note in attempt["notes"])

@@ -156,7 +156,7 @@ def test_two_processes_stop_resume_and_survive_the_death_of_one(daemon: Daemon, 
     path = config_file(top=TWO, data={"batch_size": 4}, max_epochs=60, pace_steps_per_s=40, checkpoint_minutes=0.01)
     daemon.start(path)
     daemon.wait_for_step(20)
-    assert "resume: done: lr 0.001" in daemon.cli("resume", "--lr", "1e-3").stdout
+    assert "resume: done: lr 1e-3" in daemon.cli("resume", "--lr", "1e-3").stdout
     runs = daemon.records("run")
     assert [r["attempt"] for r in runs] == [1, 2] and runs[1]["restored"]["step"] == runs[1]["step"]
     daemon.wait_for_step(runs[1]["step"] + 60)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from eegwatch.cli import main
+from eegwatch.run.records import Run
 from eegwatch.schedule import parse
 from tests.conftest import ONE_CYCLE, LogWriter
 
@@ -134,6 +135,15 @@ def test_a_remedy_names_no_key_of_the_screen(log_writer: LogWriter, capsys: pyte
     (log_writer.folder.parent / "daemon.jsonl").touch()
     text = Answer(capsys, str(log_writer.folder)).out
     assert f"eegpt-daemon restart --logs {log_writer.folder.parent}" in text and "(r)" not in text
+
+
+def test_a_finding_without_a_remedy_has_none_in_the_object(
+    log_writer: LogWriter, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log_writer.add(Run(schedule=None, total_steps=2000))
+    log_writer.steps([*(1e-4 + 1e-6 * np.arange(400)), *np.full(1600, 4.99e-4)], positions=np.full(2000, np.nan))
+    answer = Answer(capsys, str(log_writer.folder), "--json")
+    assert None in [finding["remedy"] for finding in answer.object["findings"]]
 
 
 def test_a_finding_that_flaps_is_not_told_a_hundred_times(
