@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from eegwatch.run.records import Eval
+from eegwatch.tui.app import WatchApp
+from eegwatch.tui.frame import text_of
 from eegwatch.tui.screens.dialogs import Confirm
 from eegwatch.tui.screens.evidence import EvidenceScreen
 from eegwatch.tui.screens.help import HelpScreen
@@ -110,3 +112,17 @@ async def test_why_is_said_to_its_end(frozen: Path, size: tuple[int, int]) -> No
         begin = next(n for n, line in enumerate(lines) if line.startswith("a  scheduler_stepped_per_epoch:"))
         second = pilot.text().splitlines()[begin + 1]
         assert second.startswith("│    ") and second[5] != " "  # below the words, not below the letter
+
+
+async def test_the_checklist_has_the_panels_width_from_the_first_frame_on(frozen: Path) -> None:
+    """It is laid out again when its panel gets its size, whether or not anything else is drawn then."""
+    app = WatchApp(frozen.parent, frozen)
+    async with app.run_test(size=(120, 30)) as pilot:
+        await until(pilot, lambda: hasattr(app, "run_screen") and app.run_screen.checklist.content_size.width > 0)
+        await app.loaded()
+        app.run_screen.checklist.show(app.session)
+        app.run_screen.settings.side_width = 60
+        app.run_screen.side.styles.width = 60  # as a drag of its edge does, without a redraw
+        await until(pilot, lambda: app.run_screen.checklist.content_size.width > 50)
+        await settled(pilot)
+        assert "loss within batch noise (after the first" in text_of(app, 120, 30)

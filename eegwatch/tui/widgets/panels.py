@@ -15,21 +15,37 @@ from eegwatch.wording import clock, size
 MARK_STYLE = {PASS: "green", FAIL: "bold red", WAIT: "dim", WARN: "yellow", "": ""}
 
 
-class Checklist(Lines):
+class Panel(Lines):
+    """Lines that fill the width at hand: made anew when that changes, by a scrollbar for instance."""
+
+    session: Session | None = None
+
+    def show(self, session: Session) -> None:
+        self.session = session
+        self.put(self.lines_of(session))
+
+    def on_resize(self) -> None:
+        if self.session is not None:
+            self.show(self.session)
+
+    def lines_of(self, session: Session) -> list[Text]:
+        raise NotImplementedError
+
+
+class Checklist(Panel):
     """The mission's questions, answered: one a line in a panel."""
 
     DEFAULT_CSS = "Checklist { height: auto; border: round $panel; border-title-color: $text; padding: 0 1; }"
     BORDER_TITLE = "checklist"
 
-    def show(self, session: Session) -> None:
-        ticks = checklist(session.history, session.diagnosis)
+    def lines_of(self, session: Session) -> list[Text]:
         width = max(10, self.content_size.width - 2)
         lines = []
-        for tick in ticks:
+        for tick in checklist(session.history, session.diagnosis):
             first, *more = Text(tick.text).wrap(self.app.console, width)
             lines.append(Text.assemble((tick.mark, MARK_STYLE[tick.mark]), " ", first))
             lines += [Text.assemble("  ", line) for line in more]  # under the words, not under the mark
-        self.put(lines)
+        return lines
 
 
 class Ticks(Lines):
@@ -53,23 +69,6 @@ class Ticks(Lines):
             line.append(f"{words}   ")
         line.rstrip()
         return line
-
-
-class Panel(Lines):
-    """Lines that fill the width at hand: made anew when that changes, by a scrollbar for instance."""
-
-    session: Session | None = None
-
-    def show(self, session: Session) -> None:
-        self.session = session
-        self.put(self.lines_of(session))
-
-    def on_resize(self) -> None:
-        if self.session is not None:
-            self.show(self.session)
-
-    def lines_of(self, session: Session) -> list[Text]:
-        raise NotImplementedError
 
 
 class Figures(Panel):
