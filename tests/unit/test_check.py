@@ -141,7 +141,7 @@ def test_a_finding_without_a_remedy_has_none_in_the_object(
     log_writer: LogWriter, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log_writer.add(Run(schedule=None, total_steps=2000))
-    log_writer.steps([*(1e-4 + 1e-6 * np.arange(400)), *np.full(1600, 4.99e-4)], positions=np.full(2000, np.nan))
+    log_writer.steps(np.full(2000, 1e-4), positions=np.full(2000, np.nan), losses=np.full(2000, 0.5))  # a plateau
     answer = Answer(capsys, str(log_writer.folder), "--json")
     assert None in [finding["remedy"] for finding in answer.object["findings"]]
 

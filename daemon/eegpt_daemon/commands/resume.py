@@ -8,7 +8,7 @@ from pathlib import Path
 
 from eegpt_daemon.asking import ask
 from eegpt_daemon.launch import launch
-from eegpt_daemon.refusal import NOT_RUNNING, USAGE, Refused, require_heavy
+from eegpt_daemon.refusal import USAGE, Refused, require_heavy
 from eegwatch.run.control import daemon_pid
 from eegwatch.run.folder import newest_run
 from eegwatch.run.summary import first_run
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace, logs: Path) -> int:
     if daemon_pid(logs) is None:
         if newest_run(logs) is None:
             anew = shell("eegpt-daemon", "start", "--config", "PATH", "--logs", logs)
-            raise Refused(f"no run in {logs} to resume; a new one: {anew}", NOT_RUNNING)
+            raise Refused(f"no run in {logs} to resume; a new one: {anew}")
         require_heavy()
         launch(logs, [])
         print(f"no daemon was running: started one (pid {daemon_pid(logs)})")
