@@ -25,7 +25,7 @@ class ComparisonError(UserError):
     """Runs that cannot be compared: which, and why."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Arm:
     """`predictions` one a seed; `thresholds` of each, by level.
 
@@ -63,7 +63,8 @@ def arm_of(path: Path, split: str, model: str, *, all_seeds: bool, partial: bool
     """
     folder = path.parent if path.name == RUN_LOG else path
     if not folder.is_dir():
-        raise ComparisonError(f"{path}: no such folder; give a run's folder, which holds predictions-{split}.npz")
+        what = "is a file" if path.exists() else "no such folder"
+        raise ComparisonError(f"{path}: {what}; give a run's folder, which holds predictions-{split}.npz")
     by_seed = members(folder.resolve()) if all_seeds else {}
     if all_seeds and not by_seed:
         raise ComparisonError(f"{path}: is no run of a series (experiment.seeds); leave --seeds out")
@@ -75,6 +76,7 @@ def arm_of(path: Path, split: str, model: str, *, all_seeds: bool, partial: bool
     predictions, thresholds = [], []
     for one in folders:
         kept = one / BEST if model == BEST else one
+        _refuse_without_predictions(one, kept / f"predictions-{split}.npz", split)
         predictions.append(Predictions.load(kept / f"predictions-{split}.npz"))
         thresholds.append(_thresholds(kept, predictions[-1]))
     looks = [looks_of(one / RUN_LOG) + looks_beside(one).total() for one in folders if (one / RUN_LOG).is_file()]
@@ -87,6 +89,17 @@ def arm_of(path: Path, split: str, model: str, *, all_seeds: bool, partial: bool
         config=_config(folders[0]),
         looks=sum(looks) if len(looks) == len(folders) else None,
     )
+
+
+def _refuse_without_predictions(folder: Path, path: Path, split: str) -> None:
+    """Raises ComparisonError for a folder without the file, with why there is none."""
+    if path.exists():
+        return
+    if not (folder / RUN_LOG).exists():
+        raise ComparisonError(f"{folder}: holds no run; give the folder of one run of eegpt-daemon's trainer")
+    when = "when its training has ended; --split val compares what is there before"
+    words = when if split == "eval" else "at its first evaluation"
+    raise ComparisonError(f"{path}: no such file; a run of eegpt-daemon's trainer writes it {words}")
 
 
 def _thresholds(folder: Path, predictions: Predictions) -> dict[str, float | None]:

@@ -24,6 +24,8 @@ LEAST_DEFINED = 0.95  # of the draws; in the others a class is missing, and the 
 LEVEL = 0.95
 BIASED = ("calibration_error",)  # resampling raises it: no interval by it holds the true one
 NORMAL = NormalDist()
+TIED = 1e-12
+LOWEST = {"kappa": -1.0}  # of a figure, else 0; the greatest is 1, of the Brier score of many classes 2
 Interval = tuple[float, float]
 
 
@@ -58,7 +60,15 @@ def over_seeds(
 ) -> dict[str, tuple[float, Interval | None]]:
     """Mean over the seeds of one configuration, and its interval over seeds and subjects: the same in all runs."""
     sample = _Sample([runs], names, count)
-    return {name: (sample.whole[name], sample.interval(name)) for name in names}
+    return {name: (sample.whole[name], within_range(name, sample.interval(name))) for name in names}
+
+
+def within_range(name: str, interval: Interval | None) -> Interval | None:
+    """An interval cut to what the figure can be: seeds that are drawn with widened weights reach a little beyond."""
+    if interval is None:
+        return None
+    lowest, greatest = LOWEST.get(name, 0.0), 2.0 if name == "brier" else 1.0
+    return max(interval[0], lowest), min(interval[1], greatest)
 
 
 def differences(
@@ -119,7 +129,8 @@ def bca(drawn: Reals, whole: float, without: Reals, rarest: int) -> Interval | N
     known = drawn[np.isfinite(drawn)]
     if len(known) < LEAST_DEFINED * len(drawn) or not np.isfinite([whole, *without]).all():
         return None
-    below = (np.mean(known < whole) + np.mean(known <= whole)) / 2  # ties count half
+    # ties count half; a draw that equals the figure may differ from it by the rounding of its sums
+    below = (np.mean(known < whole - TIED) + np.mean(known <= whole + TIED)) / 2
     least = 0.5 / len(known)
     bias = NORMAL.inv_cdf(min(max(float(below), least), 1 - least))
     influence = without.mean() - without

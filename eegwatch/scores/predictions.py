@@ -30,7 +30,7 @@ class PredictionsError(UserError):
     """A file of predictions that cannot be used: which, and what is wrong with it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Units:
     """What is scored: windows, or recordings. `subject`, `label` (n,); `logits` (n, classes), float64."""
 
@@ -59,7 +59,7 @@ class Units:
         return f"{bad:,} of {len(self):,} {self.level} scores are not finite" if bad else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Predictions:
     """Windows of a split. `recording`, `subject` numbers from 0; `start` seconds; `label`; `logits` (n, classes).
 

@@ -131,6 +131,10 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
     return said
 
 
+def test_a_run_and_its_copy_differ_by_nothing(runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "window AUROC of first is 0.0000 higher" in compared(capsys, runs[0], runs[0])
+
+
 def test_what_cannot_be_compared_is_one_line(
     runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -142,7 +146,10 @@ def test_what_cannot_be_compared_is_one_line(
     elsewhere = a_run(tmp_path, "renamed", replace(cohort(5, subjects=80, shift=0.9), corpus="d"))
     assert "not scored on the same recordings" in refused(capsys, first, elsewhere)
     assert "no run of a series" in refused(capsys, first, second, "--seeds")
-    assert "first evaluation" in refused(capsys, first, second, "--model", "best")
+    assert "when its training has ended" in refused(capsys, first, second, "--model", "best")
+    (tmp_path / "nothing").mkdir()
+    assert "holds no run" in refused(capsys, first, tmp_path / "nothing")
+    assert "is a file" in refused(capsys, first, first / "config.yaml")
     broken = noisy(cohort(5, subjects=80, shift=0.9), 1, 0.1)
     broken.logits[4] = np.nan
     nan = a_run(tmp_path, "nan", broken)

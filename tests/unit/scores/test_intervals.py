@@ -7,7 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from eegwatch.scores.intervals import DRAWS, bca, differences, draws, intervals, over_seeds, seed_draws, student
+from eegwatch.scores.intervals import (
+    DRAWS,
+    bca,
+    differences,
+    draws,
+    intervals,
+    over_seeds,
+    seed_draws,
+    student,
+    within_range,
+)
 from eegwatch.scores.resample import Resampled
 from tests.unit.scores.cohorts import cohort, plain_auroc
 
@@ -16,7 +26,7 @@ def plain_bca(drawn: np.ndarray, whole: float, without: np.ndarray, rarest: int)
     """As docs/evaluation.md defines it, by scipy."""
     from scipy.stats import norm, t
 
-    bias = norm.ppf(((drawn < whole).mean() + (drawn <= whole).mean()) / 2)
+    bias = norm.ppf(((drawn < whole - 1e-12).mean() + (drawn <= whole + 1e-12).mean()) / 2)
     distance = without.mean() - without
     skew = (distance**3).sum() / (6 * (distance**2).sum() ** 1.5)
     z = t.ppf([0.025, 0.975], rarest - 1) * np.sqrt(rarest / (rarest - 1))
@@ -148,3 +158,15 @@ def test_drawn_seeds_show_the_variance_that_seeds_have() -> None:
     drawn = seed_draws(5, 200_000) @ values
     assert drawn.mean() == pytest.approx(values.mean(), abs=1e-4)
     assert drawn.var() == pytest.approx(values.var(ddof=1) / 5, rel=0.02)
+
+
+def test_an_interval_does_not_depend_on_the_rounding_of_draws_that_equal_the_figure() -> None:
+    draw = np.random.default_rng(2)
+    drawn, without = np.round(draw.normal(0.7, 0.1, 2000), 1), 0.7 + draw.normal(0, 0.01, 30)  # many equal the figure
+    rounded = drawn + draw.choice([-1, 0, 1], 2000) * 1e-16
+    assert bca(rounded, 0.7, without, 12) == pytest.approx(bca(drawn, 0.7, without, 12), abs=1e-12)
+
+
+def test_an_interval_ends_where_its_figure_does() -> None:
+    assert within_range("sensitivity", (0.4, 1.002)) == (0.4, 1.0) and within_range("kappa", (-0.2, 0.3)) == (-0.2, 0.3)
+    assert within_range("auroc", None) is None
