@@ -37,6 +37,11 @@ SAMPLE = [  # those that need neither processes nor worker processes, one of eac
     "frozen_parameters_decay",
     "masters_copied_before_the_load",
     "sliding_windows_shuffled",
+    "clip_argument_ignored",
+    "schedule_an_epoch_behind",
+    "requires_grad_set_on_modules",
+    "resume_from_the_average",
+    "split_drawn_anew_on_resume",
 ]
 
 
