@@ -10,8 +10,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
-from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, Adam, AdamW
@@ -89,6 +87,9 @@ def unequal_ranks(script: Script) -> Tensor:
 @healthy("gradients are compressed to float16 while they are reduced, the optimizer's state is divided among the ranks")
 def compressed_gradients_and_divided_state(script: Script) -> Tensor:
     def play(script: Script) -> Tensor:
+        from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
+        from torch.distributed.optim import ZeroRedundancyOptimizer
+
         wrapped = DistributedDataParallel(mlp())
         wrapped.register_comm_hook(None, fp16_compress_hook)
         optimizer = ZeroRedundancyOptimizer(wrapped.parameters(), AdamW, lr=1e-2)
