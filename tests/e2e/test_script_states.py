@@ -19,6 +19,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from eegpt_daemon.link import RUN_LOCK
 from eegwatch.run.control import lock_holder
 from tests.e2e import test_state_machine as walks
+from tests.e2e.processes import whole_lines
 from tests.e2e.test_script import SCRIPT
 from tests.e2e.test_state_machine import AT_WORK, FULL, LONG, PAIRS, SHORT, TABLE, WALKS, WRONG, Control
 
@@ -43,10 +44,9 @@ class ScriptControl(Control):
 
     def begin(self) -> None:
         """A script that goes on without a daemon is taken over by the next, with what it was asked before."""
-        if self.runner() is None:
-            super().begin()
-            return
-        self.daemon.begin()
+        begun, log = self.daemon.begin(), self.daemon.logs / "daemon.jsonl"
+        words = (*AT_WORK, "idle", "restarting")
+        self.daemon.wait(lambda: any(r.get("pid") == begun.pid and r["state"] in words for r in whole_lines(log)))
         for command_id in self.open:
             self.daemon.wait(lambda i=command_id: self.last_words(i))
         self.open.clear()

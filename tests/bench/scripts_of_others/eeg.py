@@ -44,7 +44,7 @@ def conformer_mats(work: Path) -> None:
     draw = np.random.default_rng(0)
     (work / "results").mkdir()
     for name in ("T", "E"):
-        labels = np.arange(16)[:, None] % CLASSES + 1
+        labels = np.arange(72)[:, None] % CLASSES + 1  # its augmentation takes 18 trials of each class
         data = draw.normal(size=(1000, 22, len(labels)))
         scipy.io.savemat(work / f"A0{FIRST_SUBJECT}{name}.mat", {"data": data, "label": labels})
 

@@ -69,7 +69,7 @@ class Trial:
                 words = "FAILED: " + " ".join(str(error).split())[:400]
             said[name] = words
             print(f"  {self.case.name}: {name}: {words} ({time.monotonic() - begun:.0f} s)", flush=True)
-            if name == "start" and words.startswith("FAILED"):
+            if name == "start" and words.startswith(("FAILED", "completes")):
                 break
         self.daemon.kill()
         for process in self.processes():
@@ -81,6 +81,8 @@ class Trial:
     def try_start(self) -> str:
         self.daemon.cli("start", "--config", str(self.folder / "mine.yaml"))
         self.wait(lambda: len(self.of("step")) >= self.case.enough or self.ended())
+        if not self.of("step") and self.of("eval") and self.of("end")[-1]["reason"] == "completed":
+            return f"completes; {len(self.of('eval'))} evaluations"
         self.must(len(self.of("step")) >= self.case.enough, f"ended early: {self.of('end')}")
         run, step = self.of("run")[-1], self.of("step")[-1]
         known = [f"{run['total_steps']} steps" if run.get("total_steps") else "no length"]
