@@ -216,7 +216,7 @@ def test_a_log_root_that_cannot_be_written_is_refused_in_one_line(small_disk: Pa
             done.stderr.count("\n") == 1 and "Read-only file system" in done.stderr and str(daemon.logs) in done.stderr
         )
     assert "not running" in daemon.cli("status", code=3).stdout
-    assert daemon.cli("resume", code=3).stderr.count("\n") == 1
+    assert daemon.cli("resume", code=1).stderr.count("\n") == 1
 
 
 def test_a_run_folder_that_is_deleted_ends_the_run_in_words_and_the_daemon_goes_on(
