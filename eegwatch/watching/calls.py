@@ -27,6 +27,7 @@ class Calls:
     def __init__(self) -> None:
         self.calls = 0
         self._taken = 0  # steps of all watched optimizers at the last call
+        self._usual = 0  # calls in a row without a step that a step came after: micro-batches are logged, say
         self._told = False
         self._idle = self._fresh = self._passes = 0
         self._weights: NDArray[np.float64] | None = None
@@ -41,6 +42,8 @@ class Calls:
         if taken != self._taken:
             if self._told:
                 yield {"taken": taken, "calls": self.calls}
+            if not self._fresh:
+                self._usual = max(self._usual, self._idle)
             self._taken, self._idle, self._fresh, self._passes, self._told = taken, 0, 0, 0, False
             self._weights = None
         else:
@@ -56,6 +59,8 @@ class Calls:
         scaler skipped those, and nothing is accumulated. `passes`: calls in a row before which a backward pass came.
         """
         self._idle += 1
+        if self._idle <= self._usual:
+            return
         renewed = [eye.gradients.renewed() for eye in eyes if eye.armed]
         for eye in eyes:
             if not eye.armed:  # it rests longer than from one call to the next: its gradients are looked at

@@ -342,6 +342,28 @@ def test_check_and_the_log_say_what_watching_costs(tmp_path: Path) -> None:
     assert any("% of a step's time" in line and "looks per 1,000 steps" in line for line in outcome.covered())
 
 
+def test_micro_batches_that_are_logged_cost_a_look_at_the_first_of_them_alone(tmp_path: Path) -> None:
+    loop = Loop(tmp_path)
+    for number in range(1, 81):
+        loop.backward()
+        if number % 4 == 0:
+            loop.optimizer.step()
+            loop.optimizer.zero_grad()
+        loop.log.step()
+    assert loop.judged() == []
+    records = [r.step for r in loop.log.history.watched if r.look == "calls"]
+    assert records and max(records) <= 8
+
+    loop = Loop(tmp_path / "stops")
+    for number in range(1, 81):
+        loop.optimizer.zero_grad()
+        loop.backward()
+        if number % 4 == 0 and number < 40:
+            loop.optimizer.step()
+        loop.log.step()
+    assert "step_not_taken" in rules(loop.judged())
+
+
 def test_a_group_that_is_added_before_a_step_is_held_at_that_step(tmp_path: Path) -> None:
     loop = Loop(tmp_path, lambda parameters: torch.optim.SGD(list(parameters)[:2], lr=0.1), watch=False)
     later = loop.model[2]  # type: ignore[index]
