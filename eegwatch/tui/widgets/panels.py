@@ -12,6 +12,7 @@ from eegwatch.tui.session import Session
 from eegwatch.tui.widgets.lines import Lines
 from eegwatch.wording import clock, size
 
+NOT_YET = 10_000  # cells: before a panel has its size, lines are left whole and wrapped by the layout
 MARK_STYLE = {PASS: "green", FAIL: "bold red", WAIT: "dim", WARN: "yellow", "": ""}
 
 
@@ -39,7 +40,7 @@ class Checklist(Panel):
     BORDER_TITLE = "checklist"
 
     def lines_of(self, session: Session) -> list[Text]:
-        width = max(10, self.content_size.width - 2)
+        width = max(10, self.content_size.width - 2) if self.content_size.width else NOT_YET
         lines = []
         for tick in checklist(session.history, session.diagnosis):
             first, *more = Text(tick.text).wrap(self.app.console, width)
