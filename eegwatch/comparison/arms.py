@@ -41,13 +41,19 @@ class Arm:
     looks: int | None
 
     def resampled(self, level: str) -> list[Resampled]:
-        """Of windows or of recordings, one a seed. Raises ComparisonError for scores that are not finite."""
+        """Of windows or of recordings, one a seed.
+
+        Raises ComparisonError for scores that are not finite, or a class that is missing.
+        """
         resampled_units = []
         for folder, one, threshold in zip(self.folders, self.predictions, self.thresholds, strict=True):
             units = units_of(one, level)
             problem = units.problem()
             if problem is not None:
                 raise ComparisonError(f"{folder}: {problem}: nothing can be computed from its predictions")
+            absent = [str(label) for label in range(units.classes) if not (units.label == label).any()]
+            if absent:
+                raise ComparisonError(f"{folder}: no {level} has label {', '.join(absent)}: nothing to tell apart")
             resampled_units.append(Resampled(units, threshold[level]))
         return resampled_units
 

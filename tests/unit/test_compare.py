@@ -147,6 +147,11 @@ def test_what_cannot_be_compared_is_one_line(
     assert "not scored on the same recordings" in refused(capsys, first, elsewhere)
     assert "no run of a series" in refused(capsys, first, second, "--seeds")
     assert "when its training has ended" in refused(capsys, first, second, "--model", "best")
+    whole = cohort(5, subjects=80, shift=0.9)
+    kept = whole.label == 1
+    of_one = {name: getattr(whole, name)[kept] for name in ("recording", "subject", "start", "label", "logits")}
+    one = a_run(tmp_path, "one-class", replace(whole, **of_one))
+    assert "one-class: no window has label 0" in refused(capsys, one, one)
     (tmp_path / "nothing").mkdir()
     assert "holds no run" in refused(capsys, first, tmp_path / "nothing")
     assert "is a file" in refused(capsys, first, first / "config.yaml")
