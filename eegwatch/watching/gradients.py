@@ -21,6 +21,7 @@ from eegwatch.watching.held import Held
 from eegwatch.watching.tensors import compiling, eagerly, elements, torch_module
 
 MOST_PASSES = 16  # backward passes between two steps whose beginnings are kept
+TABLES = ("_backward_hooks", "_post_accumulate_grad_hooks")  # torch's, on a tensor; None where it never had a hook
 ASKED = 8  # traces that are asked whether a gradient was made on nothing
 NOTHING = 0.0  # the factor of a gradient that is zero
 ALIKE = 1e-3  # relative: elements of a gradient that were multiplied by one factor, whatever their type
@@ -122,6 +123,7 @@ class Gradients:
         self._left: dict[int, int] = {}  # id of Held -> number of the piece that the last step left as its gradient
         self._gathered = Gathered()
         self._handles: list[Any] = []
+        self._bare: list[tuple[Any, str]] = []  # (parameter, table of hooks that it did not have)
 
     def arm(self, chosen: Sequence[Held], shared: set[int]) -> None:
         """Put hooks on these tensors; not on those that another watched optimizer holds too. Call it in no_grad."""
@@ -131,6 +133,7 @@ class Gradients:
             if parameter.requires_grad and parameter.is_leaf and id(parameter) not in shared:
                 trace = Trace(held)
                 self._traces.append(trace)
+                self._bare += [(parameter, name) for name in TABLES if getattr(parameter, name, None) is None]
                 self._handles.append(parameter.register_hook(eagerly(trace.came)))
                 self._handles.append(parameter.register_post_accumulate_grad_hook(eagerly(trace.added)))
             left = sampled(held, parameter.grad)
@@ -142,7 +145,10 @@ class Gradients:
         """Take the hooks off."""
         for handle in self._handles:
             handle.remove()
-        self._handles, self._traces, self._left, self._gathered = [], [], {}, Gathered()
+        for parameter, name in self._bare:
+            if not getattr(parameter, name):  # an empty table would be asked in every backward pass: 0.7 µs a tensor
+                setattr(parameter, name, None)
+        self._handles, self._traces, self._left, self._gathered, self._bare = [], [], {}, Gathered(), []
 
     def restart(self) -> None:
         """Count backward passes from now on, between two steps: nothing that lies there is the last step's."""

@@ -198,5 +198,5 @@ def test_hooks_are_gone_after_the_end(tmp_path: Path) -> None:
     plain(model, optimizer, 1)
     log.end()
     assert not optimizer._optimizer_step_pre_hooks and not optimizer._optimizer_step_post_hooks
-    assert not any(p._backward_hooks for p in model.parameters())
+    assert all(p._backward_hooks is None and p._post_accumulate_grad_hooks is None for p in model.parameters())
     plain(model, optimizer, 2)
