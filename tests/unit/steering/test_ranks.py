@@ -66,7 +66,7 @@ def changed_at(job: Job) -> dict[int, list[int]]:
     """By rank, the steps at which its rates became others (those of a schedule that moves are one course)."""
     found = {}
     for rank in job.ranks:
-        own = {step: np.allclose(used, OWN, rtol=1e-9) for step, used in rank.used.items()}
+        own = {step: np.allclose(used, OWN, rtol=1e-9, atol=0) for step, used in rank.used.items()}
         found[rank.number] = [step for step in own if step - 1 in own and own[step] != own[step - 1]]
     return found
 
