@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import yaml
 from hypothesis import settings
+from hypothesis.internal.conjecture import providers
 
 from eegwatch.run.folder import CHECKPOINTS, RUN_LOG
 from eegwatch.run.log import AppendLog
@@ -37,6 +38,9 @@ sys.dont_write_bytecode = False
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.register_profile("anew", deadline=None)
 settings.load_profile("anew" if os.environ.get("EEGWATCH_FULL") else "same")
+if not os.environ.get("EEGWATCH_FULL") and hasattr(providers, "_get_local_constants"):
+    # hypothesis draws numbers that stand in the modules loaded so far: other tests before it, and it draws others
+    providers._get_local_constants = lambda none=providers._local_constants: none
 
 ONE_WORKER = ("test_wheel.py", "test_first_frame.py")  # one thing made for all tests of the file
 FRAMEWORKS = ("accelerate", "lightning", "transformers")

@@ -107,10 +107,17 @@ def test_a_curve_is_drawn_in_the_rows_of_its_values_between_the_labels_around_it
     rows = plot(data, WIDTH, height)
     labels = labels_of(rows)
     columns = np.minimum(x / (points - 1) * (WIDTH - GUTTER), WIDTH - GUTTER - 1).astype(int)
+    scaled = np.log if min(labels.values()) > 0 and log else np.asarray
+    rows_apart, apart = max(labels) - min(labels), scaled(max(labels.values())) - scaled(min(labels.values()))
+
+    def beside(label: float, value: float) -> bool:
+        """Less than a dot, a quarter of a row, from the label: the value's dot may be the next row's."""
+        return bool(rows_apart and abs(scaled(label) - scaled(value)) <= apart / rows_apart / 4)
+
     for value, column in zip(y, columns, strict=True):
         drawn = rows_of_dots(rows, GUTTER + column, "observed")
-        above = [row for row, label in labels.items() if label >= value]
-        below = [row for row, label in labels.items() if label <= value]
+        above = [row for row, label in labels.items() if label >= value and not beside(label, value)]
+        below = [row for row, label in labels.items() if label <= value and not beside(label, value)]
         top, bottom = max(above, default=0), min(below, default=height - 2)
         assert any(top <= row <= bottom for row in drawn), (value, labels, drawn)
 

@@ -246,6 +246,7 @@ def test_a_script_that_leaves_with_a_word_is_quoted() -> None:
 def test_a_program_that_a_shell_started_in_the_background_is_known_not_to_hear_a_sigint(line: str, deaf: bool) -> None:
     code = (
         "import subprocess, signal, time; from eegpt_daemon.script import processes\n"
+        "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"  # whoever runs the tests may ignore it, as a shell's `&` does
         f"shell = subprocess.Popen(['bash', '-c', {line + '; true'!r}], start_new_session=True)\n"
         "while not any('sleep' in p.name() for p in processes.descendants()): time.sleep(0.01)\n"
         "print(processes.deaf(signal.SIGINT), processes.deaf(signal.SIGTERM))\n"
