@@ -13,7 +13,7 @@ from eegwatch.tui.app import WatchApp
 from tests.conftest import LogWriter
 from tests.tui.conftest import lock_held
 from tests.tui.test_commands import say
-from tests.tui.waiting import settled
+from tests.tui.waiting import settled, until
 
 DARK, LIGHT = "textual-dark", "textual-light"
 SMALL, USUAL, LARGE = (80, 24), (120, 30), (200, 60)
@@ -78,6 +78,7 @@ def test_a_screen(
             from eegwatch.tui.screens.resume import ResumeDialog
 
             await pilot.app.loaded()
+            await until(pilot, lambda: pilot.app.session.life.alive)  # its first look at the daemon may come later
             pilot.app.push_screen(ResumeDialog(pilot.app.session))
             await pilot.pause()
             await pilot.press(*"3e-4")
