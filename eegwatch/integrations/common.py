@@ -6,6 +6,7 @@ import functools
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any, ParamSpec
 
 from eegwatch.runlog import RunLog
@@ -30,6 +31,30 @@ class Quiet:
         self.log_ = None
         words = f"{type(error).__name__}: {error}"
         warnings.warn(f"eegwatch: the callback failed and is switched off ({words}); training goes on", stacklevel=3)
+
+
+class Evaluated:
+    """What a framework's evaluation does to the watched model, from its first batch to its last.
+
+    Not around it: averaged weights are put in before the first batch and taken out after the last, by other callbacks.
+    An evaluation of unknown length is not looked at.
+    """
+
+    def __init__(self) -> None:
+        self._open: ExitStack | None = None
+
+    def first_batch(self, log: RunLog | None) -> None:
+        """The first batch is about to be read, or has been."""
+        self.last_batch()  # one that ended early
+        if log is not None:
+            self._open = ExitStack()
+            self._open.enter_context(log.evaluating())
+
+    def last_batch(self) -> None:
+        """The last batch was read: what the evaluation did is written."""
+        opened, self._open = self._open, None
+        if opened is not None:
+            opened.close()
 
 
 def quiet(hook: Callable[Given, None]) -> Callable[Given, None]:

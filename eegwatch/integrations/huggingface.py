@@ -14,7 +14,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from eegwatch.integrations.common import Quiet, evaluation, quiet, scalar, whole
+from eegwatch.integrations.common import Evaluated, Quiet, evaluation, quiet, scalar, whole
 from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.log import read_all, run_decoder
 from eegwatch.run.records import Run
@@ -44,6 +44,8 @@ class EegwatchCallback(Quiet, TrainerCallback):
     ) -> None:
         self.logs, self.name, self.schedule, self.goals, self.watch = logs, name, schedule, goals, watch
         self._pending: dict[str, Any] | None = None
+        self._batches = 0  # of the evaluation under way
+        self._evaluated = Evaluated()
 
     @quiet
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
@@ -100,8 +102,25 @@ class EegwatchCallback(Quiet, TrainerCallback):
         self._pending["metrics"] = {key: value for key, value in numbers.items() if key not in NO_METRIC}
 
     @quiet
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """A batch of an evaluation was read."""
+        if not self.watch or self.log_ is None:
+            return
+        self._batches += 1
+        try:
+            length = len(given["eval_dataloader"])
+        except (KeyError, TypeError):  # a stream
+            return
+        if self._batches == 1 and length > 1:
+            self._evaluated.first_batch(self.log_)
+        elif self._batches == length:
+            self._evaluated.last_batch()
+        self._batches %= length
+
+    @quiet
     def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         self._flush()
+        self._batches = 0
         metrics: Mapping[str, Any] = given.get("metrics") or {}
         if self.log_ is not None:
             kept = {key: value for key, value in metrics.items() if not key.endswith(NO_METRIC)}

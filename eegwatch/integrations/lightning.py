@@ -14,9 +14,10 @@ import warnings
 from pathlib import Path
 from typing import Any, Literal
 
+from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import Callback
 
-from eegwatch.integrations.common import Quiet, evaluation, quiet, scalar, whole
+from eegwatch.integrations.common import Evaluated, Quiet, evaluation, quiet, scalar, whole
 from eegwatch.run.folder import RUN_LOG
 from eegwatch.runlog import RunLog
 from eegwatch.schedule import from_torch
@@ -55,6 +56,7 @@ class EegwatchCallback(Quiet, Callback):
         self._micro = 0
         self._seen = self._begun = 0
         self._before: dict[str, float] = {}
+        self._evaluated = Evaluated()
 
     @quiet
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -98,6 +100,8 @@ class EegwatchCallback(Quiet, Callback):
         """Look at what the steps do: the model as Lightning runs it, all its optimizers, its loader, its clip."""
         assert self.log_ is not None
         clip = trainer.gradient_clip_val if pl_module.automatic_optimization else None
+        if _overridden(pl_module, "configure_gradient_clipping"):
+            clip = None  # it clips as it likes
         algorithm = trainer.gradient_clip_algorithm
         loader = trainer.train_dataloader
         self.log_.watch(
@@ -144,6 +148,21 @@ class EegwatchCallback(Quiet, Callback):
     @quiet
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         self._before = _numbers(trainer.callback_metrics)
+
+    @quiet
+    def on_validation_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        first = batch_idx == 0 and dataloader_idx == 0 and not trainer.sanity_checking
+        if first and self.watch and _length(trainer) and not _overridden(pl_module, "on_validation_model_eval"):
+            self._evaluated.first_batch(self.log_)
+
+    @quiet
+    def on_validation_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if (dataloader_idx, batch_idx + 1) == _length(trainer):
+            self._evaluated.last_batch()
 
     @quiet
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
@@ -243,6 +262,18 @@ class EegwatchCallback(Quiet, Callback):
             loss = loss * int(trainer.accumulate_grad_batches)  # Lightning has divided it
         self._loss = loss if self._loss is None else self._loss + loss
         self._micro += 1
+
+
+def _overridden(module: Any, hook: str) -> bool:
+    """Has the script's own module another form of this hook of Lightning's?"""
+    return getattr(type(module), hook, None) is not getattr(LightningModule, hook, None)
+
+
+def _length(trainer: Any) -> tuple[int, int] | None:
+    """(the last validation loader that has batches, how many); None where that is unknown."""
+    counts = [whole(count) or 0 for count in trainer.num_val_batches]
+    with_batches = [number for number, count in enumerate(counts) if count]
+    return (with_batches[-1], counts[with_batches[-1]]) if with_batches and all(counts) else None
 
 
 def _numbers(metrics: Any) -> dict[str, float]:

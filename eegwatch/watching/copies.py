@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from eegwatch.watching.cadence import FIRST
 from eegwatch.watching.state import weights_of
-from eegwatch.watching.tensors import torch_module
+from eegwatch.watching.tensors import compiling, torch_module
 
 EVERY = 100  # steps between two sums of the weights
 
@@ -32,7 +33,7 @@ class Copies:
     def _summed(self, models: Sequence[Any], step: int, why: str) -> tuple[dict[str, Any], int]:
         nth = self._last[1] + 1 if self._last[0] == step else 1
         self._last = step, nth
-        return {"nth": f"{why} {nth}", **weights_of(models, trainable=True)}, step
+        return {"nth": f"{why} {nth}{_group_of(models)}", **weights_of(models, trainable=True)}, step
 
 
 def is_copy(model: Any) -> bool:
@@ -40,3 +41,51 @@ def is_copy(model: Any) -> bool:
     ddp = torch_module().nn.parallel.DistributedDataParallel
     hooks = repr(getattr(model, "_comm_hooks", [])).lower()  # local SGD averages the weights now and then
     return isinstance(model, ddp) and "local" not in hooks
+
+
+def _group_of(models: Sequence[Any]) -> str:
+    """The ranks that train these copies, in words, where it is a group of its own and not all of the job."""
+    dist = sys.modules.get("torch.distributed")
+    groups = [model.process_group for model in models if getattr(model, "process_group", None) is not None]
+    if dist is None or not groups:
+        return ""
+    ranks = dist.get_process_group_ranks(groups[0])
+    return "" if len(ranks) == dist.get_world_size() else f" of ranks {ranks}"
+
+
+class Rows:
+    """How many rows the first batch has that a copy trains on: fewer than were loaded are a share of them.
+
+    A hook on DistributedDataParallel for one forward pass, and on nothing that torch.compile runs.
+    """
+
+    def __init__(self, models: Sequence[Any]) -> None:
+        self.rows: int | None = None
+        ddp = torch_module().nn.parallel.DistributedDataParallel
+        self._handles = [model.register_forward_pre_hook(self) for model in models if isinstance(model, ddp)]
+
+    def __call__(self, module: Any, given: Any) -> None:
+        if self.rows is None and not compiling():
+            first = next((one for one in given if hasattr(one, "shape") and len(one.shape)), None)
+            self.rows = 0 if first is None else int(first.shape[0])
+            self.close()
+
+    def close(self) -> None:
+        """Take the hook off."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
+        return _nothing
+
+    def __reduce__(self) -> tuple[Any, tuple[()]]:
+        return (_nothing_made, ())
+
+
+def _nothing(*given: Any) -> None:
+    """What a copy of a watched model calls in place of the hook."""
+
+
+def _nothing_made() -> Callable[..., None]:
+    return _nothing

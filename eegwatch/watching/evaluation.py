@@ -22,12 +22,14 @@ class AtForward:
     A module in training mode below a model in evaluation mode was put there on purpose (dropout that samples).
     """
 
-    def __init__(self, name: str, trained: dict[str, bool], root: Any) -> None:
-        self._name, self._trained, self._root = name, trained, root
+    def __init__(self, name: str, trained: dict[str, bool], sampling: set[str], root: Any) -> None:
+        self._name, self._trained, self._sampling, self._root = name, trained, sampling, root
 
     def __call__(self, module: Any, given: Any) -> None:
         if module.training and self._root.training:
             self._trained[self._name] = "Dropout" not in type(module).__name__
+        elif module.training:
+            self._sampling.add(self._name)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return _nothing
@@ -91,6 +93,7 @@ class Evaluation:
         """`step`: the last one before it."""
         self.step = step
         self._trained: dict[str, bool] = {}  # what ran in training mode -> is it anything but a dropout?
+        self._sampling: set[str] = set()  # what was put into training mode below a model in evaluation mode
         self._changed: list[str] = []
         self._handles: list[Any] = []
         self._tensors: dict[str, Any] = {}
@@ -111,7 +114,7 @@ class Evaluation:
                 self._read(at, module)
                 if not compiled and any(kind in type(module).__name__ for kind in WITH_MODES):
                     self._modules += 1
-                    hook = AtForward(at, self._trained, _inner(model))
+                    hook = AtForward(at, self._trained, self._sampling, _inner(model))
                     self._handles.append(module.register_forward_pre_hook(hook))
         with torch_module().no_grad():
             self._sums = bit_sums(self._tensors.values())
@@ -133,7 +136,7 @@ class Evaluation:
         if self._changed:
             values["waits"] = len(self._changed)
         values["forwards"] = sum(draws.forwards for draws in self._draws)
-        if self._drawn and not self._trained:
+        if self._drawn and not self._trained and not self._sampling:
             values["draws"] = some(list(self._drawn))
         if self._trained:
             values["train_mode"] = some(list(self._trained)) | {"samples": not any(self._trained.values())}

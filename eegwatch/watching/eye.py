@@ -173,7 +173,7 @@ class Eye:
         values |= _of_gradients(seen, self.watcher.accumulate) | found
         values |= self.watcher.around.at(self, self.watcher.eyes)
         none = self._without_gradient()
-        if none:
+        if none and (self.idle or any(held.parameter.grad is not None for held in self.table.all)):
             values["no_gradient"] = some(none) | {"of": len(self.table.all)}
         if look.norm is not None:
             values["norm"] = look.norm

@@ -36,6 +36,7 @@ class Order:
         self.sampler, self.name = sampler, type(sampler).__name__
         self.once, self._data = reads_once(sampler), getattr(loader, "dataset", None)
         self._identity: str | None = None
+        self._beside: dict[str, Any] = {}
         self.shuffles = shuffles(sampler)
         self.batch = getattr(loader, "batch_size", None)
         self._before = type(sampler)
@@ -52,10 +53,11 @@ class Order:
         self.epoch += 1
         self.open = drawn
 
-    def so_far(self, step: int) -> None:
+    def so_far(self, step: int, beside: dict[str, Any]) -> None:
         """Tell what the epoch under way has drawn until now: ranks that read the same are seen at once."""
         if self.open is not None and self.open.n:
             self._identity = fingerprint(self._data)
+            self._beside = beside
             self._tell(self._values(self.open) | {"partial": True, "step": step})
 
     def end(self) -> None:
@@ -68,7 +70,7 @@ class Order:
     def _values(self, drawn: _Drawn) -> dict[str, Any]:
         of_loader = {"loader": self.number, "epoch": self.epoch, "sampler": self.name, "shuffles": self.shuffles}
         if self._identity is not None:
-            of_loader |= {"data": self._identity, "once": self.once}
+            of_loader |= {"data": self._identity, "once": self.once} | self._beside
         return of_loader | {"batch": self.batch} | drawn.summed()
 
 

@@ -18,7 +18,7 @@ from eegwatch.hooks import unwrapped
 from eegwatch.run.records import Watch
 from eegwatch.watching.averages import Average, aliased
 from eegwatch.watching.calls import Calls
-from eegwatch.watching.copies import Copies, is_copy
+from eegwatch.watching.copies import Copies, Rows, is_copy
 from eegwatch.watching.cost import Cost
 from eegwatch.watching.declared import Declared, Watched
 from eegwatch.watching.evaluation import Evaluation
@@ -53,6 +53,7 @@ class Watcher:
         self.calls = Calls()
         self.workers: list[Workers] = []
         self.streams: list[FirstBatch] = []
+        self._rows: Rows | None = None  # that the copies of a job of several processes train on
         self.copied = False  # is a DistributedDataParallel among the models?
         self.cost = Cost()
         self._copies = Copies(log.step_done)
@@ -84,6 +85,8 @@ class Watcher:
         self.declared = said
         self.copied = self.copied or any(is_copy(model) for model in new)
         self._written.meet(said.rank, said.world)
+        if said.world > 1 and new and self._rows is None:
+            self._rows = Rows(new)
         self.scheduled = Scheduled(said.scheduled, self.log.steps_per_epoch)
         if said.frozen:
             self.around.frozen = Frozen(said.frozen, self.models)
@@ -115,8 +118,7 @@ class Watcher:
             at = len(self.workers)
             self.workers.append(Workers(loader, at, path, lambda values: self.emit("workers", values)))
         elif self.declared.world > 1 and is_stream(loader) and not isinstance(loader.collate_fn, FirstBatch):
-            told = lambda values: self.emit("stream", values)  # noqa: E731
-            self.streams.append(FirstBatch(loader, len(self.streams), told, self.guarded))
+            self.streams.append(FirstBatch(loader, len(self.streams), self.guarded))
         try:
             number = len(self.orders)
             self.orders.append(Order(loader, number, self._tell_order, self.guarded))
@@ -300,8 +302,12 @@ class Watcher:
         for loader in self.workers:
             loader.read()
         if self.declared.world > 1 and eye.taken == 1:
+            rows = {"rows": self._rows.rows} if self._rows is not None and self._rows.rows else {}
             for order in self.orders:
-                order.so_far(step)
+                order.so_far(step, rows)
+            for stream in self.streams:
+                if stream.first is not None:
+                    self.emit("stream", stream.first | rows, step=step)
         for average in self.averages:
             if average.held_by(eye):
                 average.stepped(step)
@@ -369,8 +375,8 @@ class Watcher:
 
     def _release(self) -> None:
         self.off = True
-        parts: tuple[Eye | Order | Workers | FirstBatch, ...]
-        parts = (*self.eyes, *self.orders, *self.workers, *self.streams)
+        parts: tuple[Eye | Order | Workers | FirstBatch | Rows, ...]
+        parts = (*self.eyes, *self.orders, *self.workers, *self.streams, *([self._rows] if self._rows else []))
         for part in parts:
             with contextlib.suppress(Exception):  # each is taken off, whatever the others do
                 part.close()

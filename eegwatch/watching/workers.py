@@ -192,21 +192,20 @@ class Workers:
 
 
 class FirstBatch:
-    """A collate_fn of a stream that is read in this process: tells of its first batch."""
+    """A collate_fn of a stream that is read in this process. `first`: what its first batch was."""
 
-    def __init__(
-        self, loader: Any, number: int, tell: Callable[[dict[str, Any]], None], guard: Callable[[], Any]
-    ) -> None:
-        self._inner, self._loader, self._number = loader.collate_fn, loader, number
-        self._tell, self._guard = tell, guard
+    def __init__(self, loader: Any, number: int, guard: Callable[[], Any]) -> None:
+        self._inner, self._loader, self._number, self._guard = loader.collate_fn, loader, number, guard
         self._told = False
+        self.first: dict[str, Any] | None = None
         loader.collate_fn = self
 
     def __call__(self, samples: Any) -> Any:
         if not self._told:
             self._told = True
             with self._guard():
-                self._tell({"loader": self._number, **summed_up(samples)})
+                size = len(samples) if isinstance(samples, list | tuple) else 1
+                self.first = {"loader": self._number, "size": size, **summed_up(samples)}
         return self._inner(samples)
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ from eegwatch.run.config import Script
 from eegwatch.run.folder import CHECKPOINTS, CONFIG, RUN_LOG, file_hash
 from eegwatch.run.items import Reader
 from eegwatch.run.log import Tail, run_decoder
+from eegwatch.run.ranks import RankLogs
 from eegwatch.run.records import Checkpoint, DaemonState, End, Eval, Run, RunRecord, Step, number
 from eegwatch.schedule import Schedule, declared_base, parse
 
@@ -58,6 +59,7 @@ class WatchedRun:
         self.script = _script_of(self.folder)  # None: this project's own trainer
         self._tail = Tail(self.folder / RUN_LOG)
         self._decoder = run_decoder()
+        self._ranks = RankLogs(self.folder)
         self._diagnosis: Diagnosis | None = Diagnosis()  # None: it failed, and training goes on without it
         self._reader = Reader()
         self._log: PatientLog | None = None
@@ -94,7 +96,13 @@ class WatchedRun:
                 self._take(record)
             for finding in self._diagnosed(records):
                 raised += self._say(finding)
+        for finding in self._diagnosed_ranks():
+            raised += self._say(finding)
         return raised
+
+    def _diagnosed_ranks(self) -> list[Finding]:
+        """What the detectors say of what other ranks wrote beside the log, now that it is read to its end."""
+        return self._isolated(lambda diagnosis: [f for one in self._ranks.read() for f in diagnosis.feed(one)])
 
     def _take(self, record: RunRecord) -> None:
         if isinstance(record, Step):

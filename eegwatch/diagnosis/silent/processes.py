@@ -73,7 +73,7 @@ def streams_alike(record: Watch, attempt: Attempt) -> Judgement:
     known[rank] = values
     _forget(attempt, "stream")
     for other, there in sorted(known.items()):
-        if other != rank and there["batch"] == values["batch"]:
+        if other != rank and there["batch"] == values["batch"] and not _takes_a_share(values):
             return Broken(
                 f"ranks {min(rank, other)} and {max(rank, other)} read the same first batch of a stream",
                 "divide the stream by the rank of each process (split_dataset_by_node, or in its __iter__); world=1 if "
@@ -112,8 +112,15 @@ def _same_data(one: Values, other: Values) -> bool:
 
     Samplers that draw with replacement, and those of the script's own, may share samples unless all are alike.
     """
-    same = one.get("data") is not None and one.get("data") == other.get("data")
+    same = one.get("data") is not None and one.get("data") == other.get("data") and not _takes_a_share(one)
     return same and ((one.get("once") and other.get("once")) or one["crc"] == other["crc"])
+
+
+def _takes_a_share(values: Values) -> bool:
+    """Does a rank train on fewer rows than its loader gives it: its own share of a batch that all of them read?"""
+    batch = values.get("batch")  # of an order it is how many, of a stream the sum of the first one
+    size = int(values.get("size") or (batch if isinstance(batch, int) else 0))
+    return 0 < int(values.get("rows") or 0) < size
 
 
 def _alike(known: dict[int, Values], one: int, other: int) -> bool:

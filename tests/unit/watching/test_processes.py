@@ -15,9 +15,16 @@ from tests.unit.watching.loops import Loop, rules, silent
 
 JOB = """
 import os, sys, torch
+import torch._dynamo  # else each rank loads it, with its first optimizer
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, SequentialSampler
+
+class Stream(IterableDataset):
+    def __init__(self, data):
+        self.data = data
+    def __iter__(self):
+        return iter(self.data)
 from eegwatch import RunLog
 
 def train(rank, folder, fault):
@@ -29,11 +36,22 @@ def train(rank, folder, fault):
     data = torch.randn(32, 4)
     sampler = DistributedSampler(data, rank=0 if fault == "order" else None)
     loader = DataLoader(data, batch_size=4, sampler=sampler)
+    if fault == "parts":  # each rank holds a part of the data: a number means another sample in each
+        loader = DataLoader(data[rank::2], batch_size=4, shuffle=True)
+    if fault == "shares":  # each rank reads all and takes its own share of each batch
+        loader = DataLoader(data, batch_size=8, sampler=SequentialSampler(data))
+    if fault == "replacement":
+        sampler = RandomSampler(data, replacement=True, generator=torch.Generator().manual_seed(rank))
+        loader = DataLoader(data, batch_size=4, sampler=sampler)
+    if fault in ("stream", "streams"):
+        loader = DataLoader(Stream(data if fault == "stream" else data[rank::2]), batch_size=4)
     log = RunLog(folder, name="job", optimizer=optimizer, world_size=2, control=False)
     log.watch(model, optimizer, loader=loader, rank=rank, world=2)
     for epoch in range(2):
-        sampler.set_epoch(epoch)
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(epoch)
         for batch in loader:
+            batch = batch[rank::2] if fault == "shares" else batch
             optimizer.zero_grad()
             (model.module if fault == "past" and log.step_done == 2 else model)(batch).pow(2).mean().backward()
             optimizer.step()
@@ -56,14 +74,19 @@ for fault in sys.argv[2:]:
 """
 
 
+FAULTS = ("none", "past", "order", "parts", "shares", "replacement", "stream", "streams")
+
+
 def test_ranks_are_compared_beside_the_run_of_rank_0(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-c", JOB, str(tmp_path), "none", "past", "order"], check=True)
+    subprocess.run([sys.executable, "-c", JOB, str(tmp_path), *FAULTS], check=True)
 
     def said(fault: str) -> dict[str, int]:
         run = next(path.parent for path in (tmp_path / fault).glob("*/run.rank1.jsonl"))
         return {finding.rule: finding.since_step for finding in silent(run)}
 
-    assert said("none") == {}
+    for healthy in ("none", "parts", "shares", "replacement", "streams"):
+        assert said(healthy) == {}, healthy
+    assert said("stream") == {"ranks_read_the_same": 1}
     assert said("past") == {"replicas_differ": 3}
     assert said("order") == {"ranks_read_the_same": 1}
 
