@@ -178,6 +178,7 @@ class WatchedRun:
 
     def close(self) -> None:
         self._tail.close()
+        self._ranks.close()
         if self._log is not None:
             self._log.close()
 
