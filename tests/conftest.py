@@ -26,6 +26,8 @@ from eegwatch.run.log import AppendLog
 from eegwatch.run.records import Eval, Record, Run, Step
 from eegwatch.schedule import parse
 
+# as in an activated shell: commands are printed by their names, wherever `make test` was called from
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 os.environ.setdefault("COLORTERM", "truecolor")
 # trainers beside each other on two cores would wait for each other's threads
 os.environ.setdefault("OMP_NUM_THREADS", "1")

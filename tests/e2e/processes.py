@@ -59,21 +59,25 @@ class Daemon:
         """`eegpt-daemon start` without the preflight, which takes seconds."""
         self.cli("start", "--no-check", "--config", str(config))
 
-    def begin(self, *words: str) -> subprocess.Popen[bytes] | warm.Forked:
-        """A daemon alone, as systemd starts it, as far as its lock: what is written from now on is said to it."""
+    def begin(self, *words: str, until: str | None = None) -> subprocess.Popen[bytes] | warm.Forked:
+        """A daemon alone, as systemd starts it, as far as its lock: what is written from now on is said to it.
+
+        `until`: as far as its own word that this is its state.
+        """
         self.logs.mkdir(mode=0o700, exist_ok=True)
         command = [sys.executable, "-m", "eegpt_daemon", str(self.logs), *words]
         with (self.logs / "out").open("ab") as out, open(os.devnull) as nothing:
             begun = warm.start(command, nothing, out, out, session=True)
         self.wait(lambda: self.pid == begun.pid)
+        if until is not None:
+            log = self.logs / "daemon.jsonl"
+            own = {"pid": begun.pid, "state": until}
+            self.wait(lambda: any(own.items() <= record.items() for record in whole_lines(log, self.torn)))
         return begun
 
     def begin_idle(self) -> subprocess.Popen[bytes] | warm.Forked:
         """The same, up to the word that it is idle: it has settled what an earlier one left."""
-        begun = self.begin()
-        log = self.logs / "daemon.jsonl"
-        self.wait(lambda: any(r.get("pid") == begun.pid and r["state"] == "idle" for r in whole_lines(log, self.torn)))
-        return begun
+        return self.begin(until="idle")
 
     @property
     def pid(self) -> int | None:

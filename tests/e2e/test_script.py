@@ -240,8 +240,7 @@ def test_how_an_adopted_runner_ended_that_was_killed_is_not_known(start: Callabl
         daemon.wait(lambda: of(daemon, "checkpoint"))
         os.kill(daemon.pid or 0, signal.SIGKILL)
         daemon.wait(lambda: daemon.pid is None)
-        daemon.begin("--continue")
-        daemon.wait(lambda: daemon.states()[-1] == "training")
+        daemon.begin("--continue", until="training")  # it has adopted the runner
         os.kill(int((daemon.run / "trainer.lock").read_text()), signal.SIGKILL)
         daemon.wait(lambda: of(daemon, "end") and daemon.states()[-1] == "idle")
         error = of(daemon, "end")[-1]["error"]
