@@ -113,9 +113,9 @@ def _number_column(values: list[Any], kind: type[_Float]) -> NDArray[_Float]:
         return _as(_doubles(values), kind)
     except struct.error:
         column = _mixed_column(values, kind)
-    said = [row for row in np.flatnonzero(np.isnan(column)) if values[row] is not None]
-    if said and kind is np.float64:
-        column.view(np.uint64)[said] = LOGGED_NAN_64
-    elif said:
-        column.view(np.uint32)[said] = LOGGED_NAN_32
+    logged = [row for row in np.flatnonzero(np.isnan(column)) if values[row] is not None]
+    if logged and kind is np.float64:
+        column.view(np.uint64)[logged] = LOGGED_NAN_64
+    elif logged:
+        column.view(np.uint32)[logged] = LOGGED_NAN_32
     return column

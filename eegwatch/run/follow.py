@@ -16,7 +16,7 @@ from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.history import History, Item
 from eegwatch.run.items import Reader
 from eegwatch.run.log import Tail, begins_anew, run_decoder
-from eegwatch.run.pieces import Piece, pieces
+from eegwatch.run.pieces import Piece, pieces, second_processor
 from eegwatch.run.ranks import RankLogs
 from eegwatch.run.records import RunRecord
 from eegwatch.run.sidefile import WORTH_IT_BYTES, Frame, SideFile
@@ -183,7 +183,7 @@ class RunFollower:
         log = cast(OwnLog, self.log)
         with suppress(OSError, ValueError):
             self.saves = self.saves and self.side is not None and self.side.is_of(log.descriptor()) and self.side.lock()
-            for piece in log.pieces(two=len(os.sched_getaffinity(0)) > 1):
+            for piece in log.pieces(two=second_processor()):
                 items = list(self.reader.ordered(piece.items))
                 self.records += piece.records
                 self.saves = self.saves and self._saved(items)

@@ -21,7 +21,7 @@ from eegwatch.run.follow import FRAME_RECORDS, OwnLog, RunFollower
 from eegwatch.run.history import Item
 from eegwatch.run.items import Reader
 from eegwatch.run.log import CHUNK_BYTES, open_regular
-from eegwatch.run.pieces import pieces
+from eegwatch.run.pieces import pieces, second_processor
 from eegwatch.run.sidefile import WORTH_IT_BYTES, Frame, SideFile, beside
 
 SHARE = 0.01  # of a writer's time, at most
@@ -176,8 +176,7 @@ def write_side_file(folder: Path, wanted: Callable[[], bool] = lambda: True) -> 
             at, records, bad, reader = frame.end, frame.records, frame.bad, frame.reader
         if not side.lock():
             return
-        two = len(os.sched_getaffinity(0)) > 1
-        for piece in pieces(fd, at, os.fstat(fd).st_size, two=two):
+        for piece in pieces(fd, at, os.fstat(fd).st_size, two=second_processor()):
             records, bad = records + piece.records, bad + piece.bad
             side.add(Frame(piece.end, records, bad, list(reader.ordered(piece.items)), reader))
             if not wanted():

@@ -145,6 +145,11 @@ def pieces(log: int, begin: int, size: int, *, two: bool) -> Iterator[Piece]:
         helper.close()
 
 
+def second_processor() -> bool:
+    """May this process use more than one processor? By its affinity where the system has one (Linux)."""
+    return len(os.sched_getaffinity(0)) > 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) > 1
+
+
 def _shared(parser: _Parser, bounds: _Bounds, queue: _Queue, helper: _Helper) -> Iterator[Piece]:
     """The pieces in order, each parsed by whoever of the two took it from the queue."""
     taken = bounds.first - 1  # the newest that this process took: all before it are taken
@@ -203,8 +208,9 @@ class _Helper:
 
     def __init__(self, parser: _Parser, bounds: _Bounds, queue: _Queue) -> None:
         read, write = os.pipe()
-        with contextlib.suppress(OSError):  # more than a user may have: then it waits for the reader more often
-            fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, SENT_AHEAD_BYTES)
+        if hasattr(fcntl, "F_SETPIPE_SZ"):  # Linux
+            with contextlib.suppress(OSError):  # more than a user may have: then it waits for the reader more often
+                fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, SENT_AHEAD_BYTES)
         self._pid = os.fork()
         if self._pid == 0:
             os.close(read)

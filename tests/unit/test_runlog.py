@@ -347,27 +347,9 @@ def test_lightning_writes_every_step_and_its_default_interval_is_found(tmp_path:
 
 @pytest.mark.filterwarnings("ignore")
 def test_transformers_writes_every_step_with_the_rate_that_it_used(tmp_path: Path) -> None:
-    from transformers import Trainer, TrainingArguments
+    from tests.unit.frameworks import train
 
-    from eegwatch.integrations.huggingface import EegwatchCallback
-
-    class Model(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = torch.nn.Linear(4, 2)
-
-        def forward(self, x: Any, labels: Any) -> Any:
-            logits = self.net(x)
-            return {"loss": torch.nn.functional.cross_entropy(logits, labels), "logits": logits}
-
-    data = [{"x": torch.randn(4), "labels": torch.tensor(i % 2)} for i in range(96)]
-    arguments = TrainingArguments(
-        output_dir=str(tmp_path / "out"), num_train_epochs=3, per_device_train_batch_size=8, learning_rate=1e-3,
-        warmup_steps=6, lr_scheduler_type="cosine", logging_steps=4, report_to=[], save_strategy="no", use_cpu=True,
-        disable_tqdm=True, eval_strategy="epoch",
-    )  # fmt: skip
-    callback = EegwatchCallback(tmp_path / "logs")
-    Trainer(Model(), arguments, train_dataset=data, eval_dataset=data[:16], callbacks=[callback]).train()
+    train(tmp_path, warmup_steps=6, lr_scheduler_type="cosine", eval_strategy="epoch")
     (run,) = (tmp_path / "logs").iterdir()
     checked = open_run(run, None, None)
     outcome = checked.read_to_end()

@@ -18,9 +18,9 @@ from eegpt_daemon.model.active import active_in_training_mode
 from eegpt_daemon.model.encoder import Encoder
 from eegpt_daemon.model.foreign import ForeignEncoder
 from eegwatch.run.config import Config
+from eegwatch.watching.naming import some
 
 Look = tuple[str, dict[str, Any]]
-SHOWN = 5
 
 
 def corpus_looks(config: Config, store: WindowStore, entries: list[Entry], used: set[str]) -> list[Look]:
@@ -53,6 +53,6 @@ def encoder_look(encoder: Encoder | ForeignEncoder) -> dict[str, Any]:
     if isinstance(encoder, ForeignEncoder):
         return {"encoder": encoder.name, "active": None, **encoder.behaviour}
     names = active_in_training_mode(encoder)
-    active = {"names": names[:SHOWN], "n": len(names)} if names else None
+    active = some(names) if names else None
     # every part of it is known: without an active one it gives the same features each time
     return {"encoder": type(encoder).__name__, "active": active, "repeat": 0.0, "alone": 0.0}

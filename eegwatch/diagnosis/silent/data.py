@@ -31,10 +31,21 @@ def splits_overlap(record: Watch, attempt: Attempt) -> Judgement:
 # ---- signals ----
 
 
-def _pairs(record: Watch, kind: str) -> Values | None:
-    """{"n", "shown"} of the pairs of recordings that hold the same signal; None where no signal was compared."""
-    compared: Values | None = record.values.get(kind) if record.values.get("compared") else None
-    return compared
+def same_signal(name: str, kind: str, message: str, remedy: str, *, proved: bool) -> SilentRule:
+    """The rule of one kind of pairs of recordings that hold the same signal; `{pair}` of the message: the first."""
+
+    def judge(record: Watch, attempt: Attempt) -> Judgement:
+        if not record.values.get("compared"):
+            return None
+        pairs: Values | None = record.values.get(kind)
+        if pairs is None:
+            return None
+        if not pairs["n"]:
+            return True
+        words = message.format(pair=_pair(pairs["shown"], pairs["n"]))
+        return Broken(words, remedy, "samples are equal second by second")
+
+    return SilentRule(name, "signals", proved, judge)
 
 
 def _pair(shown: list[Any], n: int) -> str:
@@ -42,45 +53,6 @@ def _pair(shown: list[Any], n: int) -> str:
     one, other, seconds, whole = shown[0]
     how_much = "all of it" if whole else f"about {float(seconds):,.0f} s of it"
     return f"{one} and {other} ({how_much})" + (f", and {n - 1:,} more pairs" if n > 1 else "")
-
-
-def signal_in_two_splits(record: Watch, attempt: Attempt) -> Judgement:
-    pairs = _pairs(record, "splits")
-    if pairs is None:
-        return None
-    if not pairs["n"]:
-        return True
-    return Broken(
-        f"two splits hold the same signal under two names: {_pair(pairs['shown'], pairs['n'])}",
-        "remove one of the two files, or give both the subject's name, so that they fall into one split",
-        "samples are equal second by second",
-    )
-
-
-def signal_in_two_classes(record: Watch, attempt: Attempt) -> Judgement:
-    pairs = _pairs(record, "classes")
-    if pairs is None:
-        return None
-    if not pairs["n"]:
-        return True
-    return Broken(
-        f"the same signal carries two labels: {_pair(pairs['shown'], pairs['n'])}",
-        "find out which label is right, and remove the other file",
-        "samples are equal second by second",
-    )
-
-
-def signal_twice(record: Watch, attempt: Attempt) -> Judgement:
-    pairs = _pairs(record, "twice")
-    if pairs is None:
-        return None
-    if not pairs["n"]:
-        return True
-    return Broken(
-        f"a split holds the same signal twice: {_pair(pairs['shown'], pairs['n'])}; its windows count double",
-        "remove one of the two files if that is not meant",
-        "samples are equal second by second",
-    )
 
 
 # ---- labels and headers ----
@@ -118,30 +90,19 @@ def class_in_header(record: Watch, attempt: Attempt) -> Judgement:
     )
 
 
-def patient_in_two_splits(record: Watch, attempt: Attempt) -> Judgement:
-    codes: Values | None = record.values.get("codes")
-    if codes is None:
-        return None
-    if not codes["n"]:
-        return True
-    shown = "; ".join(" and ".join(files) for files in codes["shown"])
-    return Broken(
-        f"the headers give {codes['n']:,} patient codes to subjects of two splits: {shown}",
-        "name both files after one subject if they are of one person",
-    )
+def by_header(name: str, kind: str, message: str, remedy: str) -> SilentRule:
+    """The rule of one thing that headers say of people; `{n}` and `{shown}` of the message: how many, and files."""
 
+    def judge(record: Watch, attempt: Attempt) -> Judgement:
+        told: Values | None = record.values.get(kind)
+        if told is None:
+            return None
+        if not told["n"]:
+            return True
+        shown = "; ".join(" and ".join(files) for files in told["shown"])
+        return Broken(message.format(n=f"{told['n']:,}", shown=shown), remedy)
 
-def subject_is_two_people(record: Watch, attempt: Attempt) -> Judgement:
-    sexes: Values | None = record.values.get("sexes")
-    if sexes is None:
-        return None
-    if not sexes["n"]:
-        return True
-    shown = "; ".join(" and ".join(files) for files in sexes["shown"])
-    return Broken(
-        f"the headers of {sexes['n']:,} subjects name both sexes: {shown}",
-        "give the files of two people two subjects' names; the split is by subject",
-    )
+    return SilentRule(name, "headers", False, judge)
 
 
 # ---- the frozen encoder ----
@@ -171,13 +132,41 @@ def encoder_in_train_mode(record: Watch, attempt: Attempt) -> Judgement:
 
 RULES = (
     SilentRule("splits_overlap", "split", True, splits_overlap),
-    SilentRule("signal_in_two_splits", "signals", True, signal_in_two_splits),
-    SilentRule("signal_in_two_classes", "signals", True, signal_in_two_classes),
+    same_signal(
+        "signal_in_two_splits",
+        "splits",
+        "two splits hold the same signal under two names: {pair}",
+        "remove one of the two files, or give both the subject's name, so that they fall into one split",
+        proved=True,
+    ),
+    same_signal(
+        "signal_in_two_classes",
+        "classes",
+        "the same signal carries two labels: {pair}",
+        "find out which label is right, and remove the other file",
+        proved=True,
+    ),
     SilentRule("labels_disagree", "labels", True, labels_disagree),
     SilentRule("encoder_in_train_mode", "encoder", True, encoder_in_train_mode),
-    SilentRule("signal_twice", "signals", False, signal_twice),
+    same_signal(
+        "signal_twice",
+        "twice",
+        "a split holds the same signal twice: {pair}; its windows count double",
+        "remove one of the two files if that is not meant",
+        proved=False,
+    ),
     SilentRule("class_in_header", "headers", False, class_in_header),
-    SilentRule("patient_in_two_splits", "headers", False, patient_in_two_splits),
-    SilentRule("subject_is_two_people", "headers", False, subject_is_two_people),
+    by_header(
+        "patient_in_two_splits",
+        "codes",
+        "the headers give {n} patient codes to subjects of two splits: {shown}",
+        "name both files after one subject if they are of one person",
+    ),
+    by_header(
+        "subject_is_two_people",
+        "sexes",
+        "the headers of {n} subjects name both sexes: {shown}",
+        "give the files of two people two subjects' names; the split is by subject",
+    ),
 )
 OF_A_CORPUS = tuple(rule.name for rule in RULES if rule.look in ("signals", "labels", "headers", "encoder"))

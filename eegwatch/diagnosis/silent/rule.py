@@ -74,6 +74,22 @@ class SilentRule:
     judge: Judge
 
 
+def unless(key: str) -> Callable[[Callable[[Watch, Any], Broken]], Judge]:
+    """A judge made of what is said of a value that the watcher writes only where the equality is broken.
+
+    Without the value the rule holds.
+    """
+
+    def judge_of(describe: Callable[[Watch, Any], Broken]) -> Judge:
+        def judge(record: Watch, attempt: Attempt) -> Judgement:
+            value = record.values.get(key)
+            return True if value is None else describe(record, value)
+
+        return judge
+
+    return judge_of
+
+
 def names(some: Values) -> str:
     """Names of a record in words: "a, b and 3 more"."""
     shown = [str(name) for name in some.get("names", [])]

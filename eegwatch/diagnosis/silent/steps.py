@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from eegwatch.diagnosis.silent.rule import (
     Attempt,
     Broken,
@@ -10,6 +12,7 @@ from eegwatch.diagnosis.silent.rule import (
     Values,
     names,
     seen_in_a_row,
+    unless,
 )
 from eegwatch.run.records import Watch, number
 
@@ -21,10 +24,8 @@ LEAST_SCALE = 2.0  # of a gradient scaler: below it, scaled and unscaled gradien
 NOT_CLEARED = "call optimizer.zero_grad() once for every optimizer step, before its first backward()"
 
 
-def gradients_not_cleared(record: Watch, attempt: Attempt) -> Judgement:
-    kept = record.values.get("kept")
-    if kept is None:
-        return True
+@unless("kept")
+def gradients_not_cleared(record: Watch, kept: Any) -> Broken:
     return Broken(
         f"the gradient of the step before is part of step {record.step:,}'s: {names(kept)} "
         f"({number(kept.get('value')):.6g} was still there when backward() added to it)",
@@ -33,10 +34,8 @@ def gradients_not_cleared(record: Watch, attempt: Attempt) -> Judgement:
     )
 
 
-def gradient_applied_twice(record: Watch, attempt: Attempt) -> Judgement:
-    again = record.values.get("again")
-    if again is None:
-        return True
+@unless("again")
+def gradient_applied_twice(record: Watch, again: Any) -> Broken:
     return Broken(
         f"step {record.step:,} used the gradient of the step before once more: no backward() came between them "
         f"({names(again)})",
@@ -82,10 +81,8 @@ def micro_gradients_shrunk(record: Watch, attempt: Attempt) -> Judgement:
     )
 
 
-def nothing_to_train(record: Watch, attempt: Attempt) -> Judgement:
-    nothing = record.values.get("nothing")
-    if nothing is None:
-        return True
+@unless("nothing")
+def nothing_to_train(record: Watch, nothing: Any) -> Broken:
     return Broken(
         f"none of the {nothing} tensors that the optimizer holds is trainable, and none has a gradient: step "
         f"{record.step:,} changed nothing",
@@ -138,10 +135,8 @@ def _element(update: Values, attempt: Attempt) -> str:
     )
 
 
-def frozen_moves(record: Watch, attempt: Attempt) -> Judgement:
-    moved = record.values.get("moved")
-    if moved is None:
-        return True
+@unless("moved")
+def frozen_moves(record: Watch, moved: Any) -> Broken:
     return Broken(
         f"step {record.step:,} moved {names(moved)}, which {'is' if moved['n'] == 1 else 'are'} frozen "
         "(requires_grad=False): an old gradient is still there, momentum and weight decay go on",
@@ -210,10 +205,8 @@ def clip_before_unscale(record: Watch, attempt: Attempt) -> Judgement:
     )
 
 
-def optimizer_holds_strangers(record: Watch, attempt: Attempt) -> Judgement:
-    strangers = record.values.get("strangers")
-    if strangers is None:
-        return True
+@unless("strangers")
+def optimizer_holds_strangers(record: Watch, strangers: Any) -> Broken:
     return Broken(
         f"the optimizer holds {strangers['n']} of {strangers['of']} tensors that are not the model's and get no "
         f"gradient, while {strangers['alive']} of the model's own have one and no optimizer",
@@ -221,20 +214,16 @@ def optimizer_holds_strangers(record: Watch, attempt: Attempt) -> Judgement:
     )
 
 
-def not_in_optimizer(record: Watch, attempt: Attempt) -> Judgement:
-    outside = record.values.get("outside")
-    if outside is None:
-        return True
+@unless("outside")
+def not_in_optimizer(record: Watch, outside: Any) -> Broken:
     return Broken(
         f"no watched optimizer holds {names(outside)}, though trainable: it stays as it is",
         "give it to an optimizer, or set requires_grad=False if that is meant",
     )
 
 
-def no_gradient(record: Watch, attempt: Attempt) -> Judgement:
-    none = record.values.get("no_gradient")
-    if none is None:
-        return True
+@unless("no_gradient")
+def no_gradient(record: Watch, none: Any) -> Broken:
     return Broken(
         f"{none['n']} of {none['of']} tensors are trainable and had no gradient until step {record.step:,}: "
         f"{names(none)}",
@@ -243,20 +232,16 @@ def no_gradient(record: Watch, attempt: Attempt) -> Judgement:
     )
 
 
-def train_mode_lost(record: Watch, attempt: Attempt) -> Judgement:
-    lost = record.values.get("eval_mode")
-    if lost is None:
-        return True
+@unless("eval_mode")
+def train_mode_lost(record: Watch, lost: Any) -> Broken:
     return Broken(
         f"step {record.step:,} was taken in evaluation mode ({names(lost)}), earlier ones in training mode",
         "call model.train() after each evaluation",
     )
 
 
-def frozen_batchnorm_moves(record: Watch, attempt: Attempt) -> Judgement:
-    moving = record.values.get("norms")
-    if moving is None:
-        return True
+@unless("norms")
+def frozen_batchnorm_moves(record: Watch, moving: Any) -> Broken:
     return Broken(
         f"the running statistics of {names(moving)} move, though {'its' if moving['n'] == 1 else 'their'} weights "
         "are frozen",

@@ -134,10 +134,8 @@ class ResumeDialog(ModalScreen[ResumeChoice | None]):
         self.branch = Entry(placeholder="a name; empty: this run", id="as", compact=True)
         self.branch_row = Horizontal(Static("as a new run", classes="label"), self.branch, classes="row")
         self.branch_told = Static(id="branch")
-        self.choices, self.preview = (
-            Choices(choices(session)),
-            Chart("the learning rate that this leads to", id="preview"),
-        )
+        self.choices = Choices(choices(session))
+        self.preview = Chart("the learning rate that this leads to", id="preview")
         self.force = Force(self._force_words(), id="force")
         self.begins, self.outcome, self.typed_line = Static(id="from"), Static(id="problem"), Static(id="shell")
         self.judged = Judged()
