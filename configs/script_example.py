@@ -13,7 +13,7 @@ import torch
 from scipy.stats import mannwhitneyu
 from torch.utils.data import DataLoader, TensorDataset
 
-from eegpt_daemon.data.prepare import build_encoder, plan, store_for, windows
+from eegpt_daemon.data.dataset import build_encoder, plan, store_for, windows
 from eegwatch.run.config import load
 
 

@@ -13,15 +13,16 @@ from typing import Any
 
 from eegwatch.diagnosis.engine import Diagnosis, worst
 from eegwatch.diagnosis.findings import Finding
-from eegwatch.diagnosis.rate.law_words import described
+from eegwatch.diagnosis.rate.found_law_text import described
 from eegwatch.formats import foreign_log
-from eegwatch.run import computed, evaluated, intents
+from eegwatch.run import dismissals
 from eegwatch.run.control import DAEMON_LOG
-from eegwatch.run.declare import Declaration, Declared
+from eegwatch.run.declaration.apply import Declaration, Declared
 from eegwatch.run.folder import RUN_LOG, NotARun, newest_run, resolve
 from eegwatch.run.follow import Foreign, OwnLog, RunFollower
 from eegwatch.run.history import History, StepBlock
 from eegwatch.run.records import End, Eval, Run
+from eegwatch.run.results import evaluation_tables, page_sections
 from eegwatch.shell import command
 from eegwatch.wording import count, json_line, plain
 
@@ -201,7 +202,7 @@ class CheckedRun:
     def _meant(self) -> list[Finding]:
         """What a person dismissed and the log itself could not take."""
         run = self.history.run
-        written = intents.read(self.folder, run.run_id if run is not None else "")
+        written = dismissals.read(self.folder, run.run_id if run is not None else "")
         fresh = [intent for intent in written if intent not in self.diagnosis.intents]
         return self.diagnosis.intend(fresh) if fresh else []
 
@@ -249,7 +250,7 @@ class CheckedRun:
             logs=self.folder.parent if commanded else None,
             computed=[]
             if self.foreign
-            else [*evaluated.lines(self.history.evals, self.folder), *computed.lines(self.folder)],
+            else [*evaluation_tables.lines(self.history.evals, self.folder), *page_sections.lines(self.folder)],
         )
 
     def _schedule(self) -> dict[str, Any] | None:

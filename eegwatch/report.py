@@ -22,10 +22,10 @@ from eegwatch.charts.model import ChartData, ChartStyle
 from eegwatch.check import TOLD_OF_A_RULE, CheckedRun, in_shell_words
 from eegwatch.diagnosis.checklist import checklist, loss_band, table, val_auroc
 from eegwatch.diagnosis.findings import RATE, Finding
-from eegwatch.run import evaluated
 from eegwatch.run.folder import CONFIG, write_whole
 from eegwatch.run.history import History
 from eegwatch.run.notes import note_of
+from eegwatch.run.results import evaluation_tables
 from eegwatch.run.yaml_file import without_secrets
 from eegwatch.wording import UserError, clock, plain
 
@@ -231,7 +231,7 @@ def _html(run: CheckedRun, pictures: dict[str, str]) -> str:
 
 def _sections_html(run: CheckedRun) -> list[str]:
     e, parts = html.escape, []
-    for section in evaluated.sections(run.history.evals, run.folder):
+    for section in evaluation_tables.sections(run.history.evals, run.folder):
         parts.append(f"<h2>{e(section.title)}</h2>")
         parts += [f"<p>{e(plain(words))}</p>" for words in section.sentences]
         for caption, header, rows in section.tables:
@@ -263,7 +263,7 @@ def _markdown(run: CheckedRun, beside: dict[str, Path]) -> str:
         lines += [f"  - {e(k)}: {e(v)}" for k, v in _evidence(finding)]
     lines += ["none"] if not findings else []
     lines += ["", "## what was checked", "", *(f"- {e(words)}" for words in run.outcome().covered())]
-    for section in evaluated.sections(run.history.evals, run.folder):
+    for section in evaluation_tables.sections(run.history.evals, run.folder):
         lines += ["", f"## {e(section.title)}", "", *(f"- {e(plain(words))}" for words in section.sentences)]
         for caption, header, rows in section.tables:
             lines += ["", f"{e(plain(caption))}", "", f"| {' | '.join(map(e, header))} |", "|" + "---|" * len(header)]

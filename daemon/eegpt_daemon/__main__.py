@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from eegpt_daemon.cli import PRIVATE
+from eegpt_daemon.errors import Refused, in_words
 from eegpt_daemon.launch import live
 from eegpt_daemon.link import SHELL_UMASK
-from eegpt_daemon.refusal import Refused, in_words
 from eegwatch.run import config as configuration
 from eegwatch.run.config import ConfigError
 

@@ -10,8 +10,8 @@ import os
 import sys
 
 from eegpt_daemon import commands
+from eegpt_daemon.errors import FAILED, USAGE, WRONG_CONFIG, Refused, in_words
 from eegpt_daemon.link import SHELL_UMASK
-from eegpt_daemon.refusal import FAILED, USAGE, WRONG_CONFIG, Refused, in_words
 from eegwatch import __version__
 from eegwatch.commands import Parser, UsageError
 from eegwatch.run.config import ConfigError

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from eegpt_daemon.refusal import TRY_AGAIN, Refused
+from eegpt_daemon.errors import TRY_AGAIN, Refused
 from eegwatch.run.config import Config
 from eegwatch.run.control import AnswerWatch, Locked, daemon_pid, latest_state
 from eegwatch.run.folder import last_bytes, newest_run, open_output

@@ -18,7 +18,7 @@ import numpy as np
 from eegwatch.charts.plot import sketch
 from eegwatch.run import config as configuration
 from eegwatch.run.config import Config, ConfigError
-from eegwatch.run.series import as_series
+from eegwatch.run.seed_series import as_series
 from eegwatch.schedule import Schedule, ScheduleError, final_rate, initial_rate, length_in_steps, peak_rate, rate_at
 from eegwatch.wording import count, short_rate
 
@@ -137,8 +137,8 @@ def preflight(path: Path, steps_per_epoch: int | None = None) -> Preflight:
         outcome.seeds, outcome.split_seed = list(of_series.experiment.seeds or []), of_series.data.split_seed  # type: ignore[arg-type]
     outcome.problems += [*_rates(config, schedule), *_length(config, schedule, outcome)]
     if config.script is not None:
+        from eegpt_daemon.preflight_script import script_traps, shown
         from eegpt_daemon.script.template import resolved
-        from eegpt_daemon.script_traps import script_traps, shown
 
         config.script = resolved(config.script, str(path))
         outcome.problems += script_traps(config)

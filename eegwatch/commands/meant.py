@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from eegwatch.commands.options import A_RUN, add_declaration, add_path, open_run
-from eegwatch.run import intents
+from eegwatch.run import dismissals
 from eegwatch.wording import UserError, plain
 
 
@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
         there = ", ".join(dict.fromkeys(finding.rule for finding in findings)) or "nothing that counts"
         raise NothingToDismiss(f"{outcome.run}: no finding {arguments.rule}; there is {there}")
     attempt, step = log.history.run, log.history.step_done
-    path = intents.append(
+    path = dismissals.append(
         log.folder,
         [(finding.rule, finding.since_step) for finding in chosen],
         step,

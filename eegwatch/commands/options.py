@@ -11,7 +11,7 @@ from eegwatch.formats import compile_patterns
 
 if TYPE_CHECKING:
     from eegwatch.check import CheckedRun
-    from eegwatch.run.schedule_line import ScheduleLine
+    from eegwatch.run.declaration.schedule_line import ScheduleLine
 
 WRONG, UNREADABLE = 1, 2
 A_RUN = "log root (its newest run), run folder, run.jsonl, or another program's log"
@@ -53,7 +53,7 @@ def add_declaration(parser: argparse.ArgumentParser) -> None:
 
 def _schedule_line(text: str) -> ScheduleLine:
     from eegwatch.run.config import ConfigError
-    from eegwatch.run.schedule_line import ScheduleLine
+    from eegwatch.run.declaration.schedule_line import ScheduleLine
 
     try:
         return ScheduleLine.read(text)

@@ -6,13 +6,13 @@ import argparse
 from pathlib import Path
 
 from eegwatch.commands.options import add_path, whole
+from eegwatch.run.branches import in_tree
 from eegwatch.run.control import log_root
 from eegwatch.run.folder import NotARun, runs
 from eegwatch.run.liveness import Liveness, Pulse
 from eegwatch.run.notes import note_of
-from eegwatch.run.series import Place, place_of, scores_of
+from eegwatch.run.seed_series import Place, place_of, scores_of
 from eegwatch.run.summary import Summary, summarise
-from eegwatch.run.tree import in_tree
 from eegwatch.wording import json_line, plain, rate
 
 HEADER = ("run", "state", "step", "LR", "AUROC", "verdict", "note")

@@ -6,8 +6,8 @@ import argparse
 
 from eegwatch.commands.options import add_declaration, add_path, add_read_only, whole
 from eegwatch.run.control import log_root
+from eegwatch.run.declaration.schedule_line import ScheduleLine
 from eegwatch.run.folder import NotARun
-from eegwatch.run.schedule_line import ScheduleLine
 
 
 def prepare_parser(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ from eegwatch.commands.options import add_declaration, add_path, add_read_only, 
 from eegwatch.firstframe import hand_over
 from eegwatch.formats import compile_patterns, foreign_log
 from eegwatch.run.control import log_root
-from eegwatch.run.declare import source_of
+from eegwatch.run.declaration.apply import source_of
 from eegwatch.run.folder import resolve
 from eegwatch.wording import plain_lines
 
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         slow_link=arguments.slow_link,
     )
     if arguments.once or not (sys.stdout.isatty() or in_browser):
-        from eegwatch.tui.frame import render
+        from eegwatch.tui.text_frame import render
 
         width, height = arguments.size
         print(plain_lines(render(app, width, height, arguments.wait_steps)))

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from eegwatch.run.folder import CONFIG, RUN_LOG
-from eegwatch.run.looks import looks_beside, looks_of
-from eegwatch.run.series import members, place_of
+from eegwatch.run.results.evaluation_set_uses import looks_beside, looks_of
+from eegwatch.run.seed_series import members, place_of
 from eegwatch.run.yaml_file import ConfigError, text_of, tree_of, without_secrets
 from eegwatch.scores.predictions import BEST, RECORDING, WINDOW, Predictions, Units
-from eegwatch.scores.resample import Resampled
+from eegwatch.scores.resampled_metrics import Resampled
 from eegwatch.scores.threshold import youden
 from eegwatch.wording import UserError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from eegwatch.comparison.arms import Arm, ComparisonError, arm_of
-from eegwatch.run.series import SeriesScores, place_of, write_scores
+from eegwatch.run.seed_series import SeriesScores, place_of, write_scores
 from eegwatch.scores.intervals import over_seeds
 from eegwatch.scores.predictions import RECORDING, WINDOW
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from eegwatch.diagnosis.engine import Diagnosis
 from eegwatch.diagnosis.findings import RATE
-from eegwatch.diagnosis.rules.noise import batch_loss_band
+from eegwatch.diagnosis.rules.batch_noise import batch_loss_band
 from eegwatch.run.history import History, logged
 from eegwatch.schedule import Manual, Schedule, declared_base, final_rate, initial_rate, peak_rate, position_at, rate_at
 from eegwatch.wording import exact_rate, rate, short_rate

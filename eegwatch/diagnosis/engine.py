@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from eegwatch.diagnosis import contradictions, coverage
-from eegwatch.diagnosis.declared import against_expected
+from eegwatch.diagnosis.expected_rates import against_expected
 from eegwatch.diagnosis.findings import ERROR, INFO, RATE, RESOLVED, SEVERITIES, WARNING, Finding
 from eegwatch.diagnosis.isolation import Isolation
-from eegwatch.diagnosis.numbers import NumberWatch
+from eegwatch.diagnosis.non_finite import NumberWatch
 from eegwatch.diagnosis.rate.causes import Situation
+from eegwatch.diagnosis.rate.detector import LrWatch
 from eegwatch.diagnosis.rate.groups import Group, GroupWatch
 from eegwatch.diagnosis.rate.precision import DECIMALS_OF_A_TEXT, Precision
 from eegwatch.diagnosis.rate.undeclared import UndeclaredWatch
-from eegwatch.diagnosis.rate.watch import LrWatch
 from eegwatch.diagnosis.rules import EvidenceWatch, Settings
 from eegwatch.diagnosis.silent.watch import SilentWatch
 from eegwatch.run.config import TUNABLE

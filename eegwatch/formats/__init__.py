@@ -11,7 +11,7 @@ from pathlib import Path
 
 from eegwatch.formats.folders import Listed, best_in, kind_of, logs_in
 from eegwatch.formats.patterns import PatternError, compile_patterns
-from eegwatch.formats.unread import unread
+from eegwatch.formats.unread_log import unread
 from eegwatch.run.control import DAEMON_LOG
 from eegwatch.run.folder import RUN_LOG, newest_run
 from eegwatch.run.follow import Foreign, FormatError

@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from eegwatch.formats.collect import RowReader
 from eegwatch.formats.numerals import json_value
+from eegwatch.formats.row_reader import RowReader
 from eegwatch.run.log import CHUNK_BYTES, Chunk, Tail, begins_anew
 from eegwatch.run.records import RunRecord
 

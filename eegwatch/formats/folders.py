@@ -10,9 +10,9 @@ from pathlib import Path
 
 from eegwatch.formats.files import beginning
 from eegwatch.formats.kinds import KINDS
+from eegwatch.formats.log_kind import Head, LogKind
 from eegwatch.formats.numerals import json_value
-from eegwatch.formats.table import Head, LogKind
-from eegwatch.formats.unread import unread
+from eegwatch.formats.unread_log import unread
 from eegwatch.run.follow import Foreign, FormatError
 from eegwatch.run.records import Eval, Step
 

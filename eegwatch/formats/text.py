@@ -14,15 +14,15 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from eegwatch.formats.bars import RICH, Bars
-from eegwatch.formats.collect import RowReader
 from eegwatch.formats.counters import Counters
+from eegwatch.formats.csv_json import flat, lists_of, split_of
+from eegwatch.formats.line_scanner import LineValues, Scanner
 from eegwatch.formats.names import TEST, TRAIN, VAL, is_metric
 from eegwatch.formats.numerals import embedded, number
 from eegwatch.formats.patterns import row_of_pattern
+from eegwatch.formats.progress_bars import RICH, Bars
+from eegwatch.formats.row_reader import RowReader
 from eegwatch.formats.rows import Row, RowMaker
-from eegwatch.formats.scan import LineValues, Scanner
-from eegwatch.formats.tables import flat, lists_of, split_of
 from eegwatch.run.records import RunRecord
 
 LONGEST = 20_000  # characters of a line that is searched for named numbers: a longer one is a dump of something

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from eegwatch.run import alive
+from eegwatch.run import heartbeat
 from eegwatch.run.lock import Locked as Locked
 from eegwatch.run.lock import lock_holder as lock_holder
 from eegwatch.run.lock import same_file as same_file
@@ -156,7 +156,7 @@ def latest_state(logs: Path) -> DaemonState | None:
 
     A daemon of 0.1 has no daemon.alive: it writes its heartbeats into daemon.jsonl. Raises OSError.
     """
-    sign, logged = alive.read(logs), _last_logged(logs / DAEMON_LOG)
+    sign, logged = heartbeat.read(logs), _last_logged(logs / DAEMON_LOG)
     if sign is None or logged is None:
         return sign or logged
     if sign.pid == logged.pid:  # one daemon: its counter says which came later, whatever was done to the clock

@@ -16,14 +16,14 @@ from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.history import History, Item
 from eegwatch.run.items import Reader
 from eegwatch.run.log import Tail, begins_anew, run_decoder
-from eegwatch.run.pieces import Piece, pieces, second_processor
+from eegwatch.run.parsing import Piece, pieces, second_processor
 from eegwatch.run.ranks import RankLogs
 from eegwatch.run.records import RunRecord
 from eegwatch.run.sidefile import WORTH_IT_BYTES, Frame, SideFile
 from eegwatch.wording import UserError
 
 if TYPE_CHECKING:  # reading configurations is a fifth of the start
-    from eegwatch.run.declare import Declaration
+    from eegwatch.run.declaration.apply import Declaration
     from eegwatch.run.indexer import IndexerProcess
 
 QUIET_AFTER_S = 10.0  # without news the log is polled once a second, unless an event comes

@@ -21,7 +21,7 @@ from eegwatch.run.follow import FRAME_RECORDS, OwnLog, RunFollower
 from eegwatch.run.history import Item
 from eegwatch.run.items import Reader
 from eegwatch.run.log import CHUNK_BYTES, open_regular
-from eegwatch.run.pieces import pieces, second_processor
+from eegwatch.run.parsing import pieces, second_processor
 from eegwatch.run.sidefile import WORTH_IT_BYTES, Frame, SideFile, beside
 
 SHARE = 0.01  # of a writer's time, at most
@@ -32,7 +32,7 @@ KEEP_EVERY = 64  # pieces between two states that are kept: a quarter of a milli
 
 
 class Judging(Protocol):
-    """The detectors (`diagnosis.keeping.Judge`), of which this room knows no more."""
+    """The detectors (`diagnosis.saved_state.Judge`), of which this room knows no more."""
 
     def feed(self, item: Item) -> object: ...
 

@@ -28,7 +28,7 @@ LARGEST_BYTES = 64 << 20
 
 
 class State(msgspec.Struct, frozen=True, array_like=True):
-    """`data`: the detectors, as `diagnosis.keeping` writes them, when the log ended at `end`; `says`: their verdict.
+    """`data`: the detectors (`diagnosis.saved_state`) when the log ended at `end`; `says`: their verdict.
 
     `key`: of the log's identity, its 4 kB before `end`, and the rules; `crc`: of `data`.
     """

@@ -16,7 +16,7 @@ from statistics import NormalDist
 import numpy as np
 
 from eegwatch.scores.predictions import Reals
-from eegwatch.scores.resample import SLOW, Resampled
+from eegwatch.scores.resampled_metrics import SLOW, Resampled
 
 DRAWS, SEED = 2000, 0
 LEAST_SUBJECTS, LEAST_OF_A_CLASS = 10, 5  # fewer say too little of how subjects vary

@@ -5,7 +5,7 @@
                           ├─ a rank cannot ── decided: it does not hold; the command is rejected with that rank's reason
                           └─ none hears it for 10 s and three announcements ── the command is rejected
 
-Rank 0 never waits. A rank that agreed does not take step N before the decision is there (eegwatch.steering.followed).
+Rank 0 never waits. A rank that agreed waits before step N for the decision (eegwatch.steering.follower_rank).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import math
 import time
 from dataclasses import dataclass
 
-from eegwatch.run import crash
+from eegwatch.run import crash_points
 from eegwatch.run.control import Command
-from eegwatch.steering.course import Course, Refused
 from eegwatch.steering.ranks import Decision, Leader, Proposal, Voice
+from eegwatch.steering.steered_schedule import Course, Refused
 
 PATIENCE_S, LEAST_TRIES = 10.0, 3
 # A rank hears of an announcement within its quarter of a second and one step; in a job whose gradients are averaged the
@@ -74,7 +74,7 @@ class Agreement:
         course = None if pending.course is None else pending.course.as_dict()
         command = pending.command
         self._leader.propose(Proposal(self._seq, str(command.id), command.command, pending.step, course, at=step))
-        crash.point("ranks.after_proposal")
+        crash_points.point("ranks.after_proposal")
 
     def ready(self, step: int) -> Pending | None:
         """The pending command once it may be decided: every rank agrees, and step N − 1 is done.
@@ -112,9 +112,9 @@ class Agreement:
     def decide(self, why_not: str | None = None) -> bool:
         """Decide about the newest announcement; does it hold? A rank that lost its patience may have been first."""
         self.pending = None
-        crash.point("ranks.before_decision")
+        crash_points.point("ranks.before_decision")
         stands = self._leader.decide(self._seq, Decision(why_not is None, why_not))
-        crash.point("ranks.after_decision")
+        crash_points.point("ranks.after_decision")
         return stands.holds
 
     def close(self) -> None:

@@ -6,18 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eegwatch.hooks import unwrapped
+from eegwatch.optimizer_hooks import unwrapped
 from eegwatch.run.control import Locked
 from eegwatch.run.log import each_record, run_decoder
 from eegwatch.run.records import Record, Run, ScheduleChange
 from eegwatch.schedule import Schedule, ScheduleError, as_dict, declared_base, parse
-from eegwatch.steering.followed import Followed
+from eegwatch.steering.follower_rank import Followed
 from eegwatch.steering.live import LiveControl
 from eegwatch.steering.ranks import Job, processes
 from eegwatch.steering.rates import SetRates
 
 if TYPE_CHECKING:
-    from eegwatch.following import Follower
+    from eegwatch.runlog.used_rates import Follower
 
 
 class Attached:

@@ -16,17 +16,17 @@ from typing import Any
 
 import msgspec
 
-from eegwatch.run import crash
+from eegwatch.run import crash_points
 from eegwatch.run.control import Command
 from eegwatch.run.records import Record, ScheduleChange
 from eegwatch.schedule import Schedule, ScheduleError
 from eegwatch.steering.agreement import Agreement, Pending
 from eegwatch.steering.answers import Answers
-from eegwatch.steering.course import Course, Refused, course_for, course_of
 from eegwatch.steering.inbox import Inbox, Refusal
 from eegwatch.steering.ranks import Job, Leader
 from eegwatch.steering.rates import SetRates
 from eegwatch.steering.requests import REQUESTS, OfAll
+from eegwatch.steering.steered_schedule import Course, Refused, course_for, course_of
 
 LOOK_EVERY_S = 0.25
 STEPS_WITHOUT_HOOK = 200  # mixed precision skips a few steps; after so many the optimizer's step is not ours to see
@@ -126,7 +126,7 @@ class LiveControl:
             if isinstance(line, Refusal):
                 self.answers.last_word(line.id, line.command, line.status, reason=line.reason)
             else:
-                crash.point("live.after_read")
+                crash_points.point("live.after_read")
                 self._todo.append(line)
         if self._inbox.unsafe not in (None, unsafe):
             _say(f"the control file is not obeyed: {self._inbox.unsafe}")
@@ -211,7 +211,7 @@ class LiveControl:
         """True once that is durable. A change of the rates takes the place of one that waits for its first step."""
         if not self.answers.accept(str(command.id), command.command, step=step):
             return False
-        crash.point("live.after_accept")
+        crash_points.point("live.after_accept")
         if command.command in REQUESTS:
             return True
         if self._steer is not None:
@@ -223,7 +223,7 @@ class LiveControl:
     def _record(self, command: Command, course: Course, step: int) -> None:
         record = ScheduleChange(time=time.time(), by=command.by, **course.record())
         self._write(msgspec.structs.replace(record, step=step))
-        crash.point("live.after_record")
+        crash_points.point("live.after_record")
 
     def _set(self, course: Course) -> None:
         assert self._setter is not None
@@ -244,7 +244,7 @@ class LiveControl:
         self._leave_course(step)
         self.course = None
         self._write(ScheduleChange(time=time.time(), step=step, schedule=None, groups=None, command=command_id))
-        crash.point("live.after_record")
+        crash_points.point("live.after_record")
         _say(f"from step {step + 1:,} the script's own scheduler sets the learning rate again")
 
     # ---- with the other ranks of a job ----
@@ -323,9 +323,9 @@ class LiveControl:
         step, seen = (step, rates) if released else taken or (step, None)
         if seen is not None:
             effect = {"lr": seen[0], "lrs": seen, "step": step}
-            crash.point("live.before_answer")
+            crash_points.point("live.before_answer")
             self.answers.last_word(command_id, name, "done", step=step, effect=effect)
-            crash.point("live.after_answer")
+            crash_points.point("live.after_answer")
             self._steer = None
         elif setter.trouble is not None or waiting.logged >= STEPS_WITHOUT_HOOK:
             reason = setter.trouble or (
@@ -349,9 +349,9 @@ class LiveControl:
     def served(self, command: str, step: int, effect: dict[str, Any]) -> None:
         """The script did what was asked for."""
         for waiting in self.requested[command]:
-            crash.point("live.before_answer")
+            crash_points.point("live.before_answer")
             self.answers.last_word(str(waiting.command.id), command, "done", step=step, effect=effect)
-            crash.point("live.after_answer")
+            crash_points.point("live.after_answer")
         self.requested[command] = []
 
     def close(self, step: int, reason: str) -> None:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from eegwatch.steering.course import Course
+from eegwatch.steering.steered_schedule import Course
 
 
 class SetRates:

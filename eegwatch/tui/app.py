@@ -21,10 +21,10 @@ from textual.screen import Screen
 from eegwatch.charts.model import ChartStyle
 from eegwatch.charts.view import View
 from eegwatch.diagnosis.findings import Finding
-from eegwatch.run.declare import Declared
+from eegwatch.run.declaration.apply import Declared
+from eegwatch.run.file_events import Waker
 from eegwatch.run.folder import CONFIG, TRAINER_LOG
 from eegwatch.run.follow import Foreign
-from eegwatch.run.waker import Waker
 from eegwatch.run.yaml_file import without_secrets
 from eegwatch.shell import SERVER_PID
 from eegwatch.tui import settings

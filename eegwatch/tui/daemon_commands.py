@@ -11,7 +11,7 @@ from eegwatch.tui.actions import why_not
 from eegwatch.wording import plain
 
 if TYPE_CHECKING:  # the dialogs are imported when first opened
-    from eegwatch.tui.resuming import ResumeChoice
+    from eegwatch.tui.resume_form import ResumeChoice
     from eegwatch.tui.screens.run import RunScreen
     from eegwatch.tui.session import Session
 
@@ -34,7 +34,7 @@ class DaemonCommands(App[None]):
         return reason is not None
 
     def action_stop(self) -> None:
-        from eegwatch.tui.resuming import control_line
+        from eegwatch.tui.resume_form import control_line
         from eegwatch.tui.screens.dialogs import Confirm
 
         if self._refused("stop"):
@@ -52,7 +52,7 @@ class DaemonCommands(App[None]):
 
     def _unsaved(self) -> str | None:
         """What a stop of a script would lose."""
-        from eegwatch.run.unsaved import unsaved
+        from eegwatch.run.unsaved_steps import unsaved
 
         history, folder = self.session.history, self.session.folder
         saved = history.checkpoints

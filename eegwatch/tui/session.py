@@ -15,10 +15,10 @@ from eegwatch.charts.model import Overlay
 from eegwatch.diagnosis.engine import Diagnosis
 from eegwatch.diagnosis.events import Event, announcement
 from eegwatch.diagnosis.findings import ERROR, Finding
-from eegwatch.diagnosis.keeping import KEPT_EVENTS, Judge, decoded
+from eegwatch.diagnosis.saved_state import KEPT_EVENTS, Judge, decoded
 from eegwatch.run.config import ConfigError
 from eegwatch.run.control import AnswerWatch, live_script, send
-from eegwatch.run.declare import Declaration, Declared
+from eegwatch.run.declaration.apply import Declaration, Declared
 from eegwatch.run.folder import RUN_LOG, newest_run
 from eegwatch.run.follow import Followed, Foreign, FormatError, OwnLog, RunFollower, side_of
 from eegwatch.run.history import History, Item

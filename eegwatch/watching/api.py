@@ -51,7 +51,7 @@ class Watched:
         The training stays the same bit by bit. Call it once the model is wrapped and on its device, before the first
         step; a second call adds to what is watched. docs/silent_errors.md has the rules.
         """
-        from eegwatch.watching.declared import Declared
+        from eegwatch.watching.declarations import Declared
         from eegwatch.watching.watcher import Watcher
 
         optimizers = _several(optimizer)

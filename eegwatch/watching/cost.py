@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from eegwatch.watching.cadence import FIRST
 
 if TYPE_CHECKING:
-    from eegwatch.watching.eye import Eye
+    from eegwatch.watching.optimizer_listener import Eye
 
 EVERY_S = 10.0  # between two records
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from eegwatch.watching.model_state import STATISTICS, WITH_MODES
 from eegwatch.watching.naming import some
-from eegwatch.watching.surroundings import STATISTICS, WITH_MODES
 from eegwatch.watching.tensors import bit_sums, plain_name, prefixed, torch_module, why_unread
 
 FORWARDS = 2  # of each evaluation whose random numbers are looked for

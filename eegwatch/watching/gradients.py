@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eegwatch.watching.gathered import Gathered
-from eegwatch.watching.held import Held
+from eegwatch.watching.gather import Gathered
+from eegwatch.watching.optimizer_tensors import Held
 from eegwatch.watching.tensors import compiling, eagerly, elements, torch_module
 
 MOST_PASSES = 16  # backward passes between two steps whose beginnings are kept

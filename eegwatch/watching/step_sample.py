@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eegwatch.watching.gathered import Gathered
+from eegwatch.watching.gather import Gathered
 from eegwatch.watching.gradients import sampled
-from eegwatch.watching.held import Held
+from eegwatch.watching.optimizer_tensors import Held
 from eegwatch.watching.tensors import bit_sums, elements, host, joined, place_of_largest, torch_module, why_unread
 from eegwatch.watching.update import Elements, expected, explained
 

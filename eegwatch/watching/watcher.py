@@ -14,24 +14,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eegwatch.hooks import unwrapped
+from eegwatch.optimizer_hooks import unwrapped
 from eegwatch.run.records import Watch
-from eegwatch.watching.averages import Average, aliased
-from eegwatch.watching.calls import Calls
-from eegwatch.watching.copies import Copies, Rows, is_copy
+from eegwatch.watching.checkpoint_state import whole_state
 from eegwatch.watching.cost import Cost
-from eegwatch.watching.declared import Declared, Watched
+from eegwatch.watching.data_order import Order
+from eegwatch.watching.declarations import Declared, Watched
+from eegwatch.watching.ema import Average, aliased
 from eegwatch.watching.evaluation import Evaluation
-from eegwatch.watching.eye import Eye
-from eegwatch.watching.micro import Micros
+from eegwatch.watching.micro_batches import Micros
+from eegwatch.watching.model_state import Frozen, Surroundings
 from eegwatch.watching.naming import NAMED, some
-from eegwatch.watching.order import Order
-from eegwatch.watching.scheduled import Scheduled
-from eegwatch.watching.state import whole_state
-from eegwatch.watching.surroundings import Frozen, Surroundings
+from eegwatch.watching.optimizer_listener import Eye
+from eegwatch.watching.record_output import Written
+from eegwatch.watching.replicas import Copies, Rows, is_copy
+from eegwatch.watching.scheduled_values import Scheduled
+from eegwatch.watching.step_calls import Calls
 from eegwatch.watching.tensors import named, torch_module
 from eegwatch.watching.workers import FirstBatch, Workers, is_stream
-from eegwatch.watching.written import Written
 
 SCHEDULED_EVERY = 50  # steps between two records of a value that only log.step(metrics=…) tells
 

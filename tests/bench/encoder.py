@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from eegpt_daemon.data.prepare import best_device
+from eegpt_daemon.data.dataset import best_device
 from eegpt_daemon.model.encoder import PATCH, TUAB_CHANNELS, Encoder
 
 PATCHES_A_BATCH = 256

@@ -20,17 +20,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from eegpt_daemon.analysis.cached import CachedRun, open_run
+from eegpt_daemon.analysis.cached_run import CachedRun, open_run
 from eegpt_daemon.data.windows import Windows
 from eegpt_daemon.trainer.evaluation import predictions_of
 from eegpt_daemon.trainer.learner import Learner
 from eegpt_daemon.trainer.process_group import ProcessGroup
 from eegwatch.run import config as configuration
-from eegwatch.run.cost import signed
+from eegwatch.run.results.cost import signed
 from eegwatch.schedule import Schedule, as_dict, parse, rate_at
 from eegwatch.scores.intervals import differences
 from eegwatch.scores.predictions import Predictions
-from eegwatch.scores.resample import Resampled
+from eegwatch.scores.resampled_metrics import Resampled
 
 Rates = NDArray[np.float64]
 

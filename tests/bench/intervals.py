@@ -19,10 +19,10 @@ from multiprocessing.pool import Pool
 
 import numpy as np
 
-from eegwatch.scores.figures import figures
 from eegwatch.scores.intervals import BIASED, differences, intervals, over_seeds
+from eegwatch.scores.metrics import figures
 from eegwatch.scores.predictions import Predictions
-from eegwatch.scores.resample import Resampled
+from eegwatch.scores.resampled_metrics import Resampled
 
 THRESHOLD = 0.3
 POPULATION = 100_000

@@ -21,7 +21,7 @@ import yaml
 from torch import nn
 from torch.nn import functional as F
 
-from eegpt_daemon.data import prepare
+from eegpt_daemon.data import dataset
 from eegpt_daemon.data.features import FeatureStore, standardiser
 from eegpt_daemon.data.recording import wanted_channels
 from eegpt_daemon.data.shards import ShardStore
@@ -52,7 +52,7 @@ def loop_on(folder: Path, features: Windows, link: NullLink) -> Measured:
     config = configuration.load(folder / "config.yaml", expand=False)
     config.data.cache_dir = str(folder)
     mean, std = standardiser(features)
-    data = prepare.Data(features, None, features, mean, std)
+    data = dataset.Data(features, None, features, mean, std)
     journal = Journal(folder, leads=True)
     preparation = Preparation(folder, config, Attempt(), link, ProcessGroup(), journal)
     preparation.count(len(features))

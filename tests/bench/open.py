@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from eegwatch.diagnosis.keeping import judge_of
+from eegwatch.diagnosis.saved_state import judge_of
 from eegwatch.run import statefile
 from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.indexer import WriterIndex

@@ -18,9 +18,9 @@ import mne
 import numpy as np
 
 from eegpt_daemon.data.corpus import Entry
+from eegpt_daemon.data.reader_processes import blocks
 from eegpt_daemon.data.recording import TUAB_CHANNELS, canonical
 from eegpt_daemon.data.synthetic import _write_edf, signals
-from eegpt_daemon.data.workers import blocks
 from eegwatch.run.config import Data
 
 WINDOW, STRIDE = 1024, 512

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from eegwatch import RunLog
-from eegwatch.run import crash
+from eegwatch.run import crash_points
 
 TOTAL, EVERY = 1_000_000, 7
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -31,7 +31,7 @@ def newest(work: Path) -> Path | None:
 
 def attempt(logs: Path, work: Path, armed: Path | None = None) -> None:
     """Go on from the newest checkpoint, or begin; until `work`/enough exists."""
-    crash._file = armed
+    crash_points._file = armed
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the words about rates, hundreds of times
     weights = [torch.nn.Parameter(torch.zeros(1, dtype=torch.float64)) for _ in range(2)]
     rates = (1e-3, 1e-4)

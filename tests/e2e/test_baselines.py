@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from eegpt_daemon.analysis.baselines import baselines_of
-from eegpt_daemon.analysis.cached import config_of, open_run
+from eegpt_daemon.analysis.cached_run import config_of, open_run
 from eegpt_daemon.data.corpus import CorpusError
 from eegpt_daemon.link import Attempt
-from eegwatch.run.baselines import read, text
-from eegwatch.run.computed import sections
+from eegwatch.run.results.baselines import read, text
+from eegwatch.run.results.page_sections import sections
 from eegwatch.scores.predictions import Predictions
 from tests.e2e.test_cost import plain_auroc
 from tests.e2e.trainers import Zygote, new_run

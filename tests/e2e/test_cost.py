@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eegpt_daemon.analysis import arm
+from eegpt_daemon.analysis import retrain
 from eegpt_daemon.analysis.cost import arm_config, cost_of, rates_of
 from eegpt_daemon.data.corpus import CorpusError
 from eegpt_daemon.link import Attempt
@@ -75,8 +75,8 @@ def test_a_fault_that_only_the_log_knows_is_replayed_to_the_bit(
     config, history = configuration.load(run / "config.yaml"), history_of(run)
     observed, _ = rates_of(config, history)
     replayed = tmp_path / "replayed"
-    arm.prepare(replayed, arm_config(config, 1, right=True), observed)
-    assert arm.train(replayed) == 0 and arm.ended(replayed)
+    retrain.prepare(replayed, arm_config(config, 1, right=True), observed)
+    assert retrain.train(replayed) == 0 and retrain.ended(replayed)
     np.testing.assert_array_equal(history_of(replayed).loss, history.loss)
     np.testing.assert_array_equal(history_of(replayed).lr, history.lr)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from eegpt_daemon import crash
+from eegpt_daemon import crash_points
 from tests.e2e.processes import Daemon
 from tests.e2e.trainers import steps_that_count
 
@@ -39,7 +39,7 @@ def reached(point: str, command: str) -> bool:
     return family != "end" or command != "checkpoint"
 
 
-PAIRS = [(point, command) for point in crash.POINTS for command in COMMANDS if reached(point, command)]
+PAIRS = [(point, command) for point in crash_points.POINTS for command in COMMANDS if reached(point, command)]
 CHOSEN = {
     ("command.after_read", "resume"), ("command.after_accept", "restart"), ("command.after_act", "resume with an LR"),
     ("command.before_answer", "checkpoint"), ("run.after_config", "restart"), ("attempt.after_run_record", "resume"),
@@ -54,7 +54,7 @@ def test_killed_at_a_boundary(
     if (point, command) not in CHOSEN and not os.environ.get("EEGWATCH_FULL"):
         pytest.skip("tried with EEGWATCH_FULL=1")
     armed = tmp_path / "crash-here"
-    monkeypatch.setenv(crash.VARIABLE, str(armed))
+    monkeypatch.setenv(crash_points.VARIABLE, str(armed))
     daemon.start(config_file(max_epochs=10, pace_steps_per_s=40, val_check_interval=100_000))
     daemon.wait_for_step(8)
     first = daemon.run

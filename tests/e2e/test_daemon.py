@@ -435,8 +435,8 @@ def test_the_losses_are_those_of_a_plain_torch_loop_with_torchs_own_scheduler(
     from torch.nn import functional as F
 
     from eegpt_daemon.data.corpus import index, with_validation
+    from eegpt_daemon.data.dataset import build_encoder
     from eegpt_daemon.data.features import FeatureStore, standardiser
-    from eegpt_daemon.data.prepare import build_encoder
     from eegpt_daemon.model.probe import Probe
     from eegwatch.run.config import load
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from eegpt_daemon.link import RUN_LOCK
-from eegwatch.run import crash
+from eegwatch.run import crash_points
 from eegwatch.run.control import lock_holder, send
 from tests.e2e.killed_script import begin, newest
 from tests.e2e.processes import PATIENCE, Daemon, whole_lines
@@ -149,7 +149,7 @@ def test_a_steered_script_killed_again_and_again_loses_nothing(
 
 
 @pytest.mark.parametrize("name", ["resume", "release", "checkpoint", "evaluate"])
-@pytest.mark.parametrize("point", crash.LIVE)
+@pytest.mark.parametrize("point", crash_points.LIVE)
 def test_a_steered_script_killed_at_a_boundary(tmp_path: Path, point: str, name: str) -> None:
     if (point, name) not in CHOSEN and not FULL:
         pytest.skip("tried with EEGWATCH_FULL=1")

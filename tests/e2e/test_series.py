@@ -11,7 +11,7 @@ import yaml
 
 from eegwatch.cli import main
 from eegwatch.run.folder import runs
-from eegwatch.run.series import members, next_seed
+from eegwatch.run.seed_series import members, next_seed
 from eegwatch.scores.predictions import Predictions
 from tests.e2e.processes import Daemon, whole_lines
 

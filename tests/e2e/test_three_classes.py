@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from eegpt_daemon.analysis.baselines import baselines_of
-from eegpt_daemon.analysis.reach import reach_of
+from eegpt_daemon.analysis.optimum_of_run import reach_of
 from eegpt_daemon.link import Attempt
 from eegwatch.run.follow import history_of
 from eegwatch.scores.predictions import Predictions

@@ -10,7 +10,7 @@ import psutil
 
 from eegpt_daemon.link import Attempt
 from eegpt_daemon.supervisor.twin import TwinProcess
-from eegwatch.run.cost import read
+from eegwatch.run.results.cost import read
 from tests.e2e.processes import Daemon, whole_lines
 from tests.e2e.trainers import Zygote, new_run
 

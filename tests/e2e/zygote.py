@@ -28,7 +28,7 @@ import tempfile
 import traceback
 from typing import Any, NoReturn
 
-import eegwatch.run.crash
+import eegwatch.run.crash_points
 
 ENTRIES = {
     "eegpt_daemon": "eegpt_daemon.__main__",
@@ -97,7 +97,7 @@ def _like_a_new_process(descriptors: tuple[int, int, int]) -> None:
     sys.stdin = open(0, closefd=False)
     sys.stdout = open(1, "w", closefd=False)
     sys.stderr = open(2, "w", closefd=False, errors="backslashreplace", buffering=1)
-    importlib.reload(eegwatch.run.crash)
+    importlib.reload(eegwatch.run.crash_points)
 
 
 class ForkedPopen(subprocess.Popen):  # type: ignore[type-arg]

@@ -11,7 +11,7 @@ import pytest
 from eegwatch.charts.deviation import Deviation
 from eegwatch.charts.kinds import KINDS, kinds
 from eegwatch.charts.model import ChartStyle
-from eegwatch.diagnosis.rules.noise import batch_loss_band
+from eegwatch.diagnosis.rules.batch_noise import batch_loss_band
 from eegwatch.run.follow import history_of
 from eegwatch.run.history import History
 from eegwatch.run.records import System

@@ -16,10 +16,10 @@ from eegwatch.run.control import CONTROL, DAEMON_LOG
 from eegwatch.run.log import AppendLog
 from eegwatch.run.records import Answer, Checkpoint, DaemonState, End
 from eegwatch.tui.app import WatchApp
-from eegwatch.tui.frame import text_of
-from eegwatch.tui.resuming import beginning, can_branch
+from eegwatch.tui.resume_form import beginning, can_branch
 from eegwatch.tui.screens.dialogs import Confirm
 from eegwatch.tui.screens.resume import ResumeDialog
+from eegwatch.tui.text_frame import text_of
 from tests.conftest import LogWriter
 from tests.tui.conftest import NOW, lock_held
 from tests.tui.test_run_screen import screen

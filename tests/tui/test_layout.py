@@ -10,13 +10,13 @@ import pytest
 
 from eegwatch.run.records import Eval
 from eegwatch.tui.app import WatchApp
-from eegwatch.tui.frame import text_of
 from eegwatch.tui.screens.dialogs import Confirm
 from eegwatch.tui.screens.evidence import EvidenceScreen
 from eegwatch.tui.screens.help import HelpScreen
 from eegwatch.tui.screens.resume import ResumeDialog
 from eegwatch.tui.screens.runs import RunsScreen
 from eegwatch.tui.screens.text import TextScreen
+from eegwatch.tui.text_frame import text_of
 from tests.conftest import LogWriter, unwrapped
 from tests.tui.conftest import lock_held
 from tests.tui.test_commands import say

@@ -8,7 +8,7 @@ from textual.app import App, ComposeResult
 
 from eegwatch.charts.model import EXPECTED, OBSERVED, ChartData, Series
 from eegwatch.charts.plot import plot
-from eegwatch.tui.frame import text_of
+from eegwatch.tui.text_frame import text_of
 from eegwatch.tui.widgets.chart import Chart
 
 

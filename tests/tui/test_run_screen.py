@@ -17,9 +17,9 @@ from eegwatch.formats import find
 from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.records import End, Watch
 from eegwatch.tui.app import WatchApp
-from eegwatch.tui.frame import text_of
 from eegwatch.tui.screens.help import HelpScreen
 from eegwatch.tui.screens.text import TextScreen
+from eegwatch.tui.text_frame import text_of
 from tests.conftest import ONE_CYCLE, LogWriter, unwrapped
 from tests.e2e.processes import Daemon
 from tests.tui.waiting import settled, until

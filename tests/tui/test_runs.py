@@ -10,8 +10,8 @@ import pytest
 from textual.widgets import DataTable, Static
 
 from eegwatch.run.records import End, Finding, Run
-from eegwatch.run.series import SeriesScores, write_scores
-from eegwatch.tui import frame
+from eegwatch.run.seed_series import SeriesScores, write_scores
+from eegwatch.tui import text_frame
 from eegwatch.tui.app import WatchApp
 from eegwatch.tui.screens.runs import RunsScreen
 from eegwatch.tui.screens.text import TextScreen
@@ -99,18 +99,18 @@ async def test_all_columns_fit_120_and_the_list_is_sorted_by_what_s_chooses(logs
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await opened(app, pilot)
         await settled(pilot)
-        text = frame.text_of(app, 120, 40)
+        text = text_frame.text_of(app, 120, 40)
         for words in ("verdict", "AUROC", "step", "LR", "LR frozen", "0.800", "300 / 2,000", "unfinished", "failed"):
             assert words in text
         assert screen.table.max_scroll_x == 0
         for word in ("AUROC", "verdict"):
             await pilot.press("s")
             await settled(pilot)
-            assert f"sorted by {word}" in frame.text_of(app, 120, 40)
+            assert f"sorted by {word}" in text_frame.text_of(app, 120, 40)
         assert screen.shown[0].name.endswith("bad")
         await pilot.resize_terminal(80, 24)
         await settled(pilot)
-        assert "LR frozen" in frame.text_of(app, 80, 24) and "0.800" in frame.text_of(app, 80, 24)
+        assert "LR frozen" in text_frame.text_of(app, 80, 24) and "0.800" in text_frame.text_of(app, 80, 24)
 
 
 async def test_what_the_trainer_printed_and_the_configuration(logs: Path) -> None:

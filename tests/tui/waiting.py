@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from eegwatch.tui.frame import text_of
+from eegwatch.tui.text_frame import text_of
 from tests.patience import PATIENCE_S
 
 

@@ -16,7 +16,7 @@ from eegwatch.cli import main
 from eegwatch.comparison.seeds import keep_scores
 from eegwatch.scores.intervals import differences, over_seeds
 from eegwatch.scores.predictions import Predictions
-from eegwatch.scores.resample import Resampled
+from eegwatch.scores.resampled_metrics import Resampled
 from eegwatch.scores.threshold import youden
 from tests.unit.scores.cohorts import cohort
 

@@ -11,7 +11,7 @@ import pytest
 
 from eegwatch.run.log import AppendLog
 from eegwatch.run.records import Checkpoint, Run, Step
-from eegwatch.tui.resuming import Form, beginning, choices, judge, shell_line
+from eegwatch.tui.resume_form import Form, beginning, choices, judge, shell_line
 from eegwatch.tui.session import Session
 from tests.patience import PATIENCE_S
 

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from eegpt_daemon.analysis.cached import CachedRun, Say, config_of, folded, open_run
-from eegpt_daemon.analysis.card import card, is_tuab
+from eegpt_daemon.analysis.cached_run import CachedRun, Say, config_of, folded, open_run
 from eegpt_daemon.analysis.objective import Array, Objective
 from eegpt_daemon.analysis.optimum import DENSE, LAMBDAS
-from eegpt_daemon.analysis.reach import lambda_path
-from eegpt_daemon.data import prepare
+from eegpt_daemon.analysis.optimum_of_run import lambda_path
+from eegpt_daemon.analysis.protocol_card import card, is_tuab
+from eegpt_daemon.data import dataset
 from eegpt_daemon.data.bandpower import BandPowerStore
 from eegpt_daemon.data.corpus import CorpusError
 from eegpt_daemon.data.features import FeatureStore
@@ -28,15 +28,15 @@ from eegpt_daemon.data.recording import wanted_channels
 from eegpt_daemon.data.windows import Windows, WindowStore
 from eegpt_daemon.model.encoder import Encoder
 from eegpt_daemon.trainer.evaluation import predictions_of, scored, thresholds_of
-from eegwatch.run.baselines import Baselines, Row
 from eegwatch.run.follow import history_of
-from eegwatch.run.looks import note_look
 from eegwatch.run.records import number
-from eegwatch.scores.figures import figures
+from eegwatch.run.results.baselines import Baselines, Row
+from eegwatch.run.results.evaluation_set_uses import note_look
+from eegwatch.scores.metrics import figures
 from eegwatch.scores.predictions import Predictions, PredictionsError
 from eegwatch.wording import count
 
-RANDOM_SEED = prepare.ENCODER_SEED + 1  # another draw than that of a preset
+RANDOM_SEED = dataset.ENCODER_SEED + 1  # another draw than that of a preset
 
 
 @dataclass
@@ -57,7 +57,7 @@ def baselines_of(folder: Path, kinds: list[str], say: Say) -> Baselines:
         raise CorpusError("data.val_fraction is 0: a baseline chooses its lambda on validation, and there is none")
     if not any(record.split == "eval" for record in history_of(folder).evals):
         raise CorpusError("the run has not reported on the evaluation set yet; the baselines are scored there after it")
-    if prepare.through_backbone(config):
+    if dataset.through_backbone(config):
         config = copy.deepcopy(config)  # the features of the encoder as it begins, cached
         config.model.probe.use_channel_adapter, config.model.backbone.freeze = False, True
     run = open_run(folder, config, say)
@@ -158,7 +158,7 @@ def random(run: CachedRun, say: Say) -> list[Fitted]:
         say("random encoder: left out: how to make one like an encoder of one's own is not known")
         return []
     encoder = Encoder.random_like(run.encoder, wanted_channels(run.config.data), RANDOM_SEED)
-    data = _data(run, FeatureStore(run.config, encoder, prepare.best_device()), say)
+    data = _data(run, FeatureStore(run.config, encoder, dataset.best_device()), say)
     return [_logistic(run, data, "random encoder, logistic regression", "same size, no training", say)]
 
 
@@ -171,7 +171,7 @@ FITS: dict[str, Callable[[CachedRun, Say], list[Fitted]]] = {
 }
 
 
-def _data(run: CachedRun, store: WindowStore, say: Say) -> prepare.Data:
+def _data(run: CachedRun, store: WindowStore, say: Say) -> dataset.Data:
     """The same entries and split in another store."""
     store.open()
     started = time.monotonic()
@@ -182,18 +182,18 @@ def _data(run: CachedRun, store: WindowStore, say: Say) -> prepare.Data:
             started = time.monotonic()
             say(f"{what}: {done:,} of {total:,}")
 
-    data = prepare.windows(run.config, store, run.planned, report, say)
+    data = dataset.windows(run.config, store, run.planned, report, say)
     for ours, theirs in ((data.train, run.data.train), (data.test, run.data.test)):
         if len(ours) != len(theirs) or not np.array_equal(ours.y, theirs.y):
             raise CorpusError(f"{store.folder}: its windows are not those of the run: a recording changed meanwhile")
     return data
 
 
-def _objective(run: CachedRun, data: prepare.Data) -> Objective:
+def _objective(run: CachedRun, data: dataset.Data) -> Objective:
     return Objective(data.train, run.classes, *folded(data), weighted=run.config.training.weighted_loss)
 
 
-def _logistic(run: CachedRun, data: prepare.Data, name: str, detail: str, say: Say) -> Fitted:
+def _logistic(run: CachedRun, data: dataset.Data, name: str, detail: str, say: Say) -> Fitted:
     val, path = data.val, lambda_path(run, data.train, *folded(data), say)
     assert val is not None
     margins = path.objective.margins

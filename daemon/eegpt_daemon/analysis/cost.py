@@ -13,21 +13,21 @@ from pathlib import Path
 
 import numpy as np
 
-from eegpt_daemon.analysis import arm
-from eegpt_daemon.analysis.arm import Rates
-from eegpt_daemon.analysis.cached import Say, config_of
+from eegpt_daemon.analysis import retrain
+from eegpt_daemon.analysis.cached_run import Say, config_of
+from eegpt_daemon.analysis.retrain import Rates
 from eegpt_daemon.data.corpus import CorpusError
 from eegwatch.check import CheckedRun
 from eegwatch.diagnosis.findings import RATE
 from eegwatch.run import config as configuration
 from eegwatch.run.config import Config, Notify
-from eegwatch.run.cost import TWIN, Cost, Difference
 from eegwatch.run.follow import history_of
 from eegwatch.run.history import History
+from eegwatch.run.results.cost import TWIN, Cost, Difference
 from eegwatch.schedule import rate_at
 from eegwatch.scores.intervals import differences
 from eegwatch.scores.predictions import Predictions, PredictionsError
-from eegwatch.scores.resample import Resampled
+from eegwatch.scores.resampled_metrics import Resampled
 
 SAME = 1e-9  # relative: a rate as it was logged is the declared one, whatever the rounding of two ways to compute it
 MODELS = {"final": "", "best": "best"}  # folder of its predictions, in an arm's
@@ -129,12 +129,12 @@ def _arms(folder: Path, config: Config, seed: int, replay: Rates | None, say: Sa
 
 def _train(folder: Path, config: Config, rates: Rates | None, say: Say) -> None:
     """Raises CorpusError where the arm does not come to its end."""
-    if arm.ended(folder):
+    if retrain.ended(folder):
         return
     began = time.monotonic()
-    arm.prepare(folder, config, rates)
-    code = arm.train(folder)
-    if not arm.ended(folder):
+    retrain.prepare(folder, config, rates)
+    code = retrain.train(folder)
+    if not retrain.ended(folder):
         raise CorpusError(f"{folder}: the trainer ended with code {code} before the run did; its trainer.log says why")
     say(f"{folder.name}: trained in {time.monotonic() - began:.0f} s")
 

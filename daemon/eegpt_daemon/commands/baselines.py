@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from eegpt_daemon.commands.options import add_run, computed, in_the_background, run_folder, say
-from eegwatch.run import baselines as files
+from eegwatch.run.results import baselines as files
 from eegwatch.wording import plain, plain_lines
 
 KINDS = ("chance", "logistic", "ridge", "bandpower", "random")

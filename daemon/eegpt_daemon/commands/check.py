@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from eegpt_daemon.refusal import FAILED, OK, require_heavy
+from eegpt_daemon.errors import FAILED, OK, require_heavy
 from eegwatch.wording import json_line, plain_lines
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from eegpt_daemon.asking import ask, require_daemon
+from eegpt_daemon.client import ask, require_daemon
 
 
 def prepare_parser(parser: argparse.ArgumentParser) -> None:

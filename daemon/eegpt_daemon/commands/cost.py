@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from eegpt_daemon.commands.options import add_run, computed, in_the_background, run_folder, say
-from eegwatch.run import cost as files
+from eegwatch.run.results import cost as files
 from eegwatch.wording import plain
 
 

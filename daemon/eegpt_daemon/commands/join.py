@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from eegpt_daemon.refusal import USAGE, Refused, require_heavy
+from eegpt_daemon.errors import USAGE, Refused, require_heavy
 
 
 def prepare_parser(parser: argparse.ArgumentParser) -> None:

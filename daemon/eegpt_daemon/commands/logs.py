@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from eegpt_daemon.refusal import OK, Refused
+from eegpt_daemon.errors import OK, Refused
 from eegwatch.run.folder import TRAINER_LOG, newest_run
 from eegwatch.run.log import Tail
 from eegwatch.wording import plain

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from eegpt_daemon.commands.options import add_run, computed, in_the_background, run_folder, say
-from eegwatch.run import reach as files
+from eegwatch.run.results import optimum as files
 from eegwatch.wording import plain
 
 
@@ -20,7 +20,7 @@ def run(arguments: argparse.Namespace, logs: Path) -> int:
     in_the_background()
 
     def work() -> int:
-        from eegpt_daemon.analysis.reach import reach_of
+        from eegpt_daemon.analysis.optimum_of_run import reach_of
 
         reach = reach_of(folder, say)
         target = files.write(folder, reach)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from eegpt_daemon.refusal import OK, WRONG_CONFIG, Refused, require_heavy
+from eegpt_daemon.errors import OK, WRONG_CONFIG, Refused, require_heavy
 
 
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +15,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, logs: Path) -> int:
     """0 ready, 78 a configuration or corpus that cannot be trained on, 130 interrupted (what is done is kept)."""
     require_heavy()
-    from eegpt_daemon.preparing import prepare_alone
+    from eegpt_daemon.data.prepare_corpus import prepare_alone
     from eegpt_daemon.trainer.attempt import USER_ERRORS
 
     try:

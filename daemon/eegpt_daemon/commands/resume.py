@@ -6,9 +6,9 @@ import argparse
 import re
 from pathlib import Path
 
-from eegpt_daemon.asking import ask
+from eegpt_daemon.client import ask
+from eegpt_daemon.errors import USAGE, Refused, require_heavy
 from eegpt_daemon.launch import launch
-from eegpt_daemon.refusal import USAGE, Refused, require_heavy
 from eegwatch.run.control import daemon_pid
 from eegwatch.run.folder import newest_run
 from eegwatch.run.summary import first_run

@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from eegpt_daemon.errors import OK, USAGE, Refused, require_heavy
 from eegpt_daemon.launch import already_running, current_run, launch, live
-from eegpt_daemon.refusal import OK, USAGE, Refused, require_heavy
 from eegwatch.run import config as configuration
 from eegwatch.run.control import daemon_pid, exposed
 from eegwatch.run.folder import newest_run
@@ -32,8 +32,8 @@ def run(arguments: argparse.Namespace, logs: Path) -> int:
     path = arguments.config or (None if arguments.go_on else shipped_config("demo.yaml"))
     config = configuration.load(path) if path else None
     if config is not None and config.script is not None:
+        from eegpt_daemon.preflight_script import refuse_traps
         from eegpt_daemon.script.template import resolved
-        from eegpt_daemon.script_traps import refuse_traps
 
         script = resolved(config.script, str(path))  # what cannot be run is said before anything is started
         if not arguments.no_check:

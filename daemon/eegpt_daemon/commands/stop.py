@@ -7,10 +7,10 @@ import contextlib
 import time
 from pathlib import Path
 
-from eegpt_daemon.asking import ask, require_daemon
+from eegpt_daemon.client import ask, require_daemon
 from eegwatch.run.control import daemon_pid
 from eegwatch.run.folder import newest_run
-from eegwatch.run.unsaved import unsaved_of
+from eegwatch.run.unsaved_steps import unsaved_of
 
 
 def prepare_parser(parser: argparse.ArgumentParser) -> None:

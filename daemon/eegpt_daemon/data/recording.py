@@ -27,7 +27,7 @@ import scipy  # scipy.signal is loaded (a second) when it is first used: not whe
 from numpy.typing import NDArray
 
 from eegpt_daemon.data.edf_header import read_header
-from eegpt_daemon.data.fingerprint import Fingerprint
+from eegpt_daemon.data.signal_fingerprint import Fingerprint
 from eegpt_daemon.model.encoder import TUAB_CHANNELS as TWENTY
 from eegwatch.run.config import Data
 
@@ -87,7 +87,7 @@ class Recording:
     offset: NDArray[np.float64]
     factor: NDArray[np.float64]
     repairs: list[str] = field(default_factory=list)
-    signal: dict[str, Any] = field(default_factory=dict)  # a fingerprint, see data/fingerprint.py
+    signal: dict[str, Any] = field(default_factory=dict)  # a fingerprint, see data/signal_fingerprint.py
 
     @property
     def samples(self) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eegpt_daemon.data.corpus import Entry
-from eegpt_daemon.data.fingerprint import KEPT_OF, kept_of
+from eegpt_daemon.data.signal_fingerprint import KEPT_OF, kept_of
 
 LEAST_SHARED = 2  # kept seconds of two recordings that are equal: one may be a test signal
 MOST_HOLDERS = 8  # recordings that share a second; of more it is a test signal, and no one's own

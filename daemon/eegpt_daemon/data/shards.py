@@ -34,7 +34,7 @@ Rows = NDArray[np.float16]
 class Shard(Record, frozen=True, kw_only=True, tag="shard"):
     """One recording in the store: `rows` and `sha256` of its values, or `reason` why it has none.
 
-    `signal`: the fingerprint of what was read (data/fingerprint.py); empty in caches of earlier versions.
+    `signal`: the fingerprint of what was read (data/signal_fingerprint.py); empty in caches of earlier versions.
     """
 
     name: str

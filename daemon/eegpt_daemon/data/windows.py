@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eegpt_daemon.data.corpus import CorpusError, Entry, Rejected
+from eegpt_daemon.data.reader_processes import blocks
 from eegpt_daemon.data.recording import wanted_channels
 from eegpt_daemon.data.shards import Damaged, Pack, Rows, ShardStore, ShardWriter
-from eegpt_daemon.data.workers import blocks
 from eegpt_daemon.model.encoder import PATCH
 from eegwatch.run.config import Config
 from eegwatch.run.folder import write_whole

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from eegwatch.steering.daemon import RUN
+from eegwatch.steering.daemon_attempt import RUN
 
 _PR_SET_CHILD_SUBREAPER = 36
 GRACE_S = 3.0  # between SIGTERM and SIGKILL for what a dead script has left behind

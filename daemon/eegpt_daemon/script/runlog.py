@@ -23,9 +23,9 @@ from eegpt_daemon.script.ending import LastLines
 from eegpt_daemon.script.saving import Steps
 from eegwatch import formats
 from eegwatch.diagnosis.rate.precision import PRINTED as PRECISION_OF_TEXT
-from eegwatch.formats.collect import RowReader
 from eegwatch.formats.lines import LINE_KINDS
 from eegwatch.formats.patterns import compile_patterns
+from eegwatch.formats.row_reader import RowReader
 from eegwatch.formats.text import TextDecoder
 from eegwatch.run.config import Config, ConfigError, expected_rates, schedule_of
 from eegwatch.run.folder import RUN_LOG

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from eegpt_daemon.supervisor.restarts import WORKING
+from eegpt_daemon.supervisor.hang import WORKING
 from eegpt_daemon.supervisor.systemd import notify_state
-from eegwatch.run.alive import SignOfLife
 from eegwatch.run.control import DAEMON_LOG, HEARTBEAT_S
+from eegwatch.run.heartbeat import SignOfLife
 from eegwatch.run.log import AppendLog, daemon_decoder, each_record
 from eegwatch.run.records import Answer, DaemonState, Record
 

@@ -19,18 +19,18 @@ from typing import TypeVar
 
 import msgspec
 
-from eegpt_daemon import crash
+from eegpt_daemon import crash_points
 from eegpt_daemon.supervisor import notify
 from eegpt_daemon.supervisor.answers import DaemonLog
 from eegpt_daemon.supervisor.commands import COMMANDS, Action, Outcome, Standing
-from eegpt_daemon.supervisor.commands.base import ACCEPTED, EXPIRED, FAILED, REJECTED
+from eegpt_daemon.supervisor.commands.action import ACCEPTED, EXPIRED, FAILED, REJECTED
 from eegpt_daemon.supervisor.control import ControlReader
 from eegpt_daemon.supervisor.incidents import Incidents
 from eegpt_daemon.supervisor.process import HURRY, sweep
 from eegpt_daemon.supervisor.run_supervisor import CANNOT_BEGIN, ENDED_BY_ITSELF, TICK_S, RunSupervisor
-from eegwatch.run.alive import ALIVE
 from eegwatch.run.config import Config
 from eegwatch.run.control import CONTROL, LOCK, Command, exposed, same_file, take_lock
+from eegwatch.run.heartbeat import ALIVE
 from eegwatch.steering.inbox import relay
 
 T = TypeVar("T")
@@ -220,7 +220,7 @@ class Supervisor:
         """Reject, expire or accept one command; what is accepted is queued."""
         if str(command.id) in self.log.answered:
             return  # each id is carried out at most once, and a second line with it gets no second answer
-        crash.point("command.after_read")
+        crash_points.point("command.after_read")
         if command.deadline is not None and command.deadline < time.time():
             self._answer(command, Outcome(EXPIRED, LATE))
             return
@@ -234,7 +234,7 @@ class Supervisor:
         if not self._answer(command, Outcome(ACCEPTED)):
             self._unaccepted.append(command)  # a full disk: what is not durably accepted is not begun
             return
-        crash.point("command.after_accept")
+        crash_points.point("command.after_accept")
         if command.command == "stop":
             self._make_way(f"cut short by stop {command.id}")
             self.queue.insert(0, command)
@@ -279,7 +279,7 @@ class Supervisor:
             if action.exits:
                 self.exiting = "stopped on request"
             self._step(action, action.begin)
-            crash.point("command.after_act")
+            crash_points.point("command.after_act")
             if self.action is action:
                 self._step(action, action.advance)
 
@@ -300,9 +300,9 @@ class Supervisor:
             self.action = None
         else:
             self.overtaken.remove(action)
-        crash.point("command.before_answer")
+        crash_points.point("command.before_answer")
         self._answer(action.command, outcome)
-        crash.point("command.after_answer")
+        crash_points.point("command.after_answer")
 
     def _answer(self, command: Command, outcome: Outcome) -> bool:
         return self._record(str(command.id), command.command, outcome)

@@ -1,4 +1,4 @@
-"""A trainer that died, or hangs: why, and whether and when it is started again by itself.
+"""A trainer that died or was ended: why, and whether and when it is started again by itself.
 
 Never after a deliberate end (exit code 0) or a wrong configuration (78), and never without a checkpoint newer than the
 one that the last start began from: repeated deaths at the same step need a person.
@@ -6,7 +6,6 @@ one that the last start began from: repeated deaths at the same step need a pers
 
 from __future__ import annotations
 
-import math
 import re
 import signal
 import time
@@ -14,16 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from eegwatch.run.config import Supervision
-from eegwatch.run.liveness import PREPARING_HUNG_S
 from eegwatch.run.records import End
-from eegwatch.wording import duration
 
 LONGEST_PAUSE_S = 300.0
-HUNG_LEAST_S, HUNG_TIMES = 300.0, 100.0  # without progress, and times the longest step so far
-FIRST_TIMES = 10.0  # times a script's way to its first step: it may print once an epoch
-PREPARING_LEAST_S = PREPARING_HUNG_S  # a large checkpoint read over a network counts once
-WORKING = ("training", "evaluating", "checkpointing")  # the phases in which a loop counts its progress
-PREPARING = ("starting", "preparing")
 MOST_BARE = 2  # starts in a row after a preparation was killed or hung: what it put into the cache is kept
 FINAL = {0: "it ended on purpose", 78: "the configuration is wrong, which no restart mends"}
 # what the last words of a trainer tell of its death
@@ -120,49 +112,3 @@ class Restarts:
         self._times.append(now)
         note = f"restarted by the daemon ({len(self._times)} of {limit.max} within {limit.window_minutes:g} min)"
         return Revival(now + pause, f"{note}: the trainer was {cause}" if code < 0 else f"{note}: {cause}")
-
-
-@dataclass
-class HangWatch:
-    """Sees that a trainer has stopped counting, in any phase.
-
-    `longest`: seconds between two counts so far, of steps and of a preparation's; `moved`: when it last counted,
-    seconds since the epoch. `patient`: a preparation may wait for people (nodes that have still to join).
-    """
-
-    settings: Supervision
-    patient: bool = False
-    longest: float = 0.0
-    longest_preparing: float = 0.0
-    moved: float | None = None
-    _seen: tuple[str, int] = ("", -1)
-    _moved_at: float = math.inf
-    _began: float = field(default_factory=time.monotonic)
-
-    def look(self, state: str, progress: int) -> str | None:
-        """Why the trainer counts as hung, or None. Call it often: it measures by its own clock."""
-        now = time.monotonic()
-        watched = state in WORKING or (state in PREPARING and not self.patient)
-        if (state, progress) != self._seen or not watched:
-            if self._seen[0] == state and state in WORKING:
-                self.longest = max(self.longest, now - self._moved_at)
-            elif self.patient and self._seen[0] in PREPARING and state in WORKING:
-                self.longest = (now - self._began) * FIRST_TIMES / HUNG_TIMES
-            elif self._seen[0] == state and state in PREPARING:
-                self.longest_preparing = max(self.longest_preparing, now - self._moved_at)
-            self._seen, self._moved_at, self.moved = (state, progress), now, time.time()
-            return None
-        stood = now - self._moved_at
-        longest = self.longest if state in WORKING else self.longest_preparing
-        if stood < self.limit(state):
-            return None
-        return f"no progress while {state} for {duration(stood)}; the longest before was {longest:.1f} s"
-
-    def limit(self, state: str) -> float:
-        """Seconds without progress that are too many in this phase."""
-        minutes = self.settings.hung.after_minutes
-        if minutes is not None:
-            return minutes * 60
-        if state in WORKING:
-            return max(HUNG_LEAST_S, HUNG_TIMES * self.longest)
-        return max(PREPARING_LEAST_S, HUNG_TIMES * self.longest_preparing)

@@ -10,13 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eegpt_daemon import crash
+from eegpt_daemon import crash_points
 from eegpt_daemon.link import BOTH_DIED, ORPHAN_PATIENCE_S, RUN_LOCK, SUPERVISOR_GONE, Attempt, Order
 from eegpt_daemon.script.template import resolved
 from eegpt_daemon.supervisor import notify
 from eegpt_daemon.supervisor.answers import DaemonLog
+from eegpt_daemon.supervisor.hang import PREPARING, HangWatch
 from eegpt_daemon.supervisor.process import CALM, HUNG, Escalation, TrainerProcess
-from eegpt_daemon.supervisor.restarts import PREPARING, HangWatch, Restarts, Revival, cause_of, in_words, oom_kills
+from eegpt_daemon.supervisor.restarts import Restarts, Revival, cause_of, in_words, oom_kills
 from eegpt_daemon.supervisor.script_process import ScriptProcess
 from eegpt_daemon.supervisor.twin import TwinProcess
 from eegpt_daemon.supervisor.watched_run import BadCheckpoint, WatchedRun
@@ -26,7 +27,7 @@ from eegwatch.run.control import Command, lock_holder
 from eegwatch.run.folder import CONFIG, RUN_LOG, file_hash, make_run_folder, newest_run, write_whole
 from eegwatch.run.log import AppendLog
 from eegwatch.run.records import Checkpoint, End
-from eegwatch.run.series import as_series, folder_name, next_seed, place_of
+from eegwatch.run.seed_series import as_series, folder_name, next_seed, place_of
 from eegwatch.steering.inbox import relay
 
 TICK_S = 0.1
@@ -133,11 +134,11 @@ class RunSupervisor:
         as_series(config)
         name = experiment.name if experiment.seeds is None else folder_name(experiment.name, experiment.seed)
         folder = make_run_folder(self.logs, name)
-        crash.point("run.after_folder")
+        crash_points.point("run.after_folder")
         if experiment.seeds is not None and experiment.series is None:
             experiment.series = folder.name
         write_whole(folder / CONFIG, configuration.dump(config).encode())
-        crash.point("run.after_config")
+        crash_points.point("run.after_config")
         self.restarts = None
         AppendLog(folder / RUN_LOG).close()  # empty as yet: with it the folder is a run, and can be watched
         self._watch(folder)
@@ -190,7 +191,7 @@ class RunSupervisor:
         config.experiment.name, config.inject = name, None
         config.experiment.seeds = config.experiment.series = None  # a branch is no further seed of its parent's series
         folder = make_run_folder(self.logs, name)
-        crash.point("run.after_folder")
+        crash_points.point("run.after_folder")
         write_whole(folder / CONFIG, configuration.dump(config).encode())
         path = start
         if run.script is None:  # its own copy: the parent's may be pruned
@@ -202,7 +203,7 @@ class RunSupervisor:
         log.append(Checkpoint(time=time.time(), step=step, path=path, sha256=digest))
         log.sync()
         log.close()
-        crash.point("run.after_config")
+        crash_points.point("run.after_config")
         self.restarts = None
         self._watch(folder)
         overrides = _overrides(run, command, step)
@@ -239,7 +240,7 @@ class RunSupervisor:
             self.trainer = ScriptProcess(folder, attempt)
         else:
             self.trainer = TrainerProcess(folder, attempt, config.distributed)
-        crash.point("attempt.after_spawn")
+        crash_points.point("attempt.after_spawn")
         self.log.enter("preparing", f"attempt {attempt.attempt} of {self.current.run_id}, pid {self.trainer.pid}")
 
     def _notify(self, config: Config) -> Notify:

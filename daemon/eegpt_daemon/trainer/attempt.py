@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from eegpt_daemon import crash
+from eegpt_daemon import crash_points
 from eegpt_daemon.data.corpus import CorpusError
 from eegpt_daemon.link import SUPERVISOR_GONE, Attempt, Link, NullLink
 from eegpt_daemon.model.encoder import EncoderError
@@ -90,4 +90,4 @@ class Trainer:
     def _end(self, reason: str, error: str | None) -> None:
         self.journal.write(End(time=time.time(), step=self._step(), reason=reason, error=error))
         self.journal.sync(self._step())
-        crash.point("end.after_record")
+        crash_points.point("end.after_record")

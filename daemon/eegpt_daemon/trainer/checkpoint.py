@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from eegpt_daemon import crash
+from eegpt_daemon import crash_points
 from eegwatch.run.folder import CHECKPOINTS, write_whole
 from eegwatch.wording import size
 
@@ -68,7 +68,7 @@ def save(
     def reached(boundary: str) -> None:
         if boundary == "after_fsync":
             about_to_rename(name_of(step), sha256)
-        crash.point(f"checkpoint.{boundary}")
+        crash_points.point(f"checkpoint.{boundary}")
 
     write_whole(target, content, reached)
     return name_of(step), sha256

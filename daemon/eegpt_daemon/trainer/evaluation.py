@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from eegpt_daemon.data.windows import Windows
 from eegwatch.run.records import Eval, Number, finite
-from eegwatch.scores.figures import Figures, figures
 from eegwatch.scores.intervals import intervals
+from eegwatch.scores.metrics import Figures, figures
 from eegwatch.scores.predictions import Predictions, Units, corpus_hash
-from eegwatch.scores.resample import Resampled
+from eegwatch.scores.resampled_metrics import Resampled
 from eegwatch.scores.threshold import youden
 
 FINAL, BEST = "final", "best"

@@ -30,8 +30,8 @@ from eegpt_daemon.trainer.preparation import Prepared
 from eegpt_daemon.trainer.saving import Standing
 from eegwatch.comparison.seeds import keep_scores
 from eegwatch.run.folder import RUN_LOG
-from eegwatch.run.looks import looks_of
 from eegwatch.run.records import Eval
+from eegwatch.run.results.evaluation_set_uses import looks_of
 from eegwatch.scores.predictions import BEST as BEST_FOLDER
 from eegwatch.scores.predictions import Predictions
 from eegwatch.wording import UserError

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from eegpt_daemon.trainer import checkpoint as checkpoints
-from eegwatch.diagnosis.keeping import judge_of
+from eegwatch.diagnosis.saved_state import judge_of
 from eegwatch.run.folder import CHECKPOINTS, RUN_LOG, HeldFolder, file_hash
 from eegwatch.run.indexer import WriterIndex
 from eegwatch.run.log import AppendLog

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eegpt_daemon.data.dataset import AnyEncoder, Data
 from eegpt_daemon.data.features import SignalStore, statistics_of
-from eegpt_daemon.data.prepare import AnyEncoder, Data
 from eegpt_daemon.data.recording import wanted_channels
 from eegpt_daemon.data.windows import Windows, WindowStore
 from eegpt_daemon.model.encoder import PATCH, Encoder

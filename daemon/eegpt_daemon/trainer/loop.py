@@ -19,8 +19,8 @@ from eegpt_daemon.trainer.evaluator import Evaluator
 from eegpt_daemon.trainer.journal import Journal
 from eegpt_daemon.trainer.preparation import Prepared, Stopped
 from eegpt_daemon.trainer.saving import Saver
-from eegpt_daemon.trainer.vitals import Vitals
-from eegpt_daemon.trainer.watched import WatchedTrainer
+from eegpt_daemon.trainer.step_watcher import WatchedTrainer
+from eegpt_daemon.trainer.system_load import Vitals
 from eegwatch.run.records import Step
 from eegwatch.schedule import position_at, rate_at
 

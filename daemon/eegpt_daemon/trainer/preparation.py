@@ -9,15 +9,15 @@ from typing import Any
 
 from torch.optim.lr_scheduler import LRScheduler
 
-from eegpt_daemon import crash
-from eegpt_daemon.data import prepare
-from eegpt_daemon.data.evidence import Look, corpus_looks, encoder_look
+from eegpt_daemon import crash_points
+from eegpt_daemon.data import dataset
+from eegpt_daemon.data.corpus_records import Look, corpus_looks, encoder_look
 from eegpt_daemon.data.windows import WindowStore
 from eegpt_daemon.link import Attempt, Link, NullLink
 from eegpt_daemon.trainer import checkpoint as checkpoints
 from eegpt_daemon.trainer import provenance
 from eegpt_daemon.trainer.checkpoint import CheckpointError
-from eegpt_daemon.trainer.features_of import refuse_other_features
+from eegpt_daemon.trainer.checkpoint_features import refuse_other_features
 from eegpt_daemon.trainer.journal import Journal
 from eegpt_daemon.trainer.learner import Learner
 from eegpt_daemon.trainer.privacy import Privacy
@@ -28,7 +28,7 @@ from eegwatch.run.config import Config
 from eegwatch.run.folder import CONFIG
 from eegwatch.run.records import Progress, Run
 from eegwatch.schedule import Schedule, as_dict
-from eegwatch.scores.figures import LOWER_IS_BETTER
+from eegwatch.scores.metrics import LOWER_IS_BETTER
 
 PROGRESS_EVERY_S = 0.5
 
@@ -52,7 +52,7 @@ class Prepared:
     run_id: str
     config: Config
     processes: ProcessGroup
-    data: prepare.Data
+    data: dataset.Data
     learner: Learner
     schedule: Schedule
     injected: LRScheduler | None
@@ -101,11 +101,11 @@ class Preparation:
         """Prepare everything. Raises Stopped, and the errors of configuration, corpus, encoder and checkpoint."""
         self.link.phase("preparing", reason="building the encoder")
         device = self.processes.join()
-        encoder, notes = prepare.build_encoder(self.config)
+        encoder, notes = dataset.build_encoder(self.config)
         self.notes = [*self.attempt.notes, *notes]
-        store = prepare.store_for(self.config, encoder, device)
+        store = dataset.store_for(self.config, encoder, device)
         self.features = store.store.depends_on
-        data: prepare.Data | None = None
+        data: dataset.Data | None = None
         try:
             self.load_checkpoint()
             if self.processes.leads:
@@ -118,15 +118,15 @@ class Preparation:
         self.count(len(shared.train))
         return self.restore(shared, Learner(self.config, shared, encoder, store, self.processes, device))
 
-    def _data(self, store: WindowStore, privacy: Privacy) -> prepare.Data:
-        planned = prepare.plan(self.config, store, self._silent_progress)
+    def _data(self, store: WindowStore, privacy: Privacy) -> dataset.Data:
+        planned = dataset.plan(self.config, store, self._silent_progress)
         privacy.learn((entry.path.stem, entry.alias) for entry in planned.entries)
         self.notes += planned.notes
         for note in self.notes:
             self.journal.say(note)
         self.count(planned.windows["train"])
         self.begin()
-        data = prepare.windows(self.config, store, planned, self._progress, self.journal.say)
+        data = dataset.windows(self.config, store, planned, self._progress, self.journal.say)
         if len(data.train) != planned.windows["train"]:  # a file kept less than its header promised
             message = f"{len(data.train):,} train windows were read, the headers promised {planned.windows['train']:,}"
             self.journal.say(message)
@@ -136,7 +136,7 @@ class Preparation:
         self._look_at_the_corpus(store, planned, data)
         return data
 
-    def _look_at_the_corpus(self, store: WindowStore, planned: prepare.Plan, data: prepare.Data) -> None:
+    def _look_at_the_corpus(self, store: WindowStore, planned: dataset.Plan, data: dataset.Data) -> None:
         """What it proves of splits and labels, for the log; a corpus that cannot be looked at ends no training."""
         try:
             self.looks = corpus_looks(self.config, store, planned.entries, data.used())
@@ -214,7 +214,7 @@ class Preparation:
             )
         )
         self.journal.sync()
-        crash.point("attempt.after_run_record")
+        crash_points.point("attempt.after_run_record")
 
     def _silent_progress(self, what: str, done: int, total: int) -> None:
         """Progress before the `run` record, which must be the attempt's first line: told to the supervisor alone."""
@@ -236,7 +236,7 @@ class Preparation:
             raise Stopped(order.reason)
         self.link.put_back(order)  # a checkpoint is possible once there is a model
 
-    def restore(self, data: prepare.Data, learner: Learner) -> Prepared:
+    def restore(self, data: dataset.Data, learner: Learner) -> Prepared:
         """The learner as the checkpoint left it; or as it begins. Raises CheckpointError."""
         config, state = self.config, self.state
         if learner.span is not None:

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from eegpt_daemon.data.prepare import best_device
+from eegpt_daemon.data.dataset import best_device
 
 PREPARATION = datetime.timedelta(days=30)  # the others wait while rank 0 computes features: two days on a CPU
 STEP = datetime.timedelta(minutes=30)  # torch's own default: a collective that takes longer will never end

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from eegpt_daemon import crash
+from eegpt_daemon import crash_points
 from eegpt_daemon.link import Attempt, Link, NullLink
 from eegpt_daemon.trainer import checkpoint as checkpoints
 from eegpt_daemon.trainer.journal import Journal
@@ -140,7 +140,7 @@ class Saver:
         if not logged:
             self.journal.write(saved)
             self.journal.sync(saved.step)
-        crash.point("checkpoint.after_record")
+        crash_points.point("checkpoint.after_record")
         if saved.command is not None:
             self.keep.append(saved.path)
         ranked = {name for _, name in self.standing.ranking}

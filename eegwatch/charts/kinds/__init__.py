@@ -6,8 +6,8 @@ Every metric that a program logs under a name has one too, without a row (`named
 from __future__ import annotations
 
 from eegwatch.charts.kinds.learning_rate import LEARNING_RATE
+from eegwatch.charts.kinds.logged_metrics import named_kinds
 from eegwatch.charts.kinds.loss import LOSS
-from eegwatch.charts.kinds.named import named_kinds
 from eegwatch.charts.kinds.residual import RESIDUAL
 from eegwatch.charts.kinds.scores import AUROC
 from eegwatch.charts.kinds.steps import GRAD_NORM, SAMPLES_PER_S

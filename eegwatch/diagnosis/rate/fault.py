@@ -112,7 +112,7 @@ class Fault:
         return proposals
 
     def __getstate__(self) -> dict[str, Any]:
-        """For `diagnosis.keeping`: a cause's prediction is a function, which is made anew from what it was made of."""
+        """For `diagnosis.saved_state`, which stores no function: a cause's prediction is rebuilt from its inputs."""
         learnt = [{n: v for n, v in vars(h).items() if n not in PREDICTIONS} for h in self.hypotheses]
         return {**vars(self), "hypotheses": learnt}
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from eegwatch.diagnosis.findings import INFO, RESOLVED, WARNING, Cause, Finding
 from eegwatch.diagnosis.rate.causes import Situation
+from eegwatch.diagnosis.rate.detector import LrWatch
 from eegwatch.diagnosis.rate.precision import Precision
 from eegwatch.diagnosis.rate.records import Rates
-from eegwatch.diagnosis.rate.watch import LrWatch
 from eegwatch.run.history import StepBlock
 
 LATER_MOVED, OTHERS_MOVED = 0.01, 0.1  # share by which group 0's rate moves while a group without a law stands

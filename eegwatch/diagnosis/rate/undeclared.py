@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eegwatch.diagnosis.findings import INFO, WARNING, Finding
-from eegwatch.diagnosis.rate.law import Cell, LawWatch, as_they_are
+from eegwatch.diagnosis.rate.found_law import Cell, LawWatch, as_they_are
 from eegwatch.run.history import StepBlock
 from eegwatch.run.records import Run
 from eegwatch.wording import rate, short_rate

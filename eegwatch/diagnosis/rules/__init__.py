@@ -13,16 +13,16 @@ import numpy as np
 from eegwatch.diagnosis.alarm import Alarm
 from eegwatch.diagnosis.findings import Finding
 from eegwatch.diagnosis.rules.blocks import Blocks
-from eegwatch.diagnosis.rules.course import Course
+from eegwatch.diagnosis.rules.diverging import LossDiverging
 from eegwatch.diagnosis.rules.gradients import GradExploding, GradZero
-from eegwatch.diagnosis.rules.level import LossDiverging
 from eegwatch.diagnosis.rules.metric import MetricStuck, Overfitting
 from eegwatch.diagnosis.rules.objective import Objective
-from eegwatch.diagnosis.rules.pace import ThroughputDrop
 from eegwatch.diagnosis.rules.plateau import LossPlateau
 from eegwatch.diagnosis.rules.rule import Attempt, Rule, Settings
 from eegwatch.diagnosis.rules.spike import LossSpike
 from eegwatch.diagnosis.rules.stalled import Stalled
+from eegwatch.diagnosis.rules.throughput import ThroughputDrop
+from eegwatch.diagnosis.rules.trend import Course
 from eegwatch.diagnosis.rules.unstable import LossUnstable
 from eegwatch.run.history import StepBlock
 from eegwatch.run.records import Eval, Run

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from eegwatch.diagnosis.alarm import Alarm
 from eegwatch.diagnosis.findings import WARNING, Finding
-from eegwatch.diagnosis.rules.course import Course, middle
-from eegwatch.diagnosis.rules.level import windows_of
+from eegwatch.diagnosis.rules.diverging import windows_of
 from eegwatch.diagnosis.rules.rule import Attempt, Rule
+from eegwatch.diagnosis.rules.trend import Course, middle
 from eegwatch.run.history import StepBlock
 
 ZERO_FOR = 5

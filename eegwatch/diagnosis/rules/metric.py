@@ -12,9 +12,9 @@ import numpy as np
 
 from eegwatch.diagnosis.alarm import Alarm
 from eegwatch.diagnosis.findings import WARNING, Finding
-from eegwatch.diagnosis.rules.course import Column
-from eegwatch.diagnosis.rules.level import noise_at_scales, noise_of
+from eegwatch.diagnosis.rules.diverging import noise_at_scales, noise_of
 from eegwatch.diagnosis.rules.rule import Attempt, Rule
+from eegwatch.diagnosis.rules.trend import Column
 from eegwatch.run.history import StepBlock
 from eegwatch.run.records import Eval, Run
 

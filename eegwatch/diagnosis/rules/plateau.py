@@ -11,10 +11,10 @@ import math
 import numpy as np
 
 from eegwatch.diagnosis.findings import INFO, WARNING, Finding
-from eegwatch.diagnosis.rules.course import Course, middle
-from eegwatch.diagnosis.rules.level import WINDOWS, noise_of, windows_of
+from eegwatch.diagnosis.rules.diverging import WINDOWS, noise_of, windows_of
 from eegwatch.diagnosis.rules.objective import FALLS, WANDERS, Objective
 from eegwatch.diagnosis.rules.rule import Rule
+from eegwatch.diagnosis.rules.trend import Course, middle
 from eegwatch.run.history import StepBlock
 
 LEAST_BLOCKS, LEAST_STEPS = 24, 2_000

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from eegwatch.diagnosis.alarm import Alarm
 from eegwatch.diagnosis.findings import Finding
-from eegwatch.diagnosis.rules.course import Course
 from eegwatch.diagnosis.rules.objective import Objective
+from eegwatch.diagnosis.rules.trend import Course
 from eegwatch.run.history import StepBlock
 from eegwatch.run.records import Eval, Run
 

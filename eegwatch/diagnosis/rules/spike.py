@@ -11,9 +11,9 @@ import numpy as np
 
 from eegwatch.diagnosis.alarm import Alarm
 from eegwatch.diagnosis.findings import INFO, WARNING, Finding
-from eegwatch.diagnosis.rules.course import middle
 from eegwatch.diagnosis.rules.objective import WANDERS
 from eegwatch.diagnosis.rules.rule import Attempt, Rule
+from eegwatch.diagnosis.rules.trend import middle
 from eegwatch.run.history import StepBlock
 
 HISTORY, LEAST, LEAST_BURST = (

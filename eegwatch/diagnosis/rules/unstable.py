@@ -8,7 +8,7 @@ import numpy as np
 
 from eegwatch.diagnosis.alarm import Alarm
 from eegwatch.diagnosis.findings import INFO, Finding
-from eegwatch.diagnosis.rules.noise import batch_loss_band
+from eegwatch.diagnosis.rules.batch_noise import batch_loss_band
 from eegwatch.diagnosis.rules.rule import Attempt, Rule
 from eegwatch.run.history import StepBlock
 from eegwatch.run.records import Eval, number

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from eegwatch.formats.kinds import csv_logs, huggingface, json_logs, notebook, stores, tensorboard, text_logs
-from eegwatch.formats.table import LogKind
+from eegwatch.formats.kinds import (
+    csv_logs,
+    huggingface,
+    json_logs,
+    mlflow,
+    notebook,
+    tensorboard,
+    text_logs,
+    trackio,
+    wandb,
+)
+from eegwatch.formats.log_kind import LogKind
 
 KINDS: tuple[LogKind, ...] = (
     huggingface.KIND,
     tensorboard.KIND,
-    *stores.KINDS,
+    mlflow.KIND,
+    trackio.KIND,
+    wandb.KIND,
     notebook.KIND,
     *json_logs.KINDS,
     *csv_logs.KINDS,

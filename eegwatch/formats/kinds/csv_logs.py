@@ -14,14 +14,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from eegwatch.formats.collect import RowReader
+from eegwatch.formats.csv_json import RowsOfCsv, delimiter_of
 from eegwatch.formats.files import Lines, clock_of_file
 from eegwatch.formats.kinds.json_logs import run_name
+from eegwatch.formats.log_kind import Head, LogKind
 from eegwatch.formats.names import Role, is_metric, role
 from eegwatch.formats.numerals import number
+from eegwatch.formats.row_reader import RowReader
 from eegwatch.formats.rows import Row
-from eegwatch.formats.table import Head, LogKind
-from eegwatch.formats.tables import RowsOfCsv, delimiter_of
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".log", ".dat")
 

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eegwatch.formats.collect import RowReader
+from eegwatch.formats.csv_json import flat
 from eegwatch.formats.files import Whole, beginning
+from eegwatch.formats.log_kind import Head, LogKind
 from eegwatch.formats.numerals import json_value
+from eegwatch.formats.row_reader import RowReader
 from eegwatch.formats.rows import RowMaker
-from eegwatch.formats.table import Head, LogKind
-from eegwatch.formats.tables import flat
 from eegwatch.run.records import RunRecord
 
 MOST_BYTES = 1 << 30

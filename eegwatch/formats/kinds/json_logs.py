@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eegwatch.formats.collect import RowReader
+from eegwatch.formats.csv_json import Prepare, RowsOfJson
 from eegwatch.formats.files import Lines, WholeJson, clock_of_file
+from eegwatch.formats.log_kind import Head, LogKind
 from eegwatch.formats.names import Role
 from eegwatch.formats.numerals import json_value
-from eegwatch.formats.table import Head, LogKind
-from eegwatch.formats.tables import Prepare, RowsOfJson
+from eegwatch.formats.row_reader import RowReader
 from eegwatch.run.records import RunRecord
 
 MOST_BYTES = 1 << 28

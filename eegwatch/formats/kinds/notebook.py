@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from eegwatch.formats.collect import RowReader
 from eegwatch.formats.files import WholeJson
 from eegwatch.formats.lines import LINE_KINDS
+from eegwatch.formats.log_kind import Head, LogKind
 from eegwatch.formats.numerals import number
+from eegwatch.formats.row_reader import RowReader
 from eegwatch.formats.rows import RowMaker
-from eegwatch.formats.table import Head, LogKind
 from eegwatch.formats.text import TextDecoder
 from eegwatch.run.records import RunRecord
 

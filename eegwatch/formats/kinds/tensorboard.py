@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from eegwatch.formats.kinds.series import SeriesStore, Value
-from eegwatch.formats.table import Head, LogKind
+from eegwatch.formats.kinds.metric_series import SeriesStore, Value
+from eegwatch.formats.log_kind import Head, LogKind
 from eegwatch.run.follow import FormatError
 
 

@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from eegwatch.formats.collect import RowReader
 from eegwatch.formats.files import Lines, clock_of_file
 from eegwatch.formats.lines import LINE_KINDS
-from eegwatch.formats.table import Head, LogKind
+from eegwatch.formats.log_kind import Head, LogKind
+from eegwatch.formats.row_reader import RowReader
 from eegwatch.formats.text import TextDecoder
 
 SUFFIXES = (".log", ".txt", ".out", ".err")  # called a log, a file is read as one, whatever bytes it holds

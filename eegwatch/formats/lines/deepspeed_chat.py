@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from eegwatch.formats.collect import RowReader
+from eegwatch.formats.row_reader import RowReader
 from eegwatch.formats.rows import Row
 
 _LINE = re.compile(r"epoch:\s*(\d{1,9})\s*\|\s*step:\s*(\d{1,15})\s*\|\s*ppo_ep:\s*\d+\s*\|(.*)")

@@ -10,8 +10,8 @@ detectron2.evaluation.testing.print_csv_format.
 
 from __future__ import annotations
 
-from eegwatch.formats.collect import RowReader
 from eegwatch.formats.numerals import number
+from eegwatch.formats.row_reader import RowReader
 from eegwatch.formats.rows import Row
 
 

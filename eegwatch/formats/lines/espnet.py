@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 
-from eegwatch.formats.collect import RowReader
 from eegwatch.formats.numerals import number
+from eegwatch.formats.row_reader import RowReader
 from eegwatch.formats.rows import Row, RowMaker
 
 _BATCHES = re.compile(r"\b(\d{1,9})epoch:train:(\d{1,12})-(\d{1,12})batch:")

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import re
 
-from eegwatch.formats.collect import RowReader
+from eegwatch.formats.csv_json import flat
 from eegwatch.formats.numerals import embedded, number
+from eegwatch.formats.row_reader import RowReader
 from eegwatch.formats.rows import Row, RowMaker
-from eegwatch.formats.tables import flat
 
 _INNER = re.compile(r"epoch (\d+):\s+(\d+) / (\d+)\s")
 _SUMMARY = re.compile(r"\bepoch (\d+) \|(?: (valid|test|dev)\w* on '([^']*)' subset \|)?")

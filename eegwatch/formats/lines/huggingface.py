@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 
-from eegwatch.formats.collect import RowReader
+from eegwatch.formats.csv_json import flat, lists_of
 from eegwatch.formats.numerals import embedded
+from eegwatch.formats.row_reader import RowReader
 from eegwatch.formats.rows import Row, RowMaker
-from eegwatch.formats.tables import flat, lists_of
 
 _BAR = re.compile(r"(?:^|[\s|])(\d+)/(\d+)\s*\[[\d:?]+<")
 _DESCRIBED = re.compile(r"^\s*\d{1,3}%\|")  # the trainer's own bars have no description

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from eegwatch.formats.collect import RowReader
+from eegwatch.formats.row_reader import RowReader
 from eegwatch.formats.rows import Row
 
 _LINE = re.compile(r"^\s*s:(\d{1,15}) ((?:[A-Za-z_]+:[-+]?(?:[\d.]+(?:e[-+]?\d+)?|nan|inf)\s*)+)$", re.IGNORECASE)

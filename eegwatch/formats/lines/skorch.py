@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import re
 
-from eegwatch.formats.collect import RowReader
 from eegwatch.formats.numerals import number
+from eegwatch.formats.row_reader import RowReader
 from eegwatch.formats.rows import Row, RowMaker
 
 _HEADER = re.compile(r"^\s*epoch(?:\s{2,}[A-Za-z_]\w*)+\s*$")

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import re
 
-from eegwatch.formats.collect import RowReader
 from eegwatch.formats.names import role
 from eegwatch.formats.numerals import fraction, number
+from eegwatch.formats.row_reader import RowReader
 from eegwatch.formats.rows import Field, Row, RowMaker
 
 MOST_CELLS = 40

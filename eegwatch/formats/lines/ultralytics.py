@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from eegwatch.formats.collect import RowReader
+from eegwatch.formats.row_reader import RowReader
 from eegwatch.formats.rows import Row
 
 NO_VALUES = {"Size", "img_size", "labels", "Instances", "targets"}

@@ -6,7 +6,7 @@ import difflib
 
 import msgspec
 
-from eegwatch.run.config.parts import Config
+from eegwatch.run.config.schema import Config
 from eegwatch.run.yaml_file import ConfigError
 from eegwatch.schedule import FAMILIES, Schedule, ScheduleError, parse
 

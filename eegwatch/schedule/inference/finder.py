@@ -9,14 +9,14 @@ from itertools import chain
 import numpy as np
 
 from eegwatch.schedule.inference.curves import FALLS, Floats
+from eegwatch.schedule.inference.cycles import one_cycle, restarts, triangles
 from eegwatch.schedule.inference.falls import lengths
-from eegwatch.schedule.inference.lag import lagging
 from eegwatch.schedule.inference.law import Law
-from eegwatch.schedule.inference.numbers import digits
+from eegwatch.schedule.inference.per_epoch import stairs
 from eegwatch.schedule.inference.phases import Records, cycles
-from eegwatch.schedule.inference.rounds import one_cycle, restarts, triangles
 from eegwatch.schedule.inference.search import Draft, Known, single
-from eegwatch.schedule.inference.stairs import stairs
+from eegwatch.schedule.inference.short_decimals import digits
+from eegwatch.schedule.inference.skipped_steps import lagging
 
 SURPLUS = 3  # distinct values beyond the parameters: so many predictions came true
 ENOUGH = 64  # drafts of one family that hold: no better one comes after them

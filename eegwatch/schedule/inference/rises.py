@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eegwatch.schedule.inference.numbers import shortest
 from eegwatch.schedule.inference.phases import Records
+from eegwatch.schedule.inference.short_decimals import shortest
 
 
 @dataclass(frozen=True)

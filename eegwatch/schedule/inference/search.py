@@ -16,9 +16,9 @@ from eegwatch.schedule import ScheduleError, parse
 from eegwatch.schedule.inference import falls
 from eegwatch.schedule.inference.curves import COSINE, FALLS, LINEAR, POLYNOMIALS, ROOT, Fall, Floats
 from eegwatch.schedule.inference.law import Law
-from eegwatch.schedule.inference.numbers import digits, roundest, shortest
 from eegwatch.schedule.inference.phases import Cycle, Records
 from eegwatch.schedule.inference.rises import Rise, rises
+from eegwatch.schedule.inference.short_decimals import digits, roundest, shortest
 
 THINNED = 24  # records a shape is fitted to; what results is verified on all
 FEW_STARTS = 256  # the same, where the rates have few digits

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from eegwatch.schedule.base import ScheduleError
 from eegwatch.schedule.readers.common import Law, NotRead, float_of, in_epochs, module_of, optimizer_of
-from eegwatch.schedule.readers.of_frameworks import IGNITE, TIMM, accelerated, is_accelerated
-from eegwatch.schedule.readers.of_torch import TORCH, torch_class
+from eegwatch.schedule.readers.framework_schedulers import IGNITE, TIMM, accelerated, is_accelerated
+from eegwatch.schedule.readers.torch_schedulers import TORCH, torch_class
 from eegwatch.schedule.spec import parse
 
 START_DIFFERS = 1e-6  # relative: a float32 rate differs by 6e-8 from the float64 that it was set from

@@ -16,7 +16,7 @@ from textual.widgets import Checkbox, Input, Static
 from eegwatch.charts.expected import resume_chart
 from eegwatch.charts.model import ChartData
 from eegwatch.schedule import final_rate, peak_rate, rate_at
-from eegwatch.tui.resuming import (
+from eegwatch.tui.resume_form import (
     REJOIN,
     RELEASE,
     Beginning,

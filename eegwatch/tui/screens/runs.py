@@ -18,11 +18,11 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import DataTable, Input, Static
 
+from eegwatch.run.branches import changes, family, in_tree
 from eegwatch.run.folder import CONFIG, runs
 from eegwatch.run.notes import LONGEST, NotNoted, note_of, write_note
-from eegwatch.run.series import Place, SeriesScores, place_of, scores_of
+from eegwatch.run.seed_series import Place, SeriesScores, place_of, scores_of
 from eegwatch.run.summary import Summary, summarise
-from eegwatch.run.tree import changes, family, in_tree
 from eegwatch.run.yaml_file import ConfigError, text_of, tree_of, without_secrets
 from eegwatch.tui.screens.text import TextScreen
 from eegwatch.tui.settings import Settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from eegwatch.run import evaluated
+from eegwatch.run.results import evaluation_tables
 from eegwatch.tui.session import Session
 from eegwatch.wording import plain
 
@@ -18,7 +18,7 @@ NONE = (
 
 def scores_text(session: Session) -> Text:
     """All sections: sentences, then tables in columns."""
-    sections = evaluated.sections(session.history.evals, session.folder if session.foreign is None else None)
+    sections = evaluation_tables.sections(session.history.evals, session.folder if session.foreign is None else None)
     text = Text()
     for section in sections:
         text.append(f"{plain(section.title)}\n", "bold")

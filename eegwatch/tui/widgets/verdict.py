@@ -6,9 +6,9 @@ from rich.text import Text
 
 from eegwatch.diagnosis.findings import ERROR, INFO, RATE, WARNING, Finding
 from eegwatch.tui.actions import possible
+from eegwatch.tui.banner import Notice, consequence, headline, notice
 from eegwatch.tui.session import Session
 from eegwatch.tui.widgets.lines import Lines
-from eegwatch.tui.words import Notice, consequence, headline, notice
 
 SIGN = {ERROR: ("✖", "bold white on #a01020"), WARNING: ("!", "bold black on #e0a000"), INFO: ("i", "")}
 NOTICE = {"error": ("✖", "bold white on #a01020"), "warning": ("!", "bold black on #e0a000"),

@@ -40,7 +40,7 @@ CORE = (
 )  # fmt: skip
 TESTS = (
     "tests/unit/schedule", "tests/unit/run", "tests/unit/diagnosis", "tests/unit/daemon/test_checkpoint.py",
-    "tests/unit/test_check.py", "tests/unit/test_runlog.py", "tests/unit/test_following.py",
+    "tests/unit/test_check.py", "tests/unit/test_runlog.py", "tests/unit/test_used_rates.py",
 )  # fmt: skip
 # half a minute each, and every line that they execute is executed by others too
 SLOW = (

@@ -10,8 +10,8 @@ import edfio
 import numpy as np
 import torch
 
-from eegpt_daemon.data import prepare
-from eegpt_daemon.data.evidence import corpus_looks
+from eegpt_daemon.data import dataset
+from eegpt_daemon.data.corpus_records import corpus_looks
 from eegpt_daemon.model.encoder import TUAB_CHANNELS
 from eegwatch.diagnosis.findings import Finding
 from eegwatch.diagnosis.silent.watch import SilentWatch
@@ -93,12 +93,12 @@ def config_of(root: Path, cache: Path, **data: Any) -> Config:
 
 def looks_of(config: Config, *, signals: bool = True) -> dict[str, dict[str, Any]]:
     """The values of each record. `signals`: prepare the features as a run does, which reads all recordings."""
-    encoder, _ = prepare.build_encoder(config)
-    store = prepare.store_for(config, encoder, prepare.best_device())
-    planned = prepare.plan(config, store, lambda *_: None)
+    encoder, _ = dataset.build_encoder(config)
+    store = dataset.store_for(config, encoder, dataset.best_device())
+    planned = dataset.plan(config, store, lambda *_: None)
     used = {entry.relative for entry in planned.entries}
     if signals:
-        used = prepare.windows(config, store, planned, lambda *_: None, lambda _: None).used()
+        used = dataset.windows(config, store, planned, lambda *_: None, lambda _: None).used()
     return dict(corpus_looks(config, store, planned.entries, used))
 
 

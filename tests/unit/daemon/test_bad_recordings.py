@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from eegpt_daemon.data import prepare, recording
+from eegpt_daemon.data import dataset, recording
 from eegpt_daemon.data.corpus import CorpusError, index
 from eegpt_daemon.data.features import FeatureStore
 from eegpt_daemon.data.recording import header_samples, read
@@ -105,13 +105,13 @@ def config(config_file: ConfigFile, tiny_corpus: Path, tmp_path: Path) -> Config
     )
 
 
-def prepared(config: Config) -> tuple[prepare.Data, list[str], FeatureStore]:
-    encoder, _ = prepare.build_encoder(config)
-    store = prepare.store_for(config, encoder, torch.device("cpu"))
+def prepared(config: Config) -> tuple[dataset.Data, list[str], FeatureStore]:
+    encoder, _ = dataset.build_encoder(config)
+    store = dataset.store_for(config, encoder, torch.device("cpu"))
     assert isinstance(store, FeatureStore)
     notes: list[str] = []
-    planned = prepare.plan(config, store, lambda *_: None)
-    return prepare.windows(config, store, planned, lambda *_: None, notes.append), notes, store
+    planned = dataset.plan(config, store, lambda *_: None)
+    return dataset.windows(config, store, planned, lambda *_: None, notes.append), notes, store
 
 
 def place(config: Config) -> Path:
@@ -186,7 +186,7 @@ def test_a_recording_that_changes_while_it_is_read_is_left_out_once(
 def test_a_mount_that_does_not_answer_is_waited_for_and_no_recording_is_refused_for_ever(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from eegpt_daemon.data import workers
+    from eegpt_daemon.data import reader_processes
 
     victim, real, failures = sorted(place(config).rglob("*.edf"))[0], recording._open, [0]
 
@@ -198,7 +198,7 @@ def test_a_mount_that_does_not_answer_is_waited_for_and_no_recording_is_refused_
         return real(path, wanted)
 
     monkeypatch.setattr(recording, "_open", opening)
-    monkeypatch.setattr(workers, "PAUSES_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(reader_processes, "PAUSES_S", (0.0, 0.0, 0.0))
     _, notes, _ = prepared(config)
     assert failures[0] == 3 and not [note for note in notes if "skipped" in note]
 

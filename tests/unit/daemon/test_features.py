@@ -318,11 +318,11 @@ def test_a_full_disk_while_features_are_written_is_one_line_and_keeps_what_is_do
 
 
 def test_runs_of_several_seeds_share_the_split_that_split_seed_draws(config: Config) -> None:
-    from eegpt_daemon.data import prepare
+    from eegpt_daemon.data import dataset
 
     def validation(seed: int, split_seed: int | None) -> set[str]:
         config.experiment.seed, config.data.split_seed = seed, split_seed
-        entries = prepare.plan(config, store_for(config), nothing).entries
+        entries = dataset.plan(config, store_for(config), nothing).entries
         return {entry.subject for entry in entries if entry.split == "val"}
 
     assert validation(1, 9) == validation(2, 9) == validation(9, None)

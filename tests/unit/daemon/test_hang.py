@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from eegpt_daemon.supervisor.restarts import PREPARING, WORKING, HangWatch, Restarts, Revival
+from eegpt_daemon.supervisor.hang import PREPARING, WORKING, HangWatch
+from eegpt_daemon.supervisor.restarts import Restarts, Revival
 from eegwatch.run.config import Hung, Supervision
 
 

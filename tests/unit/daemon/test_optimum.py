@@ -14,7 +14,7 @@ from eegpt_daemon.analysis.objective import BLOCK, Objective
 from eegpt_daemon.analysis.optimum import LAMBDAS, LambdaPath, norm, solve
 from eegpt_daemon.data.shards import ShardStore
 from eegpt_daemon.data.windows import Windows
-from eegwatch.run.reach import Point, Reach, Standing, read, sentences, write
+from eegwatch.run.results.optimum import Point, Reach, Standing, read, sentences, write
 
 Array = NDArray[np.float64]
 

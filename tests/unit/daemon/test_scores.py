@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eegwatch.scores.figures import figures
+from eegwatch.scores.metrics import figures
 from eegwatch.scores.predictions import Units
 from tests.conftest import lazily
 

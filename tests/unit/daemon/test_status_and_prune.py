@@ -196,7 +196,7 @@ def test_status_says_where_a_run_stands_in_its_series_of_seeds(
 ) -> None:
     import yaml
 
-    from eegpt_daemon.status import standing
+    from eegpt_daemon.commands.status import standing
     from eegwatch.run.log import AppendLog
     from eegwatch.run.records import Run
     from eegwatch.run.summary import summarise

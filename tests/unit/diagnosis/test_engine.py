@@ -7,7 +7,7 @@ import pytest
 
 from eegwatch.diagnosis.checklist import FAIL, PASS, WAIT, checklist, table
 from eegwatch.diagnosis.engine import Diagnosis, worst
-from eegwatch.diagnosis.rules.noise import batch_loss_band
+from eegwatch.diagnosis.rules.batch_noise import batch_loss_band
 from eegwatch.run.history import History
 from eegwatch.run.items import items
 from eegwatch.run.log import read_all, run_decoder

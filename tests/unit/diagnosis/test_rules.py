@@ -12,8 +12,8 @@ import pytest
 import tests.bench.zoo.drawn  # noqa: F401  registers its scenarios
 from eegwatch.diagnosis.engine import Diagnosis
 from eegwatch.diagnosis.findings import ERROR, EVIDENCE, RESOLVED, WARNING, Finding
-from eegwatch.diagnosis.rules.course import MOST, Course
 from eegwatch.diagnosis.rules.objective import FALLS, UNKNOWN, WANDERS, Objective
+from eegwatch.diagnosis.rules.trend import MOST, Course
 from eegwatch.run.records import Eval, Run
 from tests.bench.zoo.faults import FAULTS
 from tests.bench.zoo.trace import SCENARIOS, Trace

@@ -9,7 +9,7 @@ import pytest
 
 from eegwatch.cli import main
 from eegwatch.formats import compile_patterns, find, logs_in
-from eegwatch.formats.unread import unread
+from eegwatch.formats.unread_log import unread
 from tests.unit.formats.samples import ROWS, TEXT, read
 
 BY_NAME = {sample.name: sample for sample in [*TEXT, *ROWS]}

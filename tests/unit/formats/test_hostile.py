@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from eegwatch.formats import find
+from eegwatch.formats.line_scanner import Scanner
 from eegwatch.formats.names import role
 from eegwatch.formats.numerals import embedded, python_dict
-from eegwatch.formats.scan import Scanner
-from eegwatch.formats.unread import unread
+from eegwatch.formats.unread_log import unread
 from eegwatch.run.follow import FormatError
 from tests.unit.formats.samples import ALL, Sample, content, read
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from eegwatch.formats import find
-from eegwatch.formats.kinds.stores import BLOCK, HEADER, transactions
+from eegwatch.formats.kinds.wandb import BLOCK, HEADER, transactions
 from eegwatch.run.follow import FormatError, RunFollower
 from eegwatch.run.history import History
 from tests.unit.formats.samples import content, drain, read

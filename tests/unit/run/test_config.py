@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from eegwatch.run.config import ConfigError, dump, expected_rates, load, parse_text, schedule_of, training_hash
-from eegwatch.run.series import as_series
+from eegwatch.run.seed_series import as_series
 from eegwatch.schedule import final_rate, initial_rate, peak_rate
 
 CONFIGS = sorted((Path(__file__).resolve().parents[3] / "configs").glob("*.yaml"))

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from eegwatch.check import open_run
 from eegwatch.report import write_report
-from eegwatch.run import cost, reach
-from eegwatch.run.computed import lines, sections
-from eegwatch.run.cost import Cost, Difference
 from eegwatch.run.records import Run
+from eegwatch.run.results import cost, optimum
+from eegwatch.run.results.cost import Cost, Difference
+from eegwatch.run.results.page_sections import lines, sections
 from tests.conftest import ONE_CYCLE, LogWriter
 
 
@@ -41,7 +41,7 @@ def test_a_run_without_a_fault_has_no_cost_and_a_damaged_file_says_nothing(tmp_p
     cost.write(tmp_path, Cost(reason="the learning rate of every step was the declared one"))
     assert lines(tmp_path) == ["no cost of a fault: the learning rate of every step was the declared one"]
     (tmp_path / cost.COST).write_text('{"rows": 3}')
-    (tmp_path / reach.REACH).write_bytes(b"\xff\xfe")
+    (tmp_path / optimum.REACH).write_bytes(b"\xff\xfe")
     assert sections(tmp_path) == []
 
 
@@ -51,7 +51,7 @@ def test_check_and_report_say_what_was_computed(log_writer: LogWriter, tmp_path:
     folder = log_writer.folder
     assert open_run(folder, None, None).read_to_end().as_dict()["computed"] == []
     cost.write(folder, Cost(fault="<b>x</b>", rows=[difference()]))
-    reach.write(folder, reach.Reach(reason="model.probe.type is two_layer: …"))
+    optimum.write(folder, optimum.Reach(reason="model.probe.type is two_layer: …"))
     checked = open_run(folder, None, None)
     outcome = checked.read_to_end()
     assert len(outcome.as_dict()["computed"]) == 2 and "no bound on what this run could reach" in outcome.text()

@@ -12,12 +12,12 @@ import pytest
 import yaml
 
 from eegwatch.check import open_run
-from eegwatch.run import hyperfiles
 from eegwatch.run.config import ConfigError
-from eegwatch.run.declare import source_of
-from eegwatch.run.hyperparameters import interpret
+from eegwatch.run.declaration import hyperparameter_files
+from eegwatch.run.declaration.apply import source_of
+from eegwatch.run.declaration.hyperparameters import interpret
+from eegwatch.run.declaration.schedule_line import ScheduleLine
 from eegwatch.run.records import Run
-from eegwatch.run.schedule_line import ScheduleLine
 from eegwatch.schedule import parse
 
 RUN = Run(time=0.0, run_id="r", total_steps=1000)
@@ -142,7 +142,7 @@ def test_a_python_configuration_is_read_as_literals_with_its_bases(tmp_path: Pat
         0.02,
         1000,
     )
-    assert hyperfiles.literals(tmp_path / "x.py", "a = open('x')\nb = 3")["b"] == 3
+    assert hyperparameter_files.literals(tmp_path / "x.py", "a = open('x')\nb = 3")["b"] == 3
 
 
 def test_a_schedule_in_one_line() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eegwatch.run import follow, indexer, pieces
+from eegwatch.run import follow, indexer, parsing
 from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.follow import OwnLog, RunFollower, side_of
 from eegwatch.run.history import KEPT, History
@@ -211,8 +211,8 @@ def test_a_process_of_its_own_writes_the_same_in_pieces(
     tmp_path: Path, seed: int, two: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(indexer, "WORTH_IT_BYTES", 1 << 40)  # its writer leaves none
-    monkeypatch.setattr(pieces, "PIECE_BYTES", int(np.random.default_rng(seed).integers(100, 9000)))
-    monkeypatch.setattr(pieces, "SEARCH_BYTES", 64)
+    monkeypatch.setattr(parsing, "PIECE_BYTES", int(np.random.default_rng(seed).integers(100, 9000)))
+    monkeypatch.setattr(parsing, "SEARCH_BYTES", 64)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1} if two else {0})
     run = RandomRun(tmp_path / "run", seed)
     for what in (RandomRun.another_writes, RandomRun.crash, RandomRun.crash):
@@ -266,10 +266,10 @@ def test_a_helper_that_dies_costs_its_pieces_to_be_parsed_again(
     tmp_path: Path, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(indexer, "WORTH_IT_BYTES", 1 << 40)
-    monkeypatch.setattr(pieces, "PIECE_BYTES", 2000)
+    monkeypatch.setattr(parsing, "PIECE_BYTES", 2000)
     run = RandomRun(tmp_path / "run", 5)
     run.steps(400)
-    send, parse = pieces._send, pieces._Parser.piece
+    send, parse = parsing._send, parsing._Parser.piece
 
     def dies(parser: Any, bounds: Any, queue: Any, pipe: int) -> None:
         """In the helper alone: after so many pieces."""
@@ -281,15 +281,15 @@ def test_a_helper_that_dies_costs_its_pieces_to_be_parsed_again(
             left[0] -= 1
             return parse(self, begin, end)
 
-        monkeypatch.setattr(pieces._Parser, "piece", piece)
+        monkeypatch.setattr(parsing._Parser, "piece", piece)
         send(parser, bounds, queue, pipe)
 
-    monkeypatch.setattr(pieces, "_send", dies)
+    monkeypatch.setattr(parsing, "_send", dies)
     fd = os.open(run.folder / RUN_LOG, os.O_RDONLY)
     size = os.fstat(fd).st_size
-    by_two = list(pieces.pieces(fd, 0, size, two=True))
-    by_one = list(pieces.pieces(fd, 0, size, two=False))
+    by_two = list(parsing.pieces(fd, 0, size, two=True))
+    by_one = list(parsing.pieces(fd, 0, size, two=False))
     os.close(fd)
     assert [p[:3] for p in by_two] == [p[:3] for p in by_one] and len(by_one) > 10
     for a, b in zip(by_two, by_one, strict=True):
-        assert pieces.packed(a.items) == pieces.packed(b.items)
+        assert parsing.packed(a.items) == parsing.packed(b.items)

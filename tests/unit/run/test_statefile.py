@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eegwatch.diagnosis.keeping import Judge, judge_of
+from eegwatch.diagnosis.saved_state import Judge, judge_of
 from eegwatch.run import indexer, opening, statefile
 from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.follow import OwnLog, RunFollower

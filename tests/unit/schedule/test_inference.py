@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from eegwatch.diagnosis.rate.precision import Precision
 from eegwatch.schedule import parse
 from eegwatch.schedule.inference import Known, Law, Records, cells, find
-from eegwatch.schedule.inference.numbers import digits, roundest, shortest
+from eegwatch.schedule.inference.short_decimals import digits, roundest, shortest
 
 Rates = NDArray[np.float64]
 M = {"max_lr": 1.5e-3}

@@ -18,7 +18,7 @@ from eegwatch.scores.intervals import (
     student,
     within_range,
 )
-from eegwatch.scores.resample import Resampled
+from eegwatch.scores.resampled_metrics import Resampled
 from tests.unit.scores.cohorts import cohort, plain_auroc
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from eegwatch import RunLog
-from eegwatch.run import crash
+from eegwatch.run import crash_points
 from tests.patience import PATIENCE_S
 
 TOTAL = 100_000
@@ -66,7 +66,7 @@ class Loop:
 def rank_main(pipe: Connection, env: dict[str, str], logs: Path, given: dict[str, Any], makes_log: bool) -> None:
     os.environ.update(env)
     if "EEGPT_CRASH_FILE" in env:
-        crash._file = Path(env["EEGPT_CRASH_FILE"])  # the server imported it before there was a variable
+        crash_points._file = Path(env["EEGPT_CRASH_FILE"])  # the server imported it before there was a variable
     loop = Loop(logs, **given) if makes_log else None
     pipe.send("ready")
     while True:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eegwatch.run import crash
+from eegwatch.run import crash_points
 from eegwatch.run.control import send
 from eegwatch.run.log import read_all, run_decoder
 from eegwatch.run.records import Run, ScheduleChange, Step
@@ -244,14 +244,14 @@ def test_a_resumed_job_keeps_the_course_in_every_rank(begin: Callable[..., Job])
     same_on_all(again)
 
 
-@pytest.mark.parametrize("point", [*crash.RANKS, *crash.LIVE])
+@pytest.mark.parametrize("point", [*crash_points.RANKS, *crash_points.LIVE])
 def test_a_rank_killed_within_the_agreement_leaves_no_half_applied_command(
     begin: Callable[..., Job], point: str, tmp_path: Path
 ) -> None:
     if point not in CHOSEN and not os.environ.get("EEGWATCH_FULL"):
         pytest.skip("tried with EEGWATCH_FULL=1")
     armed = tmp_path / "crash-here"
-    job = begin(env={crash.VARIABLE: str(armed)})
+    job = begin(env={crash_points.VARIABLE: str(armed)})
     job.meet()
     armed.write_text(point)
     command = send(job.logs, "resume", job.run.name, lr=3e-4, then="hold")

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from eegwatch.hooks import StepHooks
+from eegwatch.optimizer_hooks import StepHooks
 from eegwatch.schedule import parse, rate_at
-from eegwatch.steering.course import Course, Refused, course_for
 from eegwatch.steering.rates import SetRates
+from eegwatch.steering.steered_schedule import Course, Refused, course_for
 
 TOTAL = 40
 LAWS = [

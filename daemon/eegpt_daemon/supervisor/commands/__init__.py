@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eegpt_daemon.supervisor.commands.base import Action, Outcome, Standing
+from eegpt_daemon.supervisor.commands.action import Action, Outcome, Standing
 from eegpt_daemon.supervisor.commands.checkpoint import Checkpoint
 from eegpt_daemon.supervisor.commands.evaluate import Evaluate
 from eegpt_daemon.supervisor.commands.release import Release

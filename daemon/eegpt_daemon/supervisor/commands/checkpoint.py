@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from eegpt_daemon.supervisor.commands.base import DONE, FAILED, Action, Outcome, Standing
-from eegpt_daemon.supervisor.restarts import WORKING
+from eegpt_daemon.supervisor.commands.action import DONE, FAILED, Action, Outcome, Standing
+from eegpt_daemon.supervisor.hang import WORKING
 from eegpt_daemon.supervisor.watched_run import BadCheckpoint, WatchedRun
 from eegwatch.run.control import Command
 from eegwatch.run.folder import RUN_LOG

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eegpt_daemon.supervisor.commands.base import ScriptsOnly
+from eegpt_daemon.supervisor.commands.action import ScriptsOnly
 
 
 class Release(ScriptsOnly):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eegpt_daemon.supervisor.commands.base import Standing
-from eegpt_daemon.supervisor.commands.beginning import Beginning
+from eegpt_daemon.supervisor.commands.action import Standing
+from eegpt_daemon.supervisor.commands.new_attempt import Beginning
 from eegpt_daemon.supervisor.watched_run import WatchedRun
 from eegwatch.run import config as configuration
 from eegwatch.run.config import Config, ConfigError

@@ -6,8 +6,8 @@ With `as` the attempt is a run of its own, which branches off from a checkpoint;
 from __future__ import annotations
 
 from eegpt_daemon.script.template import takes_rate
-from eegpt_daemon.supervisor.commands.base import Standing
-from eegpt_daemon.supervisor.commands.beginning import Beginning
+from eegpt_daemon.supervisor.commands.action import Standing
+from eegpt_daemon.supervisor.commands.new_attempt import Beginning
 from eegpt_daemon.supervisor.watched_run import BadCheckpoint, WatchedRun
 from eegwatch.run.config import Script
 from eegwatch.run.control import Command

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eegpt_daemon.supervisor.commands.base import DONE, Action, Outcome, Standing
+from eegpt_daemon.supervisor.commands.action import DONE, Action, Outcome, Standing
 from eegpt_daemon.supervisor.run_supervisor import RunSupervisor
 from eegpt_daemon.supervisor.watched_run import WatchedRun
 from eegwatch.run.control import Command

@@ -1,0 +1,41 @@
+"""What was computed about a run after its training, as sections for a page or lines for a terminal.
+
+Each comes from one file in the run's folder, written by a command of `eegpt-daemon`; without the file there is none.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from eegwatch.run.results import baselines, cost, optimum
+
+
+class Section(msgspec.Struct, kw_only=True):
+    """`sentences` first, then tables: each a caption, a header, and rows of cells."""
+
+    title: str
+    sentences: list[str] = []
+    tables: list[tuple[str, list[str], list[list[str]]]] = []
+
+
+def sections(folder: Path) -> list[Section]:
+    """Of a run's folder, in the order in which they are read."""
+    sections = []
+    still = optimum.read(folder)
+    if still is not None:
+        sections.append(Section(title="what this run could still reach", sentences=optimum.sentences(still)))
+    rows = baselines.read(folder)
+    if rows is not None:
+        sections.append(Section(title="baselines and protocol", sentences=rows.remarks, tables=baselines.tables(rows)))
+    told = cost.read(folder)
+    if told is not None:
+        tables = [("AUROC at the declared rates less AUROC as it was", *cost.table(told))] if told.rows else []
+        sections.append(Section(title="what the fault has cost", sentences=cost.sentences(told), tables=tables))
+    return sections
+
+
+def lines(folder: Path) -> list[str]:
+    """The sentences alone."""
+    return [sentence for section in sections(folder) for sentence in section.sentences]

@@ -1,0 +1,90 @@
+"""What a checkpoint should bring back: sums of the bits of the weights and of the optimizers' state, by name."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from eegwatch.watching.tensors import bit_sums, plain_name, prefixed, torch_module, why_unread
+
+if TYPE_CHECKING:
+    from eegwatch.watching.declarations import Declared
+    from eegwatch.watching.ema import Average
+    from eegwatch.watching.optimizer_listener import Eye
+
+MOST_NAMED = 64  # tensors that are kept by name; the sum of all is kept beside them
+
+
+def whole_state(
+    models: Sequence[Any], eyes: Sequence[Eye], averages: Sequence[Average], declared: Declared, *, skipped: bool
+) -> dict[str, Any]:
+    """{"weights", "optimizers", "averages", "scaler", …}: all that a resume has to bring back and that is watched.
+
+    `skipped`: a scaler has skipped a step since: its scale is smaller by its factor.
+    """
+    values: dict[str, Any] = {"weights": weights_of(models)}
+    values["optimizers"] = [state_of(eye) for eye in eyes if eye.hooks.optimizer is not None]
+    if averages:
+        values["averages"] = [{"average": one.number} | summed(named_sums(one.tensors)) for one in averages]
+    scaler = declared.scaler
+    if scaler is not None and scaler.is_enabled():
+        values["scaler"] = {
+            "scale": float(scaler.get_scale()),
+            "backoff": float(scaler.get_backoff_factor()) if skipped else 1.0,
+        }
+    if declared.fresh_optimizer:
+        values["fresh_optimizer"] = True
+    return values
+
+
+def named_sums(named: dict[str, Any]) -> dict[str, int]:
+    """The sum of the bits of each of these tensors that can be read."""
+    read = {name: tensor for name, tensor in named.items() if why_unread(tensor) is None}
+    return dict(zip(read, bit_sums(read.values())))
+
+
+def weights_of(models: Sequence[Any], *, trainable: bool = False) -> dict[str, Any]:
+    """{"n", "crc", "parts": {name: sum}, "kinds"} of the models' parameters; buffers change with every pass."""
+    named = {
+        prefixed(number, plain_name(name)): parameter
+        for number, model in enumerate(models)
+        for name, parameter in model.named_parameters()
+        if why_unread(parameter) is None and (parameter.requires_grad or not trainable)
+    }
+    kinds = [f"{name} {parameter.dtype} {tuple(parameter.shape)}" for name, parameter in sorted(named.items())]
+    return summed(dict(zip(named, bit_sums(named.values())))) | {"kinds": f"{zlib.crc32(repr(kinds).encode()):08x}"}
+
+
+def state_of(eye: Eye) -> dict[str, Any]:
+    """{"opt", "entries", "count", "n", "crc", "parts"} of one optimizer: tensors with a state, steps it has counted."""
+    torch, optimizer = torch_module(), eye.hooks.optimizer
+    eye.table.refresh(optimizer, eye.watcher.names)
+    entries, count, tensors = 0, 0.0, {}
+    for held in eye.table.all:
+        state = optimizer.state.get(held.parameter) or {}
+        entries += bool(state)
+        if "step" in state:
+            count = max(count, float(state["step"]))
+        for key, value in sorted(state.items(), key=lambda item: str(item[0])):
+            if isinstance(value, torch.Tensor) and key != "step" and _readable(value):
+                tensors[f"{held.name} {key}"] = value
+    values = {"opt": eye.number, "name": eye.name, "held": len(eye.table.all), "entries": entries, "count": int(count)}
+    return values | summed(dict(zip(tensors, bit_sums(tensors.values()))))
+
+
+def _readable(tensor: Any) -> bool:
+    why = why_unread(tensor)
+    return why in (None, "integer") and tensor.numel() > 0
+
+
+def summed(sums: dict[str, int]) -> dict[str, Any]:
+    text = "\n".join(f"{name} {value}" for name, value in sorted(sums.items()))
+    names = list(sums)
+    if len(names) > MOST_NAMED:
+        names = [names[i * len(names) // MOST_NAMED] for i in range(MOST_NAMED)]
+    return {
+        "n": len(sums),
+        "crc": f"{zlib.crc32(text.encode()):08x}",
+        "parts": {name: f"{sums[name] & 0xFFFFFFFFFFFF:012x}" for name in names},
+    }

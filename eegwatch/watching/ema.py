@@ -1,0 +1,119 @@
+"""Averages of the weights (EMA): a few elements before and after the update that lies between two optimizer steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eegwatch.watching.gather import Gathered
+from eegwatch.watching.naming import some
+from eegwatch.watching.tensors import elements, plain_name, spread, torch_module, why_unread
+
+if TYPE_CHECKING:
+    from eegwatch.watching.optimizer_listener import Eye
+
+MOST = 64  # tensors of an average that are read
+ULPS = 8.0  # half units in the last place
+
+
+class Average:
+    """One average of the watched weights. `number`: which of them it is."""
+
+    def __init__(self, model: Any, decay: Any, models: Sequence[Any], number: int) -> None:
+        """`decay`: a number, a function of the step (None where it rests), or None: only the aliases are looked for."""
+        self.decay, self.number = decay, number
+        own = {plain_name(name): p for one in reversed(models) for name, p in one.named_parameters()}
+        pairs = [(plain_name(name), p, own.get(plain_name(name))) for name, p in _parameters(model)]
+        self.tensors = {name: average for name, average, _ in pairs}
+        self.aliased = [name for name, a, w in pairs if w is not None and a.numel() and a.data_ptr() == w.data_ptr()]
+        self._pairs = [
+            (name, a, w, spread(int(a.numel())))
+            for name, a, w in pairs
+            if w is not None and why_unread(a) is None and why_unread(w) is None and a.shape == w.shape
+        ][:MOST]
+        self._before: tuple[int, NDArray[np.float64], NDArray[np.float64]] | None = None
+        self.updates = 0
+
+    def held_by(self, eye: Eye) -> bool:
+        """Does this optimizer hold the weights that are averaged?"""
+        held = {id(one.parameter) for one in eye.table.all}
+        return any(id(weight) in held for _, _, weight, _ in self._pairs)
+
+    @property
+    def waits(self) -> bool:
+        return self._before is not None
+
+    def stepped(self, step: int) -> None:
+        """The optimizer has made step `step`: what the average and the weights are now."""
+        if self.decay is not None and self._pairs:
+            self._before = (step, self._read(1), self._read(2))
+
+    def compared(self) -> dict[str, Any] | None:
+        """Before the next step: what the average has become since. None where nothing can be told."""
+        before, self._before = self._before, None
+        if before is None:
+            return None
+        step, old, weight = before
+        decay = self.decay(step) if callable(self.decay) else self.decay
+        now = self._read(1)
+        if decay is None or not np.array_equal(self._read(2), weight):
+            return None  # it rests, or something else has set the weights meanwhile
+        return {"average": self.number, "step": step} | self._judged(old, now, weight, float(decay))
+
+    def _judged(
+        self, old: NDArray[np.float64], now: NDArray[np.float64], weight: NDArray[np.float64], decay: float
+    ) -> dict[str, Any]:
+        values: dict[str, Any] = {"n": len(now), "decay": decay}
+        want = decay * old + (1 - decay) * weight
+        unit = max(_unit(p) for _, a, w, _ in self._pairs for p in (a, w))
+        bound = ULPS * unit * np.maximum(np.abs(old), np.abs(weight)) + 1e-38
+        with np.errstate(all="ignore"):
+            off = np.abs(now - want) > bound
+        copied = not self.updates and np.array_equal(now, weight)  # the first update of many averages is a copy
+        self.updates += not np.array_equal(now, old)
+        if not off.any() or copied:
+            return values
+        again = decay * want + (1 - decay) * weight
+        values["what"] = (
+            "still" if np.array_equal(now, old) else "twice" if (np.abs(now - again) <= 2 * bound).all() else "other"
+        )
+        worst = int(np.argmax(np.where(off, np.abs(now - want) / bound, -1)))
+        sizes = np.cumsum([count for *_, (count, _) in self._pairs])
+        name = self._pairs[int(np.searchsorted(sizes, worst, side="right"))][0]
+        return values | {"name": name, "got": float(now[worst]), "want": float(want[worst]), "old": float(old[worst])}
+
+    def _read(self, which: int) -> NDArray[np.float64]:
+        gathered = Gathered()
+        with torch_module().no_grad():
+            for pair in self._pairs:
+                count, stride = pair[3]
+                gathered.add(elements(pair[which], count, stride), count)
+            gathered.copy()
+        return gathered.values()[0]
+
+
+def _parameters(model: Any) -> list[tuple[str, Any]]:
+    """The named tensors of an average: a module, a dict, or an object that keeps either as `module` or `shadow`."""
+    for name in ("", "module", "ema", "model", "shadow", "ema_model"):
+        inner: Any = getattr(model, name, None) if name else model
+        if hasattr(inner, "named_parameters"):
+            return list(inner.named_parameters())
+        if isinstance(inner, dict):
+            return [(str(key), value) for key, value in inner.items() if hasattr(value, "data_ptr")]
+    raise TypeError(f"log.ema: {type(model).__name__} is no module and no dict of tensors")
+
+
+def _unit(tensor: Any) -> float:
+    unit = float(torch_module().finfo(tensor.dtype).eps) / 2
+    return unit if math.isfinite(unit) else 1.0
+
+
+def aliased(average: Average) -> dict[str, Any] | None:
+    """What is written of an average that shares its memory with the weights."""
+    if not average.aliased:
+        return None
+    return {"average": average.number, "n": 1, "what": "aliased", "aliased": some(average.aliased)}

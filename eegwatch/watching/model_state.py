@@ -1,0 +1,267 @@
+"""What the watched models are beside a step: frozen parts, modes, tensors that no optimizer holds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from eegwatch.watching.naming import some
+from eegwatch.watching.tensors import bit_sums, plain_name, prefixed, torch_module, why_unread
+
+if TYPE_CHECKING:
+    from eegwatch.watching.optimizer_listener import Eye
+    from eegwatch.watching.optimizer_tensors import Held
+
+STATISTICS = ("running_mean", "running_var")
+WITH_MODES = ("Dropout", "BatchNorm", "InstanceNorm")  # whose forward pass depends on the mode, by their class's name
+
+
+class Surroundings:
+    """What the watched models are beside an optimizer's own work. `shared`: ids of tensors that several hold."""
+
+    def __init__(self) -> None:
+        self.shared: set[int] = set()
+        self.frozen: Frozen | None = None
+        self._layout = Layout([])
+        self._modes, self._ties = Modes([]), Ties([])
+
+    def of(self, models: list[Any]) -> None:
+        """These models are watched."""
+        self._layout = Layout(models)
+        self._modes, self._ties = Modes(models), Ties(models)
+
+    def find_shared(self, eyes: Sequence[Eye]) -> None:
+        """Which tensors do several of the watched optimizers hold?"""
+        seen: set[int] = set()
+        self.shared.clear()
+        for eye in eyes:
+            optimizer = eye.hooks.optimizer
+            groups = [] if optimizer is None else optimizer.param_groups
+            held = {id(p) for group in groups for p in group["params"]}
+            self.shared |= seen & held
+            seen |= held
+
+    def begin(self) -> None:
+        """A step that is looked at comes."""
+        if self.frozen is not None:
+            self.frozen.begin()
+
+    def at(self, eye: Eye, eyes: Sequence[Eye]) -> dict[str, Any]:
+        """What a look at a step of `eye`, one of `eyes`, finds."""
+        values: dict[str, Any] = {}
+        with torch_module().no_grad():
+            changed = self.frozen.changed() if self.frozen is not None else []
+        if changed:
+            values["frozen"] = some(changed)
+        if self._ties.pairs:
+            values["ties"] = len(self._ties.pairs)
+            untied = self._ties.lost()
+            if untied:
+                values["untied"] = some(untied)
+        drawing = self.frozen.drawing() if self.frozen is not None else []
+        if drawing:
+            values["drawing"] = some(drawing)
+        lost = self._modes.lost()
+        if lost:
+            values["eval_mode"] = some(lost)
+        self._layout.refresh()
+        moving = self._layout.moving_norms()
+        if moving:
+            values["norms"] = some(moving)
+        return values | self._unheld(eye, eyes)
+
+    def _unheld(self, eye: Eye, eyes: Sequence[Eye]) -> dict[str, Any]:
+        """Trainable tensors that no optimizer holds, and held ones that no model has."""
+        values: dict[str, Any] = {}
+        held, own = frozenset().union(*(one.table.ids for one in eyes)), self._layout.parameters
+        missing = [(name, p) for name, p in own.values() if p.requires_grad and id(p) not in held]
+        strangers = [] if eye.table.ids <= own.keys() else [h for h in eye.table.all if id(h.parameter) not in own]
+        without = all(h.parameter.grad is None for h in strangers)
+        masters = strangers and not (without and eye.idle) and _are_masters(strangers, [p for _, p in missing])
+        if missing and not masters:
+            values["outside"] = some([name for name, _ in missing])
+        if own and strangers:
+            alive = sum(p.requires_grad and p.grad is not None and id(p) not in held for _, p in own.values())
+            if without and alive and eye.idle:
+                values["strangers"] = some([h.name for h in strangers]) | {"of": len(eye.table.all), "alive": alive}
+        return values
+
+
+def _are_masters(strangers: Sequence[Held], missing: Sequence[Any]) -> bool:
+    """Has the optimizer, in shape or as a whole, what no optimizer holds of the models: float32 copies of it?"""
+    left = Counter(tuple(parameter.shape) for parameter in missing)
+    own = Counter(tuple(held.parameter.shape) for held in strangers)
+    return not left - own or sum(p.numel() for p in missing) == sum(h.parameter.numel() for h in strangers)
+
+
+class Frozen:
+    """What was declared to be frozen: its bits before the first step are its bits after each."""
+
+    def __init__(self, what: Sequence[Any], models: Sequence[Any]) -> None:
+        """`what`: modules, parameters, or names of either ("backbone" is everything below it)."""
+        self.tensors: dict[str, Any] = {}
+        self.unknown: list[str] = []
+        named = {
+            prefixed(number, plain_name(name)): tensor
+            for number, model in enumerate(models)
+            for name, tensor in (*model.named_parameters(), *statistics(model))
+        }
+        for one in what:
+            if isinstance(one, str):
+                found = {n: t for n, t in named.items() if n == one or n.startswith(f"{one}.") or f".{one}." in f".{n}"}
+                if not found:
+                    self.unknown.append(one)
+                self.tensors |= found
+            elif hasattr(one, "named_parameters"):
+                own = {id(t) for t in (*one.parameters(), *one.buffers())}
+                found = {n: t for n, t in named.items() if id(t) in own}
+                self.tensors |= found or dict((*one.named_parameters(), *statistics(one)))
+            else:
+                self.tensors |= {next((n for n, t in named.items() if t is one), "a declared tensor"): one}
+        modules = [*models, *(one for one in what if hasattr(one, "named_modules"))]
+        self._dropouts = dropouts_within(modules, {id(tensor) for tensor in self.tensors.values()})
+        self.tensors = {n: t for n, t in self.tensors.items() if why_unread(t) in (None, "integer")}
+        self._sums: list[int] | None = None
+
+    def begin(self) -> None:
+        """What it is before the first step that is looked at."""
+        if self._sums is None:
+            self._sums = bit_sums(self.tensors.values())
+
+    def drawing(self) -> list[str]:
+        """Dropouts within frozen parts that are in training mode now."""
+        return [name for name, part in self._dropouts.items() if part.training]
+
+    def changed(self) -> list[str]:
+        """The names of what has changed since."""
+        now = bit_sums(self.tensors.values())
+        return [] if self._sums is None else [n for n, a, b in zip(self.tensors, self._sums, now) if a != b]
+
+
+def statistics(model: Any) -> list[tuple[str, Any]]:
+    """The running statistics of a model, by name; other buffers are caches and counters, which a pass may move."""
+    return [(name, one) for name, one in model.named_buffers() if name.split(".")[-1] in STATISTICS]
+
+
+class Modes:
+    """Which models have been in training mode at a step, and are not any more."""
+
+    def __init__(self, models: Sequence[Any]) -> None:
+        self._trained: set[int] = set()  # numbers of parts that took a step in training mode
+        self._parts: list[tuple[str, Any]] = []
+        for number, model in enumerate(models):
+            inner = getattr(model, "module", model)
+            self._parts.append((prefixed(number, type(model).__name__), model))
+            self._parts += [(prefixed(number, name), part) for name, part in inner.named_children()]
+
+    def lost(self) -> list[str]:
+        """Models, and parts right below them, that took a step in training mode and are in evaluation mode now.
+
+        As a whole, and with something to train in them: frozen parts and lone batch norms are put there on purpose.
+        """
+        names = []
+        for number, (name, part) in enumerate(self._parts):
+            if part.training:
+                self._trained.add(number)
+            elif number in self._trained and _all_evaluate(part):
+                names.append(name)
+        return names
+
+
+def _all_evaluate(part: Any) -> bool:
+    modules = list(part.modules())
+    if any(module.training for module in modules) or all("Norm" in type(module).__name__ for module in modules):
+        return False
+    return any(parameter.requires_grad for parameter in part.parameters())
+
+
+def dropouts_within(models: Sequence[Any], frozen: set[int]) -> dict[str, Any]:
+    """Dropouts in modules whose parameters are all among `frozen` (their ids), by name."""
+    found: dict[str, Any] = {}
+    for number, model in enumerate(models):
+        for name, module in model.named_modules():
+            parameters = list(module.parameters())
+            if not parameters or not all(id(parameter) in frozen for parameter in parameters):
+                continue
+            for below, part in module.named_modules():
+                if "Drop" in type(part).__name__ and float(getattr(part, "p", 1.0) or 0):
+                    found.setdefault(prefixed(number, plain_name(f"{name}.{below}".strip("."))), part)
+    return found
+
+
+class Layout:
+    """The parameters and batch norms of the watched models; walked anew when a module or a parameter has been replaced.
+
+    `parameters`: (name, parameter) by the parameter's id.
+    """
+
+    def __init__(self, models: Sequence[Any]) -> None:
+        self._models = models
+        self._modules: list[Any] = []
+        self._known: list[int] = []  # ids of all that the modules hold
+        self._norms: list[tuple[str, Any]] = []
+        self.parameters: dict[int, tuple[str, Any]] = {}
+
+    def refresh(self) -> None:
+        """Walk the models if something in them was replaced since."""
+        if self._held() == self._known and self._modules:
+            return
+        kind = torch_module().nn.modules.batchnorm._BatchNorm
+        self._modules, self._norms, self.parameters = [], [], {}
+        for number, model in enumerate(self._models):
+            for name, module in model.named_modules():
+                self._modules.append(module)
+                if isinstance(module, kind):
+                    self._norms.append((prefixed(number, plain_name(name)), module))
+            for name, parameter in model.named_parameters():
+                self.parameters.setdefault(id(parameter), (prefixed(number, plain_name(name)), parameter))
+        self._known = self._held()
+
+    def _held(self) -> list[int]:
+        """The ids of what lies directly in each module; what they named is held, so that no id is given anew."""
+        found: list[int] = []
+        for module in self._modules:
+            found += map(id, module._parameters.values())
+            found += map(id, module._modules.values())
+        return found
+
+    def moving_norms(self) -> list[str]:
+        """Batch norms whose weights are frozen while their running statistics move: they are in training mode."""
+        found = []
+        for name, module in self._norms:
+            if not module.training or module.running_mean is None:
+                continue
+            own = list(module.parameters(recurse=False))
+            if own and not any(p.requires_grad for p in own) and module.momentum != 0:
+                found.append(name)
+        return found
+
+
+class Ties:
+    """Tensors that have two names in a model: `lost` are those whose names mean two tensors by now."""
+
+    def __init__(self, models: Sequence[Any]) -> None:
+        self.pairs: list[tuple[str, Any, str, str]] = []  # (shown, model, name, name)
+        for number, model in enumerate(models):
+            seen: dict[int, str] = {}
+            for name, parameter in model.named_parameters(remove_duplicate=False):
+                first = seen.setdefault(id(parameter), name)
+                if first != name:
+                    shown = prefixed(number, f"{plain_name(first)} = {plain_name(name)}")
+                    self.pairs.append((shown, model, first, name))
+
+    def lost(self) -> list[str]:
+        """Pairs that are two tensors now; one whose name is gone (LoRA, a parametrization) is no tie any more."""
+        found = []
+        for shown, model, first, second in self.pairs:
+            one, other = _at(model, first), _at(model, second)
+            if one is not None and other is not None and one is not other:
+                found.append(shown)
+        return found
+
+
+def _at(model: Any, name: str) -> Any:
+    for part in name.split("."):
+        model = getattr(model, part, None)
+    return model

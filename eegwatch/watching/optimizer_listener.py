@@ -1,0 +1,222 @@
+"""The listener on one watched optimizer: counts its steps, and looks at those whose turn it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from eegwatch.optimizer_hooks import StepHooks, unwrapped
+from eegwatch.watching.cadence import FIRST, Cadence
+from eegwatch.watching.gradients import Gradients, Seen
+from eegwatch.watching.naming import some
+from eegwatch.watching.optimizer_tensors import Held, Table
+from eegwatch.watching.step_sample import StepSample
+from eegwatch.watching.tensors import compiling, eagerly, torch_module
+from eegwatch.watching.update import is_torchs, kind_of
+
+if TYPE_CHECKING:
+    from eegwatch.watching.watcher import Watcher
+
+SINGLE = 1e-6  # a type whose numbers are farther apart than this, relative, is no float32
+
+
+class Eye:
+    """Looks at the steps of one optimizer. `number`: which of the watched ones it is."""
+
+    def __init__(self, watcher: Watcher, optimizer: Any, number: int, hooks: StepHooks | None) -> None:
+        """`hooks`: a layer of hooks that is on this optimizer already. Raises TypeError for no torch optimizer."""
+        self.watcher, self.number = watcher, number
+        self.own_hooks = hooks is None
+        self.hooks = StepHooks(optimizer) if hooks is None else hooks
+        self.name = type(unwrapped(optimizer)).__name__
+        self.kind = kind_of(unwrapped(optimizer))
+        self.reads_grad = is_torchs(unwrapped(optimizer))  # its step is known to use .grad and nothing else
+        self.cadence = Cadence(_clock_of(unwrapped(optimizer)))
+        self.table, self.gradients = Table(), Gradients()
+        self.step = 0  # that the look under way is at
+        self.taken_at_call = 0  # steps when log.step() was last called
+        self._armed: list[Held] | None = None
+        self._look: StepSample | None = None
+        self._sees = True
+        self.idle = True  # at the last look: a tensor without .grad is one that this optimizer does not move
+        self._had: set[int] = set()  # ids of tensors that had a gradient at a look
+        self._before_look, self._after_look = eagerly(self._look_before), eagerly(self._look_after)
+        self._next_look = eagerly(self._arm_guarded)
+        self._spent = 0.0
+        self.hooks.listeners.append(self)
+        self.arm()
+
+    @property
+    def taken(self) -> int:
+        """Steps so far, since it is watched."""
+        return self.cadence.taken
+
+    @property
+    def armed(self) -> bool:
+        """Is the next step looked at?"""
+        return self._armed is not None
+
+    def arm(self, *, between: bool = False) -> None:
+        """The next step is looked at: its tensors are chosen, and hooks are put on their gradients.
+
+        `between`: backward passes have come since the last step.
+        """
+        optimizer = self.hooks.optimizer
+        if optimizer is None:
+            return
+        began = self.cadence.clock()
+        self.table.refresh(optimizer, self.watcher.names)
+        self._armed = self.table.chosen(self.cadence.taken < FIRST)
+        with torch_module().no_grad():
+            self.gradients.arm(self._armed, self.watcher.around.shared)
+        if between:
+            self.gradients.restart()
+        self._spent = self.cadence.clock() - began
+
+    def close(self) -> None:
+        """Take everything off."""
+        self.gradients.disarm()
+        self._armed = self._look = None
+        if self in self.hooks.listeners:
+            self.hooks.listeners.remove(self)
+        if self.own_hooks:
+            self.hooks.remove()
+
+    # ---- the listener ----
+
+    def before(self, optimizer: Any) -> None:
+        cadence = self.cadence
+        cadence.taken += 1
+        if cadence.taken == cadence.timed:
+            began = cadence.clock()
+            self.watcher.before_step(self, whole=True)
+            cadence.every_step(cadence.clock() - began)
+        elif self.watcher.at_every_step:
+            self.watcher.before_step(self, whole=self._armed is not None or not cadence.taken % cadence.stride)
+        if self._armed is not None and not compiling():
+            began = cadence.clock()
+            self._before_look(optimizer)
+            self._spent += cadence.clock() - began
+
+    def _look_before(self, optimizer: Any) -> None:
+        with self.watcher.guarded(), torch_module().no_grad():
+            assert self._armed is not None
+            self.step = self.watcher.next_step()
+            if self.table.refresh(optimizer, self.watcher.names):  # a group was added, a tensor replaced or moved
+                self._armed = self.table.still(self._armed)
+            self.watcher.first_look(self)
+            self._sees = self.hooks.enclose
+            kind = self.kind if self._sees else None
+            searched = self.table.searched(self._armed, self.cadence.taken <= FIRST)
+            self._look = StepSample(optimizer, kind, self._armed, searched, closure=self.hooks.closure)
+            if self.watcher.declared.clip and not self.hooks.closure:
+                self._look.measure(self.table.all)
+
+    def after(self, optimizer: Any) -> None:
+        cadence = self.cadence
+        if self._look is not None and not compiling():
+            began = cadence.clock()
+            self._after_look(optimizer)
+            cadence.looked(self._spent + cadence.clock() - began)
+            self._spent = 0.0
+            self.watcher.account()
+        self._look = self._armed = None
+        if self.watcher.copied:
+            self.watcher.after_step(self)
+        if cadence.taken >= cadence.mark and not self.watcher.off and not compiling() and cadence.stepped():
+            self._next_look()
+
+    def abandoned(self, optimizer: Any) -> None:
+        """The step raised: what was read of it is of no use."""
+        self._look = self._armed = None
+        self.gradients.disarm()
+        self.cadence.soon()
+
+    def _look_after(self, optimizer: Any) -> None:
+        with self.watcher.guarded(), torch_module().no_grad():
+            self._finish(optimizer)
+
+    def _arm_guarded(self) -> None:
+        with self.watcher.guarded():
+            self.arm()
+
+    # ---- one look ----
+
+    def _finish(self, optimizer: Any) -> None:
+        look, step = self._look, self.step
+        assert look is not None
+        seen, stale = self.gradients.read(look.frozen)
+        values: dict[str, Any] = {"opt": self.number, "count": self.taken, "looked": look.count}
+        if len(self.table.all) != look.count:
+            values["tensors"] = len(self.table.all)
+        found = look.finish(stale)
+        if self.watcher.declared.clip and look.closure:
+            look.measure(self.table.all)
+        if self.table.skipped:
+            values["unread"] = dict(self.table.skipped)
+        if self.kind is None:
+            values["formula"] = f"{self.name}: not known"
+        elif not self._sees:
+            values["formula"] = "a hook of another lies between"
+        if look.skipped:
+            values["skipped"] = True
+        if self.table.all and "moved" not in found and not any(_trains(held.parameter) for held in self.table.all):
+            values["nothing"] = len(self.table.all)
+        if not self.reads_grad and not any(
+            h.parameter.requires_grad and h.parameter.grad is not None for h in self.table.all
+        ):
+            found.pop("moved", None)  # it moves tensors that need no gradient (evolution, a sign of the loss alone)
+        if not self.reads_grad and look.still is not True:
+            seen.dropped = []  # its gradients may lie elsewhere (main_grad, a flat buffer)
+        self.idle = self.reads_grad or look.still is True
+        values |= _of_gradients(seen, self.watcher.accumulate) | found
+        values |= self.watcher.around.at(self, self.watcher.eyes)
+        none = self._without_gradient()
+        if none and (self.idle or any(held.parameter.grad is not None for held in self.table.all)):
+            values["no_gradient"] = some(none) | {"of": len(self.table.all)}
+        if look.norm is not None:
+            values["norm"] = look.norm
+            scale = self.watcher.scale()
+            if scale is not None:
+                values["scale"] = scale
+            if look.norm_unit > SINGLE:
+                values["norm_unit"] = look.norm_unit
+        self.watcher.emit("step", values, step=step)
+        self.watcher.after_look(self, step)
+
+    def _without_gradient(self) -> list[str]:
+        """Trainable tensors that had a gradient at no look so far: at once if they are half of all, else after FIRST.
+
+        An expert, a head of another task or an unused layer has its turn in the first steps, or is told of then.
+        """
+        trainable = [held for held in self.table.all if held.parameter.requires_grad]
+        self._had |= {id(held.parameter) for held in trainable if held.parameter.grad is not None}
+        never = [held.name for held in trainable if id(held.parameter) not in self._had]
+        return never if 2 * len(never) >= len(trainable) or self.cadence.taken >= FIRST else []
+
+
+def _trains(parameter: Any) -> bool:
+    return parameter.requires_grad or parameter.grad is not None
+
+
+def _of_gradients(seen: Seen, accumulate: int) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    if seen.kept:
+        _, value = seen.kept[0]
+        values["kept"] = some([name for name, _ in seen.kept]) | {"value": value}
+    if seen.again:
+        values["again"] = some(seen.again)
+    if seen.dropped:
+        values["dropped"] = some(seen.dropped)
+    if accumulate > 1 and seen.passes:
+        values["passes"], values["counted"], values["begins"] = seen.passes, seen.counted, seen.begins
+    if seen.shrunk is not None:
+        values["shrunk"] = {"pass": seen.shrunk[0], "factor": seen.shrunk[1]}
+    return values
+
+
+def _clock_of(optimizer: Any) -> Callable[[], float]:
+    """The thread's clock where all tensors lie on the CPU: there a backward pass runs in the thread of its caller."""
+    tensors = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return time.thread_time if all(one.device.type == "cpu" for one in tensors) else time.perf_counter

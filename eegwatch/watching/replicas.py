@@ -1,0 +1,91 @@
+"""Copies of a model in several processes: sums of their weights, noted at the same steps in each of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from eegwatch.watching.cadence import FIRST
+from eegwatch.watching.checkpoint_state import weights_of
+from eegwatch.watching.tensors import compiling, torch_module
+
+EVERY = 100  # steps between two sums of the weights
+
+
+class Copies:
+    """The sums of the trainable weights of one watcher's models. `base`: steps before this attempt."""
+
+    def __init__(self, base: int) -> None:
+        self._base = base
+        self._last: tuple[int, int] = (-1, 0)  # (step, sums that were noted at it)
+
+    def asked(self, models: Sequence[Any], step: int) -> tuple[dict[str, Any], int]:
+        """(values, step): log.replica() was called."""
+        return self._summed(models, step, "asked")
+
+    def stepped(self, models: Sequence[Any], taken: int) -> tuple[dict[str, Any], int] | None:
+        """(values, step) after the step number `taken` of this attempt; None where it is not noted."""
+        if taken > FIRST and taken % EVERY:
+            return None
+        return self._summed([model for model in models if is_copy(model)], taken + self._base, "step")
+
+    def _summed(self, models: Sequence[Any], step: int, why: str) -> tuple[dict[str, Any], int]:
+        nth = self._last[1] + 1 if self._last[0] == step else 1
+        self._last = step, nth
+        return {"nth": f"{why} {nth}{_group_of(models)}", **weights_of(models, trainable=True)}, step
+
+
+def is_copy(model: Any) -> bool:
+    """Is this one of torch's copies that average their gradients at every step?"""
+    ddp = torch_module().nn.parallel.DistributedDataParallel
+    hooks = repr(getattr(model, "_comm_hooks", [])).lower()  # local SGD averages the weights now and then
+    return isinstance(model, ddp) and "local" not in hooks
+
+
+def _group_of(models: Sequence[Any]) -> str:
+    """The ranks that train these copies, in words, where it is a group of its own and not all of the job."""
+    dist = sys.modules.get("torch.distributed")
+    groups = [model.process_group for model in models if getattr(model, "process_group", None) is not None]
+    if dist is None or not groups:
+        return ""
+    ranks = dist.get_process_group_ranks(groups[0])
+    return "" if len(ranks) == dist.get_world_size() else f" of ranks {ranks}"
+
+
+class Rows:
+    """How many rows the first batch has that a copy trains on: fewer than were loaded are a share of them.
+
+    A hook on DistributedDataParallel for one forward pass, and on nothing that torch.compile runs.
+    """
+
+    def __init__(self, models: Sequence[Any]) -> None:
+        self.rows: int | None = None
+        ddp = torch_module().nn.parallel.DistributedDataParallel
+        self._handles = [model.register_forward_pre_hook(self) for model in models if isinstance(model, ddp)]
+
+    def __call__(self, module: Any, given: Any) -> None:
+        if self.rows is None and not compiling():
+            first = next((one for one in given if hasattr(one, "shape") and len(one.shape)), None)
+            self.rows = 0 if first is None else int(first.shape[0])
+            self.close()
+
+    def close(self) -> None:
+        """Take the hook off."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
+        return _nothing
+
+    def __reduce__(self) -> tuple[Any, tuple[()]]:
+        return (_nothing_made, ())
+
+
+def _nothing(*given: Any) -> None:
+    """What a copy of a watched model calls in place of the hook."""
+
+
+def _nothing_made() -> Callable[..., None]:
+    return _nothing
