@@ -6,6 +6,7 @@ READY := $(VENV)/.ready
 READY_DEMO := $(VENV)/.ready-demo
 SHELL := bash
 LOGS ?= logs
+PYTEST_N ?= 4
 
 .PHONY: demo demo-script demo-real incident test test-full test-minimum lint types pytest docs format snapshots bench clean
 
@@ -61,7 +62,7 @@ types: $(READY)
 
 # more than there are cores: most of the end-to-end tests wait for a daemon, and those of the screen for a screen
 pytest: $(READY)
-	@$(BIN)/pytest -n 4 --dist worksteal --durations=10 $(PYTEST_ARGS)
+	@$(BIN)/pytest -n $(PYTEST_N) --dist worksteal --durations=10 $(PYTEST_ARGS)
 
 test-full: lint types  ## every crash point under every command too: half an hour more
 	@EEGWATCH_FULL=1 $(BIN)/pytest -n 2 --dist worksteal

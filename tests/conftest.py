@@ -6,6 +6,7 @@ import gc
 import importlib
 import math
 import os
+import random
 import socket
 import sys
 import tempfile
@@ -35,6 +36,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# what draws without a seed, and sets of strings, which hashing orders, are the same every time as well
+if not os.environ.get("EEGWATCH_FULL"):
+    os.environ.setdefault("PYTHONHASHSEED", "0")  # of the workers and of all that tests start
+UNSEEDED = 67280421310721  # the seed of torch's generator in a new process
 # `make test` tries the same examples every time, so that a red run is about the change; `make test-full` draws them anew
 # no example has a time limit: a machine that is shared takes its time
 settings.register_profile("same", derandomize=True, deadline=None)
@@ -44,6 +49,7 @@ if not os.environ.get("EEGWATCH_FULL") and hasattr(providers, "_get_local_consta
     # hypothesis draws numbers that stand in the modules loaded so far: other tests before it, and it draws others
     providers._get_local_constants = lambda none=providers._local_constants: none
 
+pytest_plugins = ["tests.cpu"]
 ONE_WORKER = ("test_wheel.py", "test_first_frame.py")  # one thing made for all tests of the file
 FRAMEWORKS = ("accelerate", "lightning", "transformers")
 ONE_CYCLE = {
@@ -102,6 +108,17 @@ class lazily:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(importlib.import_module(self._name), name)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """A test that draws without a seed draws the same, whichever tests ran before it in its process."""
+    if os.environ.get("EEGWATCH_FULL"):
+        return
+    random.seed(0)
+    np.random.seed(0)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(UNSEEDED)
 
 
 @pytest.hookimpl(wrapper=True)

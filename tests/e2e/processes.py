@@ -22,6 +22,7 @@ from tests.e2e import warm
 from tests.patience import PATIENCE_S
 
 PATIENCE = PATIENCE_S
+LOOKS = 5  # waits of a daemon's: its sleeps, and at most one write of a sign of life among them
 
 
 def whole_lines(path: Path, torn: int = 0) -> list[dict[str, Any]]:
@@ -119,6 +120,13 @@ class Daemon:
                 return value
             time.sleep(0.05)
         raise AssertionError(f"waited {patience} s in vain; states {self.states()}, log tail:\n{self._tail()}")
+
+    def wait_for_looks(self) -> None:
+        """Until an idle daemon has looked at its files anew: it sleeps once between two looks."""
+        assert self.pid is not None
+        process = psutil.Process(self.pid)
+        before = process.num_ctx_switches().voluntary
+        self.wait(lambda: process.num_ctx_switches().voluntary >= before + LOOKS)
 
     def wait_for_step(self, step: int) -> None:
         def reached() -> bool:

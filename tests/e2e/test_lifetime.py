@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
+from eegwatch.run.control import latest_state
 from tests.e2e.processes import PATIENCE, Daemon, whole_lines
 from tests.e2e.trainers import steps_that_count
 
@@ -94,13 +95,14 @@ def test_status_tells_what_is_and_since_when(daemon: Daemon, config_file: Config
 
     process = psutil.Process(daemon.pid)
     process.suspend()
-    frozen = time.time()
+    sign = latest_state(daemon.logs)
+    assert sign is not None
     hung = daemon.wait(lambda: (now := status(0))["daemon"] == "hung" and now)
-    assert "has not counted for" in hung["reason"] and abs(hung["since"] - frozen) < 10
+    assert "has not counted for" in hung["reason"] and hung["since"] == pytest.approx(sign.time, abs=2)
     process.kill()
     process.wait()
     dead = status(1)
-    assert dead["daemon"] == "dead" and abs(dead["since"] - frozen) < 10 and dead["pid"] is None
+    assert dead["daemon"] == "dead" and dead["since"] == sign.time and dead["pid"] is None
     assert "dead since" in daemon.cli("status", code=1).stdout
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.e2e.processes import Daemon, whole_lines
+from tests.e2e.processes import PATIENCE, Daemon, whole_lines
 
 ConfigFile = Callable[..., Path]
 SOON = {"max": 3, "window_minutes": 60, "backoff_seconds": 0.2}
@@ -90,7 +90,7 @@ def test_a_hung_trainer_shows_its_stack_and_is_started_again(daemon: Daemon, con
     wait_for_checkpoint(daemon, 0)
     trainer = daemon.trainer()
     trainer.suspend()  # alive, and no step is taken
-    daemon.wait(lambda: "hung: no progress while" in reasons(daemon), 20)
+    daemon.wait(lambda: "hung: no progress while" in reasons(daemon))
     daemon.wait(lambda: len(attempts(daemon)) == 2)
     daemon.wait(lambda: daemon.states()[-1] == "training")
     said = reasons(daemon)
@@ -183,7 +183,7 @@ def test_systemd_hears_that_the_daemon_is_ready_alive_and_stopping(
             while not any("STOPPING=1" in text for text in said):
                 said.append(manager.recv(4096).decode())
 
-        manager.settimeout(60)
+        manager.settimeout(PATIENCE)
         listener = threading.Thread(target=hear)
         listener.start()
         daemon.cli("stop")

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_S
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -36,7 +38,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(program: Path, *words: str, cwd: Path) -> str:
     clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    done = subprocess.run([str(program), *words], cwd=cwd, env=clean, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [str(program), *words], cwd=cwd, env=clean, capture_output=True, text=True, timeout=PATIENCE_S
+    )
     assert done.returncode == 0, (words, done.stdout, done.stderr)
     return done.stdout
 

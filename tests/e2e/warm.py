@@ -15,7 +15,10 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
+from tests.patience import PATIENCE_S
+
 ROOT = Path(__file__).parents[2]
+ADOPTS = "EEGWATCH_ADOPTS"  # set: the zygote adopts what it forked when its parent has ended, so that it is counted
 
 
 class Zygote:
@@ -31,6 +34,10 @@ class Zygote:
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == b"ready\n"
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def connect(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(str(self._socket))
@@ -39,7 +46,7 @@ class Zygote:
     def close(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait(timeout=10)
+        self._process.wait(timeout=PATIENCE_S)
         self._folder.cleanup()
 
 
@@ -52,6 +59,11 @@ def zygote() -> Zygote:
         _zygote = Zygote()
         atexit.register(_zygote.close)
     return _zygote
+
+
+def zygote_pid() -> int | None:
+    """None where no test of this session has needed it yet."""
+    return _zygote.pid if _zygote is not None else None
 
 
 class Forked:

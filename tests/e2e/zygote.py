@@ -13,6 +13,7 @@ from __future__ import annotations
 import array
 import atexit
 import contextlib
+import ctypes
 import faulthandler
 import gc
 import importlib
@@ -29,6 +30,7 @@ import traceback
 from typing import Any, NoReturn
 
 import eegwatch.run.crash_points
+from tests.e2e.warm import ADOPTS
 
 ENTRIES = {
     "eegpt_daemon": "eegpt_daemon.__main__",
@@ -41,6 +43,7 @@ ENTRIES = {
 FORKED = ("eegpt_daemon", "eegpt_daemon.trainer")
 BEFOREHAND = ("scipy.stats", "eegpt_daemon.trainer.attempt", "eegpt_daemon.supervisor.loop", *ENTRIES.values())
 MOST_DESCRIPTORS = 4096
+PR_SET_CHILD_SUBREAPER = 36
 
 
 def entry_of(command: list[str]) -> str | None:
@@ -166,6 +169,8 @@ def main() -> None:
     for name in BEFOREHAND:
         importlib.import_module(name)
     subprocess.Popen = ForkedPopen  # type: ignore[misc]
+    if os.environ.get(ADOPTS):
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     server = socket.socket(socket.AF_UNIX)
     server.bind(sys.argv[1])
     server.listen(64)
@@ -192,11 +197,16 @@ def _look_up(number: int, frame: object) -> None:
 
 
 def reap(children: dict[int, socket.socket]) -> None:
-    while children:
-        child, status = os.waitpid(-1, os.WNOHANG)
+    while True:
+        try:
+            child, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
         if child == 0:
             return
-        connection = children.pop(child)
+        connection = children.pop(child, None)
+        if connection is None:  # adopted: its parent, which was forked here, has ended before it
+            continue
         with contextlib.suppress(OSError):  # nobody may wait for it any more
             connection.sendall(f"exit {os.waitstatus_to_exitcode(status)}\n".encode())
         connection.close()

@@ -59,7 +59,7 @@ def test_a_schedule_of_epochs_of_an_unknown_length_closes_no_dialog(tmp_path: Pa
     log.append(Step(time=time.time(), step=1, lr=1e-3))
     log.close()
     session = Session(tmp_path, folder, lambda _: None)
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE_S
     while not session.history.step_done:
         session.poll()
         assert time.monotonic() < end
