@@ -19,7 +19,7 @@ from eegwatch.run import dismissals
 from eegwatch.run.control import DAEMON_LOG
 from eegwatch.run.declaration.apply import Declaration, Declared
 from eegwatch.run.folder import RUN_LOG, NotARun, newest_run, resolve
-from eegwatch.run.follow import Foreign, OwnLog, RunFollower
+from eegwatch.run.follow import ForeignLog, OwnLog, RunFollower
 from eegwatch.run.history import History, StepBlock
 from eegwatch.run.records import End, Eval, Run
 from eegwatch.run.results import evaluation_tables, page_sections
@@ -163,7 +163,7 @@ class CheckedRun:
     """One log and its detectors. A `config` declares the schedule where the log has no `run` record that does."""
 
     def __init__(
-        self, folder: Path, config: Declared | None, steps_per_epoch: int | None, foreign: Foreign | None = None
+        self, folder: Path, config: Declared | None, steps_per_epoch: int | None, foreign: ForeignLog | None = None
     ) -> None:
         """Raises ConfigError, formats.FormatError."""
         self.folder, self.foreign = folder, foreign

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from eegwatch.run.history import History
-    from eegwatch.run.opening import Opened
+    from eegwatch.run.opening import OpenedLog
 
 PLAIN_WORDS = ("watch", "--read-only")  # with other options the application begins by itself
 HOME, TO_END = "\x1b[H", "\x1b[K"
@@ -148,7 +148,7 @@ def _place(history: History, width: int, height: int) -> tuple[int, int, bool, i
     return room // columns - 2 * border, rows_left // rows - top - border, columns > 1, border
 
 
-def _what_goes_on(log: Opened) -> str:
+def _what_goes_on(log: OpenedLog) -> str:
     """The verdict where it is known, else what is being done."""
     return log.verdict or ("checking it …" if log.complete else "reading the log …")
 

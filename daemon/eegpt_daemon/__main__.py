@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from eegpt_daemon.cli import PRIVATE
-from eegpt_daemon.errors import Refused, in_words
+from eegpt_daemon.errors import Refused, os_error_text
 from eegpt_daemon.launch import live
 from eegpt_daemon.link import SHELL_UMASK
 from eegwatch.run import config as configuration
@@ -29,7 +29,7 @@ def main() -> int:
     except (Refused, ConfigError) as error:
         print(f"eegpt-daemon: {error}", file=sys.stderr)
     except OSError as error:
-        print(f"eegpt-daemon: {in_words(error)}", file=sys.stderr)
+        print(f"eegpt-daemon: {os_error_text(error)}", file=sys.stderr)
     return 1
 
 

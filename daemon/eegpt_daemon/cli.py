@@ -10,7 +10,7 @@ import os
 import sys
 
 from eegpt_daemon import commands
-from eegpt_daemon.errors import FAILED, USAGE, WRONG_CONFIG, Refused, in_words
+from eegpt_daemon.errors import FAILED, USAGE, WRONG_CONFIG, Refused, os_error_text
 from eegpt_daemon.link import SHELL_UMASK
 from eegwatch import __version__
 from eegwatch.commands import Parser, UsageError
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"eegpt-daemon: {plain(str(error))}", file=sys.stderr)
         return FAILED
     except OSError as error:
-        print(f"eegpt-daemon: {in_words(error)}", file=sys.stderr)
+        print(f"eegpt-daemon: {os_error_text(error)}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print("eegpt-daemon: interrupted; a command already sent is still carried out", file=sys.stderr)

@@ -29,7 +29,7 @@ def _short(value: object) -> str:
     return exact(value) if isinstance(value, float) and math.isfinite(value) else str(value)
 
 
-def ask(logs: Path, name: str, **fields: object) -> int:
+def send_command(logs: Path, name: str, **fields: object) -> int:
     """Send one command, print each answer as it comes, and return the exit code for the last."""
     problem = unsafe_control(logs / CONTROL)
     if problem is not None:

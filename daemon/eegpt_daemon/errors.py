@@ -18,7 +18,7 @@ class Refused(Exception):
         self.code = code
 
 
-def in_words(error: OSError) -> str:
+def os_error_text(error: OSError) -> str:
     where = "" if error.filename is None else f"{error.filename}: "
     return plain(f"{where}{error.strerror or error}")
 

@@ -90,13 +90,13 @@ def whole_parser() -> Parser:
 
 def run(words: Sequence[str]) -> int:
     """Run what the words of the command line ask for; returns the exit code. Raises UserError, OSError."""
-    name, rest = chosen(list(words))
+    name, rest = choose_subcommand(list(words))
     if name in ("-h", "--help", "--version"):
         whole_parser().parse_args([name])
     return subcommand(name).run(parser_of(name).parse_args(rest))
 
 
-def chosen(words: list[str]) -> tuple[str, list[str]]:
+def choose_subcommand(words: list[str]) -> tuple[str, list[str]]:
     """(subcommand, the words that remain for it). Raises UsageError for a word that is nearly a subcommand."""
     first = words[0] if words else ""
     if first in COMMANDS or first in ("-h", "--help", "--version"):

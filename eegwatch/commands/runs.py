@@ -11,7 +11,7 @@ from eegwatch.run.control import log_root
 from eegwatch.run.folder import NotARun, runs
 from eegwatch.run.liveness import Liveness, Pulse
 from eegwatch.run.notes import note_of
-from eegwatch.run.seed_series import Place, place_of, scores_of
+from eegwatch.run.seed_series import SeriesPlace, place_of, scores_of
 from eegwatch.run.summary import Summary, summarise
 from eegwatch.wording import json_line, plain, rate
 
@@ -83,7 +83,7 @@ def _rows(listed: list[tuple[int, Path, Summary | str]], life: Liveness, *, each
     return rows
 
 
-def _series_row(newest: Path, s: Summary | str, place: Place, life: Liveness) -> tuple[str, ...]:
+def _series_row(newest: Path, s: Summary | str, place: SeriesPlace, life: Liveness) -> tuple[str, ...]:
     """State and step of the newest run; AUROC on the evaluation set, its mean and interval over seeds and subjects."""
     _, state, step, lr, auroc, verdict, note = _row(newest, s, 0, life)
     scores = scores_of(newest.parent / place.series)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from eegwatch.run.folder import CONFIG, RUN_LOG
-from eegwatch.run.results.evaluation_set_uses import looks_beside, looks_of
+from eegwatch.run.results.evaluation_set_uses import uses_beside, uses_of
 from eegwatch.run.seed_series import members, place_of
 from eegwatch.run.yaml_file import ConfigError, text_of, tree_of, without_secrets
 from eegwatch.scores.predictions import BEST, RECORDING, WINDOW, Predictions, Units
@@ -85,7 +85,7 @@ def arm_of(path: Path, split: str, model: str, *, all_seeds: bool, partial: bool
         _refuse_without_predictions(one, kept / f"predictions-{split}.npz", split)
         predictions.append(Predictions.load(kept / f"predictions-{split}.npz"))
         thresholds.append(_thresholds(kept, predictions[-1]))
-    looks = [looks_of(one / RUN_LOG) + looks_beside(one).total() for one in folders if (one / RUN_LOG).is_file()]
+    looks = [uses_of(one / RUN_LOG) + uses_beside(one).total() for one in folders if (one / RUN_LOG).is_file()]
     return Arm(
         name=place.series if by_seed and place is not None else folder.resolve().name,
         folders=folders,

@@ -29,7 +29,7 @@ class _Lengths:
     world_size: int
 
 
-def of_lengths(run: Run, schedule: Schedule) -> list[Finding]:
+def contradictory_lengths(run: Run, schedule: Schedule) -> list[Finding]:
     """`schedule_length` where the schedule cannot have been built for this run."""
     total = run.total_steps
     if not total or total < 2 or isinstance(schedule, Manual):

@@ -72,7 +72,7 @@ class Inputs:
         return MISSING[need] if need is not None and need not in self.held else None
 
 
-def of_evidence(inputs: Inputs, silenced: set[str]) -> tuple[list[str], list[Skipped]]:
+def evidence_coverage(inputs: Inputs, silenced: set[str]) -> tuple[list[str], list[Skipped]]:
     """(rules of evidence that could judge, those that could not and why)."""
     checked: list[str] = []
     skipped: list[Skipped] = []

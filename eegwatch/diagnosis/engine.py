@@ -46,7 +46,7 @@ class Diagnosis:
     def of_foreign(cls, format: str = "") -> Diagnosis:
         """For a log of unknown digits, which may write the rate before or after the scheduler moved.
 
-        `format`: that of `Foreign`; a text may print no more than four decimals of a rate that is nearly 0.
+        `format`: that of `ForeignLog`; a text may print no more than four decimals of a rate that is nearly 0.
         """
         precision = Precision(fewest_decimals=DECIMALS_OF_A_TEXT) if format == "text" else Precision()
         return cls(precision, lags=(0, 1, -1))
@@ -158,7 +158,7 @@ class Diagnosis:
         """(rules that had records to judge, [{"rule", "why"}] of those that had none)."""
         settings = self._active_settings
         silenced = {rule for rule in TUNABLE if settings.get(rule, 1.0) is False}
-        checked, skipped = coverage.of_evidence(self._inputs, silenced)
+        checked, skipped = coverage.evidence_coverage(self._inputs, silenced)
         why = self._no_proof_of_rates()
         if why is None:
             checked = [*RATE_RULES, *checked]
@@ -277,7 +277,7 @@ class Diagnosis:
         self.rates = GroupWatch(named, precision, self._lags, earlier)
         for rule in ("config_mismatch", contradictions.RULE):
             self._present.pop(rule, None)
-        findings = [*against_expected(run, law), *contradictions.of_lengths(run, law)]
+        findings = [*against_expected(run, law), *contradictions.contradictory_lengths(run, law)]
         return [change for finding in findings for change in self._raise(finding)]
 
     def _law(self, declared: Any, run: Run) -> Schedule:

@@ -9,17 +9,17 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from eegwatch.formats.folders import Listed, best_in, kind_of, logs_in
+from eegwatch.formats.folders import ListedLog, best_in, kind_of, logs_in
 from eegwatch.formats.patterns import PatternError, compile_patterns
 from eegwatch.formats.unread_log import unread
 from eegwatch.run.control import DAEMON_LOG
 from eegwatch.run.folder import RUN_LOG, newest_run
-from eegwatch.run.follow import Foreign, FormatError
+from eegwatch.run.follow import ForeignLog, FormatError
 
 __all__ = [
-    "Foreign",
+    "ForeignLog",
     "FormatError",
-    "Listed",
+    "ListedLog",
     "PatternError",
     "compile_patterns",
     "find",
@@ -29,14 +29,14 @@ __all__ = [
 ]
 
 
-def foreign_log(path: Path, patterns: Sequence[re.Pattern[str]] = ()) -> Foreign | None:
+def foreign_log(path: Path, patterns: Sequence[re.Pattern[str]] = ()) -> ForeignLog | None:
     """The foreign log that a PATH on the command line means; None for our own runs and log roots."""
     if path.is_dir() and ((path / RUN_LOG).exists() or newest_run(path) is not None or (path / DAEMON_LOG).exists()):
         return None
     return find(path, patterns) if path.exists() else None
 
 
-def find(path: Path, patterns: Sequence[re.Pattern[str]] = ()) -> Foreign | None:
+def find(path: Path, patterns: Sequence[re.Pattern[str]] = ()) -> ForeignLog | None:
     """The foreign log at PATH (of a folder: the newest that holds steps), or None where there is none."""
     if path.is_dir():
         return best_in(path, patterns)
@@ -46,4 +46,4 @@ def find(path: Path, patterns: Sequence[re.Pattern[str]] = ()) -> Foreign | None
     if kind is None:
         return None
     where = path.parent if kind.folder else path
-    return Foreign(where, kind.name, lambda: kind.follow(path, patterns), lambda: unread(path, patterns))
+    return ForeignLog(where, kind.name, lambda: kind.follow(path, patterns), lambda: unread(path, patterns))

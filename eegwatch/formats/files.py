@@ -1,7 +1,7 @@
-"""Files that grow, as lines, and files that are written anew: what the readers of every kind have in common.
+"""Files followed while they are written: what the readers of every kind have in common.
 
-`Lines` reads whole lines at the end of a file, plain or .gz, in UTF-8 or UTF-16; an unfinished last line is taken once
-the file has been left alone. `Whole` reads a document again when it has changed.
+`FollowedLines` reads whole lines at the end of a growing file, plain or .gz, in UTF-8 or UTF-16; it takes an unfinished
+last line once nobody has written to the file for a while. `FollowedDocument` reads a whole file again when it changes.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
-class Plain(Tail):
+class PlainFile(Tail):
     """A growing file, with the line at its end that has no newline yet.
 
     `bars`: a carriage return ends a line too, since a progress bar writes no newline for hours.
@@ -81,7 +81,7 @@ class Plain(Tail):
         return os.pread(self._fd, 1 << 20, self.offset)
 
 
-class Gzipped:
+class GzippedFile:
     """A .gz of lines: read on while it grows, from its beginning when it was replaced."""
 
     def __init__(self, path: Path, bars: bool = False) -> None:
@@ -166,7 +166,7 @@ def clock_of_file(path: Path) -> Callable[[], float]:
     return clock
 
 
-class Lines:
+class FollowedLines:
     """A file of lines, followed. A CSV whose header changes was rewritten, and is read anew.
 
     The newest step is passed on at the end of the file at once. Where a later line has more of a step that was passed
@@ -182,7 +182,9 @@ class Lines:
         self._open()
 
     def _open(self) -> None:
-        self._source: Source = Gzipped(self.path, self._bars) if is_gzip(self.path) else Plain(self.path, self._bars)
+        self._source: Source = (
+            GzippedFile(self.path, self._bars) if is_gzip(self.path) else PlainFile(self.path, self._bars)
+        )
         self._decoder = self._make()
         self._head = self._first_line() if self._header else b""
         self._wide: codecs.IncrementalDecoder | None = None
@@ -272,7 +274,7 @@ class Lines:
         self._source.close()
 
 
-class Whole:
+class FollowedDocument:
     """A log that is read anew when it changes: nothing is held open between two looks."""
 
     bad = 0
@@ -280,7 +282,7 @@ class Whole:
     def close(self) -> None: ...
 
 
-class WholeJson(Whole):
+class FollowedJson(FollowedDocument):
     """One JSON document whose records are all made again when it was written again."""
 
     written_again = "written anew"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from eegwatch.formats.files import beginning
 from eegwatch.formats.kinds import KINDS
-from eegwatch.formats.log_kind import Head, LogKind
+from eegwatch.formats.log_kind import FileHead, LogKind
 from eegwatch.formats.numerals import json_value
 from eegwatch.formats.unread_log import unread
-from eegwatch.run.follow import Foreign, FormatError
+from eegwatch.run.follow import ForeignLog, FormatError
 from eegwatch.run.records import Eval, Step
 
 DEEPEST = 6  # folders below the one that was named: runs/detect/train3/weights …
@@ -32,7 +32,7 @@ NO_LOGS = {
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListedLog:
     """A log that a folder holds: where, of which kind, when it was last written (seconds since the epoch)."""
 
     path: Path
@@ -43,7 +43,7 @@ class Listed:
 def kind_of(path: Path) -> LogKind | None:
     """The kind of log that a file is; None for a run log of ours. Raises OSError."""
     data = beginning(path)
-    head = Head(path, data)
+    head = FileHead(path, data)
     if is_ours(data):
         return None
     return next((kind for kind in KINDS if kind.fits(head)), None)
@@ -63,9 +63,9 @@ def is_ours(data: bytes) -> bool:
     return False
 
 
-def logs_in(folder: Path) -> list[Listed]:
+def logs_in(folder: Path) -> list[ListedLog]:
     """All logs below a folder, the newest first; a file that cannot be read is passed over."""
-    listed: dict[tuple[Path, str], Listed] = {}
+    listed: dict[tuple[Path, str], ListedLog] = {}
     for path in _files(folder):
         try:
             kind = kind_of(path)
@@ -77,14 +77,14 @@ def logs_in(folder: Path) -> list[Listed]:
         where = path.parent if kind.folder else path
         known = listed.get((where, kind.name))
         if known is None or known.written < written:
-            listed[(where, kind.name)] = Listed(path, kind, written)
+            listed[(where, kind.name)] = ListedLog(path, kind, written)
     return sorted(listed.values(), key=lambda one: (one.written, one.kind.rank), reverse=True)
 
 
-def best_in(folder: Path, patterns: Sequence[re.Pattern[str]] = ()) -> Foreign | None:
+def best_in(folder: Path, patterns: Sequence[re.Pattern[str]] = ()) -> ForeignLog | None:
     """The log that a folder means: of the highest rank the newest that holds steps, else one with evaluations."""
     listed = sorted(logs_in(folder), key=lambda one: (one.kind.rank, one.written), reverse=True)
-    evaluations: Foreign | None = None
+    evaluations: ForeignLog | None = None
     for one in listed[:MOST_PROBED]:
         foreign = _foreign(one, patterns)
         try:
@@ -102,7 +102,7 @@ def best_in(folder: Path, patterns: Sequence[re.Pattern[str]] = ()) -> Foreign |
     return evaluations
 
 
-def probe(foreign: Foreign) -> str | None:
+def probe(foreign: ForeignLog) -> str | None:
     """What the beginning of a log holds: "steps", "evaluations" or None. Raises FormatError, OSError."""
     log = foreign.follow()
     try:
@@ -120,9 +120,9 @@ def probe(foreign: Foreign) -> str | None:
         log.close()
 
 
-def _foreign(one: Listed, patterns: Sequence[re.Pattern[str]]) -> Foreign:
+def _foreign(one: ListedLog, patterns: Sequence[re.Pattern[str]]) -> ForeignLog:
     where = one.path.parent if one.kind.folder else one.path
-    return Foreign(
+    return ForeignLog(
         where, one.kind.name, lambda: one.kind.follow(one.path, patterns), lambda: unread(one.path, patterns)
     )
 

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eegwatch.run.follow import Followed
+from eegwatch.run.follow import FollowedLog
 
 
 @dataclass(frozen=True)
-class Head:
+class FileHead:
     """What a file is recognised by: its path, its first bytes (decompressed, UTF-8)."""
 
     path: Path
@@ -42,6 +42,6 @@ class LogKind:
     name: str
     files: str
     rank: int
-    fits: Callable[[Head], bool]
-    follow: Callable[[Path, Sequence[re.Pattern[str]]], Followed]
+    fits: Callable[[FileHead], bool]
+    follow: Callable[[Path, Sequence[re.Pattern[str]]], FollowedLog]
     folder: bool = False  # the log is the folder that the file lies in

@@ -14,7 +14,7 @@ from eegwatch.runlog import RunLog
 Given = ParamSpec("Given")
 
 
-class Quiet:
+class SafeCallback:
     """A callback that never ends the training that it logs. `log_` is its run log, once training has begun."""
 
     log_: RunLog | None = None
@@ -33,7 +33,7 @@ class Quiet:
         warnings.warn(f"eegwatch: the callback failed and is switched off ({words}); training goes on", stacklevel=3)
 
 
-class Evaluated:
+class EvaluationHooks:
     """What a framework's evaluation does to the watched model, from its first batch to its last.
 
     Not around it: averaged weights are put in before the first batch and taken out after the last, by other callbacks.
@@ -57,7 +57,7 @@ class Evaluated:
             opened.close()
 
 
-def quiet(hook: Callable[Given, None]) -> Callable[Given, None]:
+def never_raises(hook: Callable[Given, None]) -> Callable[Given, None]:
     """A method of a Quiet callback whose errors do not reach the trainer."""
 
     @functools.wraps(hook)

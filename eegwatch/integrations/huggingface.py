@@ -14,7 +14,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from eegwatch.integrations.common import Evaluated, Quiet, evaluation, quiet, scalar, whole
+from eegwatch.integrations.common import EvaluationHooks, SafeCallback, evaluation, never_raises, scalar, whole
 from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.log import read_all, run_decoder
 from eegwatch.run.records import Run
@@ -24,7 +24,7 @@ from eegwatch.steering.ranks import rank_of_process
 NO_METRIC = ("runtime", "samples_per_second", "steps_per_second", "epoch", "learning_rate", "total_flos")
 
 
-class EegwatchCallback(Quiet, TrainerCallback):
+class EegwatchCallback(SafeCallback, TrainerCallback):
     """Writes the run log in the process of rank 0; the others follow its commands.
 
     A step is written when the next begins: its loss comes after it.
@@ -45,9 +45,9 @@ class EegwatchCallback(Quiet, TrainerCallback):
         self.logs, self.name, self.schedule, self.goals, self.watch = logs, name, schedule, goals, watch
         self._pending: dict[str, Any] | None = None
         self._batches = 0  # of the evaluation under way
-        self._evaluated = Evaluated()
+        self._evaluated = EvaluationHooks()
 
-    @quiet
+    @never_raises
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         if not state.is_world_process_zero and not rank_of_process():
             return  # processes that torch.distributed does not know (a TPU's): rank 0 alone has a log
@@ -79,11 +79,11 @@ class EegwatchCallback(Quiet, TrainerCallback):
                 clip=clip or None,
             )
 
-    @quiet
+    @never_raises
     def on_step_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         self._flush()
 
-    @quiet
+    @never_raises
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         self._flush()
         self._pending = {"step": int(state.global_step)}
@@ -93,7 +93,7 @@ class EegwatchCallback(Quiet, TrainerCallback):
             control.should_save = control.should_save or log.checkpoint_requested
             control.should_evaluate = control.should_evaluate or log.evaluation_requested
 
-    @quiet
+    @never_raises
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **given: Any) -> None:
         if self._pending is None or not logs or "loss" not in logs:
             return  # an evaluation's row, or the summary of the whole run: no step
@@ -101,7 +101,7 @@ class EegwatchCallback(Quiet, TrainerCallback):
         self._pending |= {"loss": numbers.pop("loss", None), "grad_norm": numbers.pop("grad_norm", None)}
         self._pending["metrics"] = {key: value for key, value in numbers.items() if key not in NO_METRIC}
 
-    @quiet
+    @never_raises
     def on_prediction_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """A batch of an evaluation was read."""
         if not self.watch or self.log_ is None:
@@ -117,7 +117,7 @@ class EegwatchCallback(Quiet, TrainerCallback):
             self._evaluated.last_batch()
         self._batches %= length
 
-    @quiet
+    @never_raises
     def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         self._flush()
         self._batches = 0
@@ -126,13 +126,13 @@ class EegwatchCallback(Quiet, TrainerCallback):
             kept = {key: value for key, value in metrics.items() if not key.endswith(NO_METRIC)}
             self.log_.eval(evaluation(kept, ("eval_", "eval/")))
 
-    @quiet
+    @never_raises
     def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         self._flush()
         if self.log_ is not None:
             self.log_.checkpoint(Path(args.output_dir).resolve() / f"checkpoint-{state.global_step}")
 
-    @quiet
+    @never_raises
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         self._flush()
         if self.log_ is not None:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import Callback
 
-from eegwatch.integrations.common import Evaluated, Quiet, evaluation, quiet, scalar, whole
+from eegwatch.integrations.common import EvaluationHooks, SafeCallback, evaluation, never_raises, scalar, whole
 from eegwatch.run.folder import RUN_LOG
 from eegwatch.runlog import RunLog
 from eegwatch.schedule import from_torch
@@ -26,7 +26,7 @@ from eegwatch.steering.ranks import rank_of_process
 PREFIXES = ("validation", "valid", "val", "test")
 
 
-class EegwatchCallback(Quiet, Callback):
+class EegwatchCallback(SafeCallback, Callback):
     """Writes the run log in the process of rank 0; the others follow its commands.
 
     `interval`: how often the scheduler is meant to be stepped.
@@ -56,9 +56,9 @@ class EegwatchCallback(Quiet, Callback):
         self._micro = 0
         self._seen = self._begun = 0
         self._before: dict[str, float] = {}
-        self._evaluated = Evaluated()
+        self._evaluated = EvaluationHooks()
 
-    @quiet
+    @never_raises
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         if not trainer.is_global_zero and not rank_of_process():
             return  # processes that torch.distributed does not know (a TPU's): rank 0 alone has a log
@@ -111,7 +111,7 @@ class EegwatchCallback(Quiet, Callback):
             clip=float(clip) if clip and algorithm in (None, "norm") else None,
         )
 
-    @quiet
+    @never_raises
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         config = self._config
         if self.log_ is None or config is None or not trainer.lr_scheduler_configs:
@@ -121,7 +121,7 @@ class EegwatchCallback(Quiet, Callback):
             self._config, self._scheduler = now, now.scheduler
             self.log_.schedule_changed(now.scheduler)
 
-    @quiet
+    @never_raises
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.log_ is None:
             return
@@ -145,11 +145,11 @@ class EegwatchCallback(Quiet, Callback):
         if self.log_.stop_requested:
             trainer.should_stop = True
 
-    @quiet
+    @never_raises
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         self._before = _numbers(trainer.callback_metrics)
 
-    @quiet
+    @never_raises
     def on_validation_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
@@ -157,14 +157,14 @@ class EegwatchCallback(Quiet, Callback):
         if first and self.watch and _length(trainer) and not _overridden(pl_module, "on_validation_model_eval"):
             self._evaluated.first_batch(self.log_)
 
-    @quiet
+    @never_raises
     def on_validation_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         if (dataloader_idx, batch_idx + 1) == _length(trainer):
             self._evaluated.last_batch()
 
-    @quiet
+    @never_raises
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         if self.log_ is None or trainer.sanity_checking:
             return
@@ -176,13 +176,13 @@ class EegwatchCallback(Quiet, Callback):
         }
         self.log_.eval(evaluation(found, PREFIXES))
 
-    @quiet
+    @never_raises
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         if self.log_ is not None:
             early = trainer.should_stop and (self._total is None or self.log_.step_done < self._total)
             self.log_.end("early_stopped" if early else "completed")
 
-    @quiet
+    @never_raises
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         if self.log_ is not None:
             stopped = isinstance(exception, KeyboardInterrupt)

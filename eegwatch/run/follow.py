@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from eegwatch.run import statefile
 from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.history import History, Item
-from eegwatch.run.items import Reader
+from eegwatch.run.items import ItemReader
 from eegwatch.run.log import Tail, begins_anew, run_decoder
 from eegwatch.run.parsing import Piece, pieces, second_processor
 from eegwatch.run.ranks import RankLogs
@@ -31,7 +31,7 @@ QUIET_EVERY_S = 1.0
 FRAME_RECORDS, FRAMES_A_POLL = 4000, 16  # of the side file
 
 
-class Followed(Protocol):
+class FollowedLog(Protocol):
     """A log that grows: ours, or one that `eegwatch.formats` understands."""
 
     @property
@@ -49,12 +49,12 @@ class FormatError(UserError):
 
 
 @dataclass
-class Foreign:
+class ForeignLog:
     """A log of someone else's: where, in which format, and how to follow it."""
 
     path: Path
     format: str
-    follow: Callable[[], Followed]
+    follow: Callable[[], FollowedLog]
     unread: Callable[[], FormatError] | None = None  # what is wrong where nothing of it could be read
 
     @property
@@ -111,7 +111,7 @@ class RunFollower:
 
     def __init__(
         self,
-        log: Followed,
+        log: FollowedLog,
         declaration: Declaration | None = None,
         side: SideFile | None = None,
         indexer: IndexerProcess | None = None,
@@ -122,7 +122,7 @@ class RunFollower:
         self.behind = True  # more is known to be there than has been read
         self.waiting = False  # for the indexer: nothing to take yet
         self.records = 0
-        self.reader = Reader()
+        self.reader = ItemReader()
         self._news_at = self._looked_at = 0.0
         declares = declaration is not None and declaration.declares
         self.side = None if declares else side
@@ -169,7 +169,7 @@ class RunFollower:
         if self.reset:
             self.saves, self._unsaved = False, []
         if begins_anew(self.reset):
-            self.reader = Reader()
+            self.reader = ItemReader()
         declaring = self.declaration is not None and self.declaration.declares
         items = list(self.reader.items(self.declaration.apply(records) if self.declaration and declaring else records))
         self._remember(items)
@@ -228,7 +228,7 @@ class RunFollower:
         self._remember([], all=True)
         if self.side is not None and self.offset == self._frame_end:
             with suppress(OSError):  # no room for a cache
-                statefile.keep(self.side, self.offset, says, data)
+                statefile.write_state(self.side, self.offset, says, data)
 
     def _recall(self) -> list[Item]:
         """What the side file has; once it and its indexer have no more, the log is read on."""

@@ -40,7 +40,7 @@ class _Sign(msgspec.Struct, kw_only=True):
 _decoder = msgspec.json.Decoder(_Sign)
 
 
-class SignOfLife:
+class HeartbeatFile:
     """The file as its one writer holds it."""
 
     def __init__(self, logs: Path) -> None:

@@ -19,7 +19,7 @@ from eegwatch.run import statefile
 from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.follow import FRAME_RECORDS, OwnLog, RunFollower
 from eegwatch.run.history import Item
-from eegwatch.run.items import Reader
+from eegwatch.run.items import ItemReader
 from eegwatch.run.log import CHUNK_BYTES, open_regular
 from eegwatch.run.parsing import pieces, second_processor
 from eegwatch.run.sidefile import WORTH_IT_BYTES, Frame, SideFile, beside
@@ -31,7 +31,7 @@ MOST_UNJUDGED = 256  # pieces that wait for the judge: a million steps, 40 MB; a
 KEEP_EVERY = 64  # pieces between two states that are kept: a quarter of a million steps
 
 
-class Judging(Protocol):
+class DetectorsKept(Protocol):
     """The detectors (`diagnosis.saved_state.Judge`), of which this room knows no more."""
 
     def feed(self, item: Item) -> object: ...
@@ -39,7 +39,7 @@ class Judging(Protocol):
     def kept(self) -> tuple[str, bytes] | None: ...
 
 
-JudgeOf = Callable[[bytes | None], Judging | None]  # a new one, or the one that was kept
+JudgeOf = Callable[[bytes | None], DetectorsKept | None]  # a new one, or the one that was kept
 
 
 class WriterIndex:
@@ -53,7 +53,7 @@ class WriterIndex:
         """`judge_of`: with it the detectors' state is left too."""
         self._folder, self._judge_of = folder, judge_of
         self._follower: RunFollower | None = None
-        self._judge: Judging | None = None
+        self._judge: DetectorsKept | None = None
         self._earlier: Iterator[Item] = iter(())  # left by an earlier attempt, and not judged
         self._unjudged: deque[list[Item]] = deque()
         self._judged = 0  # pieces since a state was kept
@@ -101,7 +101,7 @@ class WriterIndex:
     def _take_up_the_judge(self, follower: RunFollower) -> None:
         if self._judge_of is None or follower.side is None:
             return
-        state = statefile.kept(follower.side)
+        state = statefile.read_state(follower.side)
         if state is not None and follower.frame_ends_at(state.end):
             self._judge = self._judge_of(state.data)
         begin = state.end if state is not None and self._judge is not None else 0
@@ -171,7 +171,7 @@ def write_side_file(folder: Path, wanted: Callable[[], bool] = lambda: True) -> 
     log = folder / RUN_LOG
     side, fd = SideFile(log), open_regular(log)
     try:
-        at, records, bad, reader = 0, 0, 0, Reader()
+        at, records, bad, reader = 0, 0, 0, ItemReader()
         for frame in side.frames():
             at, records, bad, reader = frame.end, frame.records, frame.bad, frame.reader
         if not side.lock():

@@ -15,7 +15,7 @@ from eegwatch.run.records import Eval, Run, RunRecord, ScheduleChange, Step, Wat
 CLOCK_SLACK_S = 1.0  # a clock set back by less is not worth a word
 
 
-class Reader:
+class ItemReader:
     """Turns records into items, and keeps the steps of an attempt in order whatever the log holds.
 
     A step that does not lie beyond the attempt's last one (two writers, a counter set back, a negative number) is left
@@ -32,7 +32,7 @@ class Reader:
     @classmethod
     def at(
         cls, disorder: int, first_disorder: str | None, clock_back: str | None, last: int, clock: float = -math.inf
-    ) -> Reader:
+    ) -> ItemReader:
         """One that has read so far."""
         reader = cls()
         reader.disorder, reader.first_disorder, reader.clock_back = disorder, first_disorder, clock_back

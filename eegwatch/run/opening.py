@@ -17,7 +17,7 @@ from eegwatch.run.indexer import IndexerProcess
 from eegwatch.run.log import CHUNK_BYTES
 from eegwatch.run.sidefile import WORTH_IT_BYTES
 from eegwatch.run.skeleton import skeleton
-from eegwatch.run.statefile import State, kept
+from eegwatch.run.statefile import DetectorState, read_state
 
 AT_ONCE_BYTES = 12 << 20  # parsed in a thirtieth of a second
 SOON_BYTES = 256 << 20  # in a third of a second by two processes: the first frame is drawn anew before the screen is
@@ -26,7 +26,7 @@ STEP_BYTES = 160  # of a step record, at least
 
 
 @dataclass
-class Opened:
+class OpenedLog:
     """A log as far as it was read: `read` holds the items that the side file did not give.
 
     `sketch`: the skeleton of a log that will take a while; None where `complete`. `soon`: not long, by `read_on`.
@@ -38,7 +38,7 @@ class Opened:
     read: list[Item] = field(default_factory=list)
     sketch: History | None = None
     soon: bool = False
-    state: State | None = None
+    state: DetectorState | None = None
 
     @property
     def verdict(self) -> str:
@@ -71,10 +71,10 @@ class Opened:
         return not self.follower.behind
 
 
-_kept: dict[str, Opened] = {}  # by the first frame, for the application
+_kept: dict[str, OpenedLog] = {}  # by the first frame, for the application
 
 
-def opened(folder: Path, *, first_frame: bool = False) -> Opened | None:
+def open_log(folder: Path, *, first_frame: bool = False) -> OpenedLog | None:
     """A run's log, its side file taken, and what lies beyond if that is short; None for a short or unreadable log.
 
     `first_frame`: more is left to `read_on`, so that a sketch is drawn first.
@@ -86,12 +86,12 @@ def opened(folder: Path, *, first_frame: bool = False) -> Opened | None:
     if size < WORTH_IT_BYTES:
         return None
     side = side_of(folder)
-    one = Opened(RunFollower(OwnLog(folder), None, side))
+    one = OpenedLog(RunFollower(OwnLog(folder), None, side))
     one.history.reserve(size // STEP_BYTES)
     follower = one.follower
     while follower.recalling:
         one.take(follower.poll(CHUNK_BYTES))
-    state = None if side is None else kept(side)
+    state = None if side is None else read_state(side)
     one.state = state if state is not None and follower.frame_ends_at(state.end) else None
     left = size - follower.offset
     if left <= (WORTH_IT_BYTES if first_frame else AT_ONCE_BYTES):
@@ -106,14 +106,14 @@ def opened(folder: Path, *, first_frame: bool = False) -> Opened | None:
     return one
 
 
-def keep(folder: Path) -> Opened | None:
+def keep(folder: Path) -> OpenedLog | None:
     """The same, for the first frame, kept for the application that comes after."""
-    one = opened(folder, first_frame=True)
+    one = open_log(folder, first_frame=True)
     if one is not None:
         _kept[os.path.abspath(folder)] = one
     return one
 
 
-def take(folder: Path) -> Opened | None:
+def take(folder: Path) -> OpenedLog | None:
     """What was kept of a run, or the run opened now."""
-    return _kept.pop(os.path.abspath(folder), None) or opened(folder)
+    return _kept.pop(os.path.abspath(folder), None) or open_log(folder)

@@ -33,7 +33,7 @@ def as_series(config: Config) -> None:
 
 
 @dataclass(frozen=True)
-class Place:
+class SeriesPlace:
     """Where a run stands in its series: `series` names it, `seed` of `seeds`."""
 
     series: str
@@ -73,7 +73,7 @@ def folder_name(name: str, seed: int) -> str:
     return f"{name}-seed{seed}"
 
 
-def place_of(folder: Path) -> Place | None:
+def place_of(folder: Path) -> SeriesPlace | None:
     """None for a run of no series, or whose configuration cannot be read."""
     if not _NAME.search(folder.name):
         return None
@@ -84,7 +84,7 @@ def place_of(folder: Path) -> Place | None:
     return _place(tree.get("experiment") if isinstance(tree, dict) else None)
 
 
-def _place(experiment: Any) -> Place | None:
+def _place(experiment: Any) -> SeriesPlace | None:
     if not isinstance(experiment, dict):
         return None
     series, seed, seeds = (experiment.get(key) for key in ("series", "seed", "seeds"))
@@ -92,7 +92,7 @@ def _place(experiment: Any) -> Place | None:
         return None
     if not all(isinstance(one, int) for one in seeds):
         return None
-    return Place(series, seed, tuple(seeds))
+    return SeriesPlace(series, seed, tuple(seeds))
 
 
 def members(folder: Path) -> dict[int, Path]:

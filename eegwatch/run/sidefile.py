@@ -26,7 +26,7 @@ import msgspec
 import numpy as np
 
 from eegwatch.run.history import COLUMNS, Item, StepBlock
-from eegwatch.run.items import Reader
+from eegwatch.run.items import ItemReader
 from eegwatch.run.records import Record, RunRecord, encode
 
 WORTH_IT_BYTES = 4 << 20  # a shorter log is parsed in a fiftieth of a second
@@ -73,7 +73,7 @@ class Frame(NamedTuple):
     records: int
     bad: int
     items: list[Item]
-    reader: Reader
+    reader: ItemReader
 
 
 def beside(log: Path) -> Path:
@@ -192,7 +192,7 @@ class SideFile:
             items = unpacked(frame.items)
         except (msgspec.MsgspecError, ValueError, KeyError, OverflowError):  # nothing that we wrote
             return None
-        reader = Reader.at(*frame.counts)
+        reader = ItemReader.at(*frame.counts)
         return Frame(frame.end, frame.records, frame.bad, items, reader), at + HEAD.size + length
 
     def add(self, frame: Frame) -> None:

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from eegwatch.run.history import History
-from eegwatch.run.items import Reader
+from eegwatch.run.items import ItemReader
 from eegwatch.run.log import run_decoder
 from eegwatch.run.records import Run, RunRecord, Step
 
@@ -43,7 +43,7 @@ def skeleton(path: Path) -> History | None:
     if not runs or not steps:
         return None
     history = History()
-    for item in Reader().items([runs[0], *_live(steps)]):
+    for item in ItemReader().items([runs[0], *_live(steps)]):
         history.append(item)
     return history
 

@@ -27,7 +27,7 @@ DETECTORS = ("diagnosis", "schedule", "run/records.py", "run/history.py", "run/i
 LARGEST_BYTES = 64 << 20
 
 
-class State(msgspec.Struct, frozen=True, array_like=True):
+class DetectorState(msgspec.Struct, frozen=True, array_like=True):
     """`data`: the detectors (`diagnosis.saved_state`) when the log ended at `end`; `says`: their verdict.
 
     `key`: of the log's identity, its 4 kB before `end`, and the rules; `crc`: of `data`.
@@ -40,11 +40,11 @@ class State(msgspec.Struct, frozen=True, array_like=True):
     data: bytes
 
 
-_encoder, _decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(State)
+_encoder, _decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(DetectorState)
 
 
 @functools.cache
-def rules() -> bytes:
+def rules_hash() -> bytes:
     """SHA-256 of the sources of all detectors, and of the versions that a kept state depends on."""
     package = Path(__file__).parents[1]
     digest = hashlib.sha256(f"{sys.version_info} {np.__version__} {msgspec.__version__}".encode())
@@ -60,13 +60,13 @@ def place_of(side: SideFile) -> Path:
     return side.place.with_suffix(SUFFIX)
 
 
-def keep(side: SideFile, end: int, says: str, data: bytes) -> None:
+def write_state(side: SideFile, end: int, says: str, data: bytes) -> None:
     """Replace what was kept by the state at this offset of the log, where a frame of the side file ends.
 
     Raises OSError: what was kept before is still there.
     """
     place = place_of(side)
-    aside, content = aside_of(place), _encoder.encode(State(_key(side, end), end, says, zlib.crc32(data), data))
+    aside, content = aside_of(place), _encoder.encode(DetectorState(_key(side, end), end, says, zlib.crc32(data), data))
     aside.unlink(missing_ok=True)  # of a process of this pid that was killed
     fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -79,7 +79,7 @@ def keep(side: SideFile, end: int, says: str, data: bytes) -> None:
     os.replace(aside, place)  # not synced: after a power cut the check sum tells
 
 
-def kept(side: SideFile) -> State | None:
+def read_state(side: SideFile) -> DetectorState | None:
     """The state, if one is kept that was made from this log by these rules."""
     try:
         fd = os.open(place_of(side), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -102,4 +102,4 @@ def kept(side: SideFile) -> State | None:
 
 
 def _key(side: SideFile, end: int) -> bytes:
-    return hashlib.sha256(side.identity + f"{end} {side.before(end)} ".encode() + rules()).digest()
+    return hashlib.sha256(side.identity + f"{end} {side.before(end)} ".encode() + rules_hash()).digest()

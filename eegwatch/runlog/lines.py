@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eegwatch.run.indexer import Judging, WriterIndex
+from eegwatch.run.indexer import DetectorsKept, WriterIndex
 from eegwatch.run.log import AppendLog
 from eegwatch.run.records import Run
 
 KEPT_UNWRITTEN = 100_000  # lines kept for a disk that is full: some 20 MB
 
 
-def _judge_of(data: bytes | None) -> Judging | None:
+def _judge_of(data: bytes | None) -> DetectorsKept | None:
     from eegwatch.diagnosis.saved_state import judge_of  # 0.05 s, that a short run does not pay
 
     return judge_of(data)

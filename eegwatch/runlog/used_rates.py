@@ -21,14 +21,14 @@ MOST_HELD = 20  # records: a scaler that halves 65,536 skips at most 16 steps in
 PRECISIONS = ("bfloat16", "float16", "float32", "float64")  # the coarsest first
 
 
-class Used(NamedTuple):
+class UsedRates(NamedTuple):
     """The rates of all parameter groups, group 0 first, and the scheduler's position that gave them."""
 
     rates: list[float]
     position: float | None
 
 
-Write = Callable[[Step, Used], None]
+Write = Callable[[Step, UsedRates], None]
 
 
 class Follower:
@@ -44,9 +44,9 @@ class Follower:
         self._position, self._write = position, write
         self.steps_taken = 0  # by this optimizer, since it is followed
         self._order: Literal["after", "before"] | None = None  # where log.step() lies to optimizer.step()
-        self._taken: Used | None = None  # the newest step that no record has spoken of
-        self._first: Used | None = None  # the first one since the held record
-        self._held: list[tuple[Step, Used]] = []  # records whose step is not known yet; the rates as they stood then
+        self._taken: UsedRates | None = None  # the newest step that no record has spoken of
+        self._first: UsedRates | None = None  # the first one since the held record
+        self._held: list[tuple[Step, UsedRates]] = []  # records without a known step; the rates at that time
         self._gradient: tuple[Any, Any, int] | None = None  # (parameter, gradient, its version) after the last step
         self._stood = self.now()  # at the last record: what the next step uses, if the scheduler had moved by then
         self._scheduler_first = False  # is log.step() called after scheduler.step()?
@@ -77,10 +77,10 @@ class Follower:
         """The optimizer's parameter groups."""
         return list(self._optimizer.param_groups)
 
-    def now(self) -> Used:
+    def now(self) -> UsedRates:
         """The rates and the position as they stand."""
         self._groups = self._optimizer.param_groups  # load_state_dict puts a new list there
-        return Used([float(group["lr"]) for group in self._groups], self._position())
+        return UsedRates([float(group["lr"]) for group in self._groups], self._position())
 
     def record(self, step: Step) -> None:
         """A record of one optimizer step: written now, or when it is known which step it speaks of."""
@@ -103,7 +103,7 @@ class Follower:
         self._held.append((step, self.now()))
         self._first = None
 
-    def _decide(self, taken: Used) -> None:
+    def _decide(self, taken: UsedRates) -> None:
         """Which order it is: known at the second record, or at the first after the steps that a scaler skipped."""
         held, self._held = self._held, []
         if held and self._backward_since():
@@ -122,11 +122,11 @@ class Follower:
         held, self._held = self._held, []
         self._write_all(held)
 
-    def _write_all(self, held: list[tuple[Step, Used]]) -> None:
+    def _write_all(self, held: list[tuple[Step, UsedRates]]) -> None:
         for step, stood in held:
             self._write(step, stood)
 
-    def _write_after(self, step: Step, taken: Used | None) -> None:
+    def _write_after(self, step: Step, taken: UsedRates | None) -> None:
         if taken is None:  # the gradient scaler skipped it
             taken = self._stood if self._scheduler_first else self.now()
         else:
@@ -134,7 +134,7 @@ class Follower:
         self._write(step, taken)
         self._stood = self.now()
 
-    def _learn(self, taken: Used) -> None:
+    def _learn(self, taken: UsedRates) -> None:
         """Has the scheduler moved between a step and its record?"""
         now = self.now()
         if now != taken:

@@ -35,22 +35,22 @@ from eegwatch.run.log import read_all, run_decoder
 from eegwatch.run.records import EVAL_FIELDS, Checkpoint, End, Eval, Record, Run, ScheduleChange, Step, encode
 from eegwatch.runlog.lines import Writing
 from eegwatch.runlog.schedules import Law, described, no_schedule, paced, position_reader
-from eegwatch.runlog.used_rates import Follower, Used, name_of_type, precision_of
+from eegwatch.runlog.used_rates import Follower, UsedRates, name_of_type, precision_of
 from eegwatch.schedule import Schedule, ScheduleError, as_dict, from_torch, parse_for_run
 from eegwatch.schedule.readers.common import optimizer_of
 from eegwatch.steering.attach import Attached, AttachedRank, Locked
 from eegwatch.steering.daemon_attempt import attempt_of_daemon, goes_on
-from eegwatch.steering.follower_rank import Followed
+from eegwatch.steering.follower_rank import FollowerControl
 from eegwatch.steering.live import LiveControl
 from eegwatch.steering.ranks import job_of_this_process
-from eegwatch.watching.api import Watched
+from eegwatch.watching.api import WatchMethods
 
 UNSET = msgspec.UNSET
 FOLDER_WITHIN_S = 30.0  # for rank 0's run, where another rank asks for its folder
 T = TypeVar("T")
 
 
-class RunLog(Writing, Watched):
+class RunLog(Writing, WatchMethods):
     """The log of one run.
 
     `folder` is where it lies; `step_done` the last step that was given to it; `follower` reads the rates off the
@@ -166,7 +166,7 @@ class RunLog(Writing, Watched):
         end = time.monotonic() + FOLDER_WITHIN_S
         while self._folder is None:
             live = None if self._control is None else self._control.live
-            self._folder = live.folder if isinstance(live, Followed) else None
+            self._folder = live.folder if isinstance(live, FollowerControl) else None
             if self._folder is None and (live is None or time.monotonic() > end):
                 self._say(f"rank {self._job.rank} finds no run of rank 0 in {self._root}: its RunLog has no folder")
                 return self._root
@@ -224,7 +224,7 @@ class RunLog(Writing, Watched):
             return False
         return bool(self._guarded(lambda live: live.wants(command, self.step_done)))
 
-    def _guarded(self, do: Callable[[LiveControl | Followed], T]) -> T | None:
+    def _guarded(self, do: Callable[[LiveControl | FollowerControl], T]) -> T | None:
         """Something of the control; one that fails is switched off, and a warning says so."""
         if self._control is None:
             return None
@@ -439,7 +439,7 @@ class RunLog(Writing, Watched):
 
     # ---- how they are written ----
 
-    def _write_followed(self, record: Step, used: Used) -> None:
+    def _write_followed(self, record: Step, used: UsedRates) -> None:
         rates, position = used.rates, used.position
         lr = rates[0]
         control = self._control

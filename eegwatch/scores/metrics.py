@@ -21,7 +21,7 @@ LOWER_IS_BETTER = ("brier", "calibration_error")
 
 
 @dataclass(frozen=True)
-class Figures:
+class Metrics:
     """`values`: figures by name; `confusion`: rows true, columns predicted; `problem`: what is left out, and why."""
 
     values: dict[str, float]
@@ -29,11 +29,11 @@ class Figures:
     problem: str | None = None
 
 
-def figures(units: Units, threshold: float | None) -> Figures:
+def metrics_of(units: Units, threshold: float | None) -> Metrics:
     """Two classes: AUROC, average precision, the rest of class 1 above `threshold` (None: 0). More: macro averages."""
     problem = units.problem()
     if problem is not None:
-        return Figures({}, problem=problem)
+        return Metrics({}, problem=problem)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a figure without a value is left out; `problem` gives the reason
         if find_spec("sklearn") is None:
@@ -41,7 +41,7 @@ def figures(units: Units, threshold: float | None) -> Figures:
         return _of_two(units, threshold or 0.0) if units.classes == 2 else _of_many(units)
 
 
-def _of_two(units: Units, threshold: float) -> Figures:
+def _of_two(units: Units, threshold: float) -> Metrics:
     from sklearn import metrics as of
 
     label, score = units.label, units.score
@@ -65,7 +65,7 @@ def _of_two(units: Units, threshold: float) -> Figures:
     return _without_undefined(values, table.tolist(), units)
 
 
-def _of_many(units: Units) -> Figures:
+def _of_many(units: Units) -> Metrics:
     from sklearn import metrics as of
 
     label, every = units.label, list(range(units.classes))
@@ -90,7 +90,7 @@ def _of_many(units: Units) -> Figures:
     return _without_undefined(values, table.tolist(), units)
 
 
-def _by_weights(units: Units, threshold: float | None) -> Figures:
+def _by_weights(units: Units, threshold: float | None) -> Metrics:
     resampled = Resampled(units, threshold)
     equal = np.ones((1, len(resampled.subjects)))
     values = {name: float(value[0]) for name, value in resampled.values(equal).items()}
@@ -110,11 +110,11 @@ def _calibration_error(units: Units) -> float:
     return float(np.abs(promised - hits).sum() / size.sum())
 
 
-def _without_undefined(values: dict[str, float], table: list[list[int]], units: Units) -> Figures:
+def _without_undefined(values: dict[str, float], table: list[list[int]], units: Units) -> Metrics:
     missing = [name for name, value in values.items() if not math.isfinite(value)]
     problem = None
     if missing:
         absent = [str(one) for one in range(units.classes) if not (units.label == one).any()]
         why = f"no {units.level} has label {', '.join(absent)}" if absent else "they are not defined here"
         problem = f"{', '.join(missing)} left out: {why}"
-    return Figures({name: value for name, value in values.items() if name not in missing}, table, problem)
+    return Metrics({name: value for name, value in values.items() if name not in missing}, table, problem)

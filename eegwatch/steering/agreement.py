@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from eegwatch.run import crash_points
 from eegwatch.run.control import Command
-from eegwatch.steering.ranks import Decision, Leader, Proposal, Voice
-from eegwatch.steering.steered_schedule import Course, Refused
+from eegwatch.steering.ranks import Decision, Leader, Proposal, RankReport
+from eegwatch.steering.steered_schedule import Refused, SteeredSchedule
 
 PATIENCE_S, LEAST_TRIES = 10.0, 3
 # A rank hears of an announcement within its quarter of a second and one step; in a job whose gradients are averaged the
@@ -32,7 +32,7 @@ class Pending:
 
     command: Command
     step: int
-    course: Course | None
+    course: SteeredSchedule | None
     tries: int = 1
     alone: bool = False
 
@@ -100,7 +100,7 @@ class Agreement:
             raise Refused(f"the script does not ask for this on {_ranks(deaf)}: every rank has to")
         return pending
 
-    def _voices(self) -> list[Voice]:
+    def _voices(self) -> list[RankReport]:
         """What the ranks say to the newest announcement."""
         voices = (self._leader.voice(rank) for rank in range(1, self._leader.job.world))
         return [voice for voice in voices if voice is not None and voice.seq == self._seq]

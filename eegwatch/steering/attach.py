@@ -11,7 +11,7 @@ from eegwatch.run.control import Locked
 from eegwatch.run.log import each_record, run_decoder
 from eegwatch.run.records import Record, Run, ScheduleChange
 from eegwatch.schedule import Schedule, ScheduleError, as_dict, declared_base, parse
-from eegwatch.steering.follower_rank import Followed
+from eegwatch.steering.follower_rank import FollowerControl
 from eegwatch.steering.live import LiveControl
 from eegwatch.steering.ranks import Job, processes
 from eegwatch.steering.rates import SetRates
@@ -126,7 +126,7 @@ class AttachedRank:
         self.due = 0.0
         setter, hooks_last = _setter_of(follower, next_step)
         groups = (lambda: len(follower.groups)) if follower is not None else (lambda: 0)
-        self.live = Followed(logs, job, setter, hooks_last, groups)
+        self.live = FollowerControl(logs, job, setter, hooks_last, groups)
         if resume is not None:
             self.live.go_on(_newest_change(resume), run.step, run.steps_per_epoch, run.total_steps)
 

@@ -14,7 +14,7 @@ from eegwatch.schedule import ScheduleError, as_dict, parse, resumed
 RUN, ATTEMPT = "EEGWATCH_RUN", "EEGWATCH_ATTEMPT"
 
 
-class Given(msgspec.Struct):
+class DaemonAttempt(msgspec.Struct):
     """The attempt that a daemon began: what its `run` record holds beside what the script knows."""
 
     run: str = ""
@@ -55,20 +55,20 @@ class Given(msgspec.Struct):
         )
 
 
-def attempt_of_daemon() -> Given | None:
+def attempt_of_daemon() -> DaemonAttempt | None:
     """The attempt that this process was started for; None outside a daemon. The first RunLog of a process takes it."""
     run = os.environ.pop(RUN, None)
     encoded = os.environ.pop(ATTEMPT, None)
     if run is None or not Path(run).is_dir():
         return None
     try:
-        given = msgspec.json.decode(encoded or "{}", type=Given)
+        given = msgspec.json.decode(encoded or "{}", type=DaemonAttempt)
     except msgspec.DecodeError:
-        given = Given()
+        given = DaemonAttempt()
     given.run = run
     return given
 
 
-def goes_on(attempt: int, given: Given | None) -> bool:
+def goes_on(attempt: int, given: DaemonAttempt | None) -> bool:
     """Does what steered the attempt before hold on? Not where a person ordered this one, at rates of its own."""
     return attempt > 1 and (given is None or given.command is None)

@@ -14,16 +14,16 @@ from pathlib import Path
 from eegwatch.run import crash_points
 from eegwatch.run.records import ScheduleChange
 from eegwatch.steering.live import LOOK_EVERY_S, STEPS_WITHOUT_HOOK
-from eegwatch.steering.ranks import Decision, Job, Leads, Meeting, Proposal, Voice, find, lives
+from eegwatch.steering.ranks import Decision, Job, JobFolder, LeaderRecord, Proposal, RankReport, find, lives
 from eegwatch.steering.rates import SetRates
-from eegwatch.steering.requests import REQUESTS, OfAll
-from eegwatch.steering.steered_schedule import Course, course_from, course_of
+from eegwatch.steering.requests import REQUESTS, SharedRequest
+from eegwatch.steering.steered_schedule import SteeredSchedule, course_from, course_of
 
 PATIENCE_S = 5.0
 POLL_S, ASK_EVERY_S = 0.0005, 0.05
 
 
-class Followed:
+class FollowerControl:
     """Every method returns quickly but `gate`, and none raises into the training."""
 
     active = False  # no command waits here for its answer: rank 0 answers
@@ -39,14 +39,14 @@ class Followed:
     ) -> None:
         self._logs, self._job, self._setter, self._hooks_last, self._groups = logs, job, setter, hooks_last, groups
         self._patience = patience
-        self._met: tuple[Meeting, Leads] | None = None
+        self._met: tuple[JobFolder, LeaderRecord] | None = None
         self._known = 0  # the newest proposal that was looked at
         self._pending: Proposal | None = None  # the one that this rank agreed to, until it is decided
         self._unheard: Proposal | None = None  # one that it has not answered yet
         self.looked_at: set[str] = set()
-        self._requests: dict[str, list[OfAll]] = {name: [] for name in REQUESTS}
+        self._requests: dict[str, list[SharedRequest]] = {name: [] for name in REQUESTS}
         self._logged_without = 0
-        self.course: Course | None = None
+        self.course: SteeredSchedule | None = None
 
     @property
     def every(self) -> float:
@@ -63,7 +63,7 @@ class Followed:
         if self._met is None:
             self._met = find(self._logs, self._job)
             if self._met is not None:
-                self._met[0].say(Voice(self._job.rank))
+                self._met[0].say(RankReport(self._job.rank))
 
     def go_on(self, change: ScheduleChange | None, step: int, steps_per_epoch: int | None, total: int | None) -> None:
         """After a resume: the newest course holds on, as on rank 0. Raises ScheduleError."""
@@ -106,7 +106,7 @@ class Followed:
             if self._setter is not None and name not in REQUESTS:
                 self._hooks_last()
                 self._setter.gate = self.gate
-        self._met[0].say(Voice(self._job.rank, proposal.seq, step, late, refusal, looks))
+        self._met[0].say(RankReport(self._job.rank, proposal.seq, step, late, refusal, looks))
         crash_points.point("ranks.after_voice")
 
     def _refusal(self, proposal: Proposal) -> str | None:
@@ -144,7 +144,7 @@ class Followed:
         if decision.holds:
             self._do(proposal)
 
-    def _given_up(self, meeting: Meeting, proposal: Proposal, waited: float) -> Decision:
+    def _given_up(self, meeting: JobFolder, proposal: Proposal, waited: float) -> Decision:
         """The decision that stands after this rank has lost its patience: its own, unless rank 0 was first."""
         words = f"rank {self._job.rank} waited {waited:.1f} s for the decision of rank 0"
         try:
@@ -154,7 +154,7 @@ class Followed:
 
     def _do(self, proposal: Proposal) -> None:
         if proposal.command in REQUESTS:
-            self._requests[proposal.command].append(OfAll(proposal.step))
+            self._requests[proposal.command].append(SharedRequest(proposal.step))
         elif proposal.course is None:
             self.course = None
             assert self._setter is not None
@@ -162,7 +162,7 @@ class Followed:
         else:
             self._begin(course_from(proposal.course))
 
-    def _begin(self, course: Course) -> None:
+    def _begin(self, course: SteeredSchedule) -> None:
         assert self._setter is not None
         self.course, self._logged_without = course, 0
         self._setter.begin(course)

@@ -25,8 +25,8 @@ from eegwatch.steering.answers import Answers
 from eegwatch.steering.inbox import Inbox, Refusal
 from eegwatch.steering.ranks import Job, Leader
 from eegwatch.steering.rates import SetRates
-from eegwatch.steering.requests import REQUESTS, OfAll
-from eegwatch.steering.steered_schedule import Course, Refused, course_for, course_of
+from eegwatch.steering.requests import REQUESTS, SharedRequest
+from eegwatch.steering.steered_schedule import Refused, SteeredSchedule, course_for, course_of
 
 LOOK_EVERY_S = 0.25
 STEPS_WITHOUT_HOOK = 200  # mixed precision skips a few steps; after so many the optimizer's step is not ours to see
@@ -39,7 +39,7 @@ class Waiting:
     command: Command
     step: int
     logged: int = 0
-    of_all: OfAll | None = None  # where every rank of a job does it
+    of_all: SharedRequest | None = None  # where every rank of a job does it
 
 
 class LiveControl:
@@ -81,7 +81,7 @@ class LiveControl:
         self.requested: dict[str, list[Waiting]] = {name: [] for name in REQUESTS}
         self.looked_at: set[str] = set()  # requests that the script asks for
         self._steer: Waiting | None = None
-        self.course: Course | None = None
+        self.course: SteeredSchedule | None = None
 
     # ---- what an earlier attempt left ----
 
@@ -159,7 +159,7 @@ class LiveControl:
             self.answers.last_word(str(command.id), command.command, "rejected", reason=str(refusal))
         return self._agreement is None or self._agreement.pending is None
 
-    def _judged(self, command: Command, step: int, from_step: int) -> Course | None:
+    def _judged(self, command: Command, step: int, from_step: int) -> SteeredSchedule | None:
         """The course that this command leads to from the step after `from_step` on. Raises Refused, ScheduleError."""
         if command.command in REQUESTS:
             name = REQUESTS[command.command]
@@ -195,7 +195,7 @@ class LiveControl:
             command=str(command.id),
         )
 
-    def _do(self, command: Command, step: int, course: Course | None) -> None:
+    def _do(self, command: Command, step: int, course: SteeredSchedule | None) -> None:
         """Accept a command, and do it from the next step on."""
         if not self._accepted(command, step):
             return
@@ -220,12 +220,12 @@ class LiveControl:
         self._steer = Waiting(command, step)
         return True
 
-    def _record(self, command: Command, course: Course, step: int) -> None:
+    def _record(self, command: Command, course: SteeredSchedule, step: int) -> None:
         record = ScheduleChange(time=time.time(), by=command.by, **course.record())
         self._write(msgspec.structs.replace(record, step=step))
         crash_points.point("live.after_record")
 
-    def _set(self, course: Course) -> None:
+    def _set(self, course: SteeredSchedule) -> None:
         assert self._setter is not None
         self._leave_course(course.from_step)
         self.course = course
@@ -277,7 +277,7 @@ class LiveControl:
             return False
         elif command.command in REQUESTS:
             if agreement.decide():
-                self.requested[command.command].append(Waiting(command, step, of_all=OfAll(pending.step)))
+                self.requested[command.command].append(Waiting(command, step, of_all=SharedRequest(pending.step)))
             else:
                 self._overruled(command)
         else:

@@ -96,7 +96,7 @@ def _key(name: str, count: int) -> str:
     return hashlib.sha256(repr((met, launch, name, count)).encode()).hexdigest()[:16]
 
 
-class Leads(msgspec.Struct, frozen=True):
+class LeaderRecord(msgspec.Struct, frozen=True):
     """Who leads: the run, its process, and the sub-folder where the ranks talk."""
 
     run: str
@@ -120,7 +120,7 @@ class Proposal(msgspec.Struct, frozen=True):
     at: int = 0
 
 
-class Voice(msgspec.Struct, frozen=True):
+class RankReport(msgspec.Struct, frozen=True):
     """What a rank says: the newest proposal that it knows, and the step that it has done.
 
     `late`: it has done the announced step already. `refusal`: why it cannot do it. `looks`: whether its script asks for
@@ -142,7 +142,7 @@ class Decision(msgspec.Struct, frozen=True):
     why: str | None = None
 
 
-class Meeting:
+class JobFolder:
     """The files of one job: written whole, read whole. `folder` is where the ranks talk. Methods raise OSError."""
 
     def __init__(self, folder: Path) -> None:
@@ -154,11 +154,11 @@ class Meeting:
     def proposal(self) -> Proposal | None:
         return _read(self.folder / PROPOSAL, Proposal)
 
-    def say(self, voice: Voice) -> None:
+    def say(self, voice: RankReport) -> None:
         _write(self.folder / f"rank-{voice.rank}", voice)
 
-    def voice(self, rank: int) -> Voice | None:
-        return _read(self.folder / f"rank-{rank}", Voice)
+    def voice(self, rank: int) -> RankReport | None:
+        return _read(self.folder / f"rank-{rank}", RankReport)
 
     def decide(self, seq: int, decision: Decision) -> Decision:
         """The decision that stands: this one, unless another rank was first."""
@@ -182,7 +182,7 @@ class Meeting:
 # ---- rank 0 ----
 
 
-class Leader(Meeting):
+class Leader(JobFolder):
     """Rank 0's side: makes the folder, and takes it away at the end."""
 
     def __init__(self, logs: Path, run_id: str, job: Job) -> None:
@@ -195,14 +195,14 @@ class Leader(Meeting):
         token = f"{time.time_ns():x}-{os.getpid()}"
         super().__init__(self._home / token)
         self.folder.mkdir(mode=0o700)
-        _write(self._home / LEADER, Leads(run_id, os.getpid(), socket.gethostname(), token))
+        _write(self._home / LEADER, LeaderRecord(run_id, os.getpid(), socket.gethostname(), token))
 
     def absent(self) -> list[int]:
         """The ranks that have not found this run: they make no RunLog, or not in this log root."""
         return [rank for rank in range(1, self.job.world) if not (self.folder / f"rank-{rank}").exists()]
 
     def close(self) -> None:
-        leads = _read(self._home / LEADER, Leads)
+        leads = _read(self._home / LEADER, LeaderRecord)
         own = leads is not None and leads.token == self.folder.name
         shutil.rmtree(self._home if own else self.folder, ignore_errors=True)
 
@@ -210,7 +210,7 @@ class Leader(Meeting):
 def sweep(logs: Path) -> None:
     """Remove what jobs whose rank 0 was killed on this host have left in the log root."""
     for home in logs.glob(f"{PREFIX}*"):
-        leads = _read(home / LEADER, Leads)
+        leads = _read(home / LEADER, LeaderRecord)
         if _ours(home) and leads is not None and leads.host == socket.gethostname() and not lives(logs, leads):
             shutil.rmtree(home, ignore_errors=True)
 
@@ -218,16 +218,16 @@ def sweep(logs: Path) -> None:
 # ---- the other ranks ----
 
 
-def find(logs: Path, job: Job) -> tuple[Meeting, Leads] | None:
+def find(logs: Path, job: Job) -> tuple[JobFolder, LeaderRecord] | None:
     """The meeting that a living rank 0 of this job has opened below this log root; None where there is none (yet)."""
     home = logs / f"{PREFIX}{job.key}"
-    leads = _read(home / LEADER, Leads)
+    leads = _read(home / LEADER, LeaderRecord)
     if leads is None or "/" in leads.run or "/" in leads.token or not _ours(home) or not lives(logs, leads):
         return None
-    return Meeting(home / leads.token), leads
+    return JobFolder(home / leads.token), leads
 
 
-def lives(logs: Path, leads: Leads) -> bool:
+def lives(logs: Path, leads: LeaderRecord) -> bool:
     """Does the process of rank 0 hold its run's lock? Of another host only that somebody does is known."""
     path = logs / leads.run / LIVE_LOCK
     if is_held(path):

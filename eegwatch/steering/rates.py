@@ -10,23 +10,23 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from eegwatch.steering.steered_schedule import Course
+from eegwatch.steering.steered_schedule import SteeredSchedule
 
 
 class SetRates:
     """A listener of StepHooks. `next_step()` says which step (counted from 1) the optimizer is about to take."""
 
     def __init__(self, next_step: Callable[[], int]) -> None:
-        self.course: Course | None = None
+        self.course: SteeredSchedule | None = None
         self.taken: dict[int, list[float]] = {}  # of the newest step that was taken under this course
         self.trouble: str | None = None  # why the rates cannot be set
         self.gate: Callable[[int], None] | None = None  # called before each step with its number: may change `course`
         self._next_step = next_step
         self._lent: list[tuple[dict[str, Any], str, Any, Any]] = []  # group, key, the script's value, ours
         self._set: tuple[int, list[float]] | None = None
-        self._upcoming: tuple[int, Course | None] | None = None  # the step after which it holds
+        self._upcoming: tuple[int, SteeredSchedule | None] | None = None  # the step after which it holds
 
-    def begin(self, course: Course) -> None:
+    def begin(self, course: SteeredSchedule) -> None:
         """Follow this course from the step after its `from_step` on; what held before holds until then."""
         self._upcoming = (course.from_step, course)
         self.taken, self.trouble = {}, None

@@ -8,7 +8,7 @@ REQUESTS = {"stop": "stop_requested", "checkpoint": "checkpoint_requested", "eva
 
 
 @dataclass
-class OfAll:
+class SharedRequest:
     """A request of all ranks of a job, from the look after step `first` on.
 
     A stop holds from there on; a checkpoint or an evaluation at the first look alone, since the other ranks do not hear

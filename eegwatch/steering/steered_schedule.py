@@ -15,7 +15,7 @@ AHEAD = 256  # steps computed at once: one call of a closed form costs 20 µs, w
 
 
 @dataclass
-class Course:
+class SteeredSchedule:
     """`laws[g]`: the schedule of group g, or None for a group that keeps following the script's own scheduler.
 
     `held`: rates of groups that stand at a number of their own where no schedule is declared. `momenta[g]`: the course
@@ -81,10 +81,10 @@ class Course:
 _PLAIN = ("from_step", "held", "steps_per_epoch", "total", "command", "words")
 
 
-def course_from(values: dict[str, Any]) -> Course:
-    """The course that `Course.as_dict` told of. Raises ScheduleError, KeyError."""
+def course_from(values: dict[str, Any]) -> SteeredSchedule:
+    """The course that `SteeredSchedule.as_dict` told of. Raises ScheduleError, KeyError."""
     laws, momenta = ([None if law is None else parse(law) for law in values[name]] for name in ("laws", "momenta"))
-    return Course(laws=laws, momenta=momenta, **{name: values[name] for name in _PLAIN})
+    return SteeredSchedule(laws=laws, momenta=momenta, **{name: values[name] for name in _PLAIN})
 
 
 class Refused(Exception):
@@ -103,7 +103,7 @@ def course_for(
     total: int | None,
     momenta: list[Schedule | None] | None = None,
     command: str | None = None,
-) -> Course:
+) -> SteeredSchedule:
     """What a `resume` of a live run leads to, from the step after `from_step` on. Raises Refused.
 
     `laws`: the declared schedule of each group; `now`: the rate that each group has. Without `lr` each group rejoins
@@ -118,7 +118,9 @@ def course_for(
         if left:
             words += f"; group {', '.join(map(str, left))} has no declared schedule and follows the script's"
         bases = [None if law is None else declared_base(law) for law in laws]
-        return Course(from_step, bases, [None] * len(laws), steps_per_epoch, total, command, words, momenta or [])
+        return SteeredSchedule(
+            from_step, bases, [None] * len(laws), steps_per_epoch, total, command, words, momenta or []
+        )
     if not math.isfinite(lr) or lr <= 0:
         raise Refused(f"the learning rate must be a finite number above 0, not {lr}")
     if laws and laws[0] is not None:
@@ -127,7 +129,7 @@ def course_for(
         raise Refused(f"{then} needs a declared schedule, and this run declares none: use hold")
     first = now[0]
     held: list[float | None] = [lr * (rate / first) if first else lr for rate in now]
-    return Course(from_step, [None] * len(now), held, steps_per_epoch, total, command, f"held at {lr:g}")
+    return SteeredSchedule(from_step, [None] * len(now), held, steps_per_epoch, total, command, f"held at {lr:g}")
 
 
 def _by_law(
@@ -140,7 +142,7 @@ def _by_law(
     steps_per_epoch: int | None,
     total: int | None,
     command: str | None,
-) -> Course:
+) -> SteeredSchedule:
     main = laws[0]
     assert main is not None
     top = peak_rate(declared_base(main))
@@ -170,14 +172,16 @@ def _by_law(
             )
         except ScheduleError as error:
             raise Refused(str(error)) from None
-    return Course(from_step, new, held, steps_per_epoch, total, command, f"{lr:g}, then {then}")
+    return SteeredSchedule(from_step, new, held, steps_per_epoch, total, command, f"{lr:g}, then {then}")
 
 
-def course_of(record: Any, groups: int, steps_per_epoch: int | None, total: int | None) -> Course | None:
+def course_of(record: Any, groups: int, steps_per_epoch: int | None, total: int | None) -> SteeredSchedule | None:
     """The course that a `schedule` record announced; None where it holds no schedule. Raises ScheduleError."""
     entries = record.groups or [{"schedule": record.schedule}]
     laws = [None if e.get("schedule") is None else parse(e["schedule"]) for e in entries][:groups]
     laws += [None] * (groups - len(laws))
     if all(law is None for law in laws):
         return None
-    return Course(record.step, laws, [None] * groups, steps_per_epoch, total, record.command, "as before the resume")
+    return SteeredSchedule(
+        record.step, laws, [None] * groups, steps_per_epoch, total, record.command, "as before the resume"
+    )

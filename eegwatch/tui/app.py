@@ -24,7 +24,7 @@ from eegwatch.diagnosis.findings import Finding
 from eegwatch.run.declaration.apply import Declared
 from eegwatch.run.file_events import Waker
 from eegwatch.run.folder import CONFIG, TRAINER_LOG
-from eegwatch.run.follow import Foreign
+from eegwatch.run.follow import ForeignLog
 from eegwatch.run.yaml_file import without_secrets
 from eegwatch.shell import SERVER_PID
 from eegwatch.tui import settings
@@ -75,7 +75,7 @@ class WatchApp(DaemonCommands, OrderedKeysApp[None]):
         self,
         logs: Path,
         folder: Path | None = None,
-        foreign: Foreign | None = None,
+        foreign: ForeignLog | None = None,
         declared: tuple[Declared | None, int | None] = (None, None),
         *,
         ascii: bool = False,

@@ -57,7 +57,7 @@ class ResumeChoice:
 
 
 @dataclass(frozen=True)
-class Beginning:
+class StartPoint:
     """Where a resume would begin: after `step`, and why there, in words."""
 
     step: int
@@ -65,7 +65,7 @@ class Beginning:
 
 
 @dataclass(frozen=True)
-class Judged:
+class CheckedForm:
     """The form as it stands: what would be sent, or why nothing can be."""
 
     choice: ResumeChoice | None = None
@@ -86,27 +86,27 @@ class Form:
     branch: str = ""
 
 
-def beginning(session: Session, *, branch: bool = False) -> Beginning:
+def start_point(session: Session, *, branch: bool = False) -> StartPoint:
     """After the current step where a trainer runs, else at the newest checkpoint, else at the very beginning.
 
     `branch`: where a new run would begin.
     """
     history = session.history
     if session.steers_itself and not branch:
-        return Beginning(history.step_done, f"after the current step ({history.step_done:,} now); the script runs on")
+        return StartPoint(history.step_done, f"after the current step ({history.step_done:,} now); the script runs on")
     if commanded(session, branch=branch) is not None:
         if not history.checkpoints:
-            return Beginning(0, "nowhere: the script has written no whole checkpoint yet")
+            return StartPoint(0, "nowhere: the script has written no whole checkpoint yet")
         newest, lost = history.checkpoints[-1], max(0, history.step_done - history.checkpoints[-1].step)
         told = f"the {lost:,} steps since are this run's alone" if branch else f"{lost:,} steps are lost"
-        return Beginning(newest.step, f"at the newest whole checkpoint, step {newest.step:,}; {told}")
+        return StartPoint(newest.step, f"at the newest whole checkpoint, step {newest.step:,}; {told}")
     if session.is_current and session.life.alive and session.life.word in AT_NEXT_STEP and history.length:
         step = history.step_done
-        return Beginning(step, f"after the current step ({step:,} now), where a checkpoint is written")
+        return StartPoint(step, f"after the current step ({step:,} now), where a checkpoint is written")
     if not history.checkpoints:
-        return Beginning(0, "at step 1: there is no checkpoint yet")
+        return StartPoint(0, "at step 1: there is no checkpoint yet")
     newest = history.checkpoints[-1]
-    return Beginning(newest.step, f"at the newest checkpoint, step {newest.step:,} ({_ago(newest.time)})")
+    return StartPoint(newest.step, f"at the newest checkpoint, step {newest.step:,} ({_ago(newest.time)})")
 
 
 def _ago(when: float) -> str:
@@ -153,7 +153,7 @@ def declared_schedule(session: Session) -> Schedule | None:
         return None
 
 
-def judge(session: Session, form: Form) -> Judged:
+def judge(session: Session, form: Form) -> CheckedForm:
     """Decide what the form asks for, by the daemon's own rules."""
     text, branch = form.typed.strip(), form.branch.strip()
     script = commanded(session, branch=bool(branch))
@@ -161,54 +161,54 @@ def judge(session: Session, form: Form) -> Judged:
     then = form.chosen or (("hold" if script is not None or bare else "anneal") if text else REJOIN)
     if then == RELEASE:
         if text or branch:
-            return Judged(problem="release hands the LR back: delete what was typed", then=then)
-        return Judged(ResumeChoice(None, None, command=RELEASE), then=then)
+            return CheckedForm(problem="release hands the LR back: delete what was typed", then=then)
+        return CheckedForm(ResumeChoice(None, None, command=RELEASE), then=then)
     if then == REJOIN:
         if text:
-            return Judged(problem="rejoin uses the planned LR: delete the typed one, or choose what follows it")
-        return Judged(ResumeChoice(None, None, branch=branch), schedule=declared_schedule(session))
+            return CheckedForm(problem="rejoin uses the planned LR: delete the typed one, or choose what follows it")
+        return CheckedForm(ResumeChoice(None, None, branch=branch), schedule=declared_schedule(session))
     if not text:
-        return Judged(problem=f"{then} needs a learning rate", then=then)
+        return CheckedForm(problem=f"{then} needs a learning rate", then=then)
     try:
         lr = float(text)
     except ValueError:
-        return Judged(problem=f"{text!r} is not a number; write it as 3e-4 or 0.0003", then=then)
+        return CheckedForm(problem=f"{text!r} is not a number; write it as 3e-4 or 0.0003", then=then)
     choice = ResumeChoice(lr, cast(Then, then), form.force, branch)
     return _judge_rate(session, choice, script)
 
 
-def _judge_rate(session: Session, choice: ResumeChoice, script: Script | None) -> Judged:
+def _judge_rate(session: Session, choice: ResumeChoice, script: Script | None) -> CheckedForm:
     """The same for a typed rate, which the schedule and the script may not take."""
     lr, then, declared = cast(float, choice.lr), cast(Then, choice.then), declared_schedule(session)
     if script is not None:
         if then != "hold":
-            return Judged(
+            return CheckedForm(
                 problem="by its command line a script can only hold a rate; RunLog in it can do more", then=then
             )
         if not any("{lr}" in str(word) for word in script.resume or []):
-            return Judged(
+            return CheckedForm(
                 problem="script.resume has no {lr}: this script takes no rate; delete the typed one", then=then
             )
         if declared is None and 0 < lr < float("inf"):
-            return Judged(replace(choice, force=False), lr=lr, then=then)
+            return CheckedForm(replace(choice, force=False), lr=lr, then=then)
     if declared is None and session.steers_itself and not choice.branch:
         if then != "hold":
-            return Judged(problem="the run declares no schedule: an LR can only be held", lr=lr, then=then)
+            return CheckedForm(problem="the run declares no schedule: an LR can only be held", lr=lr, then=then)
         if 0 < lr < float("inf"):
-            return Judged(replace(choice, force=False), lr=lr, then=then)
+            return CheckedForm(replace(choice, force=False), lr=lr, then=then)
     if declared is None:
-        return Judged(problem="the run declares no schedule: only rejoin is possible", lr=lr, then=then)
+        return CheckedForm(problem="the run declares no schedule: only rejoin is possible", lr=lr, then=then)
     above, finite = lr > peak_rate(declared), lr != float("inf")
-    begins, run = beginning(session, branch=bool(choice.branch)), session.history.run
+    begins, run = start_point(session, branch=bool(choice.branch)), session.history.run
     per_epoch = run.steps_per_epoch if run else None
     try:
         schedule = resumed(declared, begins.step, lr, then, steps_per_epoch=per_epoch, force=choice.force)
     except ScheduleError as error:
         peak = f"{exact(lr)} is above the planned maximum {short_rate(peak_rate(declared))}"
         problem = f"{peak}: tick the box to use it" if above and not choice.force and finite else str(error)
-        return Judged(problem=problem, above_peak=above and finite, lr=lr, then=then)
+        return CheckedForm(problem=problem, above_peak=above and finite, lr=lr, then=then)
     choice = replace(choice, force=choice.force and above)
-    return Judged(choice, schedule=schedule, above_peak=above, lr=lr, then=then)
+    return CheckedForm(choice, schedule=schedule, above_peak=above, lr=lr, then=then)
 
 
 def shell_line(session: Session, choice: ResumeChoice) -> str:

@@ -20,7 +20,7 @@ from eegwatch.run.config import ConfigError
 from eegwatch.run.control import AnswerWatch, live_script, send
 from eegwatch.run.declaration.apply import Declaration, Declared
 from eegwatch.run.folder import RUN_LOG, newest_run
-from eegwatch.run.follow import Followed, Foreign, FormatError, OwnLog, RunFollower, side_of
+from eegwatch.run.follow import FollowedLog, ForeignLog, FormatError, OwnLog, RunFollower, side_of
 from eegwatch.run.history import History, Item
 from eegwatch.run.liveness import Liveness, Pulse
 from eegwatch.run.opening import take
@@ -98,7 +98,7 @@ class Session:
         logs: Path,
         folder: Path | None,
         on_alarm: Callable[[Finding], None],
-        foreign: Foreign | None = None,
+        foreign: ForeignLog | None = None,
         declared: tuple[Declared | None, int | None] = (None, None),
     ) -> None:
         """`foreign`: someone else's log, watched but not commanded. `declared`: configuration, steps an epoch."""
@@ -138,7 +138,7 @@ class Session:
         named = Declaration(*self.declared, self.name_of(folder), self.foreign.path if self.foreign else None)
         known = None if self.foreign is not None or named.declares else take(folder)
         if known is None:
-            log: Followed = self.foreign.follow() if self.foreign else OwnLog(folder)
+            log: FollowedLog = self.foreign.follow() if self.foreign else OwnLog(folder)
             self.follower = RunFollower(log, named)
             return
         self.follower, self.history, self.sketch = known.follower, known.history, known.sketch

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from eegwatch.watching.watcher import Watcher
 
 
-class Watched:
+class WatchMethods:
     """The part of a RunLog that watches the training loop. None of its methods raises into the training."""
 
     step_done: int
@@ -51,13 +51,13 @@ class Watched:
         The training stays the same bit by bit. Call it once the model is wrapped and on its device, before the first
         step; a second call adds to what is watched. docs/silent_errors.md has the rules.
         """
-        from eegwatch.watching.declarations import Declared
+        from eegwatch.watching.declarations import Declarations
         from eegwatch.watching.watcher import Watcher
 
         optimizers = _several(optimizer)
         if not optimizers and self.follower is not None and self.follower.hooks is not None:
             optimizers = [one for one in [self.follower.hooks.optimizer] if one is not None]
-        said = Declared(
+        said = Declarations(
             accumulate or (self._run.accumulate if self._run.accumulate > 1 else 0),
             clip,
             scaler,

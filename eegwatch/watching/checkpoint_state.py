@@ -9,15 +9,20 @@ from typing import TYPE_CHECKING, Any
 from eegwatch.watching.tensors import bit_sums, plain_name, prefixed, torch_module, why_unread
 
 if TYPE_CHECKING:
-    from eegwatch.watching.declarations import Declared
-    from eegwatch.watching.ema import Average
-    from eegwatch.watching.optimizer_listener import Eye
+    from eegwatch.watching.declarations import Declarations
+    from eegwatch.watching.ema import WeightAverage
+    from eegwatch.watching.optimizer_listener import OptimizerListener
 
 MOST_NAMED = 64  # tensors that are kept by name; the sum of all is kept beside them
 
 
 def whole_state(
-    models: Sequence[Any], eyes: Sequence[Eye], averages: Sequence[Average], declared: Declared, *, skipped: bool
+    models: Sequence[Any],
+    eyes: Sequence[OptimizerListener],
+    averages: Sequence[WeightAverage],
+    declared: Declarations,
+    *,
+    skipped: bool,
 ) -> dict[str, Any]:
     """{"weights", "optimizers", "averages", "scaler", …}: all that a resume has to bring back and that is watched.
 
@@ -56,7 +61,7 @@ def weights_of(models: Sequence[Any], *, trainable: bool = False) -> dict[str, A
     return summed(dict(zip(named, bit_sums(named.values())))) | {"kinds": f"{zlib.crc32(repr(kinds).encode()):08x}"}
 
 
-def state_of(eye: Eye) -> dict[str, Any]:
+def state_of(eye: OptimizerListener) -> dict[str, Any]:
     """{"opt", "entries", "count", "n", "crc", "parts"} of one optimizer: tensors with a state, steps it has counted."""
     torch, optimizer = torch_module(), eye.hooks.optimizer
     eye.table.refresh(optimizer, eye.watcher.names)

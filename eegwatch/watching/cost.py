@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from eegwatch.watching.cadence import FIRST
 
 if TYPE_CHECKING:
-    from eegwatch.watching.optimizer_listener import Eye
+    from eegwatch.watching.optimizer_listener import OptimizerListener
 
 EVERY_S = 10.0  # between two records
 
@@ -21,7 +21,7 @@ class Cost:
         self.around_s = 0.0
         self._written = -EVERY_S
 
-    def due(self, eyes: Sequence[Eye]) -> bool:
+    def due(self, eyes: Sequence[OptimizerListener]) -> bool:
         """Is it time to write a record?"""
         now = time.monotonic()
         if now < self._written + EVERY_S or all(eye.taken <= FIRST for eye in eyes):
@@ -29,7 +29,7 @@ class Cost:
         self._written = now
         return True
 
-    def values(self, eyes: Sequence[Eye]) -> dict[str, Any]:
+    def values(self, eyes: Sequence[OptimizerListener]) -> dict[str, Any]:
         """{"looks", "steps", "spent_s", "interval"}, and since the first steps {"share" of their time, "per_1000"}.
 
         "per_1000": looks in so many steps. Times are the thread's on CPUs, the wall's where a GPU takes part.

@@ -22,7 +22,7 @@ LARGEST = 1 << 63  # an index that is summed has 64 bits
 Tell = Callable[[dict[str, Any]], None]
 
 
-class Order:
+class SamplerOrder:
     """Looks on at one loader's sampler. `tell` takes what an epoch drew: {"sampler", "n", "size", "crc", "head"}."""
 
     def __init__(self, loader: Any, number: int, tell: Tell, guard: Callable[[], Any]) -> None:
@@ -145,7 +145,7 @@ def _draws_as(sampler: Any, kind: Any) -> bool:
     return isinstance(sampler, kind) and own
 
 
-def _looking_on(kind: type, order: Order) -> type:
+def _looking_on(kind: type, order: SamplerOrder) -> type:
     def __iter__(self: Any) -> Iterator[Any]:
         drawn: _Drawn | None = None
         with order.guard():

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 
 @dataclass
-class Declared:
+class Declarations:
     """What log.watch() was told beside models and optimizers."""
 
     accumulate: int = 0  # 0: not declared
@@ -33,7 +33,7 @@ class Declared:
         return values
 
 
-class Watched(Protocol):
+class WatchedLog(Protocol):
     """The log that a watcher writes for: a RunLog, or the trainer's own."""
 
     @property

@@ -10,17 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eegwatch.watching.gather import Gathered
-from eegwatch.watching.naming import some
+from eegwatch.watching.naming import first_names
 from eegwatch.watching.tensors import elements, plain_name, spread, torch_module, why_unread
 
 if TYPE_CHECKING:
-    from eegwatch.watching.optimizer_listener import Eye
+    from eegwatch.watching.optimizer_listener import OptimizerListener
 
 MOST = 64  # tensors of an average that are read
 ULPS = 8.0  # half units in the last place
 
 
-class Average:
+class WeightAverage:
     """One average of the watched weights. `number`: which of them it is."""
 
     def __init__(self, model: Any, decay: Any, models: Sequence[Any], number: int) -> None:
@@ -38,7 +38,7 @@ class Average:
         self._before: tuple[int, NDArray[np.float64], NDArray[np.float64]] | None = None
         self.updates = 0
 
-    def held_by(self, eye: Eye) -> bool:
+    def held_by(self, eye: OptimizerListener) -> bool:
         """Does this optimizer hold the weights that are averaged?"""
         held = {id(one.parameter) for one in eye.table.all}
         return any(id(weight) in held for _, _, weight, _ in self._pairs)
@@ -112,8 +112,8 @@ def _unit(tensor: Any) -> float:
     return unit if math.isfinite(unit) else 1.0
 
 
-def aliased(average: Average) -> dict[str, Any] | None:
+def aliased(average: WeightAverage) -> dict[str, Any] | None:
     """What is written of an average that shares its memory with the weights."""
     if not average.aliased:
         return None
-    return {"average": average.number, "n": 1, "what": "aliased", "aliased": some(average.aliased)}
+    return {"average": average.number, "n": 1, "what": "aliased", "aliased": first_names(average.aliased)}

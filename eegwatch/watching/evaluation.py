@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from eegwatch.watching.model_state import STATISTICS, WITH_MODES
-from eegwatch.watching.naming import some
+from eegwatch.watching.naming import first_names
 from eegwatch.watching.tensors import bit_sums, plain_name, prefixed, torch_module, why_unread
 
 FORWARDS = 2  # of each evaluation whose random numbers are looked for
@@ -16,7 +16,7 @@ def _nothing(*given: Any) -> None:
     """What a copy of a watched module calls in place of the hook."""
 
 
-class AtForward:
+class TrainingModeHook:
     """A hook on a module whose forward pass depends on its mode: notes that it ran in training mode.
 
     A module in training mode below a model in evaluation mode was put there on purpose (dropout that samples).
@@ -42,7 +42,7 @@ def _nothing_made() -> Any:
     return _nothing
 
 
-class Draws:
+class RandomDraws:
     """Hooks around the forward pass of a whole model: does it draw random numbers in evaluation mode?"""
 
     def __init__(self, name: str, drawn: dict[str, int]) -> None:
@@ -99,11 +99,11 @@ class Evaluation:
         self._tensors: dict[str, Any] = {}
         self._modules = 0
         self._drawn: dict[str, int] = {}
-        self._draws: list[Draws] = []
+        self._draws: list[RandomDraws] = []
         for number, model in enumerate(models):
             compiled = any(_is_compiled(module) for module in model.modules())
             if not compiled:
-                draws = Draws(prefixed(number, type(model).__name__), self._drawn)
+                draws = RandomDraws(prefixed(number, type(model).__name__), self._drawn)
                 self._draws.append(draws)
                 self._handles += [
                     model.register_forward_pre_hook(draws.before),
@@ -114,7 +114,7 @@ class Evaluation:
                 self._read(at, module)
                 if not compiled and any(kind in type(module).__name__ for kind in WITH_MODES):
                     self._modules += 1
-                    hook = AtForward(at, self._trained, self._sampling, _inner(model))
+                    hook = TrainingModeHook(at, self._trained, self._sampling, _inner(model))
                     self._handles.append(module.register_forward_pre_hook(hook))
         with torch_module().no_grad():
             self._sums = bit_sums(self._tensors.values())
@@ -137,9 +137,9 @@ class Evaluation:
             values["waits"] = len(self._changed)
         values["forwards"] = sum(draws.forwards for draws in self._draws)
         if self._drawn and not self._trained and not self._sampling:
-            values["draws"] = some(list(self._drawn))
+            values["draws"] = first_names(list(self._drawn))
         if self._trained:
-            values["train_mode"] = some(list(self._trained)) | {"samples": not any(self._trained.values())}
+            values["train_mode"] = first_names(list(self._trained)) | {"samples": not any(self._trained.values())}
         return values
 
     def _others(self) -> list[str]:
@@ -153,7 +153,7 @@ class Evaluation:
             return None
         now = set(self._others())
         changed = [name for name in self._changed if name in now]
-        return {"tensors": len(self._tensors)} | ({"changed": some(changed)} if changed else {})
+        return {"tensors": len(self._tensors)} | ({"changed": first_names(changed)} if changed else {})
 
     def close(self) -> None:
         for handle in self._handles:

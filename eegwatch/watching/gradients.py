@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eegwatch.watching.gather import Gathered
-from eegwatch.watching.optimizer_tensors import Held
+from eegwatch.watching.optimizer_tensors import OptimizerTensor
 from eegwatch.watching.tensors import compiling, eagerly, elements, torch_module
 
 MOST_PASSES = 16  # backward passes between two steps whose beginnings are kept
@@ -27,7 +27,7 @@ NOTHING = 0.0  # the factor of a gradient that is zero
 ALIKE = 1e-3  # relative: elements of a gradient that were multiplied by one factor, whatever their type
 
 
-def sampled(held: Held, gradient: Any) -> Any | None:
+def sampled(held: OptimizerTensor, gradient: Any) -> Any | None:
     """Elements of a gradient at the fixed places, perhaps as a view of it; None where none can be read."""
     torch = torch_module()
     if gradient is None or gradient.layout is not torch.strided or gradient.numel() != held.parameter.numel():
@@ -35,17 +35,17 @@ def sampled(held: Held, gradient: Any) -> Any | None:
     return elements(gradient.detach(), held.count, held.stride)
 
 
-def _copied(held: Held) -> Any | None:
+def _copied(held: OptimizerTensor) -> Any | None:
     """Elements of a tensor's gradient as they are now."""
     gradient = held.parameter.grad
     found = None if gradient is None else sampled(held, gradient)
     return None if found is None else found.clone()
 
 
-class Trace:
+class GradientHook:
     """The hook on one parameter. `passes`: how many times a backward pass came; `before`: what it found each time."""
 
-    def __init__(self, held: Held) -> None:
+    def __init__(self, held: OptimizerTensor) -> None:
         self.held = held
         self.left = reference(held.parameter.grad)
         self.passes = self._told = 0
@@ -98,7 +98,7 @@ class Trace:
 
 
 @dataclass
-class Seen:
+class GradientReport:
     """What the traces of one step say. `kept`: tensors whose last gradient became part of this step's, and one value.
 
     `again`: the step used the very gradient of the last one, with no backward pass between. `dropped`: backward passes
@@ -119,19 +119,19 @@ class Gradients:
     """The traces between two steps of one optimizer."""
 
     def __init__(self) -> None:
-        self._traces: list[Trace] = []
+        self._traces: list[GradientHook] = []
         self._left: dict[int, int] = {}  # id of Held -> number of the piece that the last step left as its gradient
         self._gathered = Gathered()
         self._handles: list[Any] = []
         self._bare: list[tuple[Any, str]] = []  # (parameter, table of hooks that it did not have)
 
-    def arm(self, chosen: Sequence[Held], shared: set[int]) -> None:
+    def arm(self, chosen: Sequence[OptimizerTensor], shared: set[int]) -> None:
         """Put hooks on these tensors; not on those that another watched optimizer holds too. Call it in no_grad."""
         self.disarm()
         for held in chosen:
             parameter = held.parameter
             if parameter.requires_grad and parameter.is_leaf and id(parameter) not in shared:
-                trace = Trace(held)
+                trace = GradientHook(held)
                 self._traces.append(trace)
                 self._bare += [(parameter, name) for name in TABLES if getattr(parameter, name, None) is None]
                 self._handles.append(parameter.register_hook(eagerly(trace.came)))
@@ -166,7 +166,7 @@ class Gradients:
         told = [trace.renewed() for trace in self._traces[:ASKED]]
         return None if all(one is None for one in told) else any(told)
 
-    def read(self, frozen: Sequence[Held]) -> tuple[Seen, dict[int, list[float]]]:
+    def read(self, frozen: Sequence[OptimizerTensor]) -> tuple[GradientReport, dict[int, list[float]]]:
         """(what the passes since the last step have done, {id of Held: what the last step left} of these frozen ones).
 
         Raises what a hook has raised. The hooks are taken off.
@@ -189,7 +189,7 @@ class Gradients:
         def at(number: int | None) -> list[float] | None:
             return None if number is None else numbers[number]
 
-        seen = Seen()
+        seen = GradientReport()
         factors: list[dict[int, float]] = []
         for trace, (before, made, final) in rows:
             found = [at(one) for one in before]
@@ -206,18 +206,18 @@ class Gradients:
         return seen, {id(held): numbers[left[id(held)]] for held in frozen if id(held) in left}
 
 
-def _from_nothing(trace: Trace) -> bool:
+def _from_nothing(trace: GradientHook) -> bool:
     """Did every pass find no gradient, and is there one now?"""
     grad = trace.held.parameter.grad
     return trace.passes == 1 and trace.before[0] is None and grad is not None
 
 
-def _of_fresh(traces: list[Trace]) -> Seen:
+def _of_fresh(traces: list[GradientHook]) -> GradientReport:
     """One pass onto nothing for each: no value is of interest."""
-    return Seen(passes=1, counted=1) if traces else Seen()
+    return GradientReport(passes=1, counted=1) if traces else GradientReport()
 
 
-def _numbered(trace: Trace, gathered: Gathered) -> tuple[list[int | None], list[int | None], int | None]:
+def _numbered(trace: GradientHook, gathered: Gathered) -> tuple[list[int | None], list[int | None], int | None]:
     """The numbers of the pieces: (what the passes found, what they left, the gradient as it is now)."""
 
     def kept(piece: Any | None) -> int | None:
@@ -228,7 +228,11 @@ def _numbered(trace: Trace, gathered: Gathered) -> tuple[list[int | None], list[
 
 
 def _judge(
-    seen: Seen, trace: Trace, stale: list[float] | None, before: list[list[float] | None], final: list[float] | None
+    seen: GradientReport,
+    trace: GradientHook,
+    stale: list[float] | None,
+    before: list[list[float] | None],
+    final: list[float] | None,
 ) -> None:
     name = trace.held.name
     begun = max((i for i, one in enumerate(before) if not _lies(one)), default=-1)  # the last pass onto nothing

@@ -16,7 +16,7 @@ DEEP = 12  # nodes of the graph between a loss and its mean or sum
 MEAN, SUM = 1, 2  # torch's reductions
 
 
-class Seed:
+class LossHook:
     """A hook on one loss. `value`: the gradient that reached it, None until backward() comes."""
 
     __torch_unserializable__ = True
@@ -30,18 +30,18 @@ class Seed:
         self.value = gradient.detach()
 
 
-class Micros:
+class MicroBatches:
     """The micro-batches since the last step."""
 
     def __init__(self) -> None:
-        self._seeds: list[Seed] = []
+        self._seeds: list[LossHook] = []
         self._unit = 0.0
 
     def add(self, loss: Any, items: float) -> None:
         """Put a hook on the loss of a micro-batch of `items` items."""
         torch = torch_module()
         if isinstance(loss, torch.Tensor) and loss.requires_grad and loss.numel() == 1 and len(self._seeds) < MOST:
-            seed = Seed(loss, float(items))
+            seed = LossHook(loss, float(items))
             loss.register_hook(seed)
             self._seeds.append(seed)
             self._unit = max(self._unit, float(torch.finfo(loss.dtype).eps))

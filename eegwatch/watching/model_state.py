@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from eegwatch.watching.naming import some
+from eegwatch.watching.naming import first_names
 from eegwatch.watching.tensors import bit_sums, plain_name, prefixed, torch_module, why_unread
 
 if TYPE_CHECKING:
-    from eegwatch.watching.optimizer_listener import Eye
-    from eegwatch.watching.optimizer_tensors import Held
+    from eegwatch.watching.optimizer_listener import OptimizerListener
+    from eegwatch.watching.optimizer_tensors import OptimizerTensor
 
 STATISTICS = ("running_mean", "running_var")
 WITH_MODES = ("Dropout", "BatchNorm", "InstanceNorm")  # whose forward pass depends on the mode, by their class's name
@@ -23,15 +23,15 @@ class Surroundings:
     def __init__(self) -> None:
         self.shared: set[int] = set()
         self.frozen: Frozen | None = None
-        self._layout = Layout([])
-        self._modes, self._ties = Modes([]), Ties([])
+        self._layout = ModelLayout([])
+        self._modes, self._ties = TrainingModes([]), TiedTensors([])
 
     def of(self, models: list[Any]) -> None:
         """These models are watched."""
-        self._layout = Layout(models)
-        self._modes, self._ties = Modes(models), Ties(models)
+        self._layout = ModelLayout(models)
+        self._modes, self._ties = TrainingModes(models), TiedTensors(models)
 
-    def find_shared(self, eyes: Sequence[Eye]) -> None:
+    def find_shared(self, eyes: Sequence[OptimizerListener]) -> None:
         """Which tensors do several of the watched optimizers hold?"""
         seen: set[int] = set()
         self.shared.clear()
@@ -47,31 +47,31 @@ class Surroundings:
         if self.frozen is not None:
             self.frozen.begin()
 
-    def at(self, eye: Eye, eyes: Sequence[Eye]) -> dict[str, Any]:
+    def at(self, eye: OptimizerListener, eyes: Sequence[OptimizerListener]) -> dict[str, Any]:
         """What a look at a step of `eye`, one of `eyes`, finds."""
         values: dict[str, Any] = {}
         with torch_module().no_grad():
             changed = self.frozen.changed() if self.frozen is not None else []
         if changed:
-            values["frozen"] = some(changed)
+            values["frozen"] = first_names(changed)
         if self._ties.pairs:
             values["ties"] = len(self._ties.pairs)
             untied = self._ties.lost()
             if untied:
-                values["untied"] = some(untied)
+                values["untied"] = first_names(untied)
         drawing = self.frozen.drawing() if self.frozen is not None else []
         if drawing:
-            values["drawing"] = some(drawing)
+            values["drawing"] = first_names(drawing)
         lost = self._modes.lost()
         if lost:
-            values["eval_mode"] = some(lost)
+            values["eval_mode"] = first_names(lost)
         self._layout.refresh()
         moving = self._layout.moving_norms()
         if moving:
-            values["norms"] = some(moving)
+            values["norms"] = first_names(moving)
         return values | self._unheld(eye, eyes)
 
-    def _unheld(self, eye: Eye, eyes: Sequence[Eye]) -> dict[str, Any]:
+    def _unheld(self, eye: OptimizerListener, eyes: Sequence[OptimizerListener]) -> dict[str, Any]:
         """Trainable tensors that no optimizer holds, and held ones that no model has."""
         values: dict[str, Any] = {}
         held, own = frozenset().union(*(one.table.ids for one in eyes)), self._layout.parameters
@@ -80,15 +80,18 @@ class Surroundings:
         without = all(h.parameter.grad is None for h in strangers)
         masters = strangers and not (without and eye.idle) and _are_masters(strangers, [p for _, p in missing])
         if missing and not masters:
-            values["outside"] = some([name for name, _ in missing])
+            values["outside"] = first_names([name for name, _ in missing])
         if own and strangers:
             alive = sum(p.requires_grad and p.grad is not None and id(p) not in held for _, p in own.values())
             if without and alive and eye.idle:
-                values["strangers"] = some([h.name for h in strangers]) | {"of": len(eye.table.all), "alive": alive}
+                values["strangers"] = first_names([h.name for h in strangers]) | {
+                    "of": len(eye.table.all),
+                    "alive": alive,
+                }
         return values
 
 
-def _are_masters(strangers: Sequence[Held], missing: Sequence[Any]) -> bool:
+def _are_masters(strangers: Sequence[OptimizerTensor], missing: Sequence[Any]) -> bool:
     """Has the optimizer, in shape or as a whole, what no optimizer holds of the models: float32 copies of it?"""
     left = Counter(tuple(parameter.shape) for parameter in missing)
     own = Counter(tuple(held.parameter.shape) for held in strangers)
@@ -144,7 +147,7 @@ def statistics(model: Any) -> list[tuple[str, Any]]:
     return [(name, one) for name, one in model.named_buffers() if name.split(".")[-1] in STATISTICS]
 
 
-class Modes:
+class TrainingModes:
     """Which models have been in training mode at a step, and are not any more."""
 
     def __init__(self, models: Sequence[Any]) -> None:
@@ -190,7 +193,7 @@ def dropouts_within(models: Sequence[Any], frozen: set[int]) -> dict[str, Any]:
     return found
 
 
-class Layout:
+class ModelLayout:
     """The parameters and batch norms of the watched models; walked anew when a module or a parameter has been replaced.
 
     `parameters`: (name, parameter) by the parameter's id.
@@ -238,7 +241,7 @@ class Layout:
         return found
 
 
-class Ties:
+class TiedTensors:
     """Tensors that have two names in a model: `lost` are those whose names mean two tensors by now."""
 
     def __init__(self, models: Sequence[Any]) -> None:

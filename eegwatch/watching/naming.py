@@ -7,6 +7,6 @@ from typing import Any
 NAMED = 5  # names that a record holds at most
 
 
-def some(names: list[str]) -> dict[str, Any]:
+def first_names(names: list[str]) -> dict[str, Any]:
     """How many there are, and the first few names."""
     return {"n": len(names), "names": names[:NAMED]}

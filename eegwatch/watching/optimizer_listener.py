@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from eegwatch.optimizer_hooks import StepHooks, unwrapped
 from eegwatch.watching.cadence import FIRST, Cadence
-from eegwatch.watching.gradients import Gradients, Seen
-from eegwatch.watching.naming import some
-from eegwatch.watching.optimizer_tensors import Held, Table
+from eegwatch.watching.gradients import GradientReport, Gradients
+from eegwatch.watching.naming import first_names
+from eegwatch.watching.optimizer_tensors import OptimizerTensor, OptimizerTensors
 from eegwatch.watching.step_sample import StepSample
 from eegwatch.watching.tensors import compiling, eagerly, torch_module
 from eegwatch.watching.update import is_torchs, kind_of
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SINGLE = 1e-6  # a type whose numbers are farther apart than this, relative, is no float32
 
 
-class Eye:
+class OptimizerListener:
     """Looks at the steps of one optimizer. `number`: which of the watched ones it is."""
 
     def __init__(self, watcher: Watcher, optimizer: Any, number: int, hooks: StepHooks | None) -> None:
@@ -33,10 +33,10 @@ class Eye:
         self.kind = kind_of(unwrapped(optimizer))
         self.reads_grad = is_torchs(unwrapped(optimizer))  # its step is known to use .grad and nothing else
         self.cadence = Cadence(_clock_of(unwrapped(optimizer)))
-        self.table, self.gradients = Table(), Gradients()
+        self.table, self.gradients = OptimizerTensors(), Gradients()
         self.step = 0  # that the look under way is at
         self.taken_at_call = 0  # steps when log.step() was last called
-        self._armed: list[Held] | None = None
+        self._armed: list[OptimizerTensor] | None = None
         self._look: StepSample | None = None
         self._sees = True
         self.idle = True  # at the last look: a tensor without .grad is one that this optimizer does not move
@@ -174,7 +174,7 @@ class Eye:
         values |= self.watcher.around.at(self, self.watcher.eyes)
         none = self._without_gradient()
         if none and (self.idle or any(held.parameter.grad is not None for held in self.table.all)):
-            values["no_gradient"] = some(none) | {"of": len(self.table.all)}
+            values["no_gradient"] = first_names(none) | {"of": len(self.table.all)}
         if look.norm is not None:
             values["norm"] = look.norm
             scale = self.watcher.scale()
@@ -200,15 +200,15 @@ def _trains(parameter: Any) -> bool:
     return parameter.requires_grad or parameter.grad is not None
 
 
-def _of_gradients(seen: Seen, accumulate: int) -> dict[str, Any]:
+def _of_gradients(seen: GradientReport, accumulate: int) -> dict[str, Any]:
     values: dict[str, Any] = {}
     if seen.kept:
         _, value = seen.kept[0]
-        values["kept"] = some([name for name, _ in seen.kept]) | {"value": value}
+        values["kept"] = first_names([name for name, _ in seen.kept]) | {"value": value}
     if seen.again:
-        values["again"] = some(seen.again)
+        values["again"] = first_names(seen.again)
     if seen.dropped:
-        values["dropped"] = some(seen.dropped)
+        values["dropped"] = first_names(seen.dropped)
     if accumulate > 1 and seen.passes:
         values["passes"], values["counted"], values["begins"] = seen.passes, seen.counted, seen.begins
     if seen.shrunk is not None:

@@ -13,7 +13,7 @@ SEARCHED = 2  # of those that a later look reads, the largest gradient of so man
 
 
 @dataclass(eq=False)
-class Held:
+class OptimizerTensor:
     """One tensor of a parameter group. `why`: why its elements are not read.
 
     `count`, `stride`: the flat indices 0, stride, … that are read; count is 0 where none is.
@@ -32,13 +32,13 @@ class Held:
         return bool((self.count - 1) * self.stride < self.parameter.numel())
 
 
-class Table:
+class OptimizerTensors:
     """All tensors that an optimizer holds; made anew when its groups have changed."""
 
     def __init__(self) -> None:
-        self.all: list[Held] = []
+        self.all: list[OptimizerTensor] = []
         self.ids: frozenset[int] = frozenset()  # of all these tensors
-        self.readable: list[Held] = []
+        self.readable: list[OptimizerTensor] = []
         self.skipped: Counter[str] = Counter()
         self._known: list[tuple[tuple[Any, ...], ...]] = []
         self._turn = self._searches = 0
@@ -62,18 +62,18 @@ class Table:
                     why = "in the memory of another"  # each step moves it once for every name that it has
                 name = names.get(id(parameter), f"group {number} tensor {place}")
                 at = (0, 1) if why else spread(int(parameter.numel()))
-                self.all.append(Held(name, parameter, number, why, *at))
+                self.all.append(OptimizerTensor(name, parameter, number, why, *at))
         self.ids = frozenset(id(one.parameter) for one in self.all)
         self.readable = [one for one in self.all if one.why is None]
         self.skipped = Counter(one.why for one in self.all if one.why is not None)
         return True
 
-    def still(self, chosen: list[Held]) -> list[Held]:
+    def still(self, chosen: list[OptimizerTensor]) -> list[OptimizerTensor]:
         """Of tensors that were chosen before the groups changed, those that are held as they were."""
         now = {(id(held.parameter), held.group) for held in self.readable}
         return [held for held in chosen if (id(held.parameter), held.group) in now and held.fits]
 
-    def chosen(self, first: bool) -> list[Held]:
+    def chosen(self, first: bool) -> list[OptimizerTensor]:
         """The tensors that the next look reads; where there are many, a part of them by turns."""
         readable = self.readable
         most = AT_FIRST if first else LATER
@@ -83,7 +83,7 @@ class Table:
         self._turn += most
         return (readable + readable)[start : start + most]
 
-    def searched(self, chosen: list[Held], first: bool) -> set[int]:
+    def searched(self, chosen: list[OptimizerTensor], first: bool) -> set[int]:
         """The ids of those of `chosen` whose largest gradient is looked for: later a few, by turns."""
         if first or len(chosen) <= SEARCHED:
             return {id(held) for held in chosen}

@@ -18,7 +18,7 @@ KEPT = 1000  # records kept until rank 0's run is known
 _made: Counter[str] = Counter()  # watched logs of each name in this process, so that a second one finds its own
 
 
-class Meeting:
+class RunLocation:
     """The place where rank 0 of a watched run says where it lies."""
 
     def __init__(self, store: Any, name: str) -> None:
@@ -48,7 +48,7 @@ def store_of_job() -> Any | None:
 class RankFile:
     """The records of a rank above 0."""
 
-    def __init__(self, meeting: Meeting, rank: int) -> None:
+    def __init__(self, meeting: RunLocation, rank: int) -> None:
         self._meeting, self._rank = meeting, rank
         self._log: AppendLog | None = None
         self._waiting: deque[Any] = deque(maxlen=KEPT)

@@ -7,24 +7,24 @@ from collections.abc import Callable
 from typing import Any
 
 from eegwatch.run.records import Watch
-from eegwatch.watching.declarations import Watched
-from eegwatch.watching.ranks import Meeting, RankFile, store_of_job
+from eegwatch.watching.declarations import WatchedLog
+from eegwatch.watching.ranks import RankFile, RunLocation, store_of_job
 
 
-class Written:
+class RecordOutput:
     """Writes the records of one watcher. `put` writes one into the log of this process."""
 
-    def __init__(self, log: Watched, put: Callable[[Watch], None]) -> None:
+    def __init__(self, log: WatchedLog, put: Callable[[Watch], None]) -> None:
         self._log, self._put = log, put
         self._file: RankFile | None = None
-        self._meeting: Meeting | None = None
+        self._meeting: RunLocation | None = None
 
     def meet(self, rank: int, world: int) -> None:
         """Of several ranks, rank 0 says where its run lies, and the others write beside it."""
         store = store_of_job() if world > 1 and self._meeting is None else None
         if store is None:
             return
-        self._meeting = Meeting(store, self._log.name)
+        self._meeting = RunLocation(store, self._log.name)
         if rank:
             self._file = RankFile(self._meeting, rank)
         else:

@@ -13,7 +13,7 @@ from eegwatch.watching.tensors import compiling, torch_module
 EVERY = 100  # steps between two sums of the weights
 
 
-class Copies:
+class ReplicaSums:
     """The sums of the trainable weights of one watcher's models. `base`: steps before this attempt."""
 
     def __init__(self, base: int) -> None:
@@ -53,7 +53,7 @@ def _group_of(models: Sequence[Any]) -> str:
     return "" if len(ranks) == dist.get_world_size() else f" of ranks {ranks}"
 
 
-class Rows:
+class BatchRows:
     """How many rows the first batch has that a copy trains on: fewer than were loaded are a share of them.
 
     A hook on DistributedDataParallel for one forward pass, and on nothing that torch.compile runs.

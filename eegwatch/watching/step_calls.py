@@ -14,14 +14,14 @@ from eegwatch.watching.gather import Gathered
 from eegwatch.watching.tensors import elements, torch_module, why_unread
 
 if TYPE_CHECKING:
-    from eegwatch.watching.optimizer_listener import Eye
+    from eegwatch.watching.optimizer_listener import OptimizerListener
 
 READ = 8  # tensors of an optimizer that tell whether its weights move
 RESTS = 8  # times the longest pause of an optimizer so far: a longer one is looked at
 LOOKED = 4  # calls for which such a pause is looked at
 
 
-class Calls:
+class StepCalls:
     """Counts calls that found no step of any watched optimizer since the call before."""
 
     def __init__(self) -> None:
@@ -31,9 +31,9 @@ class Calls:
         self._told = False
         self._idle = self._fresh = self._passes = 0
         self._weights: NDArray[np.float64] | None = None
-        self._rests: dict[int, Rest] = {}
+        self._rests: dict[int, IdleOptimizer] = {}
 
-    def counted(self, eyes: Sequence[Eye]) -> Iterator[dict[str, Any]]:
+    def counted(self, eyes: Sequence[OptimizerListener]) -> Iterator[dict[str, Any]]:
         """log.step() was called: what is to be written of it."""
         taken = sum(eye.taken for eye in eyes)
         self.calls += 1
@@ -50,9 +50,9 @@ class Calls:
             yield from self._no_step(taken, eyes)
         if len(eyes) > 1:
             for eye in eyes:
-                yield from self._rests.setdefault(eye.number, Rest()).counted(eye, self.calls)
+                yield from self._rests.setdefault(eye.number, IdleOptimizer()).counted(eye, self.calls)
 
-    def _no_step(self, taken: int, eyes: Sequence[Eye]) -> Iterator[dict[str, Any]]:
+    def _no_step(self, taken: int, eyes: Sequence[OptimizerListener]) -> Iterator[dict[str, Any]]:
         """No step was taken since the last call.
 
         `finite`: such calls in a row whose gradients were made anew, and are finite or have moved the weights: no
@@ -77,7 +77,7 @@ class Calls:
         yield values | {"passes": self._passes, "skipped": finite is False}
 
 
-class Rest:
+class IdleOptimizer:
     """How long one of several optimizers has not stepped, while backward passes reach its tensors."""
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ class Rest:
         self._told = False
         self._watched: int | None = None  # call since which it is looked at
 
-    def counted(self, eye: Eye, call: int) -> Iterator[dict[str, Any]]:
+    def counted(self, eye: OptimizerListener, call: int) -> Iterator[dict[str, Any]]:
         """log.step() was called for the `call`th time."""
         if eye.taken != eye.taken_at_call:
             self._longest = max(self._longest, call - self._since)
@@ -114,7 +114,7 @@ def is_patched(optimizer: Any) -> bool:
     return step is not None and inspect.unwrap(step) is not inspect.unwrap(type(optimizer).step)
 
 
-def weights(eyes: Sequence[Eye]) -> NDArray[np.float64]:
+def weights(eyes: Sequence[OptimizerListener]) -> NDArray[np.float64]:
     """A few elements of a few tensors of each optimizer."""
     gathered = Gathered()
     with torch_module().no_grad():
@@ -126,7 +126,7 @@ def weights(eyes: Sequence[Eye]) -> NDArray[np.float64]:
     return gathered.values()[0]
 
 
-def _all_finite(eyes: Sequence[Eye]) -> bool | None:
+def _all_finite(eyes: Sequence[OptimizerListener]) -> bool | None:
     """Are all gradients finite? None where there are none."""
     torch, any_there = torch_module(), False
     for eye in eyes:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from eegwatch.watching.gather import Gathered
 from eegwatch.watching.gradients import sampled
-from eegwatch.watching.optimizer_tensors import Held
+from eegwatch.watching.optimizer_tensors import OptimizerTensor
 from eegwatch.watching.tensors import bit_sums, elements, host, joined, place_of_largest, torch_module, why_unread
 from eegwatch.watching.update import Elements, expected, explained
 
@@ -23,7 +23,7 @@ class StepSample:
     """What is read around one step. `kind`: whose formula the optimizer uses, None where no claim is made."""
 
     def __init__(
-        self, optimizer: Any, kind: str | None, chosen: Sequence[Held], searched: set[int], *, closure: bool
+        self, optimizer: Any, kind: str | None, chosen: Sequence[OptimizerTensor], searched: set[int], *, closure: bool
     ) -> None:
         """Before the step. With a closure the gradients do not exist yet: they are read after it.
 
@@ -39,7 +39,7 @@ class StepSample:
         state = optimizer.state
         self.frozen = [held for held in chosen if not held.parameter.requires_grad]
         self._frozen_sums = bit_sums(held.parameter for held in self.frozen)
-        self._rows: list[Held] = []
+        self._rows: list[OptimizerTensor] = []
         self._largest: dict[int, Any] = {}  # row -> place of the largest gradient
         self._counts: list[float] = []
         self._known: list[tuple[float, ...]] = []  # settings of each group
@@ -61,7 +61,7 @@ class StepSample:
             self._rows.append(held)
         self._read(state)
 
-    def measure(self, held: Sequence[Held]) -> None:
+    def measure(self, held: Sequence[OptimizerTensor]) -> None:
         """The norm of all gradients as the step uses them, for who declared a clip."""
         torch = torch_module()
         gradients = [h.parameter.grad.detach() for h in held if h.parameter.grad is not None]
@@ -250,7 +250,7 @@ class StepSample:
         return told | ({"as_if": why} if why is not None else {})
 
 
-def _old(held: Held, stale: list[float] | None) -> bool:
+def _old(held: OptimizerTensor, stale: list[float] | None) -> bool:
     """Has this tensor no gradient, one of zeros, or what the step before left?"""
     now = sampled(held, held.parameter.grad)
     if now is None:

@@ -18,18 +18,18 @@ from eegwatch.optimizer_hooks import unwrapped
 from eegwatch.run.records import Watch
 from eegwatch.watching.checkpoint_state import whole_state
 from eegwatch.watching.cost import Cost
-from eegwatch.watching.data_order import Order
-from eegwatch.watching.declarations import Declared, Watched
-from eegwatch.watching.ema import Average, aliased
+from eegwatch.watching.data_order import SamplerOrder
+from eegwatch.watching.declarations import Declarations, WatchedLog
+from eegwatch.watching.ema import WeightAverage, aliased
 from eegwatch.watching.evaluation import Evaluation
-from eegwatch.watching.micro_batches import Micros
+from eegwatch.watching.micro_batches import MicroBatches
 from eegwatch.watching.model_state import Frozen, Surroundings
-from eegwatch.watching.naming import NAMED, some
-from eegwatch.watching.optimizer_listener import Eye
-from eegwatch.watching.record_output import Written
-from eegwatch.watching.replicas import Copies, Rows, is_copy
+from eegwatch.watching.naming import NAMED, first_names
+from eegwatch.watching.optimizer_listener import OptimizerListener
+from eegwatch.watching.record_output import RecordOutput
+from eegwatch.watching.replicas import BatchRows, ReplicaSums, is_copy
 from eegwatch.watching.scheduled_values import Scheduled
-from eegwatch.watching.step_calls import Calls
+from eegwatch.watching.step_calls import StepCalls
 from eegwatch.watching.tensors import named, torch_module
 from eegwatch.watching.workers import FirstBatch, Workers, is_stream
 
@@ -39,26 +39,26 @@ SCHEDULED_EVERY = 50  # steps between two records of a value that only log.step(
 class Watcher:
     """Watches models and optimizers for one RunLog. `off`: it has switched itself off, or the run has ended."""
 
-    def __init__(self, log: Watched, put: Callable[[Watch], None], say: Callable[[str], None]) -> None:
+    def __init__(self, log: WatchedLog, put: Callable[[Watch], None], say: Callable[[str], None]) -> None:
         self.log, self._say = log, say
-        self._written = Written(log, put)
+        self._written = RecordOutput(log, put)
         self.off = False
         self.models: list[Any] = []
-        self.eyes: list[Eye] = []
-        self.orders: list[Order] = []
+        self.eyes: list[OptimizerListener] = []
+        self.orders: list[SamplerOrder] = []
         self.names: dict[int, str] = {}
-        self.declared = Declared()
+        self.declared = Declarations()
         self.scheduled = Scheduled({}, None)
         self.around = Surroundings()
-        self.calls = Calls()
+        self.calls = StepCalls()
         self.workers: list[Workers] = []
         self.streams: list[FirstBatch] = []
-        self._rows: Rows | None = None  # that the copies of a job of several processes train on
+        self._rows: BatchRows | None = None  # that the copies of a job of several processes train on
         self.copied = False  # is a DistributedDataParallel among the models?
         self.cost = Cost()
-        self._copies = Copies(log.step_done)
-        self.micros = Micros()
-        self.averages: list[Average] = []
+        self._copies = ReplicaSums(log.step_done)
+        self.micros = MicroBatches()
+        self.averages: list[WeightAverage] = []
         self._off: dict[int, bool] = {}  # optimizer -> was a scheduled value off when it was last compared
         self._resumed = log.step_done > 0
         self._begun, self._base = False, log.step_done
@@ -72,7 +72,9 @@ class Watcher:
 
     # ---- what is watched ----
 
-    def watch(self, models: Sequence[Any], optimizers: Sequence[Any], loaders: Sequence[Any], said: Declared) -> None:
+    def watch(
+        self, models: Sequence[Any], optimizers: Sequence[Any], loaders: Sequence[Any], said: Declarations
+    ) -> None:
         """Begin to watch these too. Raises TypeError for what is no torch model or optimizer."""
         for model in models:
             if not isinstance(model, torch_module().nn.Module):
@@ -86,7 +88,7 @@ class Watcher:
         self.copied = self.copied or any(is_copy(model) for model in new)
         self._written.meet(said.rank, said.world)
         if said.world > 1 and new and self._rows is None:
-            self._rows = Rows(new)
+            self._rows = BatchRows(new)
         self.scheduled = Scheduled(said.scheduled, self.log.steps_per_epoch)
         if said.frozen:
             self.around.frozen = Frozen(said.frozen, self.models)
@@ -95,7 +97,7 @@ class Watcher:
             self.eyes.remove(eye)
         for optimizer in optimizers:
             if all(eye.hooks.optimizer is not unwrapped(optimizer) for eye in self.eyes):
-                self.eyes.append(Eye(self, optimizer, self._numbered, self._hooks_on(optimizer)))
+                self.eyes.append(OptimizerListener(self, optimizer, self._numbered, self._hooks_on(optimizer)))
                 self._numbered += 1
         for eye in self.eyes:
             eye.cadence.parts = len(self.eyes)
@@ -121,7 +123,7 @@ class Watcher:
             self.streams.append(FirstBatch(loader, len(self.streams), self.guarded))
         try:
             number = len(self.orders)
-            self.orders.append(Order(loader, number, self._tell_order, self.guarded))
+            self.orders.append(SamplerOrder(loader, number, self._tell_order, self.guarded))
         except TypeError as error:
             self.emit("order", {"loader": len(self.orders), "unread": str(error)})
 
@@ -143,7 +145,7 @@ class Watcher:
         values["declared"] = said.values()
         frozen = self.around.frozen
         if frozen is not None:
-            values["declared"]["frozen"] = some(list(frozen.tensors))
+            values["declared"]["frozen"] = first_names(list(frozen.tensors))
             if frozen.unknown:
                 values["unknown"] = frozen.unknown
         self.emit("attached", values)
@@ -211,7 +213,7 @@ class Watcher:
         if self.off:
             return
         with self.guarded():
-            average = Average(model, decay, self.models, len(self.averages))
+            average = WeightAverage(model, decay, self.models, len(self.averages))
             self.averages.append(average)
             alias = aliased(average)
             if alias is not None:
@@ -247,7 +249,7 @@ class Watcher:
 
     # ---- looks ----
 
-    def first_look(self, eye: Eye) -> None:
+    def first_look(self, eye: OptimizerListener) -> None:
         """Called before each step that is looked at."""
         self.around.begin()
         for evaluation in self._evaluations:
@@ -265,7 +267,7 @@ class Watcher:
         """Is there anything to be read at steps that are not looked at?"""
         return bool(self.averages) or self.scheduled.of_groups
 
-    def before_step(self, eye: Eye, *, whole: bool) -> None:
+    def before_step(self, eye: OptimizerListener, *, whole: bool) -> None:
         """Called before every step: an average that waits is compared now, when it has had its update.
 
         `whole`: the scheduled values are to be compared too.
@@ -280,7 +282,7 @@ class Watcher:
                     if values is not None:
                         self.emit("ema", values, step=values["step"])
 
-    def _compare_scheduled(self, eye: Eye) -> None:
+    def _compare_scheduled(self, eye: OptimizerListener) -> None:
         """Hold what the groups are set to against their schedules; written at looks, and when it changes."""
         step = self.next_step()
         off = self.scheduled.off(step, eye.hooks.optimizer.param_groups)
@@ -288,7 +290,7 @@ class Watcher:
             self._off[eye.number] = bool(off)
             self.emit("scheduled", {"opt": eye.number, "off": off[:NAMED], "n": len(off)}, step=step)
 
-    def after_step(self, eye: Eye) -> None:
+    def after_step(self, eye: OptimizerListener) -> None:
         """Called after every step of a job of copies: at the same steps in each rank their sums are noted."""
         if eye.number:
             return
@@ -297,7 +299,7 @@ class Watcher:
             if noted is not None:
                 self.emit("replica", noted[0], step=noted[1])
 
-    def after_look(self, eye: Eye, step: int) -> None:
+    def after_look(self, eye: OptimizerListener, step: int) -> None:
         """Called after a step that was looked at."""
         for loader in self.workers:
             loader.read()
@@ -321,7 +323,7 @@ class Watcher:
         scaler = self.declared.scaler
         return None if scaler is None or not scaler.is_enabled() else float(scaler.get_scale())
 
-    def _calls_apart(self, eye: Eye) -> bool:
+    def _calls_apart(self, eye: OptimizerListener) -> bool:
         """Does this optimizer take several steps between two calls of log.step()? Then a step's number is not known."""
         return eye.taken - eye.taken_at_call > 1
 
@@ -375,7 +377,7 @@ class Watcher:
 
     def _release(self) -> None:
         self.off = True
-        parts: tuple[Eye | Order | Workers | FirstBatch | Rows, ...]
+        parts: tuple[OptimizerListener | SamplerOrder | Workers | FirstBatch | BatchRows, ...]
         parts = (*self.eyes, *self.orders, *self.workers, *self.streams, *([self._rows] if self._rows else []))
         for part in parts:
             with contextlib.suppress(Exception):  # each is taken off, whatever the others do
@@ -383,5 +385,5 @@ class Watcher:
         self.eyes, self.orders, self.workers = [], [], []
         # whoever keeps the log keeps none of what was watched
         self.models, self.averages, self._evaluations = [], [], []
-        self.around, self.calls, self.micros = Surroundings(), Calls(), Micros()
-        self.declared, self.scheduled = Declared(), Scheduled({}, None)
+        self.around, self.calls, self.micros = Surroundings(), StepCalls(), MicroBatches()
+        self.declared, self.scheduled = Declarations(), Scheduled({}, None)

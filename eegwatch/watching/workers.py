@@ -23,7 +23,7 @@ _before: dict[str, str] = {}  # in a worker: the states of its generators once i
 _told: set[str] = set()  # in a worker: files that it has written its line to
 
 
-class Initialised:
+class WorkerInit:
     """A worker_init_fn that notes the generators' states after the one that it wraps."""
 
     def __init__(self, inner: Callable[[int], Any] | None) -> None:
@@ -38,7 +38,7 @@ class Initialised:
             _before.update(states(_dataset()))
 
 
-class Collated:
+class FirstBatchCollate:
     """A collate_fn that tells of the first batch of a worker."""
 
     def __init__(self, inner: Callable[[Any], Any], path: str) -> None:
@@ -163,8 +163,8 @@ class Workers:
         data = sys.modules["torch.utils.data"]
         self._iterable = isinstance(loader.dataset, data.IterableDataset)
         self._before = loader.worker_init_fn, loader.collate_fn
-        loader.worker_init_fn = Initialised(loader.worker_init_fn)
-        loader.collate_fn = Collated(loader.collate_fn, str(path))
+        loader.worker_init_fn = WorkerInit(loader.worker_init_fn)
+        loader.collate_fn = FirstBatchCollate(loader.collate_fn, str(path))
 
     def read(self) -> None:
         """Tell what workers have written since."""

@@ -20,7 +20,7 @@ from multiprocessing.pool import Pool
 import numpy as np
 
 from eegwatch.scores.intervals import BIASED, differences, intervals, over_seeds
-from eegwatch.scores.metrics import figures
+from eegwatch.scores.metrics import metrics_of
 from eegwatch.scores.predictions import Predictions
 from eegwatch.scores.resampled_metrics import Resampled
 
@@ -49,7 +49,7 @@ def truth() -> dict[tuple[str, str], float]:
     return {
         (units.level, name): value
         for units in (whole.windows(), whole.recordings())
-        for name, value in figures(units, THRESHOLD).values.items()
+        for name, value in metrics_of(units, THRESHOLD).values.items()
     }
 
 
@@ -104,7 +104,7 @@ def truth_over_seeds() -> dict[tuple[str, str], list[float]]:
         sides = seen(np.random.default_rng([SEED, 1, number]), TRUE_SUBJECTS, 1)
         for i, side in enumerate(sides):
             for units in (side[0].windows(), side[0].recordings()):
-                values = figures(units, THRESHOLD).values
+                values = metrics_of(units, THRESHOLD).values
                 for name in FIGURES:
                     sums.setdefault((units.level, name), [0.0, 0.0])[i] += values[name] / TRUE_SEEDS
     return sums

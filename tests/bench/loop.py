@@ -52,7 +52,7 @@ def loop_on(folder: Path, features: Windows, link: NullLink) -> Measured:
     config = configuration.load(folder / "config.yaml", expand=False)
     config.data.cache_dir = str(folder)
     mean, std = standardiser(features)
-    data = dataset.Data(features, None, features, mean, std)
+    data = dataset.TrainingData(features, None, features, mean, std)
     journal = Journal(folder, leads=True)
     preparation = Preparation(folder, config, Attempt(), link, ProcessGroup(), journal)
     preparation.count(len(features))

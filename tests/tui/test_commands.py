@@ -16,7 +16,7 @@ from eegwatch.run.control import CONTROL, DAEMON_LOG
 from eegwatch.run.log import AppendLog
 from eegwatch.run.records import Answer, Checkpoint, DaemonState, End
 from eegwatch.tui.app import WatchApp
-from eegwatch.tui.resume_form import beginning, can_branch
+from eegwatch.tui.resume_form import can_branch, start_point
 from eegwatch.tui.screens.dialogs import Confirm
 from eegwatch.tui.screens.resume import ResumeDialog
 from eegwatch.tui.text_frame import text_of
@@ -185,7 +185,7 @@ async def test_without_a_checkpoint_the_preview_begins_at_step_1(writer: LogWrit
     say(logs, "idle", writer.folder.name)
     with lock_held(logs):
         async with screen(logs, writer.folder, (120, 40)) as pilot:
-            assert beginning(pilot.app.session).step == 0
+            assert start_point(pilot.app.session).step == 0
             await pilot.press("m")
             await until(pilot, lambda: "1.20e-4 from step 1," in pilot.text())
             assert "there is no checkpoint yet" in pilot.text()

@@ -11,7 +11,7 @@ import pytest
 
 from eegwatch.run.log import AppendLog
 from eegwatch.run.records import Checkpoint, Run, Step
-from eegwatch.tui.resume_form import Form, beginning, choices, judge, shell_line
+from eegwatch.tui.resume_form import Form, choices, judge, shell_line, start_point
 from eegwatch.tui.session import Session
 from tests.patience import PATIENCE_S
 
@@ -39,7 +39,7 @@ def session(tmp_path: Path) -> Session:
 
 
 def test_it_begins_at_the_newest_checkpoint_and_says_what_is_lost(session: Session) -> None:
-    assert beginning(session).words == "at the newest whole checkpoint, step 100; 30 steps are lost"
+    assert start_point(session).words == "at the newest whole checkpoint, step 100; 30 steps are lost"
     assert judge(session, Form()).choice is not None  # rejoin
 
 

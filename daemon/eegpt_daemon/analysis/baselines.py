@@ -31,8 +31,8 @@ from eegpt_daemon.trainer.evaluation import predictions_of, scored, thresholds_o
 from eegwatch.run.follow import history_of
 from eegwatch.run.records import number
 from eegwatch.run.results.baselines import Baselines, Row
-from eegwatch.run.results.evaluation_set_uses import note_look
-from eegwatch.scores.metrics import figures
+from eegwatch.run.results.evaluation_set_uses import record_use
+from eegwatch.scores.metrics import metrics_of
 from eegwatch.scores.predictions import Predictions, PredictionsError
 from eegwatch.wording import count
 
@@ -66,7 +66,7 @@ def baselines_of(folder: Path, kinds: list[str], say: Say) -> Baselines:
     for kind in kinds:
         for fitted in FITS[kind](run, say):
             if kind != "chance":  # which is the same whatever the set holds
-                note_look(run.folder, "baselines", fitted.name)
+                record_use(run.folder, "baselines", fitted.name)
                 looks += 1
             baselines.rows.append(row_of(run, fitted))
             say(f"{fitted.name}: done")
@@ -171,7 +171,7 @@ FITS: dict[str, Callable[[CachedRun, Say], list[Fitted]]] = {
 }
 
 
-def _data(run: CachedRun, store: WindowStore, say: Say) -> dataset.Data:
+def _data(run: CachedRun, store: WindowStore, say: Say) -> dataset.TrainingData:
     """The same entries and split in another store."""
     store.open()
     started = time.monotonic()
@@ -189,11 +189,11 @@ def _data(run: CachedRun, store: WindowStore, say: Say) -> dataset.Data:
     return data
 
 
-def _objective(run: CachedRun, data: dataset.Data) -> Objective:
+def _objective(run: CachedRun, data: dataset.TrainingData) -> Objective:
     return Objective(data.train, run.classes, *folded(data), weighted=run.config.training.weighted_loss)
 
 
-def _logistic(run: CachedRun, data: dataset.Data, name: str, detail: str, say: Say) -> Fitted:
+def _logistic(run: CachedRun, data: dataset.TrainingData, name: str, detail: str, say: Say) -> Fitted:
     val, path = data.val, lambda_path(run, data.train, *folded(data), say)
     assert val is not None
     margins = path.objective.margins
@@ -209,6 +209,6 @@ def _best(
     for lam, w in candidates:
         on_val = torch.from_numpy(logits(w).astype(np.float32))
         predictions = predictions_of(on_val, val, 0, run.config.data.window_stride)
-        scored.append((figures(predictions.windows(), None).values.get("auroc", 0.0), lam, w))
+        scored.append((metrics_of(predictions.windows(), None).values.get("auroc", 0.0), lam, w))
     _, lam, w = max(scored, key=lambda one: one[:2])
     return lam, w

@@ -29,7 +29,7 @@ class CachedRun:
     config: Config
     encoder: dataset.AnyEncoder
     store: WindowStore
-    data: dataset.Data
+    data: dataset.TrainingData
     planned: dataset.Plan
 
     @property
@@ -61,7 +61,7 @@ def _quiet(*_: object) -> None:
     """What is already in the cache needs no progress."""
 
 
-def folded(data: dataset.Data) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def folded(data: dataset.TrainingData) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """(shift, scale) of the train statistics, z = x * scale + shift, rounded as the trainer rounds them."""
     assert data.mean is not None and data.std is not None, "features that are cached have statistics"
     mean, std = data.mean.astype(np.float64), data.std.astype(np.float64)

@@ -22,20 +22,20 @@ from eegpt_daemon.data.windows import Windows
 from eegpt_daemon.trainer.evaluation import predictions_of
 from eegwatch.run.config import Config
 from eegwatch.run.follow import history_of
-from eegwatch.run.results.evaluation_set_uses import note_look
-from eegwatch.run.results.optimum import Point, Reach, Standing
-from eegwatch.scores.metrics import figures
+from eegwatch.run.results.evaluation_set_uses import record_use
+from eegwatch.run.results.optimum import ModelGap, OptimumPoint, OptimumResult
+from eegwatch.scores.metrics import metrics_of
 from eegwatch.wording import duration
 
 SOLVER = 1  # of the solutions kept beside the cache: raise it when they change
 
 
-def reach_of(folder: Path, say: Say) -> Reach:
+def reach_of(folder: Path, say: Say) -> OptimumResult:
     """Everything for one run. Raises the errors of configuration, corpus and encoder."""
     config, began = config_of(folder), time.monotonic()
     reason = unsuited(config)
     if reason is not None:
-        return Reach(made=time.time(), reason=reason)
+        return OptimumResult(made=time.time(), reason=reason)
     run = open_run(folder, config, say)
     models = trained_models(folder)
     for model in models:
@@ -47,7 +47,7 @@ def reach_of(folder: Path, say: Say) -> Reach:
     shift, scale = standardiser(run, models)
     path = lambda_path(run, run.data.train, shift, scale, say)
     solutions = path.along()
-    reach = Reach(
+    reach = OptimumResult(
         made=time.time(),
         windows=len(run.data.train),
         features=path.objective.features,
@@ -103,10 +103,10 @@ def lambda_path(
     return LambdaPath(objective, kept, on_solution=report_solution)
 
 
-def _standing(path: LambdaPath, model: Trained) -> Standing:
+def _standing(path: LambdaPath, model: Trained) -> ModelGap:
     radius = norm(model.w)
     bound, upper = path.around(radius)
-    return Standing(
+    return ModelGap(
         role=model.role,
         checkpoint=model.name,
         step=model.step,
@@ -118,9 +118,9 @@ def _standing(path: LambdaPath, model: Trained) -> Standing:
     )
 
 
-def _point(objective: Objective, solution: Solution, val: Windows | None) -> Point:
+def _point(objective: Objective, solution: Solution, val: Windows | None) -> OptimumPoint:
     windows, recordings = _aurocs(objective, solution, val) if val is not None else (None, None)
-    return Point(
+    return OptimumPoint(
         lam=solution.lam,
         objective=solution.objective,
         gap=solution.gap,
@@ -131,7 +131,7 @@ def _point(objective: Objective, solution: Solution, val: Windows | None) -> Poi
     )
 
 
-def _choose(run: CachedRun, path: LambdaPath, reach: Reach) -> None:
+def _choose(run: CachedRun, path: LambdaPath, reach: OptimumResult) -> None:
     """The lambda of the best validation AUROC (the larger of two alike); its evaluation AUROC where that is due."""
     scored = [point for point in reach.path if point.val_auroc is not None]
     if not scored:
@@ -139,7 +139,7 @@ def _choose(run: CachedRun, path: LambdaPath, reach: Reach) -> None:
     best = max(scored, key=lambda point: (point.val_auroc, point.lam))
     reach.chosen = best.lam
     if any(record.split == "eval" for record in history_of(run.folder).evals):
-        note_look(run.folder, "optimum", f"the optimum at lambda {best.lam:.2g}")
+        record_use(run.folder, "optimum", f"the optimum at lambda {best.lam:.2g}")
         solution = path.solutions[best.lam]
         best.eval_auroc, best.eval_recording_auroc = _aurocs(path.objective, solution, run.data.test)
 
@@ -148,5 +148,5 @@ def _aurocs(objective: Objective, solution: Solution, windows: Windows) -> tuple
     """(AUROC of windows, of recordings), the mean over the classes for more than two; None where a class is missing."""
     logits = torch.from_numpy(objective.margins(solution.w, windows).astype(np.float32))
     predictions = predictions_of(logits, windows, 0, 0.0)
-    both = (figures(units, None).values.get("auroc") for units in (predictions.windows(), predictions.recordings()))
+    both = (metrics_of(units, None).values.get("auroc") for units in (predictions.windows(), predictions.recordings()))
     return tuple(both)  # type: ignore[return-value]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from eegpt_daemon.client import ask, require_daemon
+from eegpt_daemon.client import require_daemon, send_command
 
 
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
@@ -14,4 +14,4 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, logs: Path) -> int:
     require_daemon(logs, "there is nothing to save")
-    return ask(logs, "checkpoint")
+    return send_command(logs, "checkpoint")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from eegpt_daemon.client import ask, require_daemon
+from eegpt_daemon.client import require_daemon, send_command
 from eegwatch.run import config as configuration
 from eegwatch.shell import command as shell
 
@@ -20,4 +20,4 @@ def run(arguments: argparse.Namespace, logs: Path) -> int:
         configuration.load(arguments.config)
         config = str(arguments.config.resolve())
     require_daemon(logs, f"a new run: {shell('eegpt-daemon', 'start', '--config', 'PATH', '--logs', logs)}")
-    return ask(logs, "restart", config=config)
+    return send_command(logs, "restart", config=config)

@@ -6,7 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-from eegpt_daemon.client import ask
+from eegpt_daemon.client import send_command
 from eegpt_daemon.errors import USAGE, Refused, require_heavy
 from eegpt_daemon.launch import launch
 from eegwatch.run.control import daemon_pid
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace, logs: Path) -> int:
         print(f"no daemon was running: started one (pid {daemon_pid(logs)})")
     then = arguments.then or ("anneal" if arguments.lr is not None else None)
     fields = {"lr": arguments.lr, "then": then, "checkpoint": arguments.checkpoint, "force": arguments.force or None}
-    return ask(logs, "resume", **fields | {"as": arguments.branch})
+    return send_command(logs, "resume", **fields | {"as": arguments.branch})
 
 
 def _refuse_above_the_peak(logs: Path, lr: float | None, *, force: bool) -> None:

@@ -100,7 +100,7 @@ def as_text(logs: Path, life: Liveness, summary: Summary | None, help_: str) -> 
         lines.append(f"         {plain(life.detail)}")
     running = _running(life, summary)
     lines.append(plain_lines(summary.text(running=running)) if summary else f"run      none in {logs}")
-    series = standing(logs, summary, running=running)
+    series = series_position(logs, summary, running=running)
     if series is not None:
         left = f", about {duration(series.left_s)} left for all" if series.left_s is not None else ""
         lines.append(f"series   seed {series.seed}, {series.number} of {series.of} of {series.name}{left}")
@@ -115,7 +115,7 @@ def _running(life: Liveness, summary: Summary | None) -> bool:
 
 
 @dataclass(frozen=True)
-class Standing:
+class SeriesPosition:
     """Where the run stands in its series of seeds. `left_s`: for all seeds at the pace of this one, where it runs."""
 
     name: str
@@ -125,7 +125,7 @@ class Standing:
     left_s: float | None
 
 
-def standing(logs: Path, summary: Summary | None, *, running: bool) -> Standing | None:
+def series_position(logs: Path, summary: Summary | None, *, running: bool) -> SeriesPosition | None:
     """None for a run of no series."""
     place = place_of(logs / summary.run_id) if summary is not None else None
     if summary is None or place is None or place.seed not in place.seeds:
@@ -134,7 +134,7 @@ def standing(logs: Path, summary: Summary | None, *, running: bool) -> Standing 
     if running and summary.left_s is not None and summary.steps_per_s and summary.total_steps:
         to_come = len(place.seeds) - len(members(logs / summary.run_id))
         left = summary.left_s + to_come * summary.total_steps / summary.steps_per_s
-    return Standing(place.series, place.seed, place.seeds.index(place.seed) + 1, len(place.seeds), left)
+    return SeriesPosition(place.series, place.seed, place.seeds.index(place.seed) + 1, len(place.seeds), left)
 
 
 def as_json(logs: Path, life: Liveness, summary: Summary | None, help_: str) -> str:
@@ -143,7 +143,7 @@ def as_json(logs: Path, life: Liveness, summary: Summary | None, help_: str) -> 
         state = latest_state(logs)
     except OSError:
         state = None  # `daemon` is "unknown" then
-    series = standing(logs, summary, running=_running(life, summary))
+    series = series_position(logs, summary, running=_running(life, summary))
     tree = {
         "daemon": {"none": "not running"}.get(life.word, life.word),
         "pid": life.pid,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from eegpt_daemon.data.recording import wanted_channels
 from eegpt_daemon.data.shards import ShardStore
-from eegpt_daemon.data.windows import Cutter, WindowStore
+from eegpt_daemon.data.windows import WindowCutter, WindowStore
 from eegwatch.run.config import Config
 
 BANDS = {"delta": (0.5, 4.0), "theta": (4.0, 8.0), "alpha": (8.0, 13.0), "beta": (13.0, 30.0), "gamma": (30.0, 45.0)}
@@ -44,8 +44,8 @@ class BandPowerStore(WindowStore):
     def starts(self, rows: int) -> NDArray[np.int64]:
         return np.arange(rows, dtype=np.int64)
 
-    def row_of(self) -> Cutter:
-        return Cutter(self, lambda windows: band_powers(windows, self.rate))
+    def row_of(self) -> WindowCutter:
+        return WindowCutter(self, lambda windows: band_powers(windows, self.rate))
 
 
 def band_powers(windows: NDArray[np.float32], rate: int) -> NDArray[np.float64]:

@@ -11,14 +11,14 @@ from typing import Any
 from eegpt_daemon.data.corpus import Entry
 from eegpt_daemon.data.edf_header import Header, read_header
 from eegpt_daemon.data.header_facts import headers_look
-from eegpt_daemon.data.label_sources import Sources
+from eegpt_daemon.data.label_sources import LabelSources
 from eegpt_daemon.data.same_signal import signals_look
 from eegpt_daemon.data.windows import WindowStore
 from eegpt_daemon.model.custom_encoder import ForeignEncoder
 from eegpt_daemon.model.encoder import Encoder
 from eegpt_daemon.model.training_mode import active_in_training_mode
 from eegwatch.run.config import Config
-from eegwatch.watching.naming import some
+from eegwatch.watching.naming import first_names
 
 Look = tuple[str, dict[str, Any]]
 
@@ -32,7 +32,7 @@ def corpus_looks(config: Config, store: WindowStore, entries: list[Entry], used:
         if header is not None:
             headers.append((entry, header))
     signals = [(entry, _signal(store, entry)) for entry in kept]
-    sources = Sources(Path(config.data.root_dir), kept, config.data.labels)
+    sources = LabelSources(Path(config.data.root_dir), kept, config.data.labels)
     return [
         ("signals", signals_look(signals)),
         ("labels", sources.look(headers)),
@@ -53,6 +53,6 @@ def encoder_look(encoder: Encoder | ForeignEncoder) -> dict[str, Any]:
     if isinstance(encoder, ForeignEncoder):
         return {"encoder": encoder.name, "active": None, **encoder.behaviour}
     names = active_in_training_mode(encoder)
-    active = some(names) if names else None
+    active = first_names(names) if names else None
     # every part of it is known: without an active one it gives the same features each time
     return {"encoder": type(encoder).__name__, "active": active, "repeat": 0.0, "alone": 0.0}

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from eegpt_daemon.data.shards import ShardStore
-from eegpt_daemon.data.windows import Cutter, WindowStore
+from eegpt_daemon.data.windows import WindowCutter, WindowStore
 from eegpt_daemon.model.custom_encoder import ForeignEncoder
 from eegwatch.run.config import Config
 
@@ -33,5 +33,5 @@ class ForeignStore(WindowStore):
     def starts(self, rows: int) -> NDArray[np.int64]:
         return np.arange(rows, dtype=np.int64)
 
-    def row_of(self) -> Cutter:
-        return Cutter(self, self.encoder)
+    def row_of(self) -> WindowCutter:
+        return WindowCutter(self, self.encoder)

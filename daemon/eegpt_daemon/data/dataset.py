@@ -48,7 +48,7 @@ class Plan:
 
 
 @dataclass
-class Data:
+class TrainingData:
     """Windows of the three splits, and the train statistics that standardise features (None: through the backbone)."""
 
     train: Windows
@@ -145,7 +145,9 @@ def _as_expected(config: Config, windows: dict[str, int]) -> list[str]:
     return notes
 
 
-def windows(config: Config, store: WindowStore, planned: Plan, report: Report, note: Callable[[str], None]) -> Data:
+def windows(
+    config: Config, store: WindowStore, planned: Plan, report: Report, note: Callable[[str], None]
+) -> TrainingData:
     """Compute what is missing and gather all splits. Raises CorpusError: too many faulty files, a full disk."""
     try:
         return _windows(config, store, planned, report, note)
@@ -154,7 +156,9 @@ def windows(config: Config, store: WindowStore, planned: Plan, report: Report, n
         raise CorpusError(f"{where}: {error.strerror or error}: make room or mend it; what is done is kept") from None
 
 
-def _windows(config: Config, store: WindowStore, planned: Plan, report: Report, note: Callable[[str], None]) -> Data:
+def _windows(
+    config: Config, store: WindowStore, planned: Plan, report: Report, note: Callable[[str], None]
+) -> TrainingData:
     entries = planned.entries
     free = shutil.disk_usage(store.folder).free
     if planned.bytes_to_write > free:
@@ -171,7 +175,7 @@ def _windows(config: Config, store: WindowStore, planned: Plan, report: Report, 
     mean, std = (None, None) if isinstance(store, SignalStore) else standardiser(train)
     if rejected:
         note(f"{len(rejected)} recordings are left out, by name in {store.folder / 'recordings.tsv'}")
-    return Data(train, val, test, mean, std)
+    return TrainingData(train, val, test, mean, std)
 
 
 def best_device(local_rank: int = 0) -> torch.device:

@@ -64,8 +64,8 @@ class FeatureStore(WindowStore):
     def starts(self, rows: int) -> NDArray[np.int64]:
         return np.arange(rows, dtype=np.int64)
 
-    def row_of(self) -> Pooler:
-        return Pooler(self)
+    def row_of(self) -> PatchPooler:
+        return PatchPooler(self)
 
     def windows(self, signal: NDArray[np.float32]) -> Rows:
         """(channels, samples) of a whole recording -> (windows, features)."""
@@ -84,7 +84,7 @@ class FeatureStore(WindowStore):
         return np.concatenate(out) if out else np.zeros((0, self.encoder.summary, self.encoder.dim), np.float32)
 
 
-class Pooler:
+class PatchPooler:
     """One recording on its way through the encoder: patches as they come, windows as soon as they are whole."""
 
     def __init__(self, store: FeatureStore) -> None:
@@ -134,11 +134,11 @@ class SignalStore(WindowStore):
     def starts(self, rows: int) -> NDArray[np.int64]:
         return np.arange(self.windows_in(rows), dtype=np.int64) * self.stride
 
-    def row_of(self) -> Samples:
-        return Samples(self)
+    def row_of(self) -> SampleRows:
+        return SampleRows(self)
 
 
-class Samples:
+class SampleRows:
     """One recording's samples as rows."""
 
     def __init__(self, store: SignalStore) -> None:

@@ -41,7 +41,7 @@ class Column:
             self.unclear.add(relative)
 
 
-class Sources:
+class LabelSources:
     """Everything that was found about the labels of `entries`."""
 
     def __init__(self, root: Path, entries: Sequence[Entry], labels: Sequence[str]) -> None:

@@ -27,7 +27,7 @@ PAUSES_S = (1.0, 5.0, 20.0)  # before a recording on a network mount that does n
 
 
 @dataclass
-class Part:
+class RecordingPart:
     """Something of the recording `entries[number]`: a block of signal, or its end (`reason`: it cannot be used).
 
     The end brings `repairs` and the fingerprint of the `signal`.
@@ -41,11 +41,11 @@ class Part:
     signal: dict[str, Any] = field(default_factory=dict)
 
 
-class _Recordings(IterableDataset[Part]):
+class _Recordings(IterableDataset[RecordingPart]):
     def __init__(self, entries: list[Entry], data: Data) -> None:
         self.entries, self.data = entries, data
 
-    def __iter__(self) -> Iterator[Part]:
+    def __iter__(self) -> Iterator[RecordingPart]:
         worker = get_worker_info()
         first, step = (worker.id, worker.num_workers) if worker else (0, 1)
         for number in range(first, len(self.entries), step):
@@ -53,13 +53,13 @@ class _Recordings(IterableDataset[Part]):
             try:
                 recording = self._patiently(path)
                 for block in recording.blocks():
-                    yield Part(number, block)
-                yield Part(number, repairs=recording.repairs, signal=recording.signal)
+                    yield RecordingPart(number, block)
+                yield RecordingPart(number, repairs=recording.repairs, signal=recording.signal)
             except Unusable as error:
-                yield Part(number, reason=str(error), lasting=error.lasting)
+                yield RecordingPart(number, reason=str(error), lasting=error.lasting)
             except Exception as error:  # one recording never ends a preparation
                 cause = why(path, error)
-                yield Part(number, reason=str(cause), lasting=cause.lasting)
+                yield RecordingPart(number, reason=str(cause), lasting=cause.lasting)
 
     def _patiently(self, path: Path) -> Recording:
         """`read`, tried again where the file system is away for a moment. Raises Unusable."""
@@ -73,7 +73,7 @@ class _Recordings(IterableDataset[Part]):
         return read(path, self.data)
 
 
-def blocks(entries: list[Entry], data: Data) -> Iterator[Part]:
+def blocks(entries: list[Entry], data: Data) -> Iterator[RecordingPart]:
     """Every recording's blocks in order, then its end; recordings of different workers interleave.
 
     Raises CorpusError when a worker process dies (the kernel's out-of-memory killer, mostly).

@@ -18,7 +18,7 @@ ORDER = ("train", "val", "eval")  # of two recordings, the one for training is n
 
 
 @dataclass(frozen=True)
-class Same:
+class SharedSignal:
     """Two recordings that share about `seconds` of their signal; `whole`: all of it."""
 
     one: Entry
@@ -27,7 +27,7 @@ class Same:
     whole: bool
 
 
-def same_signals(signals: Iterable[tuple[Entry, dict[str, Any]]]) -> list[Same]:
+def same_signals(signals: Iterable[tuple[Entry, dict[str, Any]]]) -> list[SharedSignal]:
     """Every pair that holds the same signal, in the order of the entries; `signals`: fingerprints."""
     held = [(entry, signal) for entry, signal in signals if signal.get("whole")]
     by_whole: dict[str, list[int]] = defaultdict(list)
@@ -46,7 +46,7 @@ def same_signals(signals: Iterable[tuple[Entry, dict[str, Any]]]) -> list[Same]:
         if seconds >= LEAST_SHARED and a != b:
             pairs[pair] = False
     return [
-        Same(held[a][0], held[b][0], held[a][1]["seconds"] if whole else shared[a, b] * KEPT_OF, whole)
+        SharedSignal(held[a][0], held[b][0], held[a][1]["seconds"] if whole else shared[a, b] * KEPT_OF, whole)
         for (a, b), whole in sorted(pairs.items())
     ]
 
@@ -64,7 +64,7 @@ def signals_look(signals: list[tuple[Entry, dict[str, Any]]]) -> dict[str, Any]:
     }
 
 
-def _some(pairs: list[Same]) -> dict[str, Any]:
+def _some(pairs: list[SharedSignal]) -> dict[str, Any]:
     shown = [[_called(p.one), _called(p.other), p.seconds, p.whole] for p in pairs[:SHOWN]]
     return {"n": len(pairs), "shown": shown}
 

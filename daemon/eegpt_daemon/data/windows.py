@@ -75,7 +75,7 @@ class Windows:
         return digest.hexdigest()[:16]
 
 
-class Rower(Protocol):
+class RowBuilder(Protocol):
     """Turns one recording's blocks into rows. `problem`: why what it saw so far must not be used."""
 
     problem: str | None
@@ -110,7 +110,7 @@ class WindowStore(ABC):
         return self.store.folder
 
     @abstractmethod
-    def row_of(self) -> Rower:
+    def row_of(self) -> RowBuilder:
         """What turns the next recording's blocks into rows."""
 
     @abstractmethod
@@ -224,7 +224,7 @@ class WindowStore(ABC):
         self, entries: list[Entry], names: dict[str, str], note: Callable[[str], None], ended: Callable[[int], None]
     ) -> Iterator[tuple[Entry, str, bool]]:
         """Stream recordings into shards; yields (entry, reason, whether it lasts) of those that cannot be used."""
-        writing: dict[int, tuple[ShardWriter, Rower]] = {}
+        writing: dict[int, tuple[ShardWriter, RowBuilder]] = {}
         count = 0
         try:
             for part in blocks(entries, self.config.data) if entries else ():
@@ -312,7 +312,7 @@ class WindowStore(ABC):
         return Windows(pack, np.concatenate(rows), np.concatenate(ys), np.concatenate(recordings), names, subjects)
 
 
-class Cutter:
+class WindowCutter:
     """One recording cut into windows as its blocks come, each window made a row by `rows_of`.
 
     `rows_of`: (windows, channels, samples) -> (windows, width).

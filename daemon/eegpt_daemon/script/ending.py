@@ -18,7 +18,7 @@ _REPORTS = ("torch.distributed.elastic.multiprocessing.errors.ChildFailedError",
 _KILLED = re.compile(r": line \d+:\s+\d+ ((?:Killed|Segmentation fault|Aborted|Bus error|Floating point exception)\b)")
 
 
-class How(NamedTuple):
+class EndDescription(NamedTuple):
     """`failed`: it did not end by itself as it was meant to; `words`: how, None where there is nothing to say."""
 
     failed: bool
@@ -76,29 +76,29 @@ def _error_below(lines: Sequence[str]) -> str:
     return "a Python error"
 
 
-def how(
+def describe_end(
     code: int, last: LastLines, step: int, total: int | None, per_epoch: int | None, *, read: bool, first: bool = True
-) -> How:
+) -> EndDescription:
     """How a script ended by itself. `read`: any step was read; `step`, `total`: the last one, and the run's length.
 
     `first`: it is the first attempt of its run.
     """
     if code < 0:
-        return How(True, f"the script ended with killed by {signal.Signals(-code).name}")
+        return EndDescription(True, f"the script ended with killed by {signal.Signals(-code).name}")
     if code > 0:
         error = last.error() or last.last_line()
-        return How(True, f"the script ended with exit code {code}" + (f": {error}" if error else ""))
+        return EndDescription(True, f"the script ended with exit code {code}" + (f": {error}" if error else ""))
     short = total is not None and step < total
     at = f"at step {step:,} of {total:,}" if short else f"at step {step:,}"
     if (total is None or short) and (error := last.error()) is not None:
-        return How(True, f"exit code 0 {at}, but its last words are an error: {error}")
+        return EndDescription(True, f"exit code 0 {at}, but its last words are an error: {error}")
     if not read and not first:
-        return How(False, "exit code 0, without a further step")
+        return EndDescription(False, "exit code 0, without a further step")
     if not read:
         words = "exit code 0, but no step was read; if it starts the training in the background, name that command"
-        return How(False, words)
+        return EndDescription(False, words)
     if short and per_epoch and step % per_epoch > 1 and last.last_was_step:  # a bar at 60/60 may count as step 61
-        return How(
+        return EndDescription(
             True, f"exit code 0 in the middle of an epoch, {at}: a shell hid how it ended (tee without pipefail)"
         )
-    return How(False, f"exit code 0 {at}" if short else None)
+    return EndDescription(False, f"exit code 0 {at}" if short else None)

@@ -20,7 +20,7 @@ import msgspec
 from eegpt_daemon.link import Attempt
 from eegpt_daemon.script.checkpoints import files_of
 from eegpt_daemon.script.ending import LastLines
-from eegpt_daemon.script.saving import Steps
+from eegpt_daemon.script.saving import StepTimes
 from eegwatch import formats
 from eegwatch.diagnosis.rate.precision import PRINTED as PRECISION_OF_TEXT
 from eegwatch.formats.lines import LINE_KINDS
@@ -29,7 +29,7 @@ from eegwatch.formats.row_reader import RowReader
 from eegwatch.formats.text import TextDecoder
 from eegwatch.run.config import Config, ConfigError, expected_rates, schedule_of
 from eegwatch.run.folder import RUN_LOG
-from eegwatch.run.follow import Followed, FormatError
+from eegwatch.run.follow import FollowedLog, FormatError
 from eegwatch.run.log import AppendLog, Tail, each_record, run_decoder
 from eegwatch.run.records import Checkpoint, End, Eval, Record, Run, RunRecord, Step
 from eegwatch.schedule import Schedule, ScheduleError, as_dict, resumed
@@ -63,7 +63,7 @@ class ScriptLog:
         self._from_zero = False
         self._precision = PRECISION_OF_TEXT
         self._begun_at = self._checkpoint_step()
-        self.steps = Steps(self._begun_at)
+        self.steps = StepTimes(self._begun_at)
         self.last = LastLines()
         self._overrides = attempt.overrides
         self._any_step = self._announced = False
@@ -75,7 +75,7 @@ class ScriptLog:
         self._text = self._decoder_of_text()
         if self._from_zero:
             self._text.reader.counter.count_epochs_from_zero()
-        self._file: Followed | None = None
+        self._file: FollowedLog | None = None
         self._file_path: Path | None = None
         self._file_begun = 0  # bytes of it that an earlier attempt wrote
         self._fed_at = 0.0
@@ -178,11 +178,11 @@ class ScriptLog:
         self._file_begun = 0
         self._file, self._file_path = path.follow(), path.path
 
-    def _named_file(self) -> formats.Foreign | None:
+    def _named_file(self) -> formats.ForeignLog | None:
         files = files_of(self.folder, self._script, self._script.log or "")
         return formats.find(files[0][1], self._patterns) if files else None
 
-    def _file_below(self) -> formats.Foreign | None:
+    def _file_below(self) -> formats.ForeignLog | None:
         below = [path for path in self.folder.iterdir() if path.is_dir() and path.name != "checkpoints"]
         return next((log for path in below if (log := formats.find(path, self._patterns)) is not None), None)
 

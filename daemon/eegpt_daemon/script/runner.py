@@ -26,10 +26,10 @@ import psutil
 from eegpt_daemon.link import Attempt
 from eegpt_daemon.script import processes
 from eegpt_daemon.script.console import Console
-from eegpt_daemon.script.ending import How, how
+from eegpt_daemon.script.ending import EndDescription, describe_end
 from eegpt_daemon.script.link import ScriptLink
 from eegpt_daemon.script.runlog import ScriptLog
-from eegpt_daemon.script.saving import Saving
+from eegpt_daemon.script.saving import CheckpointFiles
 from eegpt_daemon.script.template import filled
 from eegwatch.run.config import Config
 from eegwatch.run.folder import TRAINER_LOG, open_output
@@ -56,7 +56,7 @@ class Runner:
         self._training = False
         self._sent: set[int] = set()
         self._looked_at = 0.0
-        self.saving = Saving(folder, self.script, resumed=attempt.checkpoint is not None)
+        self.saving = CheckpointFiles(folder, self.script, resumed=attempt.checkpoint is not None)
         self.master = -1
 
     # ---- life ----
@@ -137,9 +137,9 @@ class Runner:
         self.log.drain()
         self.log.read_last_lines()
         if self.stop_reason is not None:
-            ending, reason = How(False, None), self.stop_reason
+            ending, reason = EndDescription(False, None), self.stop_reason
         else:
-            ending = how(
+            ending = describe_end(
                 code,
                 self.log.last,
                 self.log.step,

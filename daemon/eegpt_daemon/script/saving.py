@@ -14,7 +14,7 @@ REMEMBERED_STEPS = 4096  # (time, step) pairs: at one look in two seconds, a wri
 WRITING_S = 3.0  # a file that is not whole and was written within these seconds is being written
 
 
-class Steps:
+class StepTimes:
     """When which step was seen: a file written at a time belongs to the newest step before it."""
 
     def __init__(self, first: int) -> None:
@@ -38,7 +38,7 @@ class Steps:
         return self._first if len(self._steps) < REMEMBERED_STEPS else self._steps[0]
 
 
-class Saving:
+class CheckpointFiles:
     """What a script's pattern matches, looked at again and again."""
 
     def __init__(self, folder: Path, script: Script, *, resumed: bool) -> None:

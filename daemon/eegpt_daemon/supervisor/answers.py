@@ -17,7 +17,7 @@ from typing import Any
 from eegpt_daemon.supervisor.hang import WORKING
 from eegpt_daemon.supervisor.systemd import notify_state
 from eegwatch.run.control import DAEMON_LOG, HEARTBEAT_S
-from eegwatch.run.heartbeat import SignOfLife
+from eegwatch.run.heartbeat import HeartbeatFile
 from eegwatch.run.log import AppendLog, daemon_decoder, each_record
 from eegwatch.run.records import Answer, DaemonState, Record
 
@@ -120,7 +120,7 @@ class DaemonLog:
                 self.unfinished.pop(record.id, None)
         self._log = PatientLog(path, say)
         self._log.anew = self._begun_anew
-        self._alive_file = SignOfLife(logs)
+        self._alive_file = HeartbeatFile(logs)
         self._say = say
         self.state, self.since = "", time.time()
         self.figures: Callable[[], dict[str, Any]] = dict  # what every state carries beside its name

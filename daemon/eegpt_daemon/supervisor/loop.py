@@ -22,7 +22,7 @@ import msgspec
 from eegpt_daemon import crash_points
 from eegpt_daemon.supervisor import notify
 from eegpt_daemon.supervisor.answers import DaemonLog
-from eegpt_daemon.supervisor.commands import COMMANDS, Action, Outcome, Standing
+from eegpt_daemon.supervisor.commands import COMMANDS, Action, CommandContext, Outcome
 from eegpt_daemon.supervisor.commands.action import ACCEPTED, EXPIRED, FAILED, REJECTED
 from eegpt_daemon.supervisor.control import ControlReader
 from eegpt_daemon.supervisor.incidents import Incidents
@@ -147,7 +147,7 @@ class Supervisor:
             self._read_commands()
             self._act()
             if self.exiting is None and self.action is None:
-                self._guarded("starting the trainer again", self.runs.revive)
+                self._guarded("starting the trainer again", self.runs.start_planned)
             self._guarded("writing the daemon's log", self._beat)
             self._guarded("looking after the log root", self._look_for_the_log_root)
             if self.exiting is not None and self.runs.trainer is None and not (self.action or self.overtaken):
@@ -227,7 +227,7 @@ class Supervisor:
         if self._relays(command):
             self.log.answered[str(command.id)] = RELAYED  # the script that runs there answers it
             return
-        reason = COMMANDS[command.command].refuse(command, self._standing())
+        reason = COMMANDS[command.command].refuse(command, self._command_context())
         if reason is not None:
             self._answer(command, Outcome(REJECTED, reason))
             return
@@ -251,9 +251,11 @@ class Supervisor:
             return current.script is not None and live and relay(self.logs, command)
         return relay(self.logs, command)
 
-    def _standing(self) -> Standing:
+    def _command_context(self) -> CommandContext:
         trainer = self.runs.trainer
-        return Standing(self.runs.current, trainer.phase.state if trainer else None, self.runs.revival is not None)
+        return CommandContext(
+            self.runs.current, trainer.phase.state if trainer else None, self.runs.planned_restart is not None
+        )
 
     def _make_way(self, reason: str) -> None:
         """For a stop: what would go on training fails, what was ordered already is watched on beside it."""

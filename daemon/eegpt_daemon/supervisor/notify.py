@@ -50,7 +50,7 @@ class Message(msgspec.Struct, kw_only=True):
         return f"{self.message} (step {self.step:,})" + (f"\n{self.do}" if self.do else "")
 
 
-def of_finding(run_id: str, finding: Finding) -> Message:
+def message_of_finding(run_id: str, finding: Finding) -> Message:
     """What a detector found, or that it is over."""
     event = "resolved" if finding.severity == RESOLVED else "finding"
     return Message(
@@ -59,7 +59,7 @@ def of_finding(run_id: str, finding: Finding) -> Message:
     )  # fmt: skip
 
 
-def of_end(run_id: str, end: End | None, words: str) -> Message:
+def message_of_end(run_id: str, end: End | None, words: str) -> Message:
     """How an attempt ended, and what follows."""
     reason = end.reason if end is not None else "failed"
     severity = "error" if reason == "failed" else "info"

@@ -49,7 +49,7 @@ def cause_of(code: int | None, words: str, oom_kills: int = 0) -> str:
     return cause
 
 
-def in_words(end: End | None, cause: str) -> str:
+def end_in_words(end: End | None, cause: str) -> str:
     """How an attempt ended; without an `end` record (it could not be written) by what the process left."""
     if end is None:
         return f"ended: {cause}"
@@ -68,7 +68,7 @@ def oom_kills() -> int:
 
 
 @dataclass
-class Revival:
+class PlannedRestart:
     """A start that is due: when (monotonic seconds), what the log says of it, and whether it is a new run of a seed."""
 
     due: float
@@ -89,7 +89,9 @@ class Restarts:
         """An attempt was started from this checkpoint."""
         self.started_from = -1 if checkpoint_step is None else checkpoint_step
 
-    def after(self, code: int, cause: str, checkpoint_step: int | None, *, preparing: bool = False) -> Revival | str:
+    def after(
+        self, code: int, cause: str, checkpoint_step: int | None, *, preparing: bool = False
+    ) -> PlannedRestart | str:
         """When to start again, or why not.
 
         `checkpoint_step`: of the newest good checkpoint, None if there is none; `preparing`: it died before its first
@@ -111,4 +113,4 @@ class Restarts:
         pause = min(limit.backoff_seconds * 2 ** len(self._times), LONGEST_PAUSE_S)
         self._times.append(now)
         note = f"restarted by the daemon ({len(self._times)} of {limit.max} within {limit.window_minutes:g} min)"
-        return Revival(now + pause, f"{note}: the trainer was {cause}" if code < 0 else f"{note}: {cause}")
+        return PlannedRestart(now + pause, f"{note}: the trainer was {cause}" if code < 0 else f"{note}: {cause}")

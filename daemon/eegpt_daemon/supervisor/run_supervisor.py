@@ -17,7 +17,7 @@ from eegpt_daemon.supervisor import notify
 from eegpt_daemon.supervisor.answers import DaemonLog
 from eegpt_daemon.supervisor.hang import PREPARING, HangWatch
 from eegpt_daemon.supervisor.process import CALM, HUNG, Escalation, TrainerProcess
-from eegpt_daemon.supervisor.restarts import Restarts, Revival, cause_of, in_words, oom_kills
+from eegpt_daemon.supervisor.restarts import PlannedRestart, Restarts, cause_of, end_in_words, oom_kills
 from eegpt_daemon.supervisor.script_process import ScriptProcess
 from eegpt_daemon.supervisor.twin import TwinProcess
 from eegpt_daemon.supervisor.watched_run import BadCheckpoint, WatchedRun
@@ -50,7 +50,7 @@ class RunSupervisor:
         self.logs, self.log, self.notifier, self.say = logs, log, notifier, say
         self.current: WatchedRun | None = None
         self.trainer: TrainerProcess | None = None
-        self.revival: Revival | None = None  # a start that is due by itself
+        self.planned_restart: PlannedRestart | None = None  # a start that is due by itself
         self.restarts: Restarts | None = None  # of the current run
         self.hang, self.guard = HangWatch(Supervision()), Guard()  # of the current trainer
         self.twin = TwinProcess(log.note)
@@ -76,7 +76,7 @@ class RunSupervisor:
             return self._hung
         if self.trainer is not None:
             return self.trainer.insisted or self.trainer.phase.reason
-        return self.revival.note if self.revival else None
+        return self.planned_restart.note if self.planned_restart else None
 
     # ---- what an earlier daemon left ----
 
@@ -229,7 +229,7 @@ class RunSupervisor:
             raise OSError(errno.ENOSPC, "cannot be written (a full disk?); nothing was begun", str(folder / RUN_LOG))
         self.twin.give_way()
         attempt.argv = sys.orig_argv
-        self.revival, self._hung = None, None
+        self.planned_restart, self._hung = None, None
         self.notifier.settings = self._notify(config)
         patient = config.distributed.nnodes > 1 or config.script is not None  # one says nothing while it prepares
         self.restarts = self.restarts or Restarts(config.supervision)
@@ -276,7 +276,7 @@ class RunSupervisor:
             self._guard(finding.rule)
         run.clock(time.time(), training=trainer.phase.state == "training")
         for news in run.news:
-            self.notifier.tell(notify.of_finding(run.run_id, news))
+            self.notifier.tell(notify.message_of_finding(run.run_id, news))
         run.news.clear()
         if run.trouble is not None:
             self.log.note(run.trouble)
@@ -341,7 +341,7 @@ class RunSupervisor:
         """Idle, or restarting by itself where the trainer died and `supervision.restarts` allows it."""
         run = self.current
         assert run is not None
-        end, reason = run.end, in_words(run.end, ending.cause)
+        end, reason = run.end, end_in_words(run.end, ending.cause)
         # torch's launcher alone was killed: its trainer took that for the end of this daemon, which lives
         orphaned = end is not None and end.error == SUPERVISOR_GONE
         died = self._hung is not None or end is None or end.reason == "failed" or orphaned
@@ -350,9 +350,9 @@ class RunSupervisor:
             seed = next_seed(run.folder) if not exiting and end is not None and end.reason in ENDED_BY_ITSELF else None
             if seed is None:
                 self.log.enter("idle", reason)
-            else:  # begun by `revive`, after a command that waited for this end has had its answer
-                self.revival = Revival(time.monotonic(), f"seed {seed} of the series follows", seed)
-                self.log.enter("restarting", f"{reason}; {self.revival.note}")
+            else:  # begun by `start_planned`, after a command that waited for this end has had its answer
+                self.planned_restart = PlannedRestart(time.monotonic(), f"seed {seed} of the series follows", seed)
+                self.log.enter("restarting", f"{reason}; {self.planned_restart.note}")
         else:
             newest, _ = run.newest_good()
             outcome = self.restarts.after(
@@ -362,11 +362,11 @@ class RunSupervisor:
                 reason = f"{reason}; not restarted: {outcome}"
                 self.log.enter("idle", reason)
             else:
-                self.revival = outcome
+                self.planned_restart = outcome
                 self.log.enter("restarting", f"in {outcome.due - time.monotonic():.0f} s: {outcome.note}")
                 reason = f"{reason}; {outcome.note}"
-        self.notifier.tell(notify.of_end(run.run_id, end, reason))
-        if self.guard.twin and self.revival is None and not exiting and end is not None:
+        self.notifier.tell(notify.message_of_end(run.run_id, end, reason))
+        if self.guard.twin and self.planned_restart is None and not exiting and end is not None:
             self._begin_the_twin(run, end)
 
     def _begin_the_twin(self, run: WatchedRun, end: End) -> None:
@@ -393,12 +393,12 @@ class RunSupervisor:
             self.log.enter("idle", f"the series stops before seed {seed}: {error}")
         return True
 
-    def revive(self) -> None:
+    def start_planned(self) -> None:
         """Start a trainer again that died, once its pause is over."""
         self.twin.look()
-        if self.revival is None or self.current is None or time.monotonic() < self.revival.due:
+        if self.planned_restart is None or self.current is None or time.monotonic() < self.planned_restart.due:
             return
-        revival, self.revival = self.revival, None
+        revival, self.planned_restart = self.planned_restart, None
         if revival.seed is not None:
             self.next_of_series()
             return

@@ -24,7 +24,7 @@ from eegwatch.run.folder import TRAINER_LOG, open_output
 UNKNOWN = 1  # the exit code of an adopted runner that was killed before it said its script's: it did not end by itself
 
 
-class Adopted:
+class AdoptedProcess:
     """A runner that another daemon started: as much of subprocess.Popen as its holder needs."""
 
     def __init__(self, folder: Path, pid: int) -> None:
@@ -67,7 +67,7 @@ class ScriptProcess(TrainerProcess):
                         start_new_session=True,
                     )
             else:
-                self._process = Adopted(folder, adopted)  # type: ignore[assignment]
+                self._process = AdoptedProcess(folder, adopted)  # type: ignore[assignment]
                 self.phase = Phase(state="training", progress=0)
                 self._send({"order": "attach", "status": str(self._pipe)})
             unless_it_starts.pop_all()
@@ -106,7 +106,7 @@ class ScriptProcess(TrainerProcess):
 
     def known_code(self) -> int | None:
         """None of an adopted runner that ended without a last word: it was no child of this daemon."""
-        unknown = isinstance(self._process, Adopted) and self.phase.code is None
+        unknown = isinstance(self._process, AdoptedProcess) and self.phase.code is None
         return None if unknown else self.ended()
 
     def close(self) -> None:

@@ -20,7 +20,7 @@ from eegwatch.diagnosis.findings import ERROR, Finding
 from eegwatch.run import config as configuration
 from eegwatch.run.config import Script
 from eegwatch.run.folder import CHECKPOINTS, CONFIG, RUN_LOG, file_hash
-from eegwatch.run.items import Reader
+from eegwatch.run.items import ItemReader
 from eegwatch.run.log import Tail, run_decoder
 from eegwatch.run.ranks import RankLogs
 from eegwatch.run.records import Checkpoint, DaemonState, End, Eval, Run, RunRecord, Step, number
@@ -61,7 +61,7 @@ class WatchedRun:
         self._decoder = run_decoder()
         self._ranks = RankLogs(self.folder)
         self._diagnosis: Diagnosis | None = Diagnosis()  # None: it failed, and training goes on without it
-        self._reader = Reader()
+        self._reader = ItemReader()
         self._log: PatientLog | None = None
         self._quiet = False
         self.news: list[Finding] = []  # said since somebody last took them

@@ -20,7 +20,7 @@ def permutation(n: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(n, generator=generator)
 
 
-class Gather:
+class BatchReader:
     """The windows of a split as tensors. `span`: samples a window where rows are samples, None where they are features.
 
     Features that fit into half of a GPU's free memory lie there; else they are read from the pack, batch by batch.

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from eegpt_daemon.data.windows import Windows
 from eegwatch.run.records import Eval, Number, finite
 from eegwatch.scores.intervals import intervals
-from eegwatch.scores.metrics import Figures, figures
+from eegwatch.scores.metrics import Metrics, metrics_of
 from eegwatch.scores.predictions import Predictions, Units, corpus_hash
 from eegwatch.scores.resampled_metrics import Resampled
 from eegwatch.scores.threshold import youden
@@ -73,7 +73,7 @@ def scored(
     confusion: dict[str, list[list[int]]] = {}
     problems: list[str] = []
     for units, prefix in ((windows, ""), (recordings, "recording_")):
-        figures_of_level = figures(units, thresholds.get(units.level))
+        figures_of_level = metrics_of(units, thresholds.get(units.level))
         metrics |= {prefix + name: value for name, value in figures_of_level.values.items()}
         if figures_of_level.confusion is not None:
             confusion[units.level] = figures_of_level.confusion
@@ -100,7 +100,7 @@ def scored(
 
 
 def _intervals(
-    units: Units, threshold: float | None, computed: Figures, prefix: str, *, slow: bool
+    units: Units, threshold: float | None, computed: Metrics, prefix: str, *, slow: bool
 ) -> dict[str, list[Number]]:
     """Of the figures that have a value."""
     made = intervals(Resampled(units, threshold), slow=slow)

@@ -27,11 +27,11 @@ from eegpt_daemon.trainer.evaluation import (
 )
 from eegpt_daemon.trainer.journal import Journal
 from eegpt_daemon.trainer.preparation import Prepared
-from eegpt_daemon.trainer.saving import Standing
+from eegpt_daemon.trainer.saving import EvaluationState
 from eegwatch.comparison.seeds import keep_scores
 from eegwatch.run.folder import RUN_LOG
 from eegwatch.run.records import Eval
-from eegwatch.run.results.evaluation_set_uses import looks_of
+from eegwatch.run.results.evaluation_set_uses import uses_of
 from eegwatch.scores.predictions import BEST as BEST_FOLDER
 from eegwatch.scores.predictions import Predictions
 from eegwatch.wording import UserError
@@ -41,7 +41,7 @@ class Evaluator:
     """`predict`: the logits of a split by the model as it is; it raises Stopped where a stop came meanwhile."""
 
     def __init__(
-        self, prepared: Prepared, standing: Standing, journal: Journal, predict: Callable[[Windows], Tensor]
+        self, prepared: Prepared, standing: EvaluationState, journal: Journal, predict: Callable[[Windows], Tensor]
     ) -> None:
         self.prepared, self.standing, self.journal, self.predict = prepared, standing, journal, predict
         self.processes, self.learner, self.data = prepared.processes, prepared.learner, prepared.data
@@ -168,4 +168,4 @@ class Evaluator:
             self.journal.say(f"predictions are not kept: {error}")
 
     def _looks(self) -> int:
-        return looks_of(self.journal.home.path / RUN_LOG)
+        return uses_of(self.journal.home.path / RUN_LOG)

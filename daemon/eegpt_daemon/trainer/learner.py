@@ -18,14 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eegpt_daemon.data.dataset import AnyEncoder, Data
+from eegpt_daemon.data.dataset import AnyEncoder, TrainingData
 from eegpt_daemon.data.features import SignalStore, statistics_of
 from eegpt_daemon.data.recording import wanted_channels
 from eegpt_daemon.data.windows import Windows, WindowStore
 from eegpt_daemon.model.encoder import PATCH, Encoder
 from eegpt_daemon.model.pooling import pooling_of
 from eegpt_daemon.model.probe import Backbone, ChannelAdapter, Network, Probe
-from eegpt_daemon.trainer.batches import Gather, permutation
+from eegpt_daemon.trainer.batches import BatchReader, permutation
 from eegpt_daemon.trainer.checkpoint import CheckpointError
 from eegpt_daemon.trainer.optimizer import AdamW
 from eegpt_daemon.trainer.process_group import ProcessGroup
@@ -41,7 +41,7 @@ class Learner:
     def __init__(
         self,
         config: Config,
-        data: Data,
+        data: TrainingData,
         encoder: AnyEncoder,
         store: WindowStore,
         processes: ProcessGroup,
@@ -49,7 +49,7 @@ class Learner:
     ) -> None:
         self.config, self.processes, self.device = config, processes, device
         self.span = store.window if isinstance(store, SignalStore) else None
-        self.train = Gather(data.train, device, self.span)
+        self.train = BatchReader(data.train, device, self.span)
         backbone, features = None, store.store.width
         if self.span is not None:
             assert isinstance(encoder, Encoder), "an encoder of one's own is never trained"
@@ -163,7 +163,7 @@ class Learner:
         """
         self.network.eval()
         self._training = False
-        gather = Gather(windows, self.device, self.span)
+        gather = BatchReader(windows, self.device, self.span)
         size = EVAL_BATCH if self.span is None else EVAL_BATCH_BACKBONE
         own_share = self.processes.share_of(torch.arange(len(windows)))
         most = -(-len(windows) // self.processes.size)  # of any process's share: all take equally many turns

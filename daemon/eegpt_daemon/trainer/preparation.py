@@ -52,7 +52,7 @@ class Prepared:
     run_id: str
     config: Config
     processes: ProcessGroup
-    data: dataset.Data
+    data: dataset.TrainingData
     learner: Learner
     schedule: Schedule
     injected: LRScheduler | None
@@ -105,7 +105,7 @@ class Preparation:
         self.notes = [*self.attempt.notes, *notes]
         store = dataset.store_for(self.config, encoder, device)
         self.features = store.store.depends_on
-        data: dataset.Data | None = None
+        data: dataset.TrainingData | None = None
         try:
             self.load_checkpoint()
             if self.processes.leads:
@@ -118,7 +118,7 @@ class Preparation:
         self.count(len(shared.train))
         return self.restore(shared, Learner(self.config, shared, encoder, store, self.processes, device))
 
-    def _data(self, store: WindowStore, privacy: Privacy) -> dataset.Data:
+    def _data(self, store: WindowStore, privacy: Privacy) -> dataset.TrainingData:
         planned = dataset.plan(self.config, store, self._silent_progress)
         privacy.learn((entry.path.stem, entry.alias) for entry in planned.entries)
         self.notes += planned.notes
@@ -136,7 +136,7 @@ class Preparation:
         self._look_at_the_corpus(store, planned, data)
         return data
 
-    def _look_at_the_corpus(self, store: WindowStore, planned: dataset.Plan, data: dataset.Data) -> None:
+    def _look_at_the_corpus(self, store: WindowStore, planned: dataset.Plan, data: dataset.TrainingData) -> None:
         """What it proves of splits and labels, for the log; a corpus that cannot be looked at ends no training."""
         try:
             self.looks = corpus_looks(self.config, store, planned.entries, data.used())
@@ -236,7 +236,7 @@ class Preparation:
             raise Stopped(order.reason)
         self.link.put_back(order)  # a checkpoint is possible once there is a model
 
-    def restore(self, data: dataset.Data, learner: Learner) -> Prepared:
+    def restore(self, data: dataset.TrainingData, learner: Learner) -> Prepared:
         """The learner as the checkpoint left it; or as it begins. Raises CheckpointError."""
         config, state = self.config, self.state
         if learner.span is not None:

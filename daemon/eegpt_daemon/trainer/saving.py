@@ -26,7 +26,7 @@ from eegwatch.schedule import as_dict
 
 
 @dataclass
-class Standing:
+class EvaluationState:
     """What evaluations have led to so far; it is part of a checkpoint.
 
     `best`: the highest score, signed so that higher is better; `waited`: evaluations since; `ranking`: (score, path) of
@@ -41,7 +41,7 @@ class Standing:
     finishing: str | None = None
 
     @classmethod
-    def of(cls, state: dict[str, Any] | None) -> Standing:
+    def of(cls, state: dict[str, Any] | None) -> EvaluationState:
         """As a checkpoint holds it; one of 0.1 was written after its evaluation."""
         if state is None:
             return cls()
@@ -55,7 +55,7 @@ class Saver:
 
     def __init__(self, prepared: Prepared, attempt: Attempt, link: Link | NullLink, journal: Journal) -> None:
         self.prepared, self.attempt, self.link, self.journal = prepared, attempt, link, journal
-        self.standing = Standing.of(prepared.state)
+        self.standing = EvaluationState.of(prepared.state)
         self.saved_step = prepared.step  # resumed from there, or nothing to save yet
         self.saved_at = time.monotonic()
         self.keep = list(attempt.keep)

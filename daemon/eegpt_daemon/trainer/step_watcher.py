@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from eegpt_daemon.data.dataset import Data
+from eegpt_daemon.data.dataset import TrainingData
 from eegpt_daemon.trainer.journal import Journal
 from eegpt_daemon.trainer.preparation import Prepared
 from eegwatch.run.records import Watch
-from eegwatch.watching.declarations import Declared
+from eegwatch.watching.declarations import Declarations
 from eegwatch.watching.splits import Splits
 from eegwatch.watching.watcher import Watcher
 
@@ -51,14 +51,14 @@ class WatchedTrainer:
                 [prepared.learner.network],
                 [prepared.learner.optimizer],
                 [],
-                Declared(accumulate=accumulate if accumulate > 1 else 0, clip=clip or None, frozen=frozen),
+                Declarations(accumulate=accumulate if accumulate > 1 else 0, clip=clip or None, frozen=frozen),
             )
             self._watcher = watcher
             self._emit_splits(watcher, prepared.data)
         except Exception as error:  # whatever it is, it must not end the training
             watcher.give_up(error)
 
-    def _emit_splits(self, watcher: Watcher, data: Data) -> None:
+    def _emit_splits(self, watcher: Watcher, data: TrainingData) -> None:
         """Whose recordings each split holds; a subject is named by a sum of its id, since the id is not for the log."""
         splits = Splits()
         for name, windows in (("train", data.train), ("val", data.val), ("eval", data.test)):

@@ -22,7 +22,7 @@ from eegwatch.diagnosis.rules.rule import Attempt, Rule, Settings
 from eegwatch.diagnosis.rules.spike import LossSpike
 from eegwatch.diagnosis.rules.stalled import Stalled
 from eegwatch.diagnosis.rules.throughput import ThroughputDrop
-from eegwatch.diagnosis.rules.trend import Course
+from eegwatch.diagnosis.rules.trend import Trend
 from eegwatch.diagnosis.rules.unstable import LossUnstable
 from eegwatch.run.history import StepBlock
 from eegwatch.run.records import Eval, Run
@@ -51,7 +51,7 @@ class EvidenceWatch:
 
     def __init__(self, run: Run | None, present: dict[str, Finding], settings: Settings) -> None:
         """`settings`: rule -> False (it is not asked) or a factor on its threshold."""
-        self._attempt = Attempt(run, Objective(run), Course())
+        self._attempt = Attempt(run, Objective(run), Trend())
         self._blocks = Blocks(LEAST_RECORDS)
         self.rules = [
             rule(self._attempt, Alarm(rule.name, present), _factor(settings.get(rule.name, 1.0)))

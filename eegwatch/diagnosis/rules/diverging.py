@@ -17,7 +17,7 @@ import numpy as np
 from eegwatch.diagnosis.findings import INFO, WARNING, Finding
 from eegwatch.diagnosis.rules.objective import FALLS, WANDERS, Objective
 from eegwatch.diagnosis.rules.rule import Rule
-from eegwatch.diagnosis.rules.trend import Column, Course, middle
+from eegwatch.diagnosis.rules.trend import Column, Trend, middle
 from eegwatch.run.history import StepBlock
 
 LEAST_BLOCKS = 10
@@ -61,7 +61,7 @@ def windows_of(values: Column, width: int) -> Column:
 
 
 @dataclass(frozen=True)
-class Rise:
+class LossRise:
     """The newest level of the loss against its best one. Indices are of blocks."""
 
     start: float  # first level
@@ -96,7 +96,7 @@ class Rise:
         return self.newest < self.highest - max(3 * self.noise, EASED * (self.highest - self.best))
 
 
-def measure(course: Course) -> Rise | None:
+def measure(course: Trend) -> LossRise | None:
     """None while there are too few records to tell a level from noise."""
     level, blocks = course.level, len(course)
     if blocks < LEAST_BLOCKS:
@@ -122,7 +122,7 @@ def measure(course: Course) -> Rise | None:
     span = min(len(after), best_at // 2)
     before = level[max(0, best_at - width - span) : max(1, best_at - width + 1)]
     old = _smoothed(level[: best_at + begin + 1], short)
-    return Rise(
+    return LossRise(
         start=course.lowest_start,
         best=best,
         newest=newest,
@@ -194,7 +194,7 @@ class LossDiverging(Rule):
             return self.alarm.clear(step, f"the loss is back at its best level at step {step:,}")
         return []
 
-    def _judge(self, course: Course, rise: Rise) -> str:
+    def _judge(self, course: Trend, rise: LossRise) -> str:
         """WARNING, INFO or nothing."""
         factor, known = self.factor, self.attempt.objective.kind == FALLS
         if self._blown_up(rise, known):
@@ -217,7 +217,7 @@ class LossDiverging(Rule):
             return ""
         return self._lost_ground(course, rise, known, waited)
 
-    def _blown_up(self, rise: Rise, known: bool) -> bool:
+    def _blown_up(self, rise: LossRise, known: bool) -> bool:
         """The loss shot up far above where it began, and has not come back below that: it need not still rise.
 
         Seen in real runs with a rate much too high: 1.4, 24, then 7.5; 2.5, 24, then 2.3 after three epochs.
@@ -229,7 +229,7 @@ class LossDiverging(Rule):
             return False
         return rise.highest - rise.start > times * max(rise.won, abs(rise.start) if known else 0.0) + least
 
-    def _waited(self, course: Course, rise: Rise) -> bool:
+    def _waited(self, course: Trend, rise: LossRise) -> bool:
         """The loss has stood at its new level for long enough to tell it from a batch of other data."""
         run = self.attempt.run
         spacing = (float(course.step[-1]) - (run.step if run else 0)) / (len(course) * course.size)
@@ -237,7 +237,7 @@ class LossDiverging(Rule):
         records = min(WAIT_RECORDS, WAIT_SHARE * max(expected / max(spacing, 1), len(course) * course.size))
         return rise.windows >= WAIT and rise.records >= records
 
-    def _lost_ground(self, course: Course, rise: Rise, known: bool, waited: bool) -> str:
+    def _lost_ground(self, course: Trend, rise: LossRise, known: bool, waited: bool) -> str:
         share = rise.lost / rise.won / self.factor
         validation = validation_rose(self.attempt.objective, float(course.step[rise.begin]), rise.lost)
         if validation is False:
@@ -256,7 +256,7 @@ class LossDiverging(Rule):
             return ""
         return INFO if rise.a_jump else WARNING
 
-    def _with_the_rate(self, course: Course, rise: Rise) -> bool:
+    def _with_the_rate(self, course: Trend, rise: LossRise) -> bool:
         """The learning rate is above what it was at the best level: a restart, a cycle, a warm-up."""
         rates = course.rate
         then = rates[max(0, rise.best_at - rise.width + 1) : rise.best_at + 1]

@@ -16,7 +16,7 @@ from eegwatch.diagnosis.alarm import Alarm
 from eegwatch.diagnosis.findings import WARNING, Finding
 from eegwatch.diagnosis.rules.diverging import windows_of
 from eegwatch.diagnosis.rules.rule import Attempt, Rule
-from eegwatch.diagnosis.rules.trend import Course, middle
+from eegwatch.diagnosis.rules.trend import Trend, middle
 from eegwatch.run.history import StepBlock
 
 ZERO_FOR = 5
@@ -102,7 +102,7 @@ class GradExploding(Rule):
         self._usual = math.inf
         self._large, self._huge = 0, 0  # lengths of the current runs
         self._began = self._fresh = 0
-        self._course = Course()
+        self._course = Trend()
 
     def look(self, part: StepBlock) -> list[Finding]:
         finite = np.isfinite(part.grad_norm)

@@ -14,7 +14,7 @@ from eegwatch.diagnosis.findings import INFO, WARNING, Finding
 from eegwatch.diagnosis.rules.diverging import WINDOWS, noise_of, windows_of
 from eegwatch.diagnosis.rules.objective import FALLS, WANDERS, Objective
 from eegwatch.diagnosis.rules.rule import Rule
-from eegwatch.diagnosis.rules.trend import Course, middle
+from eegwatch.diagnosis.rules.trend import Trend, middle
 from eegwatch.run.history import StepBlock
 
 LEAST_BLOCKS, LEAST_STEPS = 24, 2_000
@@ -41,7 +41,7 @@ class LossPlateau(Rule):
         severity = WARNING if attempt.objective.kind == FALLS else INFO
         return self.alarm.raise_(severity, step, 1 + (run.step if run else 0), f"not learning: {text}")
 
-    def _flat(self, course: Course) -> str:
+    def _flat(self, course: Trend) -> str:
         objective = self.attempt.objective
         windows = windows_of(course.level, max(1, len(course) // WINDOWS))[1:]
         third = len(windows) // 3
@@ -76,7 +76,7 @@ def learnt(objective: Objective) -> bool:
     return False
 
 
-def _rate_rises(course: Course) -> bool:
+def _rate_rises(course: Trend) -> bool:
     """The learning rate was never higher than lately: a warm-up goes on."""
     rates = course.rate[np.isfinite(course.rate)]
     third = len(rates) // 3

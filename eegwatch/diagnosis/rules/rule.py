@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from eegwatch.diagnosis.alarm import Alarm
 from eegwatch.diagnosis.findings import Finding
 from eegwatch.diagnosis.rules.objective import Objective
-from eegwatch.diagnosis.rules.trend import Course
+from eegwatch.diagnosis.rules.trend import Trend
 from eegwatch.run.history import StepBlock
 from eegwatch.run.records import Eval, Run
 
@@ -25,7 +25,7 @@ class Attempt:
 
     run: Run | None
     objective: Objective
-    course: Course
+    course: Trend
     grew: bool = False
 
 

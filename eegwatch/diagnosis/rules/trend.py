@@ -20,7 +20,7 @@ def middle(values: Column) -> float:
     return float(np.sort(values)[len(values) // 2])
 
 
-class Course:
+class Trend:
     """Blocks of a series: `level` (winsorised mean), `scatter` (standard deviation within), `step` (its last one)."""
 
     def __init__(self) -> None:

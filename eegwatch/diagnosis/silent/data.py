@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from eegwatch.diagnosis.silent.rule import Attempt, Broken, Judgement, SilentRule, Values, names
+from eegwatch.diagnosis.silent.rule import Attempt, Judgement, SilentRule, Values, Violation, names
 from eegwatch.run.records import Watch, number
 
 LARGEST_CHANGE = 1e-3  # of the features' spread, between two passes over the same windows in evaluation mode
@@ -21,7 +21,7 @@ def splits_overlap(record: Watch, attempt: Attempt) -> Judgement:
     for one, shared in attempt.splits.items():
         for other_name, both in shared.items():
             more = f" and {both['n'] - len(both['ids']):,} more" if both["n"] > len(both["ids"]) else ""
-            return Broken(
+            return Violation(
                 f"the splits {other_name} and {one} share {both['n']:,} of their ids: {', '.join(both['ids'])}{more}",
                 "divide by subject (or by recording) before you cut windows",
             )
@@ -43,7 +43,7 @@ def same_signal(name: str, kind: str, message: str, remedy: str, *, proved: bool
         if not pairs["n"]:
             return True
         words = message.format(pair=_pair(pairs["shown"], pairs["n"]))
-        return Broken(words, remedy, "samples are equal second by second")
+        return Violation(words, remedy, "samples are equal second by second")
 
     return SilentRule(name, "signals", proved, judge)
 
@@ -66,7 +66,7 @@ def labels_disagree(record: Watch, attempt: Attempt) -> Judgement:
         if source["n"]:
             shown = "; ".join(f"{one}: {folder} by folder, {says} there" for one, folder, says in source["shown"])
             more = f" and {source['n'] - len(source['shown']):,} more" if source["n"] > len(source["shown"]) else ""
-            return Broken(
+            return Violation(
                 f"the labels of {source['n']:,} of {source['compared']:,} recordings are not those of "
                 f"{source['name']}: {shown}{more}",
                 "find out which is right, and move the files or correct the list",
@@ -84,7 +84,7 @@ def class_in_header(record: Watch, attempt: Attempt) -> Judgement:
     for fact in facts:
         of_class = "; ".join(f"{name}: {words}" for name, words in fact["classes"].items())
         parts.append(f"{fact['what']} ({of_class}), {float(fact['told']):.0%} balanced accuracy")
-    return Broken(
+    return Violation(
         f"the class can be told by the header, without a signal: {'; '.join(parts)}",
         "a model may learn the equipment in place of the disease: compare within one kind, or balance the classes",
     )
@@ -100,7 +100,7 @@ def by_header(name: str, kind: str, message: str, remedy: str) -> SilentRule:
         if not told["n"]:
             return True
         shown = "; ".join(" and ".join(files) for files in told["shown"])
-        return Broken(message.format(n=f"{told['n']:,}", shown=shown), remedy)
+        return Violation(message.format(n=f"{told['n']:,}", shown=shown), remedy)
 
     return SilentRule(name, "headers", False, judge)
 
@@ -112,18 +112,18 @@ def encoder_in_train_mode(record: Watch, attempt: Attempt) -> Judgement:
     values = record.values
     active = values.get("active")
     if active:
-        return Broken(
+        return Violation(
             f"the frozen encoder computed the features in training mode: {names(active)}",
             "call .eval() on the encoder before its features are computed",
         )
     repeat, alone = number(values.get("repeat")), number(values.get("alone"))
     if repeat > LARGEST_CHANGE:
-        return Broken(
+        return Violation(
             f"the frozen encoder gives other features for the same windows: by {repeat:.2g} of their spread",
             "put it into evaluation mode (.eval()): dropout draws in training mode",
         )
     if alone > LARGEST_OF_A_BATCH:
-        return Broken(
+        return Violation(
             f"the features of a window depend on the other windows of its batch: by {alone:.2g} of their spread",
             "put the encoder into evaluation mode (.eval()): a batch norm uses the batch's statistics in training mode",
         )

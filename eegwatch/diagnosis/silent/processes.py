@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from eegwatch.diagnosis.silent.rule import Attempt, Broken, Judgement, SilentRule, Values
+from eegwatch.diagnosis.silent.rule import Attempt, Judgement, SilentRule, Values, Violation
 from eegwatch.diagnosis.silent.runs import differing
 from eegwatch.run.records import Watch
 
@@ -24,7 +24,7 @@ def replicas_differ(record: Watch, attempt: Attempt) -> Judgement:
     ranks = sorted(known)
     for rank in ranks[1:]:
         if known[rank]["crc"] != known[ranks[0]]["crc"]:
-            return Broken(
+            return Violation(
                 f"the weights of rank {rank} are not those of rank {ranks[0]} at step {record.step:,}: "
                 f"{differing(known[ranks[0]], known[rank])}",
                 "call the wrapped model (not .module), and treat gradients alike in every rank before step()",
@@ -39,7 +39,7 @@ def ranks_overlap(record: Watch, attempt: Attempt) -> Judgement:
     one, other, shared, share = found
     if _alike(attempt.ranks[_order_key(record)], one, other):
         return True  # ranks_read_the_same says so
-    return Broken(
+    return Violation(
         f"ranks {one} and {other} read {shared:,} of the same samples in epoch {record.values['epoch']}"
         + (f" (of one in {share:,} that was compared)" if share > 1 else ""),
         "give every rank the same seed for the order and its own rank: DistributedSampler(data, num_replicas, rank)",
@@ -53,7 +53,7 @@ def ranks_read_the_same(record: Watch, attempt: Attempt) -> Judgement:
     one, other, _, _ = found
     if not _alike(attempt.ranks[_order_key(record)], one, other):
         return True
-    return Broken(
+    return Violation(
         f"ranks {one} and {other} read the same {record.values['n']:,} samples in the same order in epoch "
         f"{record.values['epoch']}",
         "divide the data: DistributedSampler(data) with the rank of each process; world=1 if they should read the same",
@@ -74,7 +74,7 @@ def streams_alike(record: Watch, attempt: Attempt) -> Judgement:
     _forget(attempt, "stream")
     for other, there in sorted(known.items()):
         if other != rank and there["batch"] == values["batch"] and not _takes_a_share(values):
-            return Broken(
+            return Violation(
                 f"ranks {min(rank, other)} and {max(rank, other)} read the same first batch of a stream",
                 "divide the stream by the rank of each process (split_dataset_by_node, or in its __iter__); world=1 if "
                 "they should read the same",
@@ -158,7 +158,7 @@ def workers_yield_the_same(record: Watch, attempt: Attempt) -> Judgement:
         return None
     for other in others:
         if other["batch"] == values["batch"]:
-            return Broken(
+            return Violation(
                 f"workers {other['worker']} and {values['worker']} yield the same first batch: every sample of the "
                 "stream is read once by each worker",
                 "divide the stream in its __iter__ by torch.utils.data.get_worker_info()",
@@ -173,7 +173,7 @@ def workers_draw_the_same(record: Watch, attempt: Attempt) -> Judgement:
     for other in others:
         for name in drawn:
             if _alike_drawn(other, values, name):
-                return Broken(
+                return Violation(
                     f"workers {other['worker']} and {values['worker']} draw the same numbers: {name} began in the same "
                     "state in both",
                     "seed it from get_worker_info().seed in worker_init_fn, not by a number of your own",
@@ -189,7 +189,7 @@ def epochs_draw_the_same(record: Watch, attempt: Attempt) -> Judgement:
         return None
     for name in drawn:
         if _alike_drawn(before, values, name):
-            return Broken(
+            return Violation(
                 f"worker {values['worker']} draws in epoch {values['epoch']} what it drew in epoch {before['epoch']}: "
                 f"{name} began in the same state",
                 "seed it from get_worker_info().seed in worker_init_fn: the worker's number is the same in each epoch",

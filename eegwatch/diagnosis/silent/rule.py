@@ -12,7 +12,7 @@ Values = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Broken:
+class Violation:
     """An equality that does not hold: what is so in whole words, why, and the line to change.
 
     `fact`: of a rule that proves: this judgement is true, and may be meant, so it is a warning.
@@ -60,7 +60,7 @@ def seen_in_a_row(attempt: Attempt, rule: str, record: Watch, shown: bool) -> in
     return attempt.in_a_row[key]
 
 
-Judgement = Broken | Literal[True] | None  # broken, holds, or cannot be told from this record
+Judgement = Violation | Literal[True] | None  # broken, holds, or cannot be told from this record
 Judge = Callable[[Watch, Attempt], Judgement]
 
 
@@ -74,13 +74,13 @@ class SilentRule:
     judge: Judge
 
 
-def unless(key: str) -> Callable[[Callable[[Watch, Any], Broken]], Judge]:
+def unless(key: str) -> Callable[[Callable[[Watch, Any], Violation]], Judge]:
     """A judge made of what is said of a value that the watcher writes only where the equality is broken.
 
     Without the value the rule holds.
     """
 
-    def judge_of(describe: Callable[[Watch, Any], Broken]) -> Judge:
+    def judge_of(describe: Callable[[Watch, Any], Violation]) -> Judge:
         def judge(record: Watch, attempt: Attempt) -> Judgement:
             value = record.values.get(key)
             return True if value is None else describe(record, value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from eegwatch.diagnosis.silent.rule import Attempt, Broken, Judgement, SilentRule, Values, names, steps_of_epoch
+from eegwatch.diagnosis.silent.rule import Attempt, Judgement, SilentRule, Values, Violation, names, steps_of_epoch
 from eegwatch.run.records import Watch, number
 
 IDLE_CALLS = 3  # of log.step() in a row without a step, with finite gradients each time: no scaler skipped those
@@ -28,7 +28,7 @@ def step_not_taken(record: Watch, attempt: Attempt) -> Judgement:
         return _never_ending(values, idle, since)
     if taken and calls - idle < 2 * most and idle < SKIPS:
         return None
-    return Broken(
+    return Violation(
         f"log.step() was called {idle:,} times since step {since:,} and the watched optimizer has not stepped: "
         f"{taken:,} steps were taken in {calls:,} calls",
         "call optimizer.step() (scaler.step(optimizer)) in every step; an optimizer that is built anew in the loop is "
@@ -41,7 +41,7 @@ def _never_ending(values: Values, idle: int, since: int) -> Judgement:
     if idle < NEVER_ENDING or int(values.get("passes", 0)) < NEVER_ENDING - 1:
         return None
     why = "their gradients are not finite" if values.get("skipped") else "their gradients add up"
-    return Broken(
+    return Violation(
         f"log.step() was called {idle:,} times since step {since:,} without a step of the watched optimizer: {why}",
         "call optimizer.step() (scaler.step(optimizer)) in every step that is logged, and look where the gradients "
         "stop being finite",
@@ -54,7 +54,7 @@ def _one_rests(record: Watch, attempt: Attempt) -> Judgement:
     values = record.values
     rests, taken = int(values["rests"]), int(values.get("taken", 0))
     before = f"has stepped {taken:,} times before" if taken else "has not stepped once"
-    return Broken(
+    return Violation(
         f"it {before}, and not in the last {rests:,} calls of log.step(), while backward passes reach its tensors",
         "call step() of this optimizer too; watch the new one if it was built anew",
         fact=True,
@@ -81,7 +81,7 @@ def optimizer_state_lost(record: Watch, attempt: Attempt) -> Judgement:
             had = 0
         judged = judged or before is not None
         if had and not one["entries"]:
-            return Broken(
+            return Violation(
                 f"the optimizer's state is empty at step {record.step + 1:,}: {had} tensors had one at the checkpoint "
                 f"of step {record.step:,}",
                 "load the optimizer's state_dict when you resume; fresh_optimizer=True if an empty one is meant",
@@ -89,7 +89,7 @@ def optimizer_state_lost(record: Watch, attempt: Attempt) -> Judgement:
                 fact=before is not None and not _alike_made(before, one),  # a second stage begins with another one
             )
         if before is not None and one["entries"] and int(one["count"]) < count:
-            return Broken(
+            return Violation(
                 f"the optimizer has counted {one['count']:,} steps at step {record.step + 1:,}, and {count:,} at the "
                 f"checkpoint of step {record.step:,}",
                 "load the state_dict of this checkpoint; fresh_optimizer=True if another state is meant",
@@ -107,7 +107,7 @@ def optimizer_state_differs(record: Watch, attempt: Attempt) -> Judgement:
             continue
         if int(one["count"]) < int(before["count"]):
             return None  # optimizer_state_lost says so
-        return Broken(
+        return Violation(
             f"the optimizer's state is not that of the checkpoint of step {record.step:,}: {differing(before, one)}",
             "load the state of this checkpoint, with the parameters in the order in which they were saved",
         )
@@ -123,7 +123,7 @@ def weights_not_restored(record: Watch, attempt: Attempt) -> Judgement:
         return True
     if not before["n"] or not now["n"] or before.get("kinds") != now.get("kinds"):
         return None  # another head, another type: a second stage
-    return Broken(
+    return Violation(
         f"the weights at step {record.step + 1:,} are not those of the checkpoint of step {record.step:,}: "
         f"{differing(before, now)}",
         "load the model's state_dict with strict=True: a prefix such as 'module.' or '_orig_mod.' makes names differ",
@@ -138,7 +138,7 @@ def scaler_state_lost(record: Watch, attempt: Attempt) -> Judgement:
     scale = number(now["scale"])
     if scale in (number(before["scale"]), number(before["scale"]) * number(now.get("backoff", 1.0))):
         return True
-    return Broken(
+    return Violation(
         f"the gradient scale is {number(now['scale']):g} at step {record.step + 1:,}, and was "
         f"{number(before['scale']):g} at the checkpoint of step {record.step:,}",
         "save and load scaler.state_dict() too; dismiss this if the scale is to be found anew",
@@ -157,7 +157,7 @@ def ema_not_restored(record: Watch, attempt: Attempt) -> Judgement:
         judged = True
         if before["crc"] != one["crc"]:
             began = " (it is a copy of the weights)" if _same(values["weights"], one) else ""
-            return Broken(
+            return Violation(
                 f"the average at step {record.step + 1:,} is not that of the checkpoint of step {record.step:,}"
                 f"{began}: {differing(before, one)}",
                 "save and load the average's state_dict too; dismiss this if a new average is meant to begin",
@@ -220,7 +220,7 @@ def order_repeated(record: Watch, attempt: Attempt) -> Judgement:
         return True
     if math.lgamma(n + 1) < -math.log(BY_CHANCE):
         return None
-    return Broken(
+    return Violation(
         f"epoch {values['epoch']} reads the data in the order of epoch {before['epoch']}: {n:,} indices alike "
         f"(by chance once in 1e{math.lgamma(n + 1) / math.log(10):.0f})",
         "call loader.sampler.set_epoch(epoch) at the beginning of each epoch, and seed once, not in every epoch",
@@ -241,7 +241,7 @@ def _replayed(record: Watch, attempt: Attempt, done: list[Values]) -> Judgement:
     same = next((one for one in done if one["n"] == n and one["crc"] == values["crc"]), None)
     if same is None:
         return None
-    return Broken(
+    return Violation(
         f"the resume from step {run.step:,} reads the data in the order of epoch {same['epoch']} of an attempt before, "
         "which was over",
         "call loader.sampler.set_epoch(epoch) with the epoch of the whole run, or restore the generator's state",
@@ -259,7 +259,7 @@ def evaluation_in_train_mode(record: Watch, attempt: Attempt) -> Judgement:
     trained = record.values.get("train_mode")
     if trained is None:
         return True
-    return Broken(
+    return Violation(
         f"the evaluation at step {record.step:,} ran in training mode: {names(trained)}",
         "call model.eval() before the evaluation and model.train() after it",
         fact=bool(trained.get("samples")),  # dropouts alone: they may be meant to sample
@@ -272,7 +272,7 @@ def evaluation_changed_model(record: Watch, attempt: Attempt) -> Judgement:
     changed = record.values.get("changed")
     if changed is None:
         return True
-    return Broken(
+    return Violation(
         f"the evaluation at step {record.step:,} changed the model: {names(changed)} are not what they were before it",
         "evaluate in evaluation mode and without an optimizer; put the trained weights back after averaged ones",
     )
@@ -295,14 +295,14 @@ def microbatch_weights(record: Watch, attempt: Attempt) -> Judgement:
     worst = max(range(len(items)), key=lambda i: abs(weights[i] - mean))
     if abs(weights[worst] / mean - 1) > near:
         share, part = items[worst] / sum(items), items[worst] * weights[worst] / whole
-        return Broken(
+        return Violation(
             f"micro-batch {worst + 1} of step {record.step:,} holds {items[worst]:g} of {sum(items):g} items, a share "
             f"of {share:.6g}, and has a weight of {part:.6g} in the gradient",
             "weigh each micro-batch by its items: loss * items / items_of_the_step, not a mean of means",
         )
     known = abs(whole) if scale != scale else abs(whole) / scale
     if len(items) > 1 and abs(known / len(items) - 1) <= near:
-        return Broken(
+        return Violation(
             f"the {len(items)} micro-batches of step {record.step:,} are added up and not averaged: their weights sum "
             f"to {known:.6g}, not 1",
             "divide each loss by the number of micro-batches, or weigh it by its share of the items",
@@ -314,7 +314,7 @@ def tying_lost(record: Watch, attempt: Attempt) -> Judgement:
     if "untied" not in record.values:
         return True if record.values.get("ties") else None
     untied = record.values["untied"]
-    return Broken(
+    return Violation(
         f"{names(untied)} were one tensor when the run began and are two at step {record.step:,}",
         "tie them again after the weights are loaded (load_state_dict with assign=True replaces both)",
         fact=True,  # they may have been untied on purpose
@@ -325,7 +325,7 @@ def evaluation_draws(record: Watch, attempt: Attempt) -> Judgement:
     draws = record.values.get("draws")
     if draws is None:
         return True if record.values.get("forwards") else None
-    return Broken(
+    return Violation(
         f"{names(draws)} drew random numbers in evaluation mode at step {record.step:,}: two evaluations differ",
         "give a functional dropout training=self.training; dismiss this if the model is meant to sample",
     )
@@ -368,7 +368,7 @@ def ema(kind: str) -> SilentRule:
                 f"{values['name']} is {number(values['got']):.9g}, a decay of {number(values['decay']):g} makes "
                 f"{number(values['want']):.9g}"
             )
-        return Broken(
+        return Violation(
             message.format(names=names(values.get("aliased", {})), step=f"{record.step:,}", element=element), remedy
         )
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from eegwatch.diagnosis.silent.rule import (
     Attempt,
-    Broken,
     Judgement,
     SilentRule,
     Values,
+    Violation,
     names,
     seen_in_a_row,
     unless,
@@ -25,8 +25,8 @@ NOT_CLEARED = "call optimizer.zero_grad() once for every optimizer step, before 
 
 
 @unless("kept")
-def gradients_not_cleared(record: Watch, kept: Any) -> Broken:
-    return Broken(
+def gradients_not_cleared(record: Watch, kept: Any) -> Violation:
+    return Violation(
         f"the gradient of the step before is part of step {record.step:,}'s: {names(kept)} "
         f"({number(kept.get('value')):.6g} was still there when backward() added to it)",
         NOT_CLEARED,
@@ -35,8 +35,8 @@ def gradients_not_cleared(record: Watch, kept: Any) -> Broken:
 
 
 @unless("again")
-def gradient_applied_twice(record: Watch, again: Any) -> Broken:
-    return Broken(
+def gradient_applied_twice(record: Watch, again: Any) -> Violation:
+    return Violation(
         f"step {record.step:,} used the gradient of the step before once more: no backward() came between them "
         f"({names(again)})",
         "call optimizer.step() once for each gradient; with a gradient scaler only scaler.step(optimizer)",
@@ -47,7 +47,7 @@ def gradients_dropped(record: Watch, attempt: Attempt) -> Judgement:
     values, declared = record.values, int(attempt.declared.get("accumulate", 0) or 0)
     dropped = values.get("dropped")
     if dropped is not None:
-        return Broken(
+        return Violation(
             f"step {record.step:,} found no gradient, though backward() had made them: {names(dropped)}",
             "call optimizer.zero_grad() before backward() or after step(), not between them",
         )
@@ -63,7 +63,7 @@ def gradients_dropped(record: Watch, attempt: Attempt) -> Judgement:
     each_time = passes == declared and int(values.get("begins", 0)) >= passes - 1
     if not each_time and looks < 2:
         return None  # a backward pass for something else lies before the tail of an epoch
-    return Broken(
+    return Violation(
         f"step {record.step:,} holds the gradient of {counted} of its {passes} micro-batches: "
         "the others were cleared before it",
         "call optimizer.zero_grad() once a step, not at every micro-batch",
@@ -74,7 +74,7 @@ def micro_gradients_shrunk(record: Watch, attempt: Attempt) -> Judgement:
     shrunk = record.values.get("shrunk")
     if shrunk is None:
         return True if int(record.values.get("passes", 0)) > 1 else None
-    return Broken(
+    return Violation(
         f"what the first {shrunk['pass']} micro-batches of step {record.step:,} had made was multiplied by "
         f"{number(shrunk['factor']):.4g} before the next one was added",
         "call clip_grad_norm_ once a step, after its last backward()",
@@ -82,8 +82,8 @@ def micro_gradients_shrunk(record: Watch, attempt: Attempt) -> Judgement:
 
 
 @unless("nothing")
-def nothing_to_train(record: Watch, nothing: Any) -> Broken:
-    return Broken(
+def nothing_to_train(record: Watch, nothing: Any) -> Violation:
+    return Violation(
         f"none of the {nothing} tensors that the optimizer holds is trainable, and none has a gradient: step "
         f"{record.step:,} changed nothing",
         "set requires_grad=True on what is to be trained, and give that to the optimizer",
@@ -96,7 +96,7 @@ def update_lost(record: Watch, attempt: Attempt) -> Judgement:
         return True if record.values.get("looked") else None
     if not update.get("still"):
         return True
-    return Broken(
+    return Violation(
         f"step {record.step:,} left {_tensors(update['still'])} as it was, {_element(update, attempt)}",
         "the optimizer's step does not reach these tensors: compare it with the same step on the CPU, foreach=False",
         f"its gradient is {number(update['gradient']):.6g} and its rate {number(update['lr']):.6g}",
@@ -110,7 +110,7 @@ def update_differs(record: Watch, attempt: Attempt) -> Judgement:
     if update.get("still") == update.get("broken"):
         return True
     as_if = update.get("as_if")
-    return Broken(
+    return Violation(
         f"step {record.step:,} made another update than its settings say: {_element(update, attempt)}"
         + (f"; the step was taken {as_if}" if as_if else "")
         + f" ({_tensors(update['broken'])})",
@@ -136,8 +136,8 @@ def _element(update: Values, attempt: Attempt) -> str:
 
 
 @unless("moved")
-def frozen_moves(record: Watch, moved: Any) -> Broken:
-    return Broken(
+def frozen_moves(record: Watch, moved: Any) -> Violation:
+    return Violation(
         f"step {record.step:,} moved {names(moved)}, which {'is' if moved['n'] == 1 else 'are'} frozen "
         "(requires_grad=False): an old gradient is still there, momentum and weight decay go on",
         "set .grad = None when you freeze a tensor, or build the optimizer without it",
@@ -150,7 +150,7 @@ def frozen_changed(record: Watch, attempt: Attempt) -> Judgement:
     changed = record.values.get("frozen")
     if changed is None:
         return True
-    return Broken(
+    return Violation(
         f"{names(changed)} changed, though declared frozen: not what it was before the first step",
         "set requires_grad=False and call .eval() on what is frozen, and leave it out of the optimizer",
     )
@@ -164,7 +164,7 @@ def off_schedule(record: Watch, attempt: Attempt) -> Judgement:
     groups = sorted({int(one["group"]) for one in off if one["name"] == first["name"]})
     where = f" of group {groups[0]}" if len(groups) == 1 else f" of groups {', '.join(map(str, groups))}"
     others = sorted({str(one["name"]) for one in off} - {str(first["name"])})
-    return Broken(
+    return Violation(
         f"{first['name']}{where} is {number(first['got']):.6g} at step {record.step:,}, its schedule says "
         f"{number(first['want']):.6g}" + (f"; {', '.join(others)} is off too" if others else ""),
         f"set {first['name']} of every parameter group before each step, or declare what is meant: scheduled=",
@@ -178,7 +178,7 @@ def clip_missing(record: Watch, attempt: Attempt) -> Judgement:
     near = max(WITHIN, COARSE * number(record.values.get("norm_unit", 0.0)))
     if norm <= float(clip) * (1 + near):
         return True
-    return Broken(
+    return Violation(
         f"the gradient norm is {norm:.6g} at step {record.step:,}, above the declared clip of {float(clip):g}: "
         "these gradients were not clipped",
         "call clip_grad_norm_ on a list of the parameters (not on a generator that is used up), after unscale_() and "
@@ -198,7 +198,7 @@ def clip_before_unscale(record: Watch, attempt: Attempt) -> Judgement:
         return True
     if looks < 2 and (near > CLOSELY or int(record.values.get("count", 0)) > FIRST):
         return None  # in thousands of looks one norm comes as near by chance
-    return Broken(
+    return Violation(
         f"the gradient norm is {norm:.6g} at step {record.step:,}: the clip of {float(clip):g} divided by the scale of "
         f"{scale:g}, so the gradients were clipped before they were unscaled",
         "call scaler.unscale_(optimizer) before clip_grad_norm_",
@@ -206,8 +206,8 @@ def clip_before_unscale(record: Watch, attempt: Attempt) -> Judgement:
 
 
 @unless("strangers")
-def optimizer_holds_strangers(record: Watch, strangers: Any) -> Broken:
-    return Broken(
+def optimizer_holds_strangers(record: Watch, strangers: Any) -> Violation:
+    return Violation(
         f"the optimizer holds {strangers['n']} of {strangers['of']} tensors that are not the model's and get no "
         f"gradient, while {strangers['alive']} of the model's own have one and no optimizer",
         "build the optimizer after the model is copied, wrapped or moved, from the model that is trained",
@@ -215,16 +215,16 @@ def optimizer_holds_strangers(record: Watch, strangers: Any) -> Broken:
 
 
 @unless("outside")
-def not_in_optimizer(record: Watch, outside: Any) -> Broken:
-    return Broken(
+def not_in_optimizer(record: Watch, outside: Any) -> Violation:
+    return Violation(
         f"no watched optimizer holds {names(outside)}, though trainable: it stays as it is",
         "give it to an optimizer, or set requires_grad=False if that is meant",
     )
 
 
 @unless("no_gradient")
-def no_gradient(record: Watch, none: Any) -> Broken:
-    return Broken(
+def no_gradient(record: Watch, none: Any) -> Violation:
+    return Violation(
         f"{none['n']} of {none['of']} tensors are trainable and had no gradient until step {record.step:,}: "
         f"{names(none)}",
         "use it in the loss (a checkpoint with use_reentrant=True needs an input with requires_grad), or set "
@@ -233,16 +233,16 @@ def no_gradient(record: Watch, none: Any) -> Broken:
 
 
 @unless("eval_mode")
-def train_mode_lost(record: Watch, lost: Any) -> Broken:
-    return Broken(
+def train_mode_lost(record: Watch, lost: Any) -> Violation:
+    return Violation(
         f"step {record.step:,} was taken in evaluation mode ({names(lost)}), earlier ones in training mode",
         "call model.train() after each evaluation",
     )
 
 
 @unless("norms")
-def frozen_batchnorm_moves(record: Watch, moving: Any) -> Broken:
-    return Broken(
+def frozen_batchnorm_moves(record: Watch, moving: Any) -> Violation:
+    return Violation(
         f"the running statistics of {names(moving)} move, though {'its' if moving['n'] == 1 else 'their'} weights "
         "are frozen",
         'call .eval() on the frozen part before each step; frozen=["NAME"] in log.watch() proves that it stays',
@@ -253,7 +253,7 @@ def frozen_draws(record: Watch, attempt: Attempt) -> Judgement:
     drawing = record.values.get("drawing")
     if drawing is None:
         return True if attempt.declared.get("frozen") else None
-    return Broken(
+    return Violation(
         f"what was declared frozen draws at random: {names(drawing)} in training mode",
         "call .eval() on the frozen part before each step",
         "its weights do not move, but its features are other ones at each pass",

@@ -8,7 +8,7 @@ from typing import Any
 
 from eegwatch.diagnosis.findings import ERROR, INFO, WARNING, Finding
 from eegwatch.diagnosis.silent import data, processes, runs, steps
-from eegwatch.diagnosis.silent.rule import Attempt, Broken, SilentRule, steps_of_epoch
+from eegwatch.diagnosis.silent.rule import Attempt, SilentRule, Violation, steps_of_epoch
 from eegwatch.run.records import Run, Watch
 
 RULES: tuple[SilentRule, ...] = (*steps.RULES, *runs.RULES, *data.RULES, *processes.RULES)
@@ -145,7 +145,7 @@ class SilentWatch:
         self._up[key] = finding
         return [finding]
 
-    def _finding(self, rule: SilentRule, record: Watch, subject: int, broken: Broken) -> Finding:
+    def _finding(self, rule: SilentRule, record: Watch, subject: int, broken: Violation) -> Finding:
         optimizers: list[dict[str, Any]] = self._attempt.attached.get("optimizers") or []
         where = ""
         known = [one for one in optimizers if one.get("opt") == subject]

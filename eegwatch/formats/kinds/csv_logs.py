@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from eegwatch.formats.csv_json import RowsOfCsv, delimiter_of
-from eegwatch.formats.files import Lines, clock_of_file
+from eegwatch.formats.files import FollowedLines, clock_of_file
 from eegwatch.formats.kinds.json_logs import run_name
-from eegwatch.formats.log_kind import Head, LogKind
+from eegwatch.formats.log_kind import FileHead, LogKind
 from eegwatch.formats.names import Role, is_metric, role
 from eegwatch.formats.numerals import number
 from eegwatch.formats.row_reader import RowReader
@@ -26,7 +26,7 @@ from eegwatch.formats.rows import Row
 SUFFIXES = (".csv", ".tsv", ".txt", ".log", ".dat")
 
 
-def columns(head: Head) -> list[str]:
+def columns(head: FileHead) -> list[str]:
     """The names in the header line, [] where the first line is no header."""
     lines = [line for line in re.split("[\r\n]+", head.data.decode("utf-8", "replace")) if line.strip()]
     lines = [line for line in lines if not line.startswith("#")] or lines
@@ -47,7 +47,7 @@ def columns(head: Head) -> list[str]:
     return names
 
 
-def _fits(head: Head) -> bool:
+def _fits(head: FileHead) -> bool:
     if not head.name.endswith(SUFFIXES):
         return False
     roles = [role(name) for name in columns(head)]
@@ -56,14 +56,14 @@ def _fits(head: Head) -> bool:
     return bool(kinds & {"loss", "lr"}) or (counted and any(is_metric(what.name) for what in roles))
 
 
-def _named(*names: str) -> Callable[[Head], bool]:
-    def fits(head: Head) -> bool:
+def _named(*names: str) -> Callable[[FileHead], bool]:
+    def fits(head: FileHead) -> bool:
         return head.name.endswith(".csv") and set(names) <= set(columns(head))
 
     return fits
 
 
-def _lightning(head: Head) -> bool:
+def _lightning(head: FileHead) -> bool:
     names = columns(head) if head.name == "metrics.csv" else []
     return "step" in names and ("epoch" in names or any(name.startswith("lr-") for name in names))
 
@@ -83,18 +83,20 @@ class RowsOfYolo(RowsOfCsv):
         self._maker.sum_components = True
 
 
-def _yolo(head: Head) -> bool:
+def _yolo(head: FileHead) -> bool:
     names = columns(head) if head.name.endswith(".csv") else []
     return "epoch" in names and any(name.startswith("metrics/") for name in names)
 
 
 def _rows(
-    name: str, files: str, fits: Callable[[Head], bool], *, zero_based: bool | None = None, rank: int = 4,
+    name: str, files: str, fits: Callable[[FileHead], bool], *, zero_based: bool | None = None, rank: int = 4,
     rename: Callable[[list[str]], Mapping[str, Role]] | None = None, make: type[RowsOfCsv] = RowsOfCsv,
 ) -> LogKind:  # fmt: skip
-    def follow(path: Path, patterns: Sequence[re.Pattern[str]]) -> Lines:
+    def follow(path: Path, patterns: Sequence[re.Pattern[str]]) -> FollowedLines:
         clock = clock_of_file(path)
-        return Lines(path, lambda: make(RowReader(run_name(path), zero_based), clock, rename), header=True, bars=True)
+        return FollowedLines(
+            path, lambda: make(RowReader(run_name(path), zero_based), clock, rename), header=True, bars=True
+        )
 
     return LogKind(name, files, rank, fits, follow)
 
@@ -113,7 +115,7 @@ class RowsOfMonitor(RowsOfCsv):
         return row
 
 
-def _monitor(head: Head) -> bool:
+def _monitor(head: FileHead) -> bool:
     return head.name.endswith(".csv") and columns(head)[:3] == ["r", "l", "t"]
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from eegwatch.formats.csv_json import flat
-from eegwatch.formats.files import Whole, beginning
-from eegwatch.formats.log_kind import Head, LogKind
+from eegwatch.formats.files import FollowedDocument, beginning
+from eegwatch.formats.log_kind import FileHead, LogKind
 from eegwatch.formats.numerals import json_value
 from eegwatch.formats.row_reader import RowReader
 from eegwatch.formats.rows import RowMaker
@@ -26,7 +26,7 @@ MOST_BYTES = 1 << 30
 SUMMARY = ("train_runtime", "train_samples_per_second", "total_flos")
 
 
-class TrainerState(Whole):
+class TrainerState(FollowedDocument):
     """`trainer_state.json`, followed."""
 
     def __init__(self, path: Path) -> None:
@@ -93,7 +93,7 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and 0 < value < 1 << 53 else None
 
 
-def _fits(head: Head) -> bool:
+def _fits(head: FileHead) -> bool:
     if not head.name.endswith(".json"):
         return False
     return head.name == "trainer_state.json" or (b'"log_history"' in head.data and b'"global_step"' in head.data)

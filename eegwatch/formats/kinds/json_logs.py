@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from eegwatch.formats.csv_json import Prepare, RowsOfJson
-from eegwatch.formats.files import Lines, WholeJson, clock_of_file
-from eegwatch.formats.log_kind import Head, LogKind
+from eegwatch.formats.files import FollowedJson, FollowedLines, clock_of_file
+from eegwatch.formats.log_kind import FileHead, LogKind
 from eegwatch.formats.names import Role
 from eegwatch.formats.numerals import json_value
 from eegwatch.formats.row_reader import RowReader
@@ -56,16 +56,16 @@ def mmengine(row: dict[str, Any]) -> dict[str, Any]:
 def _lines(
     name: str,
     files: str,
-    fits: Callable[[Head], bool],
+    fits: Callable[[FileHead], bool],
     prepare: Prepare | None = None,
     *,
     zero_based: bool | None = None,
     rename: Mapping[str, Role] | None = None,
     rank: int = 4,
 ) -> LogKind:
-    def follow(path: Path, patterns: Sequence[re.Pattern[str]]) -> Lines:
+    def follow(path: Path, patterns: Sequence[re.Pattern[str]]) -> FollowedLines:
         clock = clock_of_file(path)
-        return Lines(path, lambda: RowsOfJson(RowReader(run_name(path), zero_based), clock, rename, prepare))
+        return FollowedLines(path, lambda: RowsOfJson(RowReader(run_name(path), zero_based), clock, rename, prepare))
 
     return LogKind(name, files, rank, fits, follow)
 
@@ -76,7 +76,7 @@ def run_name(path: Path) -> str:
     return path.resolve().parent.name if stem in GENERIC else stem
 
 
-def _rows_of(head: Head) -> list[dict[str, Any]]:
+def _rows_of(head: FileHead) -> list[dict[str, Any]]:
     """The objects on the first lines."""
     rows = []
     for line in head.data.split(b"\n")[:30]:
@@ -89,10 +89,10 @@ def _rows_of(head: Head) -> list[dict[str, Any]]:
     return rows
 
 
-def _holds(*names: str) -> Callable[[Head], bool]:
+def _holds(*names: str) -> Callable[[FileHead], bool]:
     """A file of JSON lines, one of whose first rows has all these names."""
 
-    def fits(head: Head) -> bool:
+    def fits(head: FileHead) -> bool:
         if not head.first.lstrip().startswith(b"{") or any(name.encode() not in head.data for name in names):
             return False
         return any(all(name in row for name in names) for row in _rows_of(head))
@@ -100,13 +100,13 @@ def _holds(*names: str) -> Callable[[Head], bool]:
     return fits
 
 
-def _any_rows(head: Head) -> bool:
+def _any_rows(head: FileHead) -> bool:
     rows = _rows_of(head) if head.first.lstrip().startswith(b"{") else []
     # one object of lists is keras' History
     return bool(rows) and not (len(rows) == 1 and _columns(rows[0]))
 
 
-class JsonDocument(WholeJson):
+class JsonDocument(FollowedJson):
     """A list of rows, or an object of lists (keras' History)."""
 
     most_bytes = MOST_BYTES
@@ -159,7 +159,7 @@ def _columns(document: dict[str, Any], prefix: str = "", depth: int = 0) -> dict
     return columns
 
 
-def _document(head: Head) -> bool:
+def _document(head: FileHead) -> bool:
     if not head.name.endswith(".json") or head.first.lstrip()[:1] not in (b"[", b"{"):
         return False
     return bool(re.search(rb'"[^"\n]*(?:loss|lr|learning_rate)[^"\n]*"\s*:', head.data))

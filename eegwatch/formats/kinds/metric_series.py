@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from eegwatch.formats.files import LEFT_ALONE_S, Whole
+from eegwatch.formats.files import LEFT_ALONE_S, FollowedDocument
 from eegwatch.formats.row_reader import RowReader
 from eegwatch.formats.rows import RowMaker
 from eegwatch.run.records import RunRecord
@@ -19,7 +19,7 @@ Value = tuple[str, int, float, float]  # name, step, time (seconds since 1970), 
 LATE = "read anew: values of one step came later"
 
 
-class SeriesStore(Whole):
+class SeriesStore(FollowedDocument):
     """A store of series, as one log. `precision`: the floating-point type of its values, where it is not float64's."""
 
     precision: str | None = None

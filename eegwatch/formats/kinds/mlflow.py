@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from eegwatch.formats.kinds.metric_series import SeriesStore, Value
-from eegwatch.formats.log_kind import Head, LogKind
+from eegwatch.formats.log_kind import FileHead, LogKind
 
 
 class MlflowRun(SeriesStore):
@@ -54,7 +54,7 @@ class MlflowRun(SeriesStore):
                 yield name, step, when / 1000, value
 
 
-def _mlflow(head: Head) -> bool:
+def _mlflow(head: FileHead) -> bool:
     return head.name == "meta.yaml" and b"run_id" in head.data and (head.path.parent / "metrics").is_dir()
 
 

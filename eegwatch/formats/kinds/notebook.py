@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from eegwatch.formats.files import WholeJson
+from eegwatch.formats.files import FollowedJson
 from eegwatch.formats.lines import LINE_KINDS
-from eegwatch.formats.log_kind import Head, LogKind
+from eegwatch.formats.log_kind import FileHead, LogKind
 from eegwatch.formats.numerals import number
 from eegwatch.formats.row_reader import RowReader
 from eegwatch.formats.rows import RowMaker
@@ -25,7 +25,7 @@ _CELL = re.compile(r"<t[hd][^>]*>(.*?)</t[hd]>", re.DOTALL | re.IGNORECASE)
 _TAG = re.compile(r"<[^>]+>")
 
 
-class Notebook(WholeJson):
+class Notebook(FollowedJson):
     """All outputs of the notebook, in the order of its cells."""
 
     written_again = "saved anew"
@@ -82,7 +82,7 @@ def _tables(page: str) -> list[tuple[list[str], list[str]]]:
     return rows
 
 
-def _fits(head: Head) -> bool:
+def _fits(head: FileHead) -> bool:
     return head.name.endswith(".ipynb")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eegwatch.formats.kinds.metric_series import SeriesStore, Value
-from eegwatch.formats.log_kind import Head, LogKind
+from eegwatch.formats.log_kind import FileHead, LogKind
 from eegwatch.run.follow import FormatError
 
 
@@ -68,7 +68,7 @@ class EventFiles(SeriesStore):
         return values
 
 
-def _fits(head: Head) -> bool:
+def _fits(head: FileHead) -> bool:
     return ".tfevents." in head.path.name
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from eegwatch.formats.csv_json import flat
 from eegwatch.formats.kinds.metric_series import SeriesStore, Value
-from eegwatch.formats.log_kind import Head, LogKind
+from eegwatch.formats.log_kind import FileHead, LogKind
 from eegwatch.formats.numerals import clock_in, json_value
 from eegwatch.run.follow import FormatError
 
@@ -68,7 +68,7 @@ class TrackioRuns(SeriesStore):
             raise FormatError(f"{self.path}: {error}") from None
 
 
-def _trackio(head: Head) -> bool:
+def _trackio(head: FileHead) -> bool:
     if not head.data.startswith(SQLITE):
         return False
     tables = "SELECT name FROM sqlite_master WHERE name = 'metrics' AND sql LIKE '%run_name%'"

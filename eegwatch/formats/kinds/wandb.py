@@ -12,7 +12,7 @@ from typing import Any
 
 from eegwatch.formats.csv_json import flat
 from eegwatch.formats.kinds.metric_series import SeriesStore, Value
-from eegwatch.formats.log_kind import Head, LogKind
+from eegwatch.formats.log_kind import FileHead, LogKind
 from eegwatch.formats.numerals import json_value
 from eegwatch.run.follow import FormatError
 
@@ -99,7 +99,7 @@ def transactions(data: bytes) -> Iterator[bytes]:
             parts = []
 
 
-def _wandb(head: Head) -> bool:
+def _wandb(head: FileHead) -> bool:
     return head.name.endswith(".wandb") or head.data[:4] == WANDB
 
 

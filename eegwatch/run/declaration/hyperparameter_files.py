@@ -66,7 +66,7 @@ _Loader.add_multi_constructor("!", _data_of)
 # ---- pickles ----
 
 
-class Inert:
+class InertObject:
     """Stands for an object of any class: keeps what it was built with, does nothing."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -87,8 +87,8 @@ class Inert:
     def extend(self, values: Any) -> None:
         self.args = (*self.args, *values)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Inert:
-        return Inert(*args)
+    def __call__(self, *args: Any, **kwargs: Any) -> InertObject:
+        return InertObject(*args)
 
     def __hash__(self) -> int:
         return id(self)
@@ -98,7 +98,7 @@ class _Unpickler(pickle.Unpickler):
     """Builds plain data and inert objects: no class that a pickle names is ever imported."""
 
     def find_class(self, module: str, name: str) -> Any:
-        return dict if (module, name) == ("collections", "OrderedDict") else Inert
+        return dict if (module, name) == ("collections", "OrderedDict") else InertObject
 
     def persistent_load(self, pid: Any) -> Any:
         return None
@@ -126,7 +126,7 @@ def unpickled(data: bytes) -> Any:
 def _plain(value: Any, depth: int) -> Any:
     if depth > 6:
         return None
-    if isinstance(value, Inert):
+    if isinstance(value, InertObject):
         inner = {k: v for k, v in value.__dict__.items() if k != "args"}
         if inner:
             return {k: _plain(v, depth + 1) for k, v in inner.items()}

@@ -22,14 +22,14 @@ LOOKS = "looks.jsonl"
 READ_BYTES = 4 << 20
 
 
-class Look(Record, frozen=True, kw_only=True, tag="look"):
+class EvaluationSetUse(Record, frozen=True, kw_only=True, tag="look"):
     """One look by a command: `by` its name, `what` it scored."""
 
     by: str
     what: str = ""
 
 
-def looks_of(log: Path) -> int:
+def uses_of(log: Path) -> int:
     """Reports on the official set that a run log holds, those of superseded attempts included. Raises OSError."""
     count, kept = 0, b""
     with log.open("rb") as file:
@@ -39,22 +39,22 @@ def looks_of(log: Path) -> int:
     return count
 
 
-def note_look(folder: Path, by: str, what: str) -> None:
+def record_use(folder: Path, by: str, what: str) -> None:
     """Write down that a command is about to score `what` on the official set. Raises OSError."""
     log = AppendLog(folder / LOOKS)
     try:
-        log.append(Look(time=time.time(), by=by, what=what))
+        log.append(EvaluationSetUse(time=time.time(), by=by, what=what))
     finally:
         log.close()
 
 
-def looks_beside(folder: Path) -> Counter[str]:
+def uses_beside(folder: Path) -> Counter[str]:
     """Looks of commands about a run, by the command. What cannot be read is not counted."""
     looks: Counter[str] = Counter()
     try:
         if (folder / LOOKS).exists():
-            looks.update(look.by for look in read_all(folder / LOOKS, Decoder[Look](Look)))
-        arms = sum(looks_of(log) for log in folder.glob(f"{TWIN}/*/{RUN_LOG}"))
+            looks.update(look.by for look in read_all(folder / LOOKS, Decoder[EvaluationSetUse](EvaluationSetUse)))
+        arms = sum(uses_of(log) for log in folder.glob(f"{TWIN}/*/{RUN_LOG}"))
     except OSError:
         return looks
     if arms:
@@ -62,7 +62,7 @@ def looks_beside(folder: Path) -> Counter[str]:
     return looks
 
 
-def in_words(looks: Counter[str]) -> str:
+def uses_in_words(looks: Counter[str]) -> str:
     """5 times by commands about it (baselines 4, optimum 1); empty where there are none."""
     each = ", ".join(f"{by} {times:,}" for by, times in sorted(looks.items()))
     return f"{count(looks.total(), 'time')} by commands about it ({each})" if looks else ""

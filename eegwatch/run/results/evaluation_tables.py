@@ -9,7 +9,7 @@ import msgspec
 
 from eegwatch.run.records import Eval, number
 from eegwatch.run.results import page_sections
-from eegwatch.run.results.evaluation_set_uses import in_words, looks_beside
+from eegwatch.run.results.evaluation_set_uses import uses_beside, uses_in_words
 from eegwatch.run.results.page_sections import Section
 from eegwatch.wording import count
 
@@ -62,7 +62,7 @@ def lines(evals: Sequence[Eval], folder: Path | None = None) -> list[str]:
     ]
     looks = [record.looks for record in newest.values() if isinstance(record.looks, int)]
     if looks:
-        beside = in_words(looks_beside(folder)) if folder is not None else ""
+        beside = uses_in_words(uses_beside(folder)) if folder is not None else ""
         words = f"this run has looked at the official evaluation set {count(max(looks), 'time')}"
         sentences.append(words + (f", and it was looked at {beside}" if beside else ""))
     return sentences

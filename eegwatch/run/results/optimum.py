@@ -17,7 +17,7 @@ from eegwatch.run.results.result_file import read_result, write_result
 REACH = "optimum.json"
 
 
-class Standing(msgspec.Struct, kw_only=True):
+class ModelGap(msgspec.Struct, kw_only=True):
     """A trained model against the optimum. `role`: "final" or "best"; `lam`: of the certificate of `lower`."""
 
     role: str
@@ -40,7 +40,7 @@ class Standing(msgspec.Struct, kw_only=True):
         return max(0.0, self.loss - self.upper)
 
 
-class Point(msgspec.Struct, kw_only=True):
+class OptimumPoint(msgspec.Struct, kw_only=True):
     """The optimum at one lambda: P = loss + lam / 2 norm^2 lies at most `gap` above its minimum."""
 
     lam: float
@@ -54,7 +54,7 @@ class Point(msgspec.Struct, kw_only=True):
     eval_recording_auroc: float | None = None
 
 
-class Reach(msgspec.Struct, kw_only=True):
+class OptimumResult(msgspec.Struct, kw_only=True):
     """The whole file. `reason`: why the bound does not apply to this run; all else is empty then.
 
     `chosen`: the lambda of the best AUROC on validation; the evaluation set was looked at for this one alone.
@@ -67,26 +67,26 @@ class Reach(msgspec.Struct, kw_only=True):
     features: int = 0
     classes: int = 2
     class_weighted: bool = False
-    models: list[Standing] = []
-    path: list[Point] = []
+    models: list[ModelGap] = []
+    path: list[OptimumPoint] = []
     chosen: float | None = None
     seconds: float = 0.0
 
-    def best_point(self) -> Point | None:
+    def best_point(self) -> OptimumPoint | None:
         return next((point for point in self.path if point.lam == self.chosen), None)
 
 
-def write(folder: Path, reach: Reach) -> Path:
+def write(folder: Path, reach: OptimumResult) -> Path:
     """Raises OSError."""
     return write_result(folder / REACH, reach)
 
 
-def read(folder: Path) -> Reach | None:
+def read(folder: Path) -> OptimumResult | None:
     """The file of a run; None where there is none, or none that can be understood."""
-    return read_result(folder / REACH, Reach)
+    return read_result(folder / REACH, OptimumResult)
 
 
-def sentences(reach: Reach) -> list[str]:
+def sentences(reach: OptimumResult) -> list[str]:
     """What is proved of each model, then what was measured."""
     if reach.reason is not None:
         return [f"no bound on what this run could reach: {reach.reason}"]

@@ -19,17 +19,17 @@ from eegwatch.schedule import final_rate, peak_rate, rate_at
 from eegwatch.tui.resume_form import (
     REJOIN,
     RELEASE,
-    Beginning,
+    CheckedForm,
     Form,
-    Judged,
     ResumeChoice,
-    beginning,
+    StartPoint,
     branch_words,
     can_branch,
     choices,
     declared_schedule,
     judge,
     shell_line,
+    start_point,
 )
 from eegwatch.tui.session import Session
 from eegwatch.tui.widgets.chart import Chart
@@ -95,7 +95,7 @@ class Choices(Static, can_focus=True):
             self.action_move(1)
 
 
-class Force(Checkbox, inherit_bindings=False):
+class ForceCheckbox(Checkbox, inherit_bindings=False):
     """A box that shows its state without colour too; Enter stays the dialog's."""
 
     BINDINGS = [Binding("space", "toggle_button", "toggle")]
@@ -136,9 +136,9 @@ class ResumeDialog(ModalScreen[ResumeChoice | None]):
         self.branch_told = Static(id="branch")
         self.choices = Choices(choices(session))
         self.preview = Chart("the learning rate that this leads to", id="preview")
-        self.force = Force(self._force_words(), id="force")
+        self.force = ForceCheckbox(self._force_words(), id="force")
         self.begins, self.outcome, self.typed_line = Static(id="from"), Static(id="problem"), Static(id="shell")
-        self.judged = Judged()
+        self.judged = CheckedForm()
 
     def _force_words(self) -> str:
         declared = declared_schedule(self.session)
@@ -171,7 +171,7 @@ class ResumeDialog(ModalScreen[ResumeChoice | None]):
     def _changed(self) -> None:
         self.show_form()
 
-    def _read(self) -> Judged:
+    def _read(self) -> CheckedForm:
         branch = self.branch.value if can_branch(self.session) else ""
         return judge(self.session, Form(self.field.value, self.choices.chosen, self.force.value, branch))
 
@@ -184,7 +184,7 @@ class ResumeDialog(ModalScreen[ResumeChoice | None]):
         branch = self.branch.value.strip() if self.branch_row.display else ""
         self.branch_told.display = bool(branch)
         self.branch_told.update(Text(branch_words(self.session, branch), no_wrap=True, overflow="ellipsis"))
-        begins = beginning(self.session, branch=bool(branch))
+        begins = start_point(self.session, branch=bool(branch))
         self.choices.show(judged.then, explained=roomy)
         self.begins.update(Text(f"begins {begins.words}", no_wrap=True, overflow="ellipsis"))
         self.begins.display = self.typed_line.display = roomy
@@ -200,7 +200,7 @@ class ResumeDialog(ModalScreen[ResumeChoice | None]):
     def on_resize(self) -> None:
         self.show_form()
 
-    def _outcome(self, judged: Judged, begins: Beginning) -> Text:
+    def _outcome(self, judged: CheckedForm, begins: StartPoint) -> Text:
         if judged.schedule is None:
             if judged.lr is not None:
                 return Text(f"resume at your LR: {rate(judged.lr)} until the end of the run")

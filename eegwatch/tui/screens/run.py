@@ -24,7 +24,7 @@ from eegwatch.tui.widgets.chart import Chart
 from eegwatch.tui.widgets.grid import WEIGHT_STEP, ChartGrid
 from eegwatch.tui.widgets.keybar import KeyBar
 from eegwatch.tui.widgets.output import Output
-from eegwatch.tui.widgets.panels import Checklist, Events, Figures, System, Ticks
+from eegwatch.tui.widgets.panels import Checklist, Events, ExpectedTable, System, Ticks
 from eegwatch.tui.widgets.status import StatusLine
 from eegwatch.tui.widgets.verdict import Verdict
 
@@ -34,7 +34,7 @@ LOW = 20  # below, the verdict leaves its rows to the chart
 NARROWEST_SIDE, WIDEST_SIDE, SIDE_STEP = 30, 90, 4
 
 
-class Side(VerticalScroll):
+class SidePanels(VerticalScroll):
     """The panels beside the charts; its left edge can be dragged."""
 
     @dataclass
@@ -43,7 +43,7 @@ class Side(VerticalScroll):
 
         cells: int
 
-    def __init__(self, *children: Checklist | Figures | System) -> None:
+    def __init__(self, *children: Checklist | ExpectedTable | System) -> None:
         self.events = Events()
         self.events.add_class("aside")
         super().__init__(*children, self.events, id="side", can_focus=False)
@@ -88,8 +88,12 @@ class RunScreen(Screen[None]):
         self.wants_output: bool | None = None  # None: where there is room
         self.status, self.verdict, self.ticks, self.events = StatusLine(), Verdict(), Ticks(), Events()
         self.keys = KeyBar()
-        self.checklist, self.figures, self.system = Checklist(), Figures(), System()
-        self.side, self.charts, self.output = Side(self.checklist, self.figures, self.system), ChartGrid(), Output()
+        self.checklist, self.figures, self.system = Checklist(), ExpectedTable(), System()
+        self.side, self.charts, self.output = (
+            SidePanels(self.checklist, self.figures, self.system),
+            ChartGrid(),
+            Output(),
+        )
         self.charts.columns = self.settings.columns
         self.filter = Input(placeholder="charts: part of a name, or a regular expression", id="filter", compact=True)
 
@@ -266,7 +270,7 @@ class RunScreen(Screen[None]):
     def action_side(self, sign: int) -> None:
         self._widen(sign * SIDE_STEP)
 
-    def on_side_pulled(self, message: Side.Pulled) -> None:
+    def on_side_pulled(self, message: SidePanels.Pulled) -> None:
         self._widen(-message.cells)
 
     def _widen(self, cells: int) -> None:

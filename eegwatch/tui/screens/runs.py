@@ -21,7 +21,7 @@ from textual.widgets import DataTable, Input, Static
 from eegwatch.run.branches import changes, family, in_tree
 from eegwatch.run.folder import CONFIG, runs
 from eegwatch.run.notes import LONGEST, NotNoted, note_of, write_note
-from eegwatch.run.seed_series import Place, SeriesScores, place_of, scores_of
+from eegwatch.run.seed_series import SeriesPlace, SeriesScores, place_of, scores_of
 from eegwatch.run.summary import Summary, summarise
 from eegwatch.run.yaml_file import ConfigError, text_of, tree_of, without_secrets
 from eegwatch.tui.screens.text import TextScreen
@@ -210,12 +210,12 @@ class RunsScreen(ModalScreen[RunChoice | None]):
                 seen.add(place.series)
         return kept
 
-    def _series(self, folder: Path) -> Place | None:
+    def _series(self, folder: Path) -> SeriesPlace | None:
         """The series that this row stands for; None where it stands for a run."""
         place = self.places.get(folder)
         return place if place is not None and place.series not in self._unfolded else None
 
-    def _scores(self, place: Place) -> SeriesScores | None:
+    def _scores(self, place: SeriesPlace) -> SeriesScores | None:
         return scores_of(self.logs / place.series)
 
     def _row(self, folder: Path) -> list[Text]:
@@ -295,7 +295,7 @@ class RunsScreen(ModalScreen[RunChoice | None]):
         about.update(Text(plain(words), "yellow", no_wrap=True, overflow="ellipsis"))
         about.set_class(bool(words), "shown")
 
-    def _about_series(self, place: Place) -> str:
+    def _about_series(self, place: SeriesPlace) -> str:
         """A series of 5 seeds, 3 evaluated: AUROC 0.913 (0.880 to 0.940)."""
         scores = self._scores(place)
         head = f"series of {len(place.seeds)} seeds"

@@ -7,10 +7,10 @@ from rich.text import Text
 
 from eegwatch.tui.actions import possible
 from eegwatch.tui.session import Session
-from eegwatch.tui.widgets.lines import Lines
+from eegwatch.tui.widgets.lines import TextLines
 
 
-class KeyBar(Lines):
+class KeyBar(TextLines):
     """Keys and what they do; a click on one presses it."""
 
     DEFAULT_CSS = "KeyBar { height: 1; padding: 0 1; background: $panel; }"

@@ -6,7 +6,7 @@ from rich.text import Text
 from textual.widgets import Static
 
 
-class Lines(Static):
+class TextLines(Static):
     """The base of every text on the screen that is shown anew ten times a second."""
 
     def __init__(self) -> None:

@@ -10,13 +10,13 @@ from rich.text import Text
 from eegwatch.run.folder import TRAINER_LOG
 from eegwatch.run.log import Tail
 from eegwatch.tui.session import Session
-from eegwatch.tui.widgets.lines import Lines
+from eegwatch.tui.widgets.lines import TextLines
 from eegwatch.wording import plain
 
 KEPT_LINES, MOST_BYTES = 200, 1 << 16
 
 
-class Output(Lines):
+class Output(TextLines):
     """The newest lines that fit. Escape sequences and markup in them mean nothing."""
 
     DEFAULT_CSS = "Output { height: 8; border: round $panel; border-title-color: $text; padding: 0 1; }"

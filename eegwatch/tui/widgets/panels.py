@@ -9,14 +9,14 @@ from rich.text import Text
 
 from eegwatch.diagnosis.checklist import FAIL, PASS, WAIT, WARN, Tick, checklist, table
 from eegwatch.tui.session import Session
-from eegwatch.tui.widgets.lines import Lines
+from eegwatch.tui.widgets.lines import TextLines
 from eegwatch.wording import clock, size
 
 NOT_YET = 10_000  # cells: before a panel has its size, lines are left whole and wrapped by the layout
 MARK_STYLE = {PASS: "green", FAIL: "bold red", WAIT: "dim", WARN: "yellow", "": ""}
 
 
-class Panel(Lines):
+class Panel(TextLines):
     """Lines that fill the width at hand: made anew when that changes, by a scrollbar for instance."""
 
     session: Session | None = None
@@ -49,7 +49,7 @@ class Checklist(Panel):
         return lines
 
 
-class Ticks(Lines):
+class Ticks(TextLines):
     """The same checklist folded into one line, for 80 columns."""
 
     DEFAULT_CSS = "Ticks { height: auto; max-height: 2; padding: 0 1; }"
@@ -72,7 +72,7 @@ class Ticks(Lines):
         return line
 
 
-class Figures(Panel):
+class ExpectedTable(Panel):
     """Expected against observed."""
 
     DEFAULT_CSS = "Figures { height: auto; border: round $panel; border-title-color: $text; padding: 0 1; }"
@@ -143,7 +143,7 @@ def sparkline(values: list[float], width: int) -> str:
     return "".join(BLOCKS[round((v - low) * scale)] for v in shown)
 
 
-class Events(Lines):
+class Events(TextLines):
     """What happened, the newest first; the answer to a command of ours stands above all, for a while."""
 
     DEFAULT_CSS = "Events { height: 4; padding: 0 1; }"

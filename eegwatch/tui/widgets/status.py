@@ -10,7 +10,7 @@ import psutil
 from rich.text import Text
 
 from eegwatch.tui.session import Session
-from eegwatch.tui.widgets.lines import Lines
+from eegwatch.tui.widgets.lines import TextLines
 from eegwatch.wording import duration, exact_rate, plain, rate
 
 PACE_OVER = 100  # steps whose median interval is the pace
@@ -83,7 +83,7 @@ def title_of(session: Session) -> str:
     return plain(f"{STATE_SIGN.get(state, '○')} {state}{share}{verdict} · {name}")
 
 
-class StatusLine(Lines):
+class StatusLine(TextLines):
     """Two lines, three where the width is small; parts that do not fit are left out, the least needed first."""
 
     DEFAULT_CSS = "StatusLine { height: auto; padding: 0 1; }"

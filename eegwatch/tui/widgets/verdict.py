@@ -8,7 +8,7 @@ from eegwatch.diagnosis.findings import ERROR, INFO, RATE, WARNING, Finding
 from eegwatch.tui.actions import possible
 from eegwatch.tui.banner import Notice, consequence, headline, notice
 from eegwatch.tui.session import Session
-from eegwatch.tui.widgets.lines import Lines
+from eegwatch.tui.widgets.lines import TextLines
 
 SIGN = {ERROR: ("✖", "bold white on #a01020"), WARNING: ("!", "bold black on #e0a000"), INFO: ("i", "")}
 NOTICE = {"error": ("✖", "bold white on #a01020"), "warning": ("!", "bold black on #e0a000"),
@@ -23,7 +23,7 @@ LABEL = "bold"
 MOST_FINDINGS = 3  # on a roomy screen; the others are counted
 
 
-class Verdict(Lines):
+class Verdict(TextLines):
     """A notice, and the findings, the worst first."""
 
     DEFAULT_CSS = "Verdict { height: auto; padding: 0 1; max-height: 9; }"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from eegwatch.cli import main
-from eegwatch.commands import COMMANDS, chosen, whole_parser
+from eegwatch.commands import COMMANDS, choose_subcommand, whole_parser
 from eegwatch.commands.man import page
 from eegwatch.run.records import End
 from tests.conftest import LogWriter, free_port, unwrapped
@@ -53,13 +53,13 @@ def test_a_path_is_watched_and_one_named_like_a_subcommand_is_reached(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "check").mkdir()
     (tmp_path / "chek").mkdir()
-    assert chosen([]) == ("watch", [])
-    assert chosen(["logs", "--once"]) == ("watch", ["logs", "--once"])
-    assert chosen(["--once", "logs"]) == ("watch", ["--once", "logs"])
-    assert chosen(["check", "logs"]) == ("check", ["logs"])
-    assert chosen(["./check"]) == ("watch", ["./check"])
-    assert chosen(["chek"]) == ("watch", ["chek"])  # it is there
-    assert chosen(["watch", "check"]) == ("watch", ["check"])
+    assert choose_subcommand([]) == ("watch", [])
+    assert choose_subcommand(["logs", "--once"]) == ("watch", ["logs", "--once"])
+    assert choose_subcommand(["--once", "logs"]) == ("watch", ["--once", "logs"])
+    assert choose_subcommand(["check", "logs"]) == ("check", ["logs"])
+    assert choose_subcommand(["./check"]) == ("watch", ["./check"])
+    assert choose_subcommand(["chek"]) == ("watch", ["chek"])  # it is there
+    assert choose_subcommand(["watch", "check"]) == ("watch", ["check"])
 
 
 @pytest.mark.parametrize(

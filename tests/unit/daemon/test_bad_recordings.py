@@ -105,7 +105,7 @@ def config(config_file: ConfigFile, tiny_corpus: Path, tmp_path: Path) -> Config
     )
 
 
-def prepared(config: Config) -> tuple[dataset.Data, list[str], FeatureStore]:
+def prepared(config: Config) -> tuple[dataset.TrainingData, list[str], FeatureStore]:
     encoder, _ = dataset.build_encoder(config)
     store = dataset.store_for(config, encoder, torch.device("cpu"))
     assert isinstance(store, FeatureStore)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from eegpt_daemon.supervisor.commands import COMMANDS, Standing
+from eegpt_daemon.supervisor.commands import COMMANDS, CommandContext
 from eegpt_daemon.supervisor.control import ControlReader
 from eegpt_daemon.supervisor.watched_run import WatchedRun
 from eegwatch.run.config import Script
@@ -57,7 +57,7 @@ def test_while_preparing_each_command_is_answered_as_the_document_says(log_write
     assert set(preparing()) == set(ROWS)
     for name, answer in preparing().items():
         asked = command(ROWS[name])
-        reason = COMMANDS[asked.command].refuse(asked, Standing(run, "preparing"))
+        reason = COMMANDS[asked.command].refuse(asked, CommandContext(run, "preparing"))
         assert (reason is None) == (answer == "accepted"), (name, reason)
 
 
@@ -68,7 +68,7 @@ def test_a_run_cut_off_in_its_final_evaluation_is_not_complete(log_writer: Any) 
     assert not run.complete and run.interrupted(None)
     log_writer.add(End(step=2000, reason="stopped"))
     run.catch_up()
-    assert COMMANDS["resume"].refuse(command({"command": "resume"}), Standing(run)) is None
+    assert COMMANDS["resume"].refuse(command({"command": "resume"}), CommandContext(run)) is None
     log_writer.run(step=2000, attempt=2)
     log_writer.add(Eval(step=2000, split="eval", auroc=0.8), End(step=2000, reason="completed"))
     run.catch_up()

@@ -238,22 +238,22 @@ def test_a_large_pack_stays_mapped_and_can_be_trimmed(config: Config, monkeypatc
 
 
 def cache_gather(store: FeatureStore, pack: Any, entries: list[Any]) -> Any:
-    from eegpt_daemon.trainer.batches import Gather
+    from eegpt_daemon.trainer.batches import BatchReader
 
-    return Gather(store.gather(pack, entries, "train", []), CPU)
+    return BatchReader(store.gather(pack, entries, "train", []), CPU)
 
 
 def test_windows_cut_from_cached_signals_give_the_features_that_the_cache_holds(config: Config) -> None:
     from eegpt_daemon.data.features import SignalStore
     from eegpt_daemon.model.probe import Backbone, ChannelAdapter
-    from eegpt_daemon.trainer.batches import Gather
+    from eegpt_daemon.trainer.batches import BatchReader
 
     entries = index(Path(config.data.root_dir), config.data.labels)
     features, signals = store_for(config), SignalStore(config)
     cached = features.gather(features_pack(features, entries), entries, "train", [])
     cut = signals.gather(features_pack(signals, entries), entries, "train", [])
     assert len(cached) == len(cut) and np.array_equal(cached.y, cut.y)
-    gather = Gather(cut, CPU, signals.window)
+    gather = BatchReader(cut, CPU, signals.window)
     backbone = Backbone(features.encoder, ChannelAdapter(19), "patches", bf16=False)
     which = torch.tensor([0, 7, len(cut) - 1])
     x = gather.at(which)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from eegpt_daemon.supervisor.hang import PREPARING, WORKING, HangWatch
-from eegpt_daemon.supervisor.restarts import Restarts, Revival
+from eegpt_daemon.supervisor.restarts import PlannedRestart, Restarts
 from eegwatch.run.config import Hung, Supervision
 
 
@@ -38,5 +38,5 @@ def test_a_preparation_that_was_killed_is_started_again_but_not_for_ever() -> No
     restarts = Restarts(Supervision())
     restarts.began(None)
     outcomes: list[Any] = [restarts.after(-signal.SIGKILL, "hung", None, preparing=True) for _ in range(3)]
-    assert [isinstance(outcome, Revival) for outcome in outcomes] == [True, True, False]
+    assert [isinstance(outcome, PlannedRestart) for outcome in outcomes] == [True, True, False]
     assert isinstance(Restarts(Supervision()).after(1, "exit code 1", None, preparing=True), str)

@@ -14,7 +14,7 @@ from eegpt_daemon.analysis.objective import BLOCK, Objective
 from eegpt_daemon.analysis.optimum import LAMBDAS, LambdaPath, norm, solve
 from eegpt_daemon.data.shards import ShardStore
 from eegpt_daemon.data.windows import Windows
-from eegwatch.run.results.optimum import Point, Reach, Standing, read, sentences, write
+from eegwatch.run.results.optimum import ModelGap, OptimumPoint, OptimumResult, read, sentences, write
 
 Array = NDArray[np.float64]
 
@@ -148,19 +148,19 @@ def test_a_class_without_a_window_is_said(tmp_path: Path) -> None:
 
 
 def test_the_file_says_what_is_proved_and_what_was_measured(tmp_path: Path) -> None:
-    model = Standing(
+    model = ModelGap(
         role="final", checkpoint="checkpoints/step-00000010.pt", step=10, loss=0.35, norm=2.0, lam=0.01, lower=0.34601,
         upper=0.3461,
     )  # fmt: skip
-    point = Point(lam=0.01, objective=0.36, gap=1e-10, loss=0.345, norm=2.1, val_auroc=0.85)
-    write(tmp_path, Reach(windows=100, features=8, models=[model], path=[point], chosen=0.01))
+    point = OptimumPoint(lam=0.01, objective=0.36, gap=1e-10, loss=0.345, norm=2.1, val_auroc=0.85)
+    write(tmp_path, OptimumResult(windows=100, features=8, models=[model], path=[point], chosen=0.01))
     reach = read(tmp_path)
     assert reach is not None
     proved, measured = sentences(reach)
     assert "is within 0.0040 of the best of any linear probe of its norm (2), and at least 0.0039 above it" in proved
     assert "measured, no bound" in measured and "evaluation" not in measured
-    write(tmp_path, Reach(reason="model.probe.type is two_layer: …"))
-    assert sentences(read(tmp_path) or Reach()) == [
+    write(tmp_path, OptimumResult(reason="model.probe.type is two_layer: …"))
+    assert sentences(read(tmp_path) or OptimumResult()) == [
         "no bound on what this run could reach: model.probe.type is two_layer: …"
     ]
     (tmp_path / "optimum.json").write_text("{")

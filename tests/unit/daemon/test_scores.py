@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eegwatch.scores.metrics import figures
+from eegwatch.scores.metrics import metrics_of
 from eegwatch.scores.predictions import Units
 from tests.conftest import lazily
 
@@ -22,7 +22,7 @@ torchmetrics = lazily("torchmetrics.functional.classification")
 def auroc(scores: np.ndarray, y: np.ndarray) -> float:
     """Of windows, as an evaluation has it."""
     logits = np.column_stack([np.zeros(len(scores)), scores.astype(np.float64)])
-    return figures(Units("window", np.arange(len(y)) % 253, y, logits), None).values.get("auroc", math.nan)
+    return metrics_of(Units("window", np.arange(len(y)) % 253, y, logits), None).values.get("auroc", math.nan)
 
 
 @given(st.lists(st.tuples(st.integers(-4, 4), st.booleans()), min_size=2, max_size=60))

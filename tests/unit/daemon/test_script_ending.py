@@ -13,9 +13,9 @@ import pytest
 
 from eegpt_daemon.link import Attempt
 from eegpt_daemon.script import checkpoints as saved
-from eegpt_daemon.script.ending import LastLines, how
+from eegpt_daemon.script.ending import LastLines, describe_end
 from eegpt_daemon.script.runlog import FILE, ScriptLog
-from eegpt_daemon.script.saving import Saving, Steps
+from eegpt_daemon.script.saving import CheckpointFiles, StepTimes
 from eegpt_daemon.script.template import check
 from eegpt_daemon.supervisor.restarts import cause_of
 from eegwatch.run.config import Config, ConfigError, Script, parse_text
@@ -34,7 +34,7 @@ def ended(
     last.add("Epoch 2 step 30 loss 0.5", stepped=stepped)
     for line in lines:
         last.add(line, stepped=False)
-    return how(code, last, step, total, 100, read=stepped)
+    return describe_end(code, last, step, total, 100, read=stepped)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_an_error_before_the_last_step_did_not_end_the_training() -> None:
         last.add(line, stepped=False)
     last.add("Epoch 2 step 30 loss 0.5", stepped=True)
     last.add("done", stepped=False)
-    assert how(0, last, 130, None, None, read=True) == (False, None)
+    assert describe_end(0, last, 130, None, None, read=True) == (False, None)
 
 
 def test_a_command_of_which_no_step_was_read_says_so() -> None:
@@ -80,7 +80,7 @@ def test_a_command_of_which_no_step_was_read_says_so() -> None:
 
 
 def test_a_checkpoint_belongs_to_the_step_that_was_seen_when_it_was_written() -> None:
-    steps = Steps(40)
+    steps = StepTimes(40)
     for n in range(5):
         steps.add(100.0 + n, 50 + n)
     assert [steps.at(when) for when in (99.0, 100.0, 102.5, 200.0)] == [40, 50, 52, 54]
@@ -107,7 +107,7 @@ def test_checkpoints_in_the_scripts_own_folder_are_the_runs_from_its_beginning_o
 
 
 def test_an_archive_counts_as_soon_as_it_is_whole_and_a_torn_one_is_being_written(tmp_path: Path) -> None:
-    saving = Saving(tmp_path, Script(checkpoints="*.pt"), resumed=False)
+    saving = CheckpointFiles(tmp_path, Script(checkpoints="*.pt"), resumed=False)
     archive(tmp_path / "a.pt")
     assert [found.path for found in saving.new(ended=False)] == ["a.pt"] and saving.being_written() is None
     data = (tmp_path / "a.pt").read_bytes()

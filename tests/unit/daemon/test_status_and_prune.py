@@ -196,7 +196,7 @@ def test_status_says_where_a_run_stands_in_its_series_of_seeds(
 ) -> None:
     import yaml
 
-    from eegpt_daemon.commands.status import standing
+    from eegpt_daemon.commands.status import series_position
     from eegwatch.run.log import AppendLog
     from eegwatch.run.records import Run
     from eegwatch.run.summary import summarise
@@ -214,5 +214,5 @@ def test_status_says_where_a_run_stands_in_its_series_of_seeds(
     _, out = status(tmp_path, capsys)
     assert f"series   seed 2, 2 of 4 of {names[0]}\n" in out
     assert json.loads(status(tmp_path, capsys, "--json")[1])["series"]["number"] == 2
-    running = standing(tmp_path, summarise(tmp_path / names[1]), running=True)
+    running = series_position(tmp_path, summarise(tmp_path / names[1]), running=True)
     assert running is not None and running.left_s == pytest.approx(50 + 2 * 100)  # one step a second

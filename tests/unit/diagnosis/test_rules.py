@@ -13,7 +13,7 @@ import tests.bench.zoo.drawn  # noqa: F401  registers its scenarios
 from eegwatch.diagnosis.engine import Diagnosis
 from eegwatch.diagnosis.findings import ERROR, EVIDENCE, RESOLVED, WARNING, Finding
 from eegwatch.diagnosis.rules.objective import FALLS, UNKNOWN, WANDERS, Objective
-from eegwatch.diagnosis.rules.trend import MOST, Course
+from eegwatch.diagnosis.rules.trend import MOST, Trend
 from eegwatch.run.records import Eval, Run
 from tests.bench.zoo.faults import FAULTS
 from tests.bench.zoo.trace import SCENARIOS, Trace
@@ -123,7 +123,7 @@ def test_a_course_has_the_same_blocks_however_the_log_is_cut_up() -> None:
     rng = np.random.default_rng(0)
     steps, values = np.arange(1, 30_001), rng.normal(size=30_000)
     values[::97] = math.nan
-    whole, parts = Course(), Course()
+    whole, parts = Trend(), Trend()
     whole.feed(steps, values, values)
     edges = [0, *sorted(rng.choice(np.arange(1, 30_000), 300, replace=False)), 30_000]
     for begin, end in pairwise(edges):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eegwatch.formats import find
-from eegwatch.run.follow import Foreign, RunFollower
+from eegwatch.run.follow import ForeignLog, RunFollower
 from eegwatch.run.history import History
 
 
@@ -36,7 +36,7 @@ class Sample:
         return path
 
 
-def read(path: Path, patterns: Any = ()) -> tuple[Foreign, RunFollower, History]:
+def read(path: Path, patterns: Any = ()) -> tuple[ForeignLog, RunFollower, History]:
     """All of a log, as `eegwatch check` reads it."""
     foreign = find(path, patterns)
     assert foreign is not None

@@ -51,7 +51,7 @@ def test_check_and_report_say_what_was_computed(log_writer: LogWriter, tmp_path:
     folder = log_writer.folder
     assert open_run(folder, None, None).read_to_end().as_dict()["computed"] == []
     cost.write(folder, Cost(fault="<b>x</b>", rows=[difference()]))
-    optimum.write(folder, optimum.Reach(reason="model.probe.type is two_layer: …"))
+    optimum.write(folder, optimum.OptimumResult(reason="model.probe.type is two_layer: …"))
     checked = open_run(folder, None, None)
     outcome = checked.read_to_end()
     assert len(outcome.as_dict()["computed"]) == 2 and "no bound on what this run could reach" in outcome.text()

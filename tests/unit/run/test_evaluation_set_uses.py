@@ -12,7 +12,7 @@ import pytest
 from eegwatch.run.follow import history_of
 from eegwatch.run.records import Eval
 from eegwatch.run.results import evaluation_tables
-from eegwatch.run.results.evaluation_set_uses import LOOKS, in_words, looks_beside, looks_of, note_look
+from eegwatch.run.results.evaluation_set_uses import LOOKS, record_use, uses_beside, uses_in_words, uses_of
 
 
 def report(writer: Any, model: str, looks: int) -> None:
@@ -36,7 +36,7 @@ def reported(log_writer: Any) -> Path:
 
 
 def test_a_run_alone_counts_its_own_reports(reported: Path) -> None:
-    assert looks_of(reported / "run.jsonl") == 2 and looks_beside(reported).total() == 0
+    assert uses_of(reported / "run.jsonl") == 2 and uses_beside(reported).total() == 0
     assert evaluation_tables.lines(history_of(reported).evals, reported)[-1] == (
         "this run has looked at the official evaluation set 2 times"
     )
@@ -44,12 +44,12 @@ def test_a_run_alone_counts_its_own_reports(reported: Path) -> None:
 
 def test_looks_by_commands_and_by_the_arms_of_a_cost_are_said_beside(reported: Path) -> None:
     for what in ("ridge", "band power"):
-        note_look(reported, "baselines", what)
-    note_look(reported, "optimum", "lambda 0.1")
+        record_use(reported, "baselines", what)
+    record_use(reported, "optimum", "lambda 0.1")
     arm = reported / "twin" / "seed-1-right"
     arm.mkdir(parents=True)
     shutil.copy(reported / "run.jsonl", arm / "run.jsonl")
-    assert looks_beside(reported) == {"baselines": 2, "optimum": 1, "cost": 2}
+    assert uses_beside(reported) == {"baselines": 2, "optimum": 1, "cost": 2}
     assert evaluation_tables.lines(history_of(reported).evals, reported)[-1] == (
         "this run has looked at the official evaluation set 2 times, and it was looked at 5 times by commands about it "
         "(baselines 2, cost 2, optimum 1)"
@@ -57,9 +57,9 @@ def test_looks_by_commands_and_by_the_arms_of_a_cost_are_said_beside(reported: P
 
 
 def test_a_torn_file_of_looks_counts_what_is_whole(reported: Path) -> None:
-    note_look(reported, "optimum", "x")
+    record_use(reported, "optimum", "x")
     with (reported / LOOKS).open("ab") as file:
         file.write(b'{"type":"look","ti')
-    assert in_words(looks_beside(reported)) == "1 time by commands about it (optimum 1)"
-    note_look(reported, "optimum", "y")
-    assert looks_beside(reported) == {"optimum": 2}
+    assert uses_in_words(uses_beside(reported)) == "1 time by commands about it (optimum 1)"
+    record_use(reported, "optimum", "y")
+    assert uses_beside(reported) == {"optimum": 2}

@@ -67,9 +67,9 @@ def test_a_real_log_reads_back_as_it_was_written(log_writer, tmp_path: Path) -> 
 
 
 def test_steps_that_go_back_without_a_new_attempt_are_left_out_counted_and_named() -> None:
-    from eegwatch.run.items import Reader
+    from eegwatch.run.items import ItemReader
 
-    reader, history = Reader(), History()
+    reader, history = ItemReader(), History()
     for records in (
         [Run(), *steps(1, 10)],
         [*steps(8, 12), Step(step=-3), Step(step=13)],

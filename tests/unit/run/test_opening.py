@@ -16,7 +16,7 @@ from eegwatch.run.follow import history_of, side_of
 from eegwatch.run.history import KEPT, History, StepBlock
 from eegwatch.run.indexer import IndexerProcess
 from eegwatch.run.log import AppendLog
-from eegwatch.run.opening import keep, opened, take
+from eegwatch.run.opening import keep, open_log, take
 from eegwatch.run.records import Step
 from eegwatch.tui.session import Session
 from tests.bench.open import make_log
@@ -87,7 +87,7 @@ def test_where_that_process_cannot_write_the_log_is_read_all_the_same(
 ) -> None:
     monkeypatch.setattr(opening, "AT_ONCE_BYTES", 0)
     monkeypatch.setattr(opening, "OWN_PROCESS_BYTES", 0)
-    holder = opened(long_run)  # another monitor, whose indexer is done: it holds the lock from its first frame on
+    holder = open_log(long_run)  # another monitor, whose indexer is done: it holds the lock from its first frame on
     assert holder is not None and holder.follower.indexer is not None
     while holder.follower.indexer.running():
         time.sleep(0.01)
@@ -143,7 +143,7 @@ def test_a_log_that_goes_on_growing_is_followed_from_where_the_first_frame_left_
 
 
 def test_a_short_log_or_none_is_the_applications(tmp_path: Path) -> None:
-    assert opened(tmp_path) is None
+    assert open_log(tmp_path) is None
     (tmp_path / RUN_LOG).write_text('{"type":"run"}\n')
     assert keep(tmp_path) is None
 

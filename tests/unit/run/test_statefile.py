@@ -150,7 +150,7 @@ def test_a_state_of_other_rules_or_of_others_is_not_taken(
     close(opened(frozen.folder)[0])
     side = SideFile(frozen.folder / RUN_LOG)
     place = statefile.place_of(side)
-    assert statefile.kept(side) is not None and place.stat().st_mode & 0o777 == 0o600
+    assert statefile.read_state(side) is not None and place.stat().st_mode & 0o777 == 0o600
     if how == "another rule":
         monkeypatch.setattr(statefile, "rules", lambda: b"changed")
     elif how == "damaged":
@@ -161,7 +161,7 @@ def test_a_state_of_other_rules_or_of_others_is_not_taken(
         place.chmod(0o666)
     else:
         place.unlink()
-    assert statefile.kept(side) is None
+    assert statefile.read_state(side) is None
     side.close()
     session, taken = opened(frozen.folder)
     assert not taken and verdict(session.judge) == verdict(by_the_log(frozen.folder))
@@ -179,7 +179,7 @@ def test_every_source_of_the_detectors_counts(tmp_path: Path, monkeypatch: pytes
         return read_bytes(path)
 
     monkeypatch.setattr(Path, "read_bytes", counted)
-    assert statefile.rules.__wrapped__() == statefile.rules()
+    assert statefile.rules_hash.__wrapped__() == statefile.rules_hash()
     assert sources <= read and package / "run/items.py" in read
 
 

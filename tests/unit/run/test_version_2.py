@@ -11,7 +11,7 @@ import pytest
 from eegwatch.run.columns import block_of
 from eegwatch.run.follow import OwnLog, RunFollower, history_of
 from eegwatch.run.history import History, StepBlock
-from eegwatch.run.items import Reader
+from eegwatch.run.items import ItemReader
 from eegwatch.run.log import AppendLog, run_decoder
 from eegwatch.run.records import Eval, Intent, Run, RunRecord, ScheduleChange, Step, Watch, encode
 from eegwatch.run.sidefile import SideFile
@@ -21,7 +21,7 @@ GROUPS = [{"name": "body", "schedule": None}, {"name": "head", "schedule": None}
 
 def history(records: list[RunRecord]) -> History:
     read = History()
-    for item in Reader().items(records):
+    for item in ItemReader().items(records):
         read.append(item)
     return read
 
@@ -72,7 +72,7 @@ def test_the_rates_of_all_groups_come_back_and_are_lr_where_they_were_left_out()
 def test_a_group_that_is_added_later_is_not_known_before() -> None:
     read = History()
     for part in ([Run(groups=GROUPS), *steps(1, 2)], steps(3, 3, lrs=[0.1, 0.2, 0.3]), steps(4, 4, lrs=[0.1, 0.2])):
-        for item in Reader.at(0, None, None, read.step_done).items(part):
+        for item in ItemReader.at(0, None, None, read.step_done).items(part):
             read.append(item)
     assert read.lrs is not None
     np.testing.assert_array_equal(np.isnan(read.lrs), [[0, 0, 1], [0, 0, 1], [0, 0, 0], [0, 0, 1]])
@@ -111,7 +111,7 @@ def test_other_records_keep_their_place_among_the_steps() -> None:
     seen = Watch(step=2, look="update", values={"got": [0.1]})
     meant = Intent(step=3, rule="lr_stuck", since_step=2)
     records = [Run(), *steps(1, 2), change, seen, *steps(3, 4), meant]
-    items = list(Reader().items(run_decoder().decode(b"".join(encode(r) for r in records))))
+    items = list(ItemReader().items(run_decoder().decode(b"".join(encode(r) for r in records))))
     assert [type(i) for i in items] == [Run, StepBlock, ScheduleChange, Watch, StepBlock, Intent]
     read = history(records)
     assert read.schedules == [change] and read.watched == [seen] and read.intents == [meant]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from eegwatch.scores import metrics as by_sklearn
-from eegwatch.scores.metrics import figures
+from eegwatch.scores.metrics import metrics_of
 from eegwatch.scores.predictions import Predictions, Units, margin
 from eegwatch.scores.resampled_metrics import Resampled
 from eegwatch.scores.threshold import youden
@@ -33,7 +33,7 @@ def test_every_figure_is_what_plain_formulas_give(
     for seed in range(4):
         for units in levels(cohort(seed, classes=classes, digits=digits)):
             threshold = youden(units) or 0.0
-            ours = figures(units, threshold)
+            ours = metrics_of(units, threshold)
             theirs = plain_figures(units.label, units.logits, threshold)
             assert ours.values == pytest.approx(theirs, abs=1e-9) and ours.problem is None
             assert np.sum(ours.confusion) == len(units)
@@ -69,7 +69,7 @@ def test_a_missing_class_leaves_out_what_needs_it_and_says_which() -> None:
     predictions = cohort(2)
     one = predictions.windows()
     keep = one.label == 0
-    found = figures(Units("window", one.subject[keep], one.label[keep], one.logits[keep]), 0.0)
+    found = metrics_of(Units("window", one.subject[keep], one.label[keep], one.logits[keep]), 0.0)
     assert not {"auroc", "average_precision", "balanced_accuracy", "sensitivity"} & set(found.values)
     assert "no window has label 1" in str(found.problem) and "auroc" in str(found.problem)
     assert found.values["specificity"] == pytest.approx((one.score[keep] <= 0).mean())
@@ -78,7 +78,7 @@ def test_a_missing_class_leaves_out_what_needs_it_and_says_which() -> None:
 def test_scores_that_are_not_finite_give_no_figure() -> None:
     units = cohort(2).windows()
     units.logits[3, 1] = math.nan
-    found = figures(units, 0.0)
+    found = metrics_of(units, 0.0)
     assert found.values == {} and found.problem == f"1 of {len(units)} window scores are not finite"
     with pytest.raises(ValueError, match="not finite"):
         Resampled(units)
@@ -86,7 +86,7 @@ def test_scores_that_are_not_finite_give_no_figure() -> None:
 
 def test_nothing_to_score_is_said() -> None:
     empty = Units("recording", *(np.empty(0, np.int64) for _ in range(2)), np.empty((0, 2)))
-    assert figures(empty, None).problem == "there is no recording" and youden(empty) is None
+    assert metrics_of(empty, None).problem == "there is no recording" and youden(empty) is None
 
 
 # ---- the threshold ----------------------------------------------------------------------------------------------------
@@ -126,4 +126,4 @@ def test_scores_so_far_out_that_their_probability_is_one_are_still_told_apart() 
     logits = np.array([[0.0, 40.0], [0.0, 42.0], [0.0, 41.0], [0.0, 43.0], [9.0, 0.0], [8.0, 0.0]])
     label = np.array([0, 1, 0, 1, 0, 0])
     units = Units("window", np.arange(6), label, logits)
-    assert figures(units, 0.0).values["auroc"] == plain_auroc(margin(logits), label == 1) == 1.0
+    assert metrics_of(units, 0.0).values["auroc"] == plain_auroc(margin(logits), label == 1) == 1.0

@@ -12,7 +12,7 @@ import torch
 from eegwatch.optimizer_hooks import StepHooks
 from eegwatch.schedule import parse, rate_at
 from eegwatch.steering.rates import SetRates
-from eegwatch.steering.steered_schedule import Course, Refused, course_for
+from eegwatch.steering.steered_schedule import Refused, SteeredSchedule, course_for
 
 TOTAL = 40
 LAWS = [
@@ -52,7 +52,7 @@ class Loop:
     def now(self) -> list[float]:
         return [float(g["lr"]) for g in self.optimizer.param_groups]
 
-    def course(self, lr: float | None = None, then: str = "anneal", **changed: Any) -> Course:
+    def course(self, lr: float | None = None, then: str = "anneal", **changed: Any) -> SteeredSchedule:
         given: dict[str, Any] = {
             "from_step": self.step_done, "lr": lr, "then": then, "force": False,
             "laws": [parse(law) for law in LAWS], "now": self.now(), "steps_per_epoch": None, "total": TOTAL,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eegpt_daemon.supervisor.commands.action import Action, Outcome, Standing
+from eegpt_daemon.supervisor.commands.action import Action, CommandContext, Outcome
 from eegpt_daemon.supervisor.commands.checkpoint import Checkpoint
 from eegpt_daemon.supervisor.commands.evaluate import Evaluate
 from eegpt_daemon.supervisor.commands.release import Release
@@ -19,4 +19,4 @@ COMMANDS: dict[str, type[Action]] = {
     "release": Release,
 }
 
-__all__ = ["COMMANDS", "Action", "Outcome", "Standing"]
+__all__ = ["COMMANDS", "Action", "CommandContext", "Outcome"]

@@ -22,7 +22,7 @@ class Outcome(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Standing:
+class CommandContext:
     """What a command is judged by.
 
     `phase`: of the living trainer, None without one; `due`: a trainer is about to be started again by itself.
@@ -56,7 +56,7 @@ class Action(ABC):
 
     @classmethod
     @abstractmethod
-    def refuse(cls, command: Command, standing: Standing) -> str | None:
+    def refuse(cls, command: Command, standing: CommandContext) -> str | None:
         """Why this command cannot be carried out now, in words a person can act on; None if it can."""
 
     @abstractmethod
@@ -79,7 +79,7 @@ class ScriptsOnly(Action):
     why: ClassVar[str]
 
     @classmethod
-    def refuse(cls, command: Command, standing: Standing) -> str | None:
+    def refuse(cls, command: Command, standing: CommandContext) -> str | None:
         return standing.misdirected(command) or cls.why
 
     def begin(self) -> Outcome | None:

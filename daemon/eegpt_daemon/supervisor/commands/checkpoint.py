@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eegpt_daemon.supervisor.commands.action import DONE, FAILED, Action, Outcome, Standing
+from eegpt_daemon.supervisor.commands.action import DONE, FAILED, Action, CommandContext, Outcome
 from eegpt_daemon.supervisor.hang import WORKING
 from eegpt_daemon.supervisor.watched_run import BadCheckpoint, WatchedRun
 from eegwatch.run.control import Command
@@ -15,7 +15,7 @@ NOT_WRITTEN = "the trainer ended before it could write one"
 
 class Checkpoint(Action):
     @classmethod
-    def refuse(cls, command: Command, standing: Standing) -> str | None:
+    def refuse(cls, command: Command, standing: CommandContext) -> str | None:
         problem = standing.misdirected(command)
         run = standing.run
         if problem is not None or run is None:

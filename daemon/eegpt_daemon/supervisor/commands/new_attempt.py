@@ -17,7 +17,7 @@ PRINTED = 0.01  # relative: a script prints its rate with two digits or more
 BY_ITSELF = ("completed", "early_stopped")
 
 
-class Beginning(Action):
+class NewAttempt(Action):
     """`attempt`: the number of the attempt that this command begins; 0 until it has begun."""
 
     yields_to_stop = True
@@ -34,7 +34,7 @@ class Beginning(Action):
         """Start the trainer; returns the number of its attempt. Raises what CANNOT_BEGIN names."""
 
     def begin(self) -> Outcome | None:
-        self.runs.revival = None
+        self.runs.planned_restart = None
         self.runs.stop(self.end_reason)
         self.runs.log.enter("restarting", f"{self.command.command} {self.command.id}")
         return None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eegpt_daemon.supervisor.commands.action import Standing
-from eegpt_daemon.supervisor.commands.new_attempt import Beginning
+from eegpt_daemon.supervisor.commands.action import CommandContext
+from eegpt_daemon.supervisor.commands.new_attempt import NewAttempt
 from eegpt_daemon.supervisor.watched_run import WatchedRun
 from eegwatch.run import config as configuration
 from eegwatch.run.config import Config, ConfigError
@@ -13,11 +13,11 @@ from eegwatch.run.control import Command
 from eegwatch.run.folder import CONFIG
 
 
-class Restart(Beginning):
+class Restart(NewAttempt):
     end_reason = "restarted"
 
     @classmethod
-    def refuse(cls, command: Command, standing: Standing) -> str | None:
+    def refuse(cls, command: Command, standing: CommandContext) -> str | None:
         problem = standing.misdirected(command)
         if problem is not None or standing.run is None:
             return problem

@@ -6,19 +6,19 @@ With `as` the attempt is a run of its own, which branches off from a checkpoint;
 from __future__ import annotations
 
 from eegpt_daemon.script.template import takes_rate
-from eegpt_daemon.supervisor.commands.action import Standing
-from eegpt_daemon.supervisor.commands.new_attempt import Beginning
+from eegpt_daemon.supervisor.commands.action import CommandContext
+from eegpt_daemon.supervisor.commands.new_attempt import NewAttempt
 from eegpt_daemon.supervisor.watched_run import BadCheckpoint, WatchedRun
 from eegwatch.run.config import Script
 from eegwatch.run.control import Command
 from eegwatch.schedule import ScheduleError, resumed
 
 
-class Resume(Beginning):
+class Resume(NewAttempt):
     end_reason = "stopped"
 
     @classmethod
-    def refuse(cls, command: Command, standing: Standing) -> str | None:
+    def refuse(cls, command: Command, standing: CommandContext) -> str | None:
         if command.then is not None and command.lr is None:
             return "`then` says what follows a manual rate, and there is no `lr`: give both, or neither to rejoin"
         if command.branch is not None and not command.branch.strip():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eegpt_daemon.supervisor.commands.action import DONE, Action, Outcome, Standing
+from eegpt_daemon.supervisor.commands.action import DONE, Action, CommandContext, Outcome
 from eegpt_daemon.supervisor.run_supervisor import RunSupervisor
 from eegpt_daemon.supervisor.watched_run import WatchedRun
 from eegwatch.run.control import Command
@@ -16,7 +16,7 @@ class Stop(Action):
         self.exits = command.exit
 
     @classmethod
-    def refuse(cls, command: Command, standing: Standing) -> str | None:
+    def refuse(cls, command: Command, standing: CommandContext) -> str | None:
         run = standing.run
         if command.exit and (run is None or command.run_id is None):
             return None
@@ -28,7 +28,7 @@ class Stop(Action):
         return f"nothing is training: {ended}"
 
     def begin(self) -> Outcome | None:
-        self.runs.revival = None
+        self.runs.planned_restart = None
         self.runs.stop("stopped")
         return None
 
