@@ -56,6 +56,7 @@ class EegwatchCallback(SafeCallback, Callback):
         self._micro = 0
         self._seen = self._begun = 0
         self._before: dict[str, float] = {}
+        self._validated: dict[str, float] = {}  # what the last validation wrote
         self._evaluated = EvaluationHooks()
 
     @never_raises
@@ -148,6 +149,8 @@ class EegwatchCallback(SafeCallback, Callback):
     @never_raises
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         self._before = _numbers(trainer.callback_metrics)
+        # what has changed since the last validation wrote it is the training's too
+        self._validated = {key: value for key, value in self._validated.items() if self._before.get(key) == value}
 
     @never_raises
     def on_validation_batch_start(
@@ -168,12 +171,14 @@ class EegwatchCallback(SafeCallback, Callback):
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         if self.log_ is None or trainer.sanity_checking:
             return
-        # callback_metrics keeps the training's numbers too: what this validation wrote is new, changed, or named so
+        # callback_metrics keeps the training's numbers too: what this validation wrote is new, changed, named so, or
+        # what the last one wrote and the training did not: a metric may have the same value again
         found = {
             key: value
             for key, value in _numbers(trainer.callback_metrics).items()
-            if key not in self._before or self._before[key] != value or key.lower().startswith(PREFIXES)
+            if self._before.get(key) != value or key in self._validated or key.lower().startswith(PREFIXES)
         }
+        self._validated = found
         self.log_.eval(evaluation(found, PREFIXES))
 
     @never_raises

@@ -111,7 +111,7 @@ def test_a_script_is_resumed_at_a_rate_adopted_after_a_kill_and_stopped(start: C
     wait(lambda: len(of(daemon, "step")) > before + 20)  # the script goes on without a daemon
     daemon.cli("start", "--continue")
     state = json.loads(daemon.cli("status", "--json").stdout)
-    assert state["attempt"] == 1 if "attempt" in state else True
+    assert state["daemon"] == "training" and state["pid"] != pid and len(of(daemon, "run")) == 1
     done = daemon.cli("resume", "--lr", "3e-4", "--then", "hold")
     assert "done" in done.stdout and "3e-4" in done.stdout
     (second,) = of(daemon, "run")[1:]

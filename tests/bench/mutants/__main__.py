@@ -3,9 +3,10 @@
 `python -m tests.bench.mutants map --out FOLDER` runs the tests of the core once under coverage (needs `coverage` and
 `pytest-cov`) and keeps which test executes which line. `… run --out FOLDER [--count 200]` runs for each mutant, in a copy
 of the tree, the tests that execute its line, quickest first, until one fails, then the two slow ones; it appends a line
-to `results.jsonl` and does not run again what is there. `… same --out OTHER --before FOLDER/results.jsonl --tree TREE`
-makes the mutants that were killed in another tree, by file and expression, and runs for each the test that killed it,
-and all tests of that file where it passes.
+to `results.jsonl` and does not run again what is there.
+`… same --out OTHER --before FOLDER/results.jsonl --commit COMMIT` makes the mutants that were killed in the tree of
+another commit, by file and expression, and runs for each the test that killed it, all tests of that file where it
+passes, and all tests of the core where they pass. Files and tests that were renamed since are followed as git does.
 
 The sample is drawn with SEED from the tree of `--tree` (this one, if not given): the same tree gives the same mutants.
 """
@@ -141,6 +142,8 @@ def verdict(copy: Path, mutant: Mutant, tests: list[str]) -> dict[str, Any]:
         file.write_text(before)
     if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
         return about | {"killed": True, "by": "the clock", "seconds": round(time.monotonic() - began, 1)}
+    if re.search(r"^ERROR: (?:not found|file or directory not found)", done.stdout + done.stderr, re.MULTILINE):
+        return about | {"killed": False, "by": None}  # the test has another name now
     failed = re.search(r"^(?:FAILED|ERROR) (\S.*?)(?: - .*)?$", done.stdout, re.MULTILINE)
     by = failed[1] if failed else None if done.returncode == 0 else f"pytest's code {done.returncode}"
     return about | {"killed": done.returncode != 0, "by": by, "seconds": round(time.monotonic() - began, 1)}
@@ -153,6 +156,7 @@ def main() -> int:
     parser.add_argument("--tree", type=Path, default=ROOT)
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--before", type=Path)
+    parser.add_argument("--commit", default="HEAD", help="of the tree that --before was made in")
     parser.add_argument("--quick", action="store_true", help="without the two slow tests: fewer are killed")
     arguments = parser.parse_args()
     tree, out = arguments.tree.resolve(), arguments.out.resolve()
@@ -168,7 +172,9 @@ def main() -> int:
         )
     with results.open("a") as file:
         for result in (
-            same(tree, copy, arguments.before, done) if arguments.before else fresh(tree, copy, out, done, arguments)
+            same(tree, copy, arguments.before, arguments.commit, done)
+            if arguments.before
+            else fresh(tree, copy, out, done, arguments)
         ):
             file.write(json.dumps(result) + "\n")
             file.flush()
@@ -189,17 +195,33 @@ def fresh(tree: Path, copy: Path, out: Path, done: set[Key], arguments: argparse
         yield result if result["killed"] or arguments.quick else verdict(copy, mutant, list(SLOW))
 
 
-def same(tree: Path, copy: Path, before: Path, done: set[Key]) -> Iterator[dict[str, Any]]:
-    """What was killed before; a mutant whose expression is no longer there is left out."""
+def same(tree: Path, copy: Path, before: Path, commit: str, done: set[Key]) -> Iterator[dict[str, Any]]:
+    """What was killed before; a mutant whose expression is no longer there is named and left out."""
+    now = renamed(tree, commit)
     for known in json_lines(before):
-        if not known["killed"] or key(known) in done or not (tree / known["path"]).exists():
+        path = now.get(known["path"], known["path"])
+        if not known["killed"] or (path, known["what"], known["nth"]) in done:
             continue
-        for mutant in mutants_of(tree / known["path"], known["path"]):
-            if (mutant.path, mutant.what, mutant.nth) == key(known):
-                if not known["by"].startswith("tests/"):
-                    raise SystemExit(f"{known['by']} killed {known['path']}: {known['what']}; run it with all tests")
-                result = verdict(copy, mutant, [known["by"]])
-                yield result if result["killed"] else verdict(copy, mutant, [known["by"].split("::")[0]])
+        there = mutants_of(tree / path, path) if (tree / path).exists() else []
+        mutant = next((m for m in there if (m.what, m.nth) == (known["what"], known["nth"])), None)
+        if mutant is None:
+            print(f"no longer there: {path}: {known['what']}", flush=True)
+            continue
+        file, _, test = (known["by"] or "").partition("::")
+        file = now.get(file, file)
+        tried = [[f"{file}::{test}"], [file]] if file.startswith("tests/") else []
+        for tests in [*tried, list(TESTS)]:
+            result = verdict(copy, mutant, tests)
+            if result["killed"]:
+                break
+        yield result
+
+
+def renamed(tree: Path, commit: str) -> dict[str, str]:
+    """Path at `commit` -> path in the tree that is checked out, for the files that git takes for renamed since."""
+    command = ["git", "-C", str(tree), "diff", "-M40%", "--name-status", "--diff-filter=R", commit, "HEAD"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return {line.split("\t")[1]: line.split("\t")[2] for line in lines}
 
 
 def key(result: dict[str, Any]) -> Key:
