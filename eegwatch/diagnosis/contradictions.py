@@ -27,6 +27,7 @@ class _Lengths:
     schedule: int
     accumulate: int
     world_size: int
+    ends_early: bool = False
 
 
 def contradictory_lengths(run: Run, schedule: Schedule) -> list[Finding]:
@@ -37,13 +38,27 @@ def contradictory_lengths(run: Run, schedule: Schedule) -> list[Finding]:
     endless = _endless_warm_up(run, schedule, total)
     if endless:
         return [endless]
-    if with_total(schedule, 2 * schedule.total_steps) is None:
+    ends = _ends_early(schedule)
+    if not ends and with_total(schedule, 2 * schedule.total_steps) is None:
         return []  # its curve has no end
     epoch = run.steps_per_epoch or 0
     epochs = run.epochs or (-(-total // epoch) if epoch else 0)
-    lengths = _Lengths(total, epoch, epochs, schedule.total_steps, max(run.accumulate, 1), max(run.world_size, 1))
-    contradiction = _of_epochs(lengths) if schedule.unit == "epoch" else _of_steps(lengths)
-    return [_finding(run, *contradiction)] if contradiction else []
+    for length in ends or [schedule.total_steps]:
+        lengths = _Lengths(total, epoch, epochs, length, max(run.accumulate, 1), max(run.world_size, 1), bool(ends))
+        contradiction = _of_epochs(lengths) if schedule.unit == "epoch" else _of_steps(lengths)
+        if contradiction:
+            return [_finding(run, *contradiction)]
+    return []
+
+
+def _ends_early(schedule: Schedule) -> list[int]:
+    """Positions at which a curve ends that has a length of its own (torch's T_max): with its warm-up, and without."""
+    decay: float | None = getattr(schedule, "decay_steps", None)
+    bands = schedule.phases()
+    if decay is None or not bands or hasattr(schedule, "stable_steps"):
+        return []
+    ends = [start for name, start, _ in bands[1:] if name in ("floor", "held", "rising again")]
+    return [round(one) for one in dict.fromkeys([*ends, decay])] if ends else []
 
 
 def _of_steps(n: _Lengths) -> tuple[str, str] | None:
@@ -54,7 +69,7 @@ def _of_steps(n: _Lengths) -> tuple[str, str] | None:
     if n.accumulate > 1 and abs(n.schedule - n.run * n.accumulate) < n.accumulate * max(n.epochs, 1):
         says = f"it counts the micro-batches, {n.accumulate} of which make one optimizer step"
         return f"{built}: {says}; the rate ends after 1/{n.accumulate} of its curve", f"total_steps={n.run}"
-    if n.epochs > 1 and n.schedule == n.epoch:
+    if n.epochs > 1 and n.schedule == n.epoch and not n.ends_early:  # a fall over one epoch may be meant
         return f"{built}: it was built for one epoch of {n.epochs}", f"total_steps={n.run} (epochs * steps per epoch)"
     if n.epochs > 1 and n.schedule == n.epochs and n.epoch > 1:
         says = f"its length is the number of epochs, {n.epochs}, but it is stepped at every batch"

@@ -7,7 +7,7 @@ from typing import Any
 
 from eegwatch.watching.model_state import STATISTICS, WITH_MODES
 from eegwatch.watching.naming import first_names
-from eegwatch.watching.tensors import bit_sums, plain_name, prefixed, torch_module, why_unread
+from eegwatch.watching.tensors import bit_sums, is_compiled, plain_name, prefixed, torch_module, why_unread
 
 FORWARDS = 2  # of each evaluation whose random numbers are looked for
 
@@ -101,7 +101,7 @@ class Evaluation:
         self._drawn: dict[str, int] = {}
         self._draws: list[RandomDraws] = []
         for number, model in enumerate(models):
-            compiled = any(_is_compiled(module) for module in model.modules())
+            compiled = any(is_compiled(module) for module in model.modules())
             if not compiled:
                 draws = RandomDraws(prefixed(number, type(model).__name__), self._drawn)
                 self._draws.append(draws)
@@ -166,8 +166,3 @@ def _inner(model: Any) -> Any:
     while hasattr(inner := getattr(model, "_orig_mod", None) or getattr(model, "module", None), "named_modules"):
         model = inner
     return model
-
-
-def _is_compiled(module: Any) -> bool:
-    """Does torch.compile run this module? A hook on it would have it compiled again."""
-    return type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None

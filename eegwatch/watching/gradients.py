@@ -7,6 +7,7 @@ has cleared until the next step, is part of that step too. The hooks read and re
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -20,6 +21,7 @@ from eegwatch.watching.gather import Gathered
 from eegwatch.watching.optimizer_tensors import OptimizerTensor
 from eegwatch.watching.tensors import compiling, eagerly, elements, torch_module
 
+TURNS = 256  # steps of several optimizers, and calls of backward(), that are remembered
 MOST_PASSES = 16  # backward passes between two steps whose beginnings are kept
 TABLES = ("_backward_hooks", "_post_accumulate_grad_hooks")  # torch's, on a tensor; None where it never had a hook
 ASKED = 8  # traces that are asked whether a gradient was made on nothing
@@ -42,11 +44,60 @@ def _copied(held: OptimizerTensor) -> Any | None:
     return None if found is None else found.clone()
 
 
+@dataclass
+class Turns:
+    """Which of several optimizers steps when, and which of them each call of backward() reaches."""
+
+    taken: deque[int] = field(default_factory=lambda: deque(maxlen=TURNS))  # numbers of the optimizers that stepped
+    count: int = 0  # of their steps
+    reached: dict[int, set[int]] = field(default_factory=dict)  # call of backward() -> optimizers
+
+    def step(self, number: int) -> None:
+        """Optimizer `number` has stepped."""
+        self.taken.append(number)
+        self.count += 1
+
+    def came(self, number: int) -> tuple[int, int]:
+        """A gradient of this optimizer was made: (the call of backward() that made it, steps taken by then)."""
+        call = graph_task()
+        if call not in self.reached:
+            while len(self.reached) >= TURNS:
+                del self.reached[next(iter(self.reached))]
+            self.reached[call] = set()
+        self.reached[call].add(number)
+        return call, self.count
+
+    def between(self, begin: int, end: int) -> set[int]:
+        """The optimizers that took the steps from `begin` to `end`; none where that is not remembered any more."""
+        ago = self.count - begin
+        return set(list(self.taken)[len(self.taken) - ago :][: end - begin]) if ago <= len(self.taken) else set()
+
+    def of_others(self, number: int, marks: Sequence[tuple[int, int]], found: Sequence[bool]) -> bool:
+        """Does the gradient of optimizer `number` hold what a pass for another optimizer left?
+
+        `marks`: of its passes since its last step; `found`: did each find a gradient? So it is where a pass reached
+        another optimizer too, that one stepped, and a later pass for this optimizer alone found the gradient there.
+        """
+        for (call, at), (later, then), lay in zip(marks, marks[1:], found[1:]):
+            theirs = self.reached.get(call, set()) & (self.between(at, then) - {number})
+            if lay and theirs and self.reached.get(later) == {number}:
+                return True
+        return False
+
+
+def graph_task() -> int:
+    """The number of the call of backward() that is under way; -1 where there is none, or torch does not tell."""
+    told = getattr(torch_module()._C, "_current_graph_task_id", None)
+    return -1 if told is None else int(told())
+
+
 class GradientHook:
     """The hook on one parameter. `passes`: how many times a backward pass came; `before`: what it found each time."""
 
-    def __init__(self, held: OptimizerTensor) -> None:
-        self.held = held
+    def __init__(self, held: OptimizerTensor, turns: Turns | None, number: int) -> None:
+        self.held, self.turns, self._number = held, turns, number
+        self.marks: list[tuple[int, int]] = []  # of the passes, where several optimizers are watched
+        self.versions: list[int] = []  # of the parameter at each pass: whatever writes to it counts it up
         self.left = reference(held.parameter.grad)
         self.passes = self._told = 0
         self.before: list[Any | None] = []
@@ -74,13 +125,16 @@ class GradientHook:
             try:
                 self.before.append(self.last)
                 self.made.append(_copied(self.held))
+                self.versions.append(int(parameter._version))
+                if self.turns is not None:
+                    self.marks.append(self.turns.came(self._number))
             except Exception as error:
                 self.failed = error
 
     def restart(self) -> None:
         """Count from now on; what lies there is not what a step has left."""
         self.passes = self._told = 0
-        self.before, self.made = [], []
+        self.before, self.made, self.marks, self.versions = [], [], [], []
         self.left = None
 
     def renewed(self) -> bool | None:
@@ -109,8 +163,11 @@ class GradientReport:
     kept: list[tuple[str, float]] = field(default_factory=list)
     again: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)  # whose gradient holds that of a pass for another optimizer
     passes: int = 0
     counted: int = 0
+    least: int = 0  # passes of the tensor that has seen the fewest, of those that have seen one
+    cleared: int = 0  # passes whose gradients were cleared before they were used; the step used the last one's as it is
     begins: int = 0  # of the passes of that tensor but the first, those that found nothing there
     shrunk: tuple[int, float] | None = None  # (pass, factor): what lay there was made smaller before it
 
@@ -118,12 +175,21 @@ class GradientReport:
 class Gradients:
     """The traces between two steps of one optimizer."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: int = 0) -> None:
+        """`number`: of the optimizer."""
+        self._number = number
+        self._turns: Turns | None = None
         self._traces: list[GradientHook] = []
         self._left: dict[int, int] = {}  # id of Held -> number of the piece that the last step left as its gradient
         self._gathered = Gathered()
         self._handles: list[Any] = []
         self._bare: list[tuple[Any, str]] = []  # (parameter, table of hooks that it did not have)
+
+    def of_several(self, turns: Turns) -> None:
+        """Several optimizers are watched, whose passes and steps `turns` tells apart."""
+        self._turns = turns
+        for trace in self._traces:
+            trace.turns = turns
 
     def arm(self, chosen: Sequence[OptimizerTensor], shared: set[int]) -> None:
         """Put hooks on these tensors; not on those that another watched optimizer holds too. Call it in no_grad."""
@@ -131,7 +197,7 @@ class Gradients:
         for held in chosen:
             parameter = held.parameter
             if parameter.requires_grad and parameter.is_leaf and id(parameter) not in shared:
-                trace = GradientHook(held)
+                trace = GradientHook(held, self._turns, self._number)
                 self._traces.append(trace)
                 self._bare += [(parameter, name) for name in TABLES if getattr(parameter, name, None) is None]
                 self._handles.append(parameter.register_hook(eagerly(trace.came)))
@@ -191,12 +257,19 @@ class Gradients:
 
         seen = GradientReport()
         factors: list[dict[int, float]] = []
+        used: list[int] = []
         for trace, (before, made, final) in rows:
             found = [at(one) for one in before]
             _judge(seen, trace, at(left.get(id(trace.held))), found, at(final))
+            if trace.turns is not None and trace.turns.of_others(self._number, trace.marks, [*map(_lies, found)]):
+                seen.others.append(trace.held.name)
             if made:
-                factors.append(_factors([at(one) for one in made], found))
+                values_made = [at(one) for one in made]
+                factors.append(_factors(values_made, found))
+                used.append(_cleared(trace, found, values_made, at(final)))
         seen.shrunk = _shrunk(factors)
+        seen.least = min((trace.passes for trace in traces if trace.passes), default=0)
+        seen.cleared = min(used) if len(used) == len(rows) else 0
         having = [trace for trace in traces if trace.held.parameter.grad is not None]
         if having or not any(trace.passes for trace in traces):
             seen.dropped = []
@@ -214,7 +287,7 @@ def _from_nothing(trace: GradientHook) -> bool:
 
 def _of_fresh(traces: list[GradientHook]) -> GradientReport:
     """One pass onto nothing for each: no value is of interest."""
-    return GradientReport(passes=1, counted=1) if traces else GradientReport()
+    return GradientReport(passes=1, counted=1, least=1) if traces else GradientReport()
 
 
 def _numbered(trace: GradientHook, gathered: Gathered) -> tuple[list[int | None], list[int | None], int | None]:
@@ -249,6 +322,23 @@ def _judge(
         seen.kept.append((name, max(stale, key=abs)))
 
 
+def _cleared(
+    trace: GradientHook, found: list[list[float] | None], made: list[list[float] | None], final: list[float] | None
+) -> int:
+    """How many passes made a gradient that was cleared, where the step uses the last one's, scaled at most.
+
+    0 where the weight was written to between the passes (sharpness-aware minimisation), or where the gradient that is
+    used is another one (put there by hand, of all passes).
+    """
+    last = made[-1]
+    if trace.passes != len(made) or len(set(trace.versions)) > 1 or not _lies(last) or not _lies(final):
+        return 0
+    if last != final and one_factor(last, final) is None:
+        return 0
+    pairs = zip(made, found[1:])
+    return sum(_lies(before) and not _lies(now) for before, now in pairs)
+
+
 def reference(tensor: Any) -> Any | None:
     """A weak reference to a tensor: whether it is still the very one; None of nothing."""
     weak = getattr(getattr(torch_module().utils, "weak", None), "TensorWeakRef", None)
@@ -263,14 +353,20 @@ def _factors(made: list[list[float] | None], found: list[list[float] | None]) ->
         if not _lies(before) or not _lies(now):
             factors[number] = NOTHING
             continue
-        left: NDArray[np.float64] = np.array(before)
-        there: NDArray[np.float64] = np.array(now)
-        rows = left != 0
-        ratio = there[rows] / left[rows]
-        factor = float(np.median(ratio))
-        if 0 < factor < 1 - ALIKE and bool((np.abs(ratio / factor - 1) <= ALIKE).all()):
+        factor = one_factor(before, now)
+        if factor is not None and factor < 1 - ALIKE:
             factors[number] = factor
     return factors
+
+
+def one_factor(before: list[float] | None, now: list[float] | None) -> float | None:
+    """The positive factor that makes of the one gradient the other; None where it is not one for all elements."""
+    left: NDArray[np.float64] = np.array(before)
+    there: NDArray[np.float64] = np.array(now)
+    rows = left != 0
+    ratio = there[rows] / left[rows]
+    factor = float(np.median(ratio))
+    return factor if factor > 0 and bool((np.abs(ratio / factor - 1) <= ALIKE).all()) else None
 
 
 def _shrunk(factors: list[dict[int, float]]) -> tuple[int, float] | None:

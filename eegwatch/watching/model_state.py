@@ -42,6 +42,11 @@ class Surroundings:
             self.shared |= seen & held
             seen |= held
 
+    def undeclared(self, parameter: Any) -> bool:
+        """Is it a parameter of a watched model, as it was at the last look, that was not declared frozen?"""
+        frozen = () if self.frozen is None else self.frozen.tensors.values()
+        return id(parameter) in self._layout.parameters and all(parameter is not one for one in frozen)
+
     def begin(self) -> None:
         """A step that is looked at comes."""
         if self.frozen is not None:
@@ -69,7 +74,9 @@ class Surroundings:
         moving = self._layout.moving_norms()
         if moving:
             values["norms"] = first_names(moving)
-        return values | self._unheld(eye, eyes)
+        values |= self._unheld(eye, eyes)
+        empty = empty_group(eye, frozen=not all(p.requires_grad for _, p in self._layout.parameters.values()))
+        return values | ({"empty": empty} if empty is not None else {})
 
     def _unheld(self, eye: OptimizerListener, eyes: Sequence[OptimizerListener]) -> dict[str, Any]:
         """Trainable tensors that no optimizer holds, and held ones that no model has."""
@@ -89,6 +96,37 @@ class Surroundings:
                     "alive": alive,
                 }
         return values
+
+
+def empty_group(eye: OptimizerListener, *, frozen: bool) -> dict[str, Any] | None:
+    """A group without a tensor whose decay or rate was meant for some that others hold; None where there is none.
+
+    A decay of 0 is meant for biases and norms (vectors), another one for matrices. A rate of its own is meant for a
+    part of the model, which may be left out on purpose where something is `frozen`.
+    """
+    groups = eye.hooks.optimizer.param_groups
+    if all(group["params"] for group in groups):
+        return None
+    for number, group in enumerate(groups):
+        if group["params"]:
+            continue
+        decay = group.get("weight_decay", 0.0)
+        meant = [h for h in eye.table.all if h.parameter.requires_grad and (h.parameter.ndim < 2) == (not decay)]
+        by_decay = [h for h in meant if bool(groups[h.group].get("weight_decay", 0.0)) != bool(decay)]
+        by_rate = [] if frozen else [h for h in eye.table.all if _rate(groups[h.group]) != _rate(group)]
+        for name, found in (("weight_decay", by_decay), ("lr", by_rate if len(by_rate) == len(eye.table.all) else [])):
+            if found:
+                other = groups[found[0].group]
+                own, others = (_rate(one) if name == "lr" else float(one[name]) for one in (group, other))
+                return {"group": number, "name": name, "own": own, "others": others} | first_names(
+                    [h.name for h in found]
+                )
+    return None
+
+
+def _rate(group: dict[str, Any]) -> float:
+    """What a group's rate is built with, whatever a scheduler has made of it since."""
+    return float(group.get("initial_lr", group["lr"]))
 
 
 def _are_masters(strangers: Sequence[OptimizerTensor], missing: Sequence[Any]) -> bool:

@@ -33,7 +33,7 @@ class OptimizerListener:
         self.kind = kind_of(unwrapped(optimizer))
         self.reads_grad = is_torchs(unwrapped(optimizer))  # its step is known to use .grad and nothing else
         self.cadence = Cadence(_clock_of(unwrapped(optimizer)))
-        self.table, self.gradients = OptimizerTensors(), Gradients()
+        self.table, self.gradients = OptimizerTensors(), Gradients(number)
         self.step = 0  # that the look under way is at
         self.taken_at_call = 0  # steps when log.step() was last called
         self._armed: list[OptimizerTensor] | None = None
@@ -41,6 +41,7 @@ class OptimizerListener:
         self._sees = True
         self.idle = True  # at the last look: a tensor without .grad is one that this optimizer does not move
         self._had: set[int] = set()  # ids of tensors that had a gradient at a look
+        self._frozen: dict[int, int] = {}  # ids of tensors that were frozen at the first look -> sums of their bits
         self._before_look, self._after_look = eagerly(self._look_before), eagerly(self._look_after)
         self._next_look = eagerly(self._arm_guarded)
         self._spent = 0.0
@@ -170,8 +171,16 @@ class OptimizerListener:
         if not self.reads_grad and look.still is not True:
             seen.dropped = []  # its gradients may lie elsewhere (main_grad, a flat buffer)
         self.idle = self.reads_grad or look.still is True
+        if look.closure or not self._alone(seen):
+            seen.cleared = 0
+        if any(eye.taken >= FIRST for eye in self.watcher.eyes if eye is not self):
+            seen.others = []  # not every pass of theirs is seen any more
         values |= _of_gradients(seen, self.watcher.accumulate) | found
         values |= self.watcher.around.at(self, self.watcher.eyes)
+        values |= self._of_forwards()
+        resting = self._resting(look) if self.reads_grad else []
+        if resting:
+            values["resting"] = first_names(resting) | {"of": len(self.table.all)}
         none = self._without_gradient()
         if none and (self.idle or any(held.parameter.grad is not None for held in self.table.all)):
             values["no_gradient"] = first_names(none) | {"of": len(self.table.all)}
@@ -182,6 +191,7 @@ class OptimizerListener:
                 values["scale"] = scale
             if look.norm_unit > SINGLE:
                 values["norm_unit"] = look.norm_unit
+        self.watcher.turns.step(self.number)
         self.watcher.emit("step", values, step=step)
         self.watcher.after_look(self, step)
 
@@ -194,6 +204,47 @@ class OptimizerListener:
         self._had |= {id(held.parameter) for held in trainable if held.parameter.grad is not None}
         never = [held.name for held in trainable if id(held.parameter) not in self._had]
         return never if 2 * len(never) >= len(trainable) or self.cadence.taken >= FIRST else []
+
+    def _alone(self, seen: GradientReport) -> bool:
+        """Were the gradients of the passes before this step made for this optimizer, and for nothing else?
+
+        A pass that is made for the gradient of an input (adversarial examples) leaves gradients that are cleared.
+        """
+        forwards = self.watcher.forwards
+        return len(self.watcher.eyes) == 1 and forwards.passes >= seen.passes and not forwards.by_input
+
+    def _of_forwards(self) -> dict[str, Any]:
+        """What the forward passes of the first steps have shown."""
+        watcher, values = self.watcher, {}
+        if watcher.forwards.recomputed:
+            values["recomputed"] = first_names(list(watcher.forwards.recomputed))
+        if not any("sharded" in eye.table.skipped for eye in watcher.eyes):
+            outside = watcher.forwards.outside(frozenset().union(*(eye.table.ids for eye in watcher.eyes)))
+            if outside is not None:
+                values["unregistered"] = outside
+        return values
+
+    def _resting(self, look: StepSample) -> list[str]:
+        """Held tensors that are frozen since the first step and not declared so; told when those without gradient are.
+
+        One that something else writes to (the average of a teacher) is not counted: it is not meant to be trained.
+        """
+        taken = self.cadence.taken
+        if taken == 1:
+            self._frozen = dict(look.sums_of_frozen())
+        elif taken <= FIRST:
+            written = {one for one, total in look.sums_of_frozen() if total != self._frozen.get(one)}
+            self._frozen = {one: total for one, total in self._frozen.items() if one not in written}
+        resting = [
+            held.name
+            for held in self.table.all
+            if id(held.parameter) in self._frozen and not _trains(held.parameter) and self._meant_to_train(held)
+        ]
+        return resting if taken >= FIRST or (taken > 1 and 2 * len(resting) >= len(self.table.all)) else []
+
+    def _meant_to_train(self, held: OptimizerTensor) -> bool:
+        """Is it a tensor of a watched model that was not declared frozen?"""
+        return self.watcher.around.undeclared(held.parameter)
 
 
 def _trains(parameter: Any) -> bool:
@@ -209,8 +260,13 @@ def _of_gradients(seen: GradientReport, accumulate: int) -> dict[str, Any]:
         values["again"] = first_names(seen.again)
     if seen.dropped:
         values["dropped"] = first_names(seen.dropped)
+    if seen.others:
+        values["others"] = first_names(seen.others)
     if accumulate > 1 and seen.passes:
         values["passes"], values["counted"], values["begins"] = seen.passes, seen.counted, seen.begins
+        values["least"] = seen.least
+    elif seen.cleared:
+        values["cleared"], values["passes"] = seen.cleared, seen.passes
     if seen.shrunk is not None:
         values["shrunk"] = {"pass": seen.shrunk[0], "factor": seen.shrunk[1]}
     return values

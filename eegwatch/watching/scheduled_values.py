@@ -38,6 +38,15 @@ class Scheduled:
                 found += self._compared(name, number, float(got), law(step, number), getattr(got, "dtype", None))
         return found
 
+    def empty(self, step: int, groups: list[dict[str, Any]]) -> dict[str, Any] | None:
+        """{"name", "group"} of a value that is scheduled for a group by itself, where that group holds no tensor."""
+        for number, group in enumerate(groups):
+            for name, law in self._laws.items() if not group["params"] else ():
+                own = law(step, number)
+                if own is not None and all(law(step, n) != own for n, one in enumerate(groups) if one["params"]):
+                    return {"name": name, "group": number}
+        return None
+
     def of_metrics(self, step: int, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The same of values that a step's record names."""
         return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -60,6 +60,11 @@ class StepSample:
                 self._largest[len(self._rows)] = place_of_largest(gradient)
             self._rows.append(held)
         self._read(state)
+
+    def sums_of_frozen(self) -> Iterator[tuple[int, int]]:
+        """(id of the parameter, sum of its bits before the step) of the tensors that are frozen."""
+        for held, total in zip(self.frozen, self._frozen_sums):
+            yield id(held.parameter), total
 
     def measure(self, held: Sequence[OptimizerTensor]) -> None:
         """The norm of all gradients as the step uses them, for who declared a clip."""

@@ -107,6 +107,11 @@ def compiling() -> bool:
     return bool(compiler is not None and getattr(compiler, "is_compiling", bool)())
 
 
+def is_compiled(module: Any) -> bool:
+    """Does torch.compile run this module? A hook on it would have it compiled again."""
+    return type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None
+
+
 def eagerly(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function as torch.compile leaves it alone, also where a compiled region calls it.
 

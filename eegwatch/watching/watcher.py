@@ -16,12 +16,15 @@ from typing import Any
 
 from eegwatch.optimizer_hooks import unwrapped
 from eegwatch.run.records import Watch
+from eegwatch.watching.cadence import FIRST
 from eegwatch.watching.checkpoint_state import whole_state
 from eegwatch.watching.cost import Cost
 from eegwatch.watching.data_order import SamplerOrder
 from eegwatch.watching.declarations import Declarations, WatchedLog
 from eegwatch.watching.ema import WeightAverage, aliased
 from eegwatch.watching.evaluation import Evaluation
+from eegwatch.watching.forwards import Forwards
+from eegwatch.watching.gradients import Turns
 from eegwatch.watching.micro_batches import MicroBatches
 from eegwatch.watching.model_state import Frozen, Surroundings
 from eegwatch.watching.naming import NAMED, first_names
@@ -50,6 +53,8 @@ class Watcher:
         self.declared = Declarations()
         self.scheduled = Scheduled({}, None)
         self.around = Surroundings()
+        self.forwards = Forwards(self.guarded)
+        self.turns = Turns()  # of several optimizers
         self.calls = StepCalls()
         self.workers: list[Workers] = []
         self.streams: list[FirstBatch] = []
@@ -84,6 +89,7 @@ class Watcher:
         self.names = named(self.models)
         if new:
             self.around.of(self.models)
+            self.forwards.of(self.models)
         self.declared = said
         self.copied = self.copied or any(is_copy(model) for model in new)
         self._written.meet(said.rank, said.world)
@@ -101,6 +107,8 @@ class Watcher:
                 self._numbered += 1
         for eye in self.eyes:
             eye.cadence.parts = len(self.eyes)
+            if len(self.eyes) > 1:
+                eye.gradients.of_several(self.turns)
         self.around.find_shared(self.eyes)
         for loader in loaders:
             self._watch_loader(loader)
@@ -285,10 +293,13 @@ class Watcher:
     def _compare_scheduled(self, eye: OptimizerListener) -> None:
         """Hold what the groups are set to against their schedules; written at looks, and when it changes."""
         step = self.next_step()
-        off = self.scheduled.off(step, eye.hooks.optimizer.param_groups)
+        groups = eye.hooks.optimizer.param_groups
+        off = self.scheduled.off(step, groups)
         if bool(off) != self._off.get(eye.number) or eye.armed:
             self._off[eye.number] = bool(off)
-            self.emit("scheduled", {"opt": eye.number, "off": off[:NAMED], "n": len(off)}, step=step)
+            values: dict[str, Any] = {"opt": eye.number, "off": off[:NAMED], "n": len(off)}
+            empty = self.scheduled.empty(step, groups)
+            self.emit("scheduled", values | ({"empty": empty} if empty is not None else {}), step=step)
 
     def after_step(self, eye: OptimizerListener) -> None:
         """Called after every step of a job of copies: at the same steps in each rank their sums are noted."""
@@ -301,6 +312,9 @@ class Watcher:
 
     def after_look(self, eye: OptimizerListener, step: int) -> None:
         """Called after a step that was looked at."""
+        self.forwards.stepped()
+        if eye.taken >= FIRST:
+            self.forwards.close()
         for loader in self.workers:
             loader.read()
         if self.declared.world > 1 and eye.taken == 1:
@@ -377,8 +391,9 @@ class Watcher:
 
     def _release(self) -> None:
         self.off = True
-        parts: tuple[OptimizerListener | SamplerOrder | Workers | FirstBatch | BatchRows, ...]
-        parts = (*self.eyes, *self.orders, *self.workers, *self.streams, *([self._rows] if self._rows else []))
+        parts: tuple[OptimizerListener | SamplerOrder | Workers | FirstBatch | BatchRows | Forwards, ...]
+        rows = [self._rows] if self._rows is not None else []
+        parts = (self.forwards, *self.eyes, *self.orders, *self.workers, *self.streams, *rows)
         for part in parts:
             with contextlib.suppress(Exception):  # each is taken off, whatever the others do
                 part.close()
@@ -386,4 +401,5 @@ class Watcher:
         # whoever keeps the log keeps none of what was watched
         self.models, self.averages, self._evaluations = [], [], []
         self.around, self.calls, self.micros = Surroundings(), StepCalls(), MicroBatches()
+        self.forwards = Forwards(self.guarded)
         self.declared, self.scheduled = Declarations(), Scheduled({}, None)

@@ -28,6 +28,8 @@ HEALTHY_AGAIN = 2  # records on schedule before a finding resolves: one may be t
 MOST_PATIENT = 1 << 10  # each fault of an attempt doubles that, up to so many: a log that flaps is not told each time
 MOVES_A_FREEZE = 20  # fewer records a value than this, three values long: it moves slowly, it is not frozen
 LOOK_AHEAD = 4_000_000  # steps searched for "from when can it be told"
+# causes of a rate that is off since the first step, under which the warm-up is there: it is not where it should be
+WARMS_UP = ("rate_scaled", "scheduler_stepped_per_microbatch", "scheduler_stepped_per_process")
 JUMP = 0.05  # a relative step in the rate that no schedule makes between two records
 
 OK, OFF, STUCK = 0, 1, 2
@@ -255,7 +257,7 @@ class LrWatch:
         step = int(rates.step[bad[0]])
         if (verdicts == STUCK).any() and fault.rule != "lr_stuck" and fault.values <= 1 and len(np.unique(wrong)) == 1:
             changes.append(fault.rename("lr_stuck", step))
-        if fault.rule == "no_warmup" and fault.alive and fault.alive[0].name == "rate_scaled":
+        if fault.rule == "no_warmup" and fault.alive and fault.alive[0].name in WARMS_UP:
             changes.append(fault.rename("lr_off_schedule", step))
         fault.records += len(bad)
         fault.values += int((np.diff(wrong, prepend=np.nan if fault.last is None else fault.last[1]) != 0).sum())

@@ -38,6 +38,8 @@ class Attempt:
     done: dict[tuple[int, int], list[Values]] = field(default_factory=dict)  # of those, what lies before this attempt
     # (look, what is compared) -> rank or worker -> values
     ranks: dict[tuple[str, str], dict[int, Values]] = field(default_factory=dict)
+    windows: tuple[int, float, float] = (1, 1.0, 1.0)  # the longest step so far: micro-batches, items, sum of weights
+    unequal: bool = False  # have micro-batches had other numbers of items?
     splits: dict[str, Values] = field(default_factory=dict)  # name -> what it shares with splits declared before it
     in_a_row: dict[tuple[str, int], int] = field(default_factory=dict)  # (rule, optimizer) -> looks that showed it
 
@@ -58,6 +60,16 @@ def seen_in_a_row(attempt: Attempt, rule: str, record: Watch, shown: bool) -> in
     key = rule, int(record.values.get("opt", 0))
     attempt.in_a_row[key] = attempt.in_a_row.get(key, 0) + 1 if shown else 0
     return attempt.in_a_row[key]
+
+
+def in_consecutive_steps(attempt: Attempt, rule: str, record: Watch, shown: bool) -> int:
+    """How many steps of this optimizer, one right after the other, have shown something, this one included."""
+    of_last = f"{rule}: step", int(record.values.get("opt", 0))
+    count = int(record.values.get("count", 0))
+    if attempt.in_a_row.get(of_last, 0) != count - 1:
+        attempt.in_a_row[rule, of_last[1]] = 0
+    attempt.in_a_row[of_last] = count
+    return seen_in_a_row(attempt, rule, record, shown)
 
 
 Judgement = Violation | Literal[True] | None  # broken, holds, or cannot be told from this record

@@ -307,7 +307,29 @@ def microbatch_weights(record: Watch, attempt: Attempt) -> Judgement:
             f"to {known:.6g}, not 1",
             "divide each loss by the number of micro-batches, or weigh it by its share of the items",
         )
-    return True
+    return _short_window(record, attempt, items, known, near)
+
+
+def _short_window(record: Watch, attempt: Attempt, items: list[float], weight: float, near: float) -> Judgement:
+    """A step of fewer micro-batches than the longest, whose losses were divided as if it had as many."""
+    longest = attempt.windows
+    if len(items) > longest[0]:
+        attempt.windows = (len(items), sum(items), weight)
+        return True
+    if attempt.unequal or len(set(items)) > 1 or sum(items) / len(items) != longest[1] / longest[0]:
+        attempt.unequal = True
+        return True  # weighed by its items, or by a number of them that is always the same
+    if len(items) == longest[0] or abs(longest[2] - 1) > near:
+        return True
+    if abs(weight * longest[0] / len(items) - 1) > near:
+        return True
+    return Violation(
+        f"step {record.step:,} has {len(items)} micro-batches and divides each loss by {longest[0]}: their weights sum "
+        f"to {weight:.6g}, not 1",
+        "divide by the number of micro-batches that the step has, a short one at the end of an epoch too; dismiss this "
+        "if a short one is to count less",
+        fact=True,
+    )
 
 
 def tying_lost(record: Watch, attempt: Attempt) -> Judgement:

@@ -10,6 +10,7 @@ from eegwatch.diagnosis.silent.rule import (
     SilentRule,
     Values,
     Violation,
+    in_consecutive_steps,
     names,
     seen_in_a_row,
     unless,
@@ -19,13 +20,26 @@ from eegwatch.run.records import Watch, number
 WITHIN = 1e-3  # relative: a norm that was clipped is its limit so nearly (clip_grad_norm_ adds 1e-6 to the divisor)
 CLOSELY = 3e-5  # relative: the same in float32, where nothing else explains the norm
 COARSE = 8.0  # units of a half-precision type that the norm of its numbers is off by
+REPEATED = 3  # steps or looks in a row: one alone may be meant for something else
 FIRST = 20  # steps that are all looked at
 LEAST_SCALE = 2.0  # of a gradient scaler: below it, scaled and unscaled gradients are not told apart
 NOT_CLEARED = "call optimizer.zero_grad() once for every optimizer step, before its first backward()"
 
 
-@unless("kept")
-def gradients_not_cleared(record: Watch, kept: Any) -> Violation:
+def gradients_not_cleared(record: Watch, attempt: Attempt) -> Judgement:
+    kept, others = record.values.get("kept"), record.values.get("others")
+    if kept is None:
+        told = "gradients_of_others", int(record.values.get("opt", 0))
+        attempt.in_a_row[told] = attempt.in_a_row.get(told, 0) + (others is not None)
+        if others is None:
+            return None if attempt.in_a_row[told] else True
+        return Violation(
+            f"step {record.step:,} holds the gradient of a pass that was made for another optimizer's step: it was "
+            f"still in {names(others)} when this optimizer's own backward() began",
+            "call zero_grad() of this optimizer before its own backward(): after its step is too early where the pass "
+            "of another one reaches its tensors; dismiss this if it is to learn from both",
+            fact=True,
+        )
     return Violation(
         f"the gradient of the step before is part of step {record.step:,}'s: {names(kept)} "
         f"({number(kept.get('value')):.6g} was still there when backward() added to it)",
@@ -52,7 +66,9 @@ def gradients_dropped(record: Watch, attempt: Attempt) -> Judgement:
             "call optimizer.zero_grad() before backward() or after step(), not between them",
         )
     passes, counted = int(values.get("passes", 0)), int(values.get("counted", 0))
-    if declared < 2 or not passes:
+    if declared < 2:
+        return _cleared_unused(record, attempt)
+    if not passes:
         return True
     if passes < declared:
         return None  # the tail of an epoch
@@ -67,6 +83,41 @@ def gradients_dropped(record: Watch, attempt: Attempt) -> Judgement:
         f"step {record.step:,} holds the gradient of {counted} of its {passes} micro-batches: "
         "the others were cleared before it",
         "call optimizer.zero_grad() once a step, not at every micro-batch",
+    )
+
+
+def _cleared_unused(record: Watch, attempt: Attempt) -> Judgement:
+    """Nothing is declared, and step after step passes were made whose gradients were cleared without a use."""
+    cleared = int(record.values.get("cleared", 0))
+    seen = seen_in_a_row(attempt, "gradients_cleared_unused", record, cleared > 0)
+    if not seen:
+        return True
+    if seen < REPEATED:
+        return None
+    return Violation(
+        f"step {record.step:,} holds the gradient of the last of {record.values['passes']} backward passes: those of "
+        f"the {cleared} before it were cleared, and no step used them",
+        "call optimizer.zero_grad() once a step; leave the passes out if their gradients are not to be used",
+        fact=True,
+    )
+
+
+def accumulation_differs(record: Watch, attempt: Attempt) -> Judgement:
+    declared = int(attempt.declared.get("accumulate", 0) or 0)
+    most, least = int(record.values.get("passes", 0)), int(record.values.get("least", 0))
+    if declared < 2 or not most:
+        return None
+    other = (most < declared or least > declared) and int(record.values.get("counted", 0)) == most
+    steps = in_consecutive_steps(attempt, "accumulation_differs", record, other)
+    if not steps:
+        return True
+    if steps < REPEATED:
+        return None  # the tail of an epoch
+    return Violation(
+        f"step {record.step:,} holds {most} backward passes, as the {steps - 1} steps before it held another number "
+        f"than the declared accumulate={declared}",
+        "count the micro-batches over the whole run, not within an epoch that is shorter than the accumulation; or "
+        "declare what is meant: accumulate=",
     )
 
 
@@ -157,9 +208,15 @@ def frozen_changed(record: Watch, attempt: Attempt) -> Judgement:
 
 
 def off_schedule(record: Watch, attempt: Attempt) -> Judgement:
-    off = record.values.get("off") or []
+    off, empty = record.values.get("off") or [], record.values.get("empty")
     if not off:
-        return True
+        if empty is None:
+            return True
+        return Violation(
+            f"parameter group {empty['group']} holds no tensor, though {empty['name']} has a schedule of its own there",
+            "look at the condition that divides the parameters among the groups",
+            fact=True,
+        )
     first = off[0]
     groups = sorted({int(one["group"]) for one in off if one["name"] == first["name"]})
     where = f" of group {groups[0]}" if len(groups) == 1 else f" of groups {', '.join(map(str, groups))}"
@@ -168,6 +225,17 @@ def off_schedule(record: Watch, attempt: Attempt) -> Judgement:
         f"{first['name']}{where} is {number(first['got']):.6g} at step {record.step:,}, its schedule says "
         f"{number(first['want']):.6g}" + (f"; {', '.join(others)} is off too" if others else ""),
         f"set {first['name']} of every parameter group before each step, or declare what is meant: scheduled=",
+    )
+
+
+def empty_group(record: Watch, attempt: Attempt) -> Judgement:
+    empty = record.values.get("empty")
+    if empty is None or empty["name"] in attempt.declared.get("scheduled", []):
+        return None if empty is not None else True  # off_schedule speaks of what is scheduled
+    return Violation(
+        f"parameter group {empty['group']} with a {empty['name']} of {number(empty['own']):g} holds no tensor: the "
+        f"{empty['name']} of {names(empty)} is {number(empty['others']):g}",
+        "look at the condition that divides the parameters among the groups",
     )
 
 
@@ -214,16 +282,34 @@ def optimizer_holds_strangers(record: Watch, strangers: Any) -> Violation:
     )
 
 
-@unless("outside")
-def not_in_optimizer(record: Watch, outside: Any) -> Violation:
+def not_in_optimizer(record: Watch, attempt: Attempt) -> Judgement:
+    outside, unregistered = record.values.get("outside"), record.values.get("unregistered")
+    if unregistered is not None:
+        return Violation(
+            f"the forward pass uses {names(unregistered)} that no watched model has registered and no watched "
+            "optimizer holds: it stays as it is",
+            "keep layers in nn.ModuleList or nn.ModuleDict, not in a list or a dictionary; watch the optimizer that "
+            "holds them if there is one",
+        )
+    if outside is None:
+        return True
     return Violation(
         f"no watched optimizer holds {names(outside)}, though trainable: it stays as it is",
         "give it to an optimizer, or set requires_grad=False if that is meant",
     )
 
 
-@unless("no_gradient")
-def no_gradient(record: Watch, none: Any) -> Violation:
+def no_gradient(record: Watch, attempt: Attempt) -> Judgement:
+    none, resting = record.values.get("no_gradient"), record.values.get("resting")
+    if resting is not None and none is None:
+        return Violation(
+            f"{resting['n']} of the {resting['of']} tensors that the optimizer holds are frozen since the first step: "
+            f"{names(resting)}",
+            "set requires_grad=True on what is to be trained; if it is meant to rest, declare it (frozen=) or give the "
+            "optimizer the trainable tensors alone",
+        )
+    if none is None:
+        return True
     return Violation(
         f"{none['n']} of {none['of']} tensors are trainable and had no gradient until step {record.step:,}: "
         f"{names(none)}",
@@ -249,6 +335,15 @@ def frozen_batchnorm_moves(record: Watch, moving: Any) -> Violation:
     )
 
 
+@unless("recomputed")
+def recomputation_moves_statistics(record: Watch, moved: Any) -> Violation:
+    return Violation(
+        f"the running statistics of {names(moved)} move twice a step: activation checkpointing runs the forward pass "
+        "again within backward()",
+        "leave batch norms out of what is checkpointed, or set momentum to 1 - sqrt(1 - momentum) there",
+    )
+
+
 def frozen_draws(record: Watch, attempt: Attempt) -> Judgement:
     drawing = record.values.get("drawing")
     if drawing is None:
@@ -264,6 +359,7 @@ RULES = (
     SilentRule("gradients_not_cleared", "step", True, gradients_not_cleared),
     SilentRule("gradient_applied_twice", "step", True, gradient_applied_twice),
     SilentRule("micro_gradients_dropped", "step", True, gradients_dropped),
+    SilentRule("accumulation_differs", "step", False, accumulation_differs),
     SilentRule("micro_gradients_shrunk", "step", False, micro_gradients_shrunk),
     SilentRule("nothing_to_train", "step", False, nothing_to_train),
     SilentRule("update_lost", "step", True, update_lost),
@@ -271,6 +367,7 @@ RULES = (
     SilentRule("frozen_moves", "step", True, frozen_moves),
     SilentRule("frozen_changed", "step", True, frozen_changed),
     SilentRule("off_schedule", "scheduled", True, off_schedule),
+    SilentRule("empty_group", "step", False, empty_group),
     SilentRule("clip_missing", "step", True, clip_missing),
     SilentRule("clip_before_unscale", "step", True, clip_before_unscale),
     SilentRule("optimizer_holds_strangers", "step", True, optimizer_holds_strangers),
@@ -278,5 +375,6 @@ RULES = (
     SilentRule("no_gradient", "step", False, no_gradient),
     SilentRule("train_mode_lost", "step", False, train_mode_lost),
     SilentRule("frozen_draws", "step", False, frozen_draws),
+    SilentRule("recomputation_moves_statistics", "step", False, recomputation_moves_statistics),
     SilentRule("frozen_batchnorm_moves", "step", False, frozen_batchnorm_moves),
 )

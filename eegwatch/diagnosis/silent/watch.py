@@ -21,6 +21,7 @@ NEEDS = {
     "clip_missing": "no clip= is declared to log.watch()",
     "clip_before_unscale": "no clip= with scaler= is declared to log.watch()",
     "micro_gradients_dropped": "no step was looked at",
+    "accumulation_differs": "no accumulate= is declared to log.watch()",
     "micro_gradients_shrunk": "no accumulate= is declared to log.watch()",
     "order_repeated": "no loader= that shuffles was read for two epochs",
     "splits_overlap": "no log.split() was called",

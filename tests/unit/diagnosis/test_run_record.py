@@ -66,3 +66,15 @@ def test_another_length_that_nothing_explains_is_left_to_the_rates(built: int, r
 def test_a_run_that_is_cut_short_by_intent_is_not_told_more_than_that() -> None:
     schedule = {"name": "cosine", "max_lr": 1e-3, "total_steps": 1000}
     assert "schedule_length" not in rules(schedule, total_steps=1000, steps_per_epoch=10, epochs=100)
+
+
+@pytest.mark.parametrize(("name", "ends"), [("cosine", "past_end"), ("linear", None), ("polynomial", None)])
+def test_a_decay_that_ends_after_as_many_steps_as_there_are_epochs_is_told(name: str, ends: str | None) -> None:
+    schedule = {"name": name, "max_lr": 1e-3, "total_steps": 200} | ({ends: "rise"} if ends else {})
+    run = {"total_steps": 200, "steps_per_epoch": 50, "epochs": 4}
+    (finding,) = Diagnosis().feed(Run(schedule=schedule | {"decay_steps": 4}, **run))
+    assert finding.rule == "schedule_length" and "its length is the number of epochs, 4" in finding.message
+    assert rules(schedule | {"decay_steps": 4, "warmup_steps": 10}, **run) == ["schedule_length"]
+    assert rules(schedule | {"decay_steps": 50}, **run) == []  # a fall over one epoch
+    assert rules(schedule | {"decay_steps": 190, "warmup_steps": 10}, **run) == []
+    assert rules(schedule | {"decay_steps": 30}, **run) == []
