@@ -322,6 +322,8 @@ class RunLog(Writing, WatchMethods):
             skipped=UNSET if skipped is None else int(skipped),
             metrics=self._named(metrics) if metrics else UNSET,
         )
+        if self._splits is not None and self._splits.waiting:
+            self._tell_splits()
         self.step_done = n
         if self._control is not None and record.time >= self._control.due:
             self._look(record.time)
@@ -346,6 +348,8 @@ class RunLog(Writing, WatchMethods):
         ci95: Mapping[str, Sequence[SupportsFloat]] | None = None,
     ) -> None:
         """An evaluation at the last step given: any metrics by name, and the 95 % intervals of some, (low, high)."""
+        if self._splits is not None and self._splits.waiting:
+            self._tell_splits()
         named = dict(metrics or {}) | {"loss": loss, "auroc": auroc, "balanced_accuracy": balanced_accuracy}
         if metrics:
             named |= {key: metrics[key] for key in EVAL_FIELDS if named.get(key) is None and key in metrics}
@@ -384,8 +388,7 @@ class RunLog(Writing, WatchMethods):
         if self._ended:
             return
         self._guarded(lambda live: live.close(self.step_done, reason))
-        if self.watcher is not None:
-            self.watcher.close()
+        self._close_watcher()
         if self.follower is not None:
             self.follower.close()
         self._append(End(time=time.time(), step=self.step_done, reason=reason, error=error))

@@ -84,6 +84,8 @@ class WatchMethods:
     def evaluating(self) -> Iterator[None]:
         """`with log.evaluating():` around an evaluation that should change neither the weights nor the batch norms."""
         watcher = self.watcher
+        if self._splits is not None and self._splits.waiting:
+            self._tell_splits()
         if watcher is None or watcher.off:
             yield
             return
@@ -106,29 +108,43 @@ class WatchMethods:
     def split(self, name: str, ids: Iterable[Any]) -> None:
         """The subjects, recordings or windows of a split; no other split may hold one of them.
 
-        `ids`: anything that can be compared; windows as (recording, start, stop) must not overlap in time either.
+        `ids`: anything that can be compared; windows as (recording, start, stop) must not overlap in time either. The
+        splits are compared at the next step or evaluation, so that a fold may declare its own one after the other.
         """
         from eegwatch.watching.splits import Splits
 
         try:
             self._splits = self._splits or Splits()
-            values = self._splits.add(str(name), ids)
+            self._splits.declare(str(name), ids)
         except Exception as error:  # ids of any kind
             self._say(f"log.split: {name}: {type(error).__name__}: {error}; the split is not compared")
-            return
-        self._emit_split(values)
 
     def replica(self) -> None:
         """Note the sums of the trainable weights now: the same in every process that trains a copy."""
         if self.watcher is not None:
             self.watcher.replica()
 
-    def _emit_split(self, values: dict[str, Any]) -> None:
+    def _tell_splits(self) -> None:
+        """Write what was declared of splits since it was last written."""
         import time
 
         from eegwatch.run.records import Watch
 
-        self._put(encode(Watch(time=time.time(), step=self.step_done, look="split", values=values)))
+        assert self._splits is not None
+        for values in self._splits.take():
+            if self.watcher is not None and not self.watcher.off:  # a rank above 0 writes beside the run of rank 0
+                self.watcher.emit_split(values)
+            else:
+                self._put(encode(Watch(time=time.time(), step=self.step_done, look="split", values=values)))
+
+    def _close_watcher(self) -> None:
+        """The run ends: what waits is written, and everything is taken off."""
+        if self._splits is not None and self._splits.waiting:
+            self._tell_splits()
+        if self.watcher is not None:
+            if self._splits is not None:
+                self.watcher.leave(self._splits.trained())
+            self.watcher.close()
 
     def _put_watched(self, record: Watch) -> None:
         self._put(encode(record))

@@ -1,57 +1,107 @@
 """The order in which a loader's sampler draws its indices, epoch by epoch, as sums: read as it is drawn.
 
 The sampler's class is replaced by a subclass of it that looks on: `isinstance` holds, its attributes are its own, and
-a copy or a pickle of it is of the class that it was.
+a copy or a pickle of it is of the class that it was. So is the class of a batch sampler of the script's own; what it
+draws counts where it asks no sampler.
 """
 
 from __future__ import annotations
 
 import copyreg
-import zlib
-from array import array
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from eegwatch.watching.dataset_identity import fingerprint
+from eegwatch.watching.sampler_draws import FIRST_MARK, LOOKS_ON, EpochDraws, SamplerIntent
 from eegwatch.watching.tensors import torch_module
-
-COMPARED = 128  # indices of an epoch that are kept, to compare what ranks read
-HEAD = 64  # indices whose sum is kept beside the whole: an epoch that was left early is compared by them
-LARGEST = 1 << 63  # an index that is summed has 64 bits
 
 Tell = Callable[[dict[str, Any]], None]
 
 
 class SamplerOrder:
-    """Looks on at one loader's sampler. `tell` takes what an epoch drew: {"sampler", "n", "size", "crc", "head"}."""
+    """Looks on at one loader's sampler. `tell` takes what an epoch drew: {"sampler", "n", "length", "crc", "head"}."""
 
-    def __init__(self, loader: Any, number: int, tell: Tell, guard: Callable[[], Any]) -> None:
+    def __init__(self, loader: Any, number: int, tell: Tell, guard: Callable[[], Any], world: int = 1) -> None:
         """Raises TypeError for a loader whose sampler cannot be looked at, with the reason."""
-        self.number, self._tell, self.guard = number, tell, guard
+        self.number, self._tell, self.guard, self._world = number, tell, guard, world
         self.epoch = 0
-        self.open: _Drawn | None = None
-        sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
-        if sampler is None:
-            raise TypeError("the loader has no sampler of its own (an iterable data set, or a batch sampler of yours)")
-        self.sampler, self.name = sampler, type(sampler).__name__
-        self.once, self._data = reads_once(sampler), getattr(loader, "dataset", None)
+        self.open: EpochDraws | None = None
+        self.began: Callable[[], None] | None = None  # called when an epoch begins
+        self._loader, self._data = loader, getattr(loader, "dataset", None)
         self._identity: str | None = None
         self._beside: dict[str, Any] = {}
-        self.shuffles = shuffles(sampler)
+        self._first = 0  # indices that were drawn before the first step
+        self._resumed = False
+        self._owed: int | None = None  # the last step before a resume that is still to be told of
         self.batch = getattr(loader, "batch_size", None)
-        self._before = type(sampler)
-        sampler.__class__ = _looking_on(type(sampler), self)
+        self._swapped: list[tuple[Any, type]] = []
+        batches = getattr(loader, "batch_sampler", None)
+        sampler = getattr(batches if batches is not None else loader, "sampler", None)
+        own = batches is not None and _has_own_batches(batches)
+        if sampler is None and not own:
+            raise TypeError("the loader has no sampler of its own (an iterable data set, say)")
+        self.kind: Any = type(sampler if sampler is not None else batches)
+        if sampler is not None:
+            self._look_on(sampler, _looking_on)
+        if own:
+            try:
+                self._look_on(batches, _looking_on_batches)
+            except TypeError:  # a list of batches, or a class with slots
+                if sampler is None:
+                    raise TypeError(f"a {type(batches).__name__} of batches cannot be looked at") from None
+
+    def _look_on(self, sampler: Any, how: Callable[[type, SamplerOrder], type]) -> None:
+        before = type(sampler)
+        sampler.__class__ = how(before, self)
+        self._swapped.append((sampler, before))
+
+    def is_of(self, loader: Any) -> bool:
+        """Does this look on at that loader's sampler already?"""
+        batches = getattr(loader, "batch_sampler", None)
+        both = [batches, getattr(batches if batches is not None else loader, "sampler", None)]
+        return any(one is sampler for one, _ in self._swapped for sampler in both)
+
+    def goes_on_in(self, loader: Any) -> bool:
+        """Is that another loader of the same data, which was made when an epoch of this one was over?"""
+        if loader is self._loader or self.open is not None or not self.epoch:
+            return False
+        batches = getattr(loader, "batch_sampler", None)
+        sampler = getattr(batches if batches is not None else loader, "sampler", batches)
+        return type(sampler) is self.kind and getattr(loader, "dataset", None) is self._data
 
     def close(self) -> None:
         """Give the sampler its own class back, and hold neither it nor its data any more."""
         self.end()
-        self.sampler.__class__ = self._before
-        self.sampler = self._data = None
+        for sampler, before in self._swapped:
+            sampler.__class__ = before
+        self._swapped = []
+        self._loader = self._data = self.began = None
 
-    def begun(self, drawn: _Drawn) -> None:
+    def begun(self, drawn: EpochDraws) -> None:
+        """An epoch begins."""
         self.end()
         self.epoch += 1
         self.open = drawn
+        if self.began is not None:
+            self.began()
+
+    def first_step(self, step: int, *, resumed: bool) -> None:
+        """The first step of the attempt comes, after step `step`: how far the epoch was drawn for it."""
+        self._resumed = resumed
+        self._first = 0 if self.open is None else self.open.n
+        self._owed = step if resumed else None
+
+    def settle(self) -> None:
+        """Tell how a resume began, as soon as enough was drawn to know an order by."""
+        if self._owed is not None and self.open is not None and self.open.n >= FIRST_MARK:
+            owed, self._owed = self._owed, None
+            self.note("begin", owed)
+
+    def note(self, when: str, step: int) -> None:
+        """Tell how far the epoch under way is drawn: at a checkpoint, at the end, and when a resume begins."""
+        if self.open is not None and self.open.n:
+            values = {"partial": True, "when": when, "step": step, "first": self._first, "resumed": self._resumed}
+            self._tell(self._values(self.open, whole=True) | values)
 
     def so_far(self, step: int, beside: dict[str, Any]) -> None:
         """Tell what the epoch under way has drawn until now: ranks that read the same are seen at once."""
@@ -65,51 +115,23 @@ class SamplerOrder:
         drawn, self.open = self.open, None
         if drawn is not None and drawn.n:
             with self.guard():
-                self._tell(self._values(drawn))
+                self._tell(self._values(drawn, whole=self._resumed and self.epoch == 1))
 
-    def _values(self, drawn: _Drawn) -> dict[str, Any]:
-        of_loader = {"loader": self.number, "epoch": self.epoch, "sampler": self.name, "shuffles": self.shuffles}
+    def _values(self, drawn: EpochDraws, *, whole: bool = False) -> dict[str, Any]:
+        of_loader: dict[str, Any] = {"loader": self.number, "epoch": self.epoch} | drawn.source.values()
         if self._identity is not None:
-            of_loader |= {"data": self._identity, "once": self.once} | self._beside
-        return of_loader | {"batch": self.batch} | drawn.summed()
+            of_loader |= {"data": self._identity, "once": drawn.source.once} | self._beside
+        values = of_loader | {"batch": self.batch} | drawn.summed()
+        if self._world < 2 and not whole:
+            values.pop("some", None)
+        return values
 
 
-class _Drawn:
-    """What one epoch has drawn so far."""
-
-    def __init__(self, size: int) -> None:
-        """`size`: how many indices an epoch has; of them about COMPARED are kept, the same in every process."""
-        self.n = 0
-        self._crc = 0
-        self._head: int | None = None
-        self._waiting = array("q")
-        self.whole = True
-        self.every = max(1, size // COMPARED)
-        self._some: set[int] = set()
-
-    def add(self, index: Any) -> None:
-        if type(index) is not int or not -LARGEST <= index < LARGEST:
-            self.whole = False  # indices of another kind are not compared
-            return
-        self._waiting.append(index)
-        if self.every == 1 or (index * 2654435761 & 0xFFFFFFFF) % self.every == 0:
-            self._some.add(index)
-        self.n += 1
-        if len(self._waiting) == HEAD:
-            self._sum()
-            if self._head is None:
-                self._head = self._crc
-
-    def _sum(self) -> None:
-        self._crc = zlib.crc32(self._waiting.tobytes(), self._crc)
-        self._waiting = array("q")
-
-    def summed(self) -> dict[str, Any]:
-        crc = zlib.crc32(self._waiting.tobytes(), self._crc)
-        head = {} if self._head is None else {"head": f"{self._head:08x}"}
-        if not self.whole:
-            return {"n": 0}
-        return {"n": self.n, "crc": f"{crc:08x}", **head, "some": sorted(self._some), "every": self.every}
+def _has_own_batches(batches: Any) -> bool:
+    """Is this a batch sampler of the script's own, and not torch's or one of accelerate's around it?"""
+    kind = type(batches)
+    torchs = getattr(kind, "__iter__", None) is torch_module().utils.data.BatchSampler.__iter__
+    return not torchs and not kind.__module__.startswith("accelerate.")
 
 
 def _length(sampler: Any) -> int:
@@ -119,48 +141,59 @@ def _length(sampler: Any) -> int:
         return 0
 
 
-def shuffles(sampler: Any) -> bool:
-    """Is this one of torch's samplers that draw a new order each epoch, without replacement?
-
-    A class of the script's own with another __iter__ may have any order on purpose.
-    """
-    data = torch_module().utils.data
-    if _draws_as(sampler, data.distributed.DistributedSampler):
-        return bool(sampler.shuffle)
-    if _draws_as(sampler, data.RandomSampler):
-        return not sampler.replacement
-    return _draws_as(sampler, data.SubsetRandomSampler)
-
-
-def reads_once(sampler: Any) -> bool:
-    """Is this one of torch's samplers that draw no sample twice in an epoch?"""
-    return shuffles(sampler) or any(
-        _draws_as(sampler, kind)
-        for kind in (torch_module().utils.data.SequentialSampler, torch_module().utils.data.DistributedSampler)
-    )
-
-
-def _draws_as(sampler: Any, kind: Any) -> bool:
-    own = type(sampler).__iter__ is kind.__iter__ or type(sampler).__module__.startswith("accelerate.")
-    return isinstance(sampler, kind) and own
-
-
 def _looking_on(kind: type, order: SamplerOrder) -> type:
+    source = SamplerIntent(kind)
+
     def __iter__(self: Any) -> Iterator[Any]:
-        drawn: _Drawn | None = None
+        drawn: EpochDraws | None = None
         with order.guard():
-            drawn = _Drawn(_length(self))
+            drawn = EpochDraws(_length(self), source.read(self))
             order.begun(drawn)
+        first = True
         for index in kind.__iter__(self):  # type: ignore[attr-defined]
             if drawn is not None:
                 drawn.add(index)
+            if first:
+                first = False
+                with order.guard():
+                    source.drew(self)
             yield index
         if drawn is not None and order.open is drawn:
             order.end()
 
+    return _subclass(kind, __iter__)
+
+
+def _looking_on_batches(kind: type, order: SamplerOrder) -> type:
+    source = SamplerIntent(kind)
+
+    def __iter__(self: Any) -> Iterator[Any]:
+        drawn: EpochDraws | None = None
+        before, first = order.epoch, True
+        with order.guard():
+            source.read(self)
+        for batch in kind.__iter__(self):  # type: ignore[attr-defined]
+            if first:
+                first = False
+                with order.guard():
+                    source.drew(self)
+                    if order.epoch == before:  # it asks no sampler that is looked at
+                        size = len(batch) if isinstance(batch, list | tuple) else 0
+                        drawn = EpochDraws(_length(self) * size, source)
+                        order.begun(drawn)
+            if drawn is not None and isinstance(batch, list | tuple):
+                for index in batch:
+                    drawn.add(index)
+            yield batch
+        if drawn is not None and order.open is drawn:
+            order.end()
+
+    return _subclass(kind, __iter__)
+
+
+def _subclass(kind: type, iterate: Callable[[Any], Iterator[Any]]) -> type:
     def __reduce_ex__(self: Any, protocol: Any) -> Any:
         return copyreg.__newobj__, (kind,), dict(self.__dict__)  # type: ignore[attr-defined]
 
-    return type(
-        kind.__name__, (kind,), {"__iter__": __iter__, "__reduce_ex__": __reduce_ex__, "__module__": kind.__module__}
-    )
+    own = {"__iter__": iterate, "__reduce_ex__": __reduce_ex__, "__module__": kind.__module__, LOOKS_ON: True}
+    return type(kind.__name__, (kind,), own)

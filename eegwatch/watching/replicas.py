@@ -7,14 +7,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from eegwatch.watching.cadence import FIRST
-from eegwatch.watching.checkpoint_state import weights_of
-from eegwatch.watching.tensors import compiling, torch_module
+from eegwatch.watching.checkpoint_state import named_sums, summed, weights_of
+from eegwatch.watching.model_state import STATISTICS
+from eegwatch.watching.tensors import compiling, plain_name, prefixed, torch_module, why_unread
 
 EVERY = 100  # steps between two sums of the weights
+MOST_STILL, LONGEST = 256, 1 << 16  # tensors that no optimizer moves, and elements of each, that are summed
 
 
 class ReplicaSums:
-    """The sums of the trainable weights of one watcher's models. `base`: steps before this attempt."""
+    """The sums of the weights of one watcher's models. `base`: steps before this attempt."""
 
     def __init__(self, base: int) -> None:
         self._base = base
@@ -33,7 +35,33 @@ class ReplicaSums:
     def _summed(self, models: Sequence[Any], step: int, why: str) -> tuple[dict[str, Any], int]:
         nth = self._last[1] + 1 if self._last[0] == step else 1
         self._last = step, nth
-        return {"nth": f"{why} {nth}{_group_of(models)}", **weights_of(models, trainable=True)}, step
+        values = {"nth": f"{why} {nth}{_group_of(models)}", **weights_of(models, trainable=True)}
+        still = still_of(models)
+        return values | ({"still": summed(named_sums(still))} if still else {}), step
+
+
+def still_of(models: Sequence[Any]) -> dict[str, Any]:
+    """What no optimizer moves and a checkpoint holds: frozen parameters and buffers, the beginning of large ones.
+
+    Running statistics are left out: each rank has its own between two forward passes. So are buffers that are not
+    saved.
+    """
+    found: dict[str, Any] = {}
+    for number, model in enumerate(models):
+        for name, module in model.named_modules():
+            if len(found) >= MOST_STILL:
+                return found
+            own = {key: p for key, p in module._parameters.items() if p is not None and not p.requires_grad}
+            own |= {
+                key: buffer
+                for key, buffer in module._buffers.items()
+                if buffer is not None and key not in module._non_persistent_buffers_set and key not in STATISTICS
+            }
+            for key, tensor in own.items():
+                if why_unread(tensor) is None:
+                    short = tensor.detach().reshape(-1)[:LONGEST] if tensor.is_contiguous() else tensor
+                    found[prefixed(number, plain_name(f"{name}.{key}".strip(".")))] = short
+    return found
 
 
 def is_copy(model: Any) -> bool:

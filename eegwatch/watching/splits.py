@@ -1,38 +1,118 @@
-"""Splits of a data set: which ids two of them share, and which windows overlap in time."""
+"""Splits of a data set: which ids two of them share, which windows overlap in time, and what is compared elsewhere.
+
+Two splits of one process are compared as they are. A split of another rank, another attempt or another run of the same
+model is compared by hashes of its ids: all of a small split, of a large one those whose hash divides by a power of two.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 SHOWN = 5  # shared ids that a record names
 SIGNAL = 64  # numbers of an array from which on it is a signal and no id
+HASHED = 256  # hashes of a split that its record holds, at most twice as many
+TRAIN, VAL, TEST = "train", "val", "test"
+KINDS = {TRAIN: ("train", "fit"), VAL: ("val", "dev"), TEST: ("test", "eval", "held")}  # by a part of the name
 
 
 class Splits:
-    """The ids of each split that was declared."""
+    """The ids of each split that was declared. `waiting`: names whose records have not been taken yet."""
 
     def __init__(self) -> None:
         self._known: dict[str, set[Any]] = {}
+        self.waiting: list[str] = []
 
-    def add(self, name: str, ids: Iterable[Any]) -> dict[str, Any]:
-        """Declare a split (again: in place of the old one). Returns {"name", "n", "shared": {other: {"n", "ids"}}}."""
+    def declare(self, name: str, ids: Iterable[Any]) -> None:
+        """Declare a split (again: in place of the old one). Raises TypeError for ids that cannot be looked up."""
         listed: Any = ids
         if hasattr(ids, "tolist") and getattr(ids, "ndim", 1) < 2:  # an array of ids, and no array of signals
             listed = ids.tolist()
-        own = {_comparable(one) for one in listed}
+        self._known[name] = {_comparable(one) for one in listed}
+        if name not in self.waiting:
+            self.waiting.append(name)
+
+    def take(self) -> list[dict[str, Any]]:
+        """Of each split that waits {"name", "n", "shared": {other: {"n", "ids"}}, "every", "hashes"}."""
+        names, self.waiting = self.waiting, []
+        return [self._values(name) for name in names]
+
+    def add(self, name: str, ids: Iterable[Any]) -> dict[str, Any]:
+        """Declare a split and take its values."""
+        self.declare(name, ids)
+        self.waiting.remove(name)
+        return self._values(name)
+
+    def trained(self) -> dict[str, dict[str, Any]]:
+        """The hashes of the splits that are trained on, by name."""
+        return {name: sketched(ids) for name, ids in self._known.items() if kind_of(name) == TRAIN}
+
+    def _values(self, name: str) -> dict[str, Any]:
+        own = self._known[name]
         shared: dict[str, dict[str, Any]] = {}
         for other, known in self._known.items():
-            if other == name:
+            if not are_apart(name, other):
                 continue
             both = own & known or _overlapping(own, known)
             if both:
                 shared[other] = {"n": len(both), "ids": sorted(map(str, both))[:SHOWN]}
-        self._known[name] = own
-        return {"name": name, "n": len(own), "shared": shared}
+        return {"name": name, "shared": shared, "kind": kind_of(name), **sketched(own)}
+
+
+def kind_of(name: str) -> str | None:
+    """Is a split of this name trained on, validated on or tested on? None where the name does not say."""
+    found = [kind for kind, parts in KINDS.items() if any(part in name.lower() for part in parts)]
+    return found[0] if len(found) == 1 else None
+
+
+def are_apart(name: str, other: str) -> bool:
+    """Must two splits of these names share nothing?
+
+    Two that are trained on may share ids, and two that are tested on (a harder part of the test set). So may splits of
+    two folds: their names differ by their numbers and by more than these.
+    """
+    if name == other or (kind_of(name) is not None and kind_of(name) == kind_of(other)):
+        return False
+    numbers, others = re.findall(r"\d+", name), re.findall(r"\d+", other)
+    folds = numbers and others and numbers != others and re.sub(r"\d+", "", name) != re.sub(r"\d+", "", other)
+    return not folds
+
+
+def sketched(ids: set[Any]) -> dict[str, Any]:
+    """{"n", "every", "hashes"}: 48-bit hashes of the ids, of about one in `every` of them."""
+    every = 1
+    while len(ids) > 2 * HASHED * every:
+        every *= 2
+    hashes = (hash_of(one) for one in ids)
+    return {"n": len(ids), "every": every, "hashes": sorted(one for one in hashes if not one % every)}
+
+
+def shared_hashes(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[int, int]:
+    """(ids that two sketches share, ids of the first that were compared)."""
+    every = max(one["every"], other["every"])
+    own = {number for number in one["hashes"] if not number % every}
+    return len(own.intersection(other["hashes"])), len(own)
+
+
+def trained_before(values: Mapping[str, Any], earlier: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    """{"before": [{"run", "split", "shared", "compared"}]} of a split that runs before have trained this model on."""
+    found = []
+    for run, splits in earlier if values.get("kind") in (VAL, TEST) else ():
+        for name, known in splits.items():
+            shared, compared = shared_hashes(values, known)
+            if shared:
+                found.append({"run": run, "split": name, "shared": shared, "compared": compared})
+    return {"before": found} if found else {}
+
+
+def hash_of(one: Any) -> int:
+    """A hash of 48 bits that is the same in every process; numbers that are equal have the same."""
+    whole = isinstance(one, float) and one.is_integer()
+    return int.from_bytes(hashlib.blake2b(repr(int(one) if whole else one).encode(), digest_size=6).digest(), "big")
 
 
 def _comparable(one: Any) -> Any:

@@ -23,6 +23,7 @@ from eegwatch.watching.data_order import SamplerOrder
 from eegwatch.watching.declarations import Declarations, WatchedLog
 from eegwatch.watching.ema import WeightAverage, aliased
 from eegwatch.watching.evaluation import Evaluation
+from eegwatch.watching.folds import Trained, goes_on, leave
 from eegwatch.watching.forwards import Forwards
 from eegwatch.watching.gradients import Turns
 from eegwatch.watching.micro_batches import MicroBatches
@@ -32,6 +33,7 @@ from eegwatch.watching.optimizer_listener import OptimizerListener
 from eegwatch.watching.record_output import RecordOutput
 from eegwatch.watching.replicas import BatchRows, ReplicaSums, is_copy
 from eegwatch.watching.scheduled_values import Scheduled
+from eegwatch.watching.splits import trained_before
 from eegwatch.watching.step_calls import StepCalls
 from eegwatch.watching.tensors import named, torch_module
 from eegwatch.watching.workers import FirstBatch, Workers, is_stream
@@ -49,6 +51,7 @@ class Watcher:
         self.models: list[Any] = []
         self.eyes: list[OptimizerListener] = []
         self.orders: list[SamplerOrder] = []
+        self._loaders = 0  # whose order is looked at
         self.names: dict[int, str] = {}
         self.declared = Declarations()
         self.scheduled = Scheduled({}, None)
@@ -69,6 +72,7 @@ class Watcher:
         self._begun, self._base = False, log.step_done
         self._numbered = 0  # optimizers that were watched so far
         self._evaluations: list[Evaluation] = []  # over, and not yet compared with what the next step begins with
+        self._earlier: list[Trained] = []  # what runs before in this process have trained the models on
 
     @property
     def accumulate(self) -> int:
@@ -121,7 +125,7 @@ class Watcher:
         return hooks if hooks is not None and hooks.optimizer is unwrapped(optimizer) else None
 
     def _watch_loader(self, loader: Any) -> None:
-        if any(getattr(getattr(loader, "batch_sampler", None), "sampler", None) is o.sampler for o in self.orders):
+        if any(order.is_of(loader) for order in self.orders):
             return
         if getattr(loader, "num_workers", 0) and hasattr(loader, "worker_init_fn") and loader.collate_fn is not None:
             path = Path(tempfile.mkdtemp(prefix="eegwatch-")) / "workers"
@@ -129,15 +133,21 @@ class Watcher:
             self.workers.append(Workers(loader, at, path, lambda values: self.emit("workers", values)))
         elif self.declared.world > 1 and is_stream(loader) and not isinstance(loader.collate_fn, FirstBatch):
             self.streams.append(FirstBatch(loader, len(self.streams), self.guarded))
+        before = next((order for order in self.orders if order.goes_on_in(loader)), None)
         try:
-            number = len(self.orders)
-            self.orders.append(SamplerOrder(loader, number, self._tell_order, self.guarded))
+            number = self._loaders if before is None else before.number
+            order = SamplerOrder(loader, number, self._tell_order, self.guarded, self.declared.world)
+            self._loaders += before is None
         except TypeError as error:
-            self.emit("order", {"loader": len(self.orders), "unread": str(error)})
+            self.emit("order", {"loader": self._loaders, "unread": str(error)})
+            return
+        if before is not None:  # a script that makes its loader anew in each epoch
+            order.epoch = before.epoch
+            before.close()
+            self.orders.remove(before)
+        self.orders.append(order)
 
     def _tell_order(self, values: dict[str, Any]) -> None:
-        if self.declared.world < 2:
-            values.pop("some", None)
         self.emit("order", values, step=values.pop("step", None))
 
     def _emit_attached(self) -> None:
@@ -150,6 +160,8 @@ class Watcher:
             ],
             "loaders": len(self.orders),
         }
+        if self.copied:
+            values["copies"] = True
         values["declared"] = said.values()
         frozen = self.around.frozen
         if frozen is not None:
@@ -227,8 +239,20 @@ class Watcher:
             if alias is not None:
                 self.emit("ema", alias)
 
+    def emit_split(self, values: dict[str, Any]) -> None:
+        """A split was declared: it is held against what earlier runs have trained this model on."""
+        with self.guarded():
+            self.emit("split", values | trained_before(values, self._earlier))
+
+    def leave(self, trained: dict[str, Any]) -> None:
+        """The run ends, which has these training splits: a later run of the same model is to know of them."""
+        if trained and not self.off and any(eye.taken for eye in self.eyes):
+            with self._counted():
+                run = self.log.name if self.declared.rank else self.log.folder.name
+                leave(self.models, run, trained, self._earlier)
+
     def replica(self) -> None:
-        """Note the sums of the trainable weights."""
+        """Note the sums of the weights."""
         if self.off:
             return
         with self._counted():
@@ -241,6 +265,8 @@ class Watcher:
             return
         with self._counted():
             self._emit_state("checkpoint", self.log.step_done)
+            for order in self.orders:
+                order.note("checkpoint", self.log.step_done)
 
     def close(self) -> None:
         """Take everything off."""
@@ -248,6 +274,7 @@ class Watcher:
             return
         with self.guarded():
             for order in self.orders:
+                order.note("end", self.log.step_done)
                 order.close()
             for loader in self.workers:
                 loader.close()
@@ -267,6 +294,9 @@ class Watcher:
         self._evaluations.clear()
         if not self._begun:
             self._begun = True
+            self._earlier = goes_on(self.models)
+            for order in self.orders:
+                order.first_step(eye.step - 1, resumed=self._resumed)
             if self._resumed:
                 self._emit_state("begin", eye.step - 1)
 
@@ -315,6 +345,8 @@ class Watcher:
         self.forwards.stepped()
         if eye.taken >= FIRST:
             self.forwards.close()
+        for order in self.orders:
+            order.settle()
         for loader in self.workers:
             loader.read()
         if self.declared.world > 1 and eye.taken == 1:

@@ -15,17 +15,88 @@ LARGEST_OF_A_BATCH = 3e-2  # the same with other windows in the batch: bfloat16 
 
 def splits_overlap(record: Watch, attempt: Attempt) -> Judgement:
     values, name = record.values, str(record.values["name"])
-    for other in attempt.splits.values():  # declared again: what it shares is in its newest record
-        other.pop(name, None)
-    attempt.splits[name] = dict(values.get("shared") or {})
-    for one, shared in attempt.splits.items():
-        for other_name, both in shared.items():
+    rank = int(values.get("rank", 0))
+    for (where, _), other in attempt.splits.items():  # declared again: what it shares is in its newest record
+        if where == rank:
+            other.get("shared", {}).pop(name, None)
+    attempt.splits[rank, name] = {**values, "shared": dict(values.get("shared") or {})}
+    for (_, one), split in sorted(attempt.splits.items()):
+        for other_name, both in split["shared"].items():
             more = f" and {both['n'] - len(both['ids']):,} more" if both["n"] > len(both["ids"]) else ""
             return Violation(
                 f"the splits {other_name} and {one} share {both['n']:,} of their ids: {', '.join(both['ids'])}{more}",
                 "divide by subject (or by recording) before you cut windows",
             )
-    return True
+    return _over_ranks(attempt) or _over_attempts(record, attempt) or _over_runs(values) or True
+
+
+def _over_ranks(attempt: Attempt) -> Violation | None:
+    """What one rank of a job holds out and another one trains on."""
+    if int(attempt.declared.get("world", 1)) < 2:
+        return None
+    splits = sorted(attempt.splits.items())
+    for (rank, name), held in splits:
+        for (other, trained_as), trained in splits:
+            if rank == other or not _is_held_out(held) or trained.get("kind") != "train":
+                continue
+            shared, compared = shared_ids(held, trained)
+            if shared:
+                return Violation(
+                    f"rank {rank} holds out ids as {name} that rank {other} trains on as {trained_as}: "
+                    f"{_of(shared, compared, held)}",
+                    "draw the split once, or in every rank from the same seed",
+                    fact=not attempt.attached.get("copies"),  # each rank may train a model of its own on its own fold
+                )
+    return None
+
+
+def _over_attempts(record: Watch, attempt: Attempt) -> Violation | None:
+    """What a resume holds out and an earlier attempt has trained on."""
+    values, run = record.values, attempt.run
+    if run is None or not run.step or not _is_held_out(values):
+        return None
+    saved, now = attempt.states.get(run.step, {}).get("weights"), attempt.begun
+    if saved is not None and now and saved["crc"] != now["crc"]:
+        return None  # other weights: what was trained before may not be in them
+    for earlier, trained in attempt.trained:
+        shared, compared = shared_ids(values, trained)
+        if shared:
+            return Violation(
+                f"{values['name']} holds out ids that attempt {earlier} trained on as {trained['name']}: "
+                f"{_of(shared, compared, values)}",
+                "keep the split with the checkpoint, or draw it from the same seed on a resume",
+                fact=saved is None or not now,  # it is not known that the weights are those of that attempt
+            )
+    return None
+
+
+def _over_runs(values: Values) -> Violation | None:
+    """What a run holds out and an earlier one of the same process has trained the same model on."""
+    for one in values.get("before", []):
+        return Violation(
+            f"{values['name']} holds out ids that run {one['run']} trained this model on as {one['split']}: "
+            f"{_of(one['shared'], one['compared'], values)}",
+            "make or load the model anew before each fold; dismiss this if the earlier run is meant to have seen them",
+            "the model begins with the weights that the earlier run left",
+            fact=True,  # a model may be pretrained, without labels, on what it is tested on
+        )
+    return None
+
+
+def _is_held_out(split: Values) -> bool:
+    return split.get("kind") in ("val", "test")
+
+
+def shared_ids(one: Values, other: Values) -> tuple[int, int]:
+    """(ids that both splits hold, ids of the first that were compared), by the hashes in their records."""
+    every = max(int(one.get("every", 1)), int(other.get("every", 1)))
+    own = {number for number in one.get("hashes", []) if not number % every}
+    return len(own.intersection(other.get("hashes", []))), len(own)
+
+
+def _of(shared: int, compared: int, split: Values) -> str:
+    whole = "" if compared == int(split["n"]) else f" that were compared (it has {int(split['n']):,})"
+    return f"{shared:,} of {compared:,}{whole}"
 
 
 # ---- signals ----

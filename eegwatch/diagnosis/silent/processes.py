@@ -29,6 +29,16 @@ def replicas_differ(record: Watch, attempt: Attempt) -> Judgement:
                 f"{differing(known[ranks[0]], known[rank])}",
                 "call the wrapped model (not .module), and treat gradients alike in every rank before step()",
             )
+    for rank in ranks[1:]:
+        one, other = known[ranks[0]].get("still"), known[rank].get("still")
+        if one and other and one["crc"] != other["crc"] and one["parts"].keys() == other["parts"].keys():
+            return Violation(
+                f"what no optimizer moves is not the same in ranks {ranks[0]} and {rank} at step {record.step:,}: "
+                f"{differing(one, other)}",
+                "average what the forward pass moves over the ranks (all_reduce): a checkpoint keeps that of rank 0 "
+                "alone; dismiss this if each rank is meant to have its own",
+                fact=True,
+            )
     return True
 
 
@@ -90,7 +100,7 @@ def _order_key(record: Watch) -> tuple[str, str]:
 def _of_ranks(record: Watch, attempt: Attempt) -> tuple[int, int, int, int] | Literal[True] | None:
     """(two ranks, samples that both read, one in how many was compared); True where none do, None if not known."""
     values = record.values
-    if "some" not in values or int(attempt.declared.get("world", 1)) < 2:
+    if "some" not in values or "when" in values or int(attempt.declared.get("world", 1)) < 2:
         return None
     known = attempt.ranks.setdefault(_order_key(record), {})
     known[int(values.get("rank", 0))] = values
@@ -197,10 +207,25 @@ def epochs_draw_the_same(record: Watch, attempt: Attempt) -> Judgement:
     return True
 
 
+def ranks_leave_out(record: Watch, attempt: Attempt) -> Judgement:
+    replicas, world = int(record.values.get("replicas", 0)), int(attempt.declared.get("world", 1))
+    if not replicas or world < 2 or "when" in record.values:
+        return None
+    if replicas <= world:
+        return True
+    return Violation(
+        f"the sampler divides the data among {replicas:,} ranks and {world:,} train: {replicas - world:,} of "
+        f"{replicas:,} parts are read by none",
+        f"DistributedSampler(data, num_replicas={world}), or leave num_replicas out; dismiss this if the rest is read "
+        "elsewhere",
+    )
+
+
 RULES = (
     SilentRule("replicas_differ", "replica", True, replicas_differ),
     SilentRule("ranks_overlap", "order", True, ranks_overlap),
     SilentRule("ranks_read_the_same", "order", True, ranks_read_the_same),
+    SilentRule("ranks_leave_out", "order", False, ranks_leave_out),
     SilentRule("ranks_read_the_same", "stream", True, streams_alike),
     SilentRule("ranks_read_the_same", "workers", True, streams_alike),
     SilentRule("workers_yield_the_same", "workers", True, workers_yield_the_same),

@@ -40,7 +40,11 @@ class Attempt:
     ranks: dict[tuple[str, str], dict[int, Values]] = field(default_factory=dict)
     windows: tuple[int, float, float] = (1, 1.0, 1.0)  # the longest step so far: micro-batches, items, sum of weights
     unequal: bool = False  # have micro-batches had other numbers of items?
-    splits: dict[str, Values] = field(default_factory=dict)  # name -> what it shares with splits declared before it
+    # (loader, rank) -> step -> how far its epoch was drawn there; of earlier attempts too
+    drawn: dict[tuple[int, int], dict[int, Values]] = field(default_factory=dict)
+    splits: dict[tuple[int, str], Values] = field(default_factory=dict)  # (rank, name) -> the newest record of it
+    trained: list[tuple[int, Values]] = field(default_factory=list)  # (attempt, training split) of earlier attempts
+    begun: Values = field(default_factory=dict)  # the weights that the attempt began with, where a resume told of them
     in_a_row: dict[tuple[str, int], int] = field(default_factory=dict)  # (rule, optimizer) -> looks that showed it
 
     @property

@@ -1,16 +1,13 @@
-"""Rules over what lies around the steps: calls, checkpoints and resumes, orders of data, evaluations, averages."""
+"""Rules over what lies around the steps: calls, checkpoints and resumes, evaluations, averages."""
 
 from __future__ import annotations
 
-import math
-
-from eegwatch.diagnosis.silent.rule import Attempt, Judgement, SilentRule, Values, Violation, names, steps_of_epoch
+from eegwatch.diagnosis.silent.rule import Attempt, Judgement, SilentRule, Values, Violation, names
 from eegwatch.run.records import Watch, number
 
 IDLE_CALLS = 3  # of log.step() in a row without a step, with finite gradients each time: no scaler skipped those
 SKIPS = 20  # in a row: a scaler that halves 65,536 skips at most 16
 NEVER_ENDING = 64  # calls in a row without a step, before each of which a backward pass came
-BY_CHANCE = 1e-9  # two shuffles of n are alike once in n!: 13 are enough
 
 
 def step_not_taken(record: Watch, attempt: Attempt) -> Judgement:
@@ -195,61 +192,6 @@ def differing(before: Values, now: Values) -> str:
     return f"{len(other)} of {len(both)} tensors differ, such as {names({'names': other[:3], 'n': len(other)})}"
 
 
-# ---- data ----
-
-
-def order_repeated(record: Watch, attempt: Attempt) -> Judgement:
-    values = record.values
-    if "unread" in values or "partial" in values or not values.get("shuffles"):
-        return None
-    reader = int(values["loader"]), int(values.get("rank", 0))
-    before = attempt.orders.get(reader)
-    attempt.orders[reader] = values
-    if before is None:
-        return _replayed(record, attempt, attempt.done.get(reader, []))
-    n, batch = int(values["n"]), int(values.get("batch") or 1)
-    if n <= batch:
-        return None  # one batch holds the whole set: its order is of no consequence
-    if n == before["n"]:
-        same = values["crc"] == before["crc"]
-    elif "head" in values and "head" in before:
-        n, same = 64, values["head"] == before["head"]
-    else:
-        return None
-    if not same:
-        return True
-    if math.lgamma(n + 1) < -math.log(BY_CHANCE):
-        return None
-    return Violation(
-        f"epoch {values['epoch']} reads the data in the order of epoch {before['epoch']}: {n:,} indices alike "
-        f"(by chance once in 1e{math.lgamma(n + 1) / math.log(10):.0f})",
-        "call loader.sampler.set_epoch(epoch) at the beginning of each epoch, and seed once, not in every epoch",
-        f"a {values['sampler']} draws each epoch anew unless its seed is the same again",
-    )
-
-
-def _replayed(record: Watch, attempt: Attempt, done: list[Values]) -> Judgement:
-    """The first epoch of a resume in the order of one that was over at its checkpoint: its seed began anew."""
-    values, run = record.values, attempt.run
-    if run is None or not done or not values.get("n"):
-        return None
-    if record.step - run.step < steps_of_epoch(values, run.steps_per_epoch) / 2:
-        return None  # batches that are skipped to come back to where the run was
-    n = int(values["n"])
-    if n <= int(values.get("batch") or 1) or math.lgamma(n + 1) < -math.log(BY_CHANCE):
-        return None
-    same = next((one for one in done if one["n"] == n and one["crc"] == values["crc"]), None)
-    if same is None:
-        return None
-    return Violation(
-        f"the resume from step {run.step:,} reads the data in the order of epoch {same['epoch']} of an attempt before, "
-        "which was over",
-        "call loader.sampler.set_epoch(epoch) with the epoch of the whole run, or restore the generator's state",
-        f"a {values['sampler']} begins with the same order whenever its seed is set anew",
-        fact=True,
-    )
-
-
 # ---- evaluations ----
 
 
@@ -404,7 +346,6 @@ RULES = (
     SilentRule("weights_not_restored", "state", True, weights_not_restored),
     SilentRule("scaler_state_lost", "state", False, scaler_state_lost),
     SilentRule("ema_not_restored", "state", False, ema_not_restored),
-    SilentRule("order_repeated", "order", True, order_repeated),
     SilentRule("evaluation_in_train_mode", "evaluating", True, evaluation_in_train_mode),
     SilentRule("evaluation_changed_model", "evaluating", True, evaluation_changed_model),
     SilentRule("microbatch_weights", "micro", True, microbatch_weights),

@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from eegwatch.diagnosis.findings import ERROR, INFO, WARNING, Finding
-from eegwatch.diagnosis.silent import data, processes, runs, steps
+from eegwatch.diagnosis.silent import data, orders, processes, runs, steps
 from eegwatch.diagnosis.silent.rule import Attempt, SilentRule, Violation, steps_of_epoch
 from eegwatch.run.records import Run, Watch
 
-RULES: tuple[SilentRule, ...] = (*steps.RULES, *runs.RULES, *data.RULES, *processes.RULES)
+RULES: tuple[SilentRule, ...] = (*steps.RULES, *runs.RULES, *orders.RULES, *data.RULES, *processes.RULES)
 PROVED = frozenset(rule.name for rule in RULES if rule.proved)
 FACTS = frozenset(rule.name for rule in RULES if not rule.proved)
 NEEDS = {
@@ -24,6 +24,10 @@ NEEDS = {
     "accumulation_differs": "no accumulate= is declared to log.watch()",
     "micro_gradients_shrunk": "no accumulate= is declared to log.watch()",
     "order_repeated": "no loader= that shuffles was read for two epochs",
+    **dict.fromkeys(
+        ("order_restarted", "order_lost"),
+        "no resume in the middle of an epoch with loader= from a checkpoint that log.checkpoint() told of",
+    ),
     "splits_overlap": "no log.split() was called",
     "evaluation_in_train_mode": "no log.evaluating() was entered",
     "evaluation_changed_model": "no log.evaluating() was entered",
@@ -37,6 +41,7 @@ NEEDS = {
     "tying_lost": "no tensor of the model has two names",
     "evaluation_draws": "no log.evaluating() was entered",
     "replicas_differ": "no copies of the model are trained: no DistributedDataParallel, no log.replica()",
+    "ranks_leave_out": "no loader= with a DistributedSampler was read by several ranks",
     **dict.fromkeys(("ranks_overlap", "ranks_read_the_same"), "no loader= of several ranks was read for an epoch"),
     **dict.fromkeys(
         ("workers_yield_the_same", "workers_draw_the_same", "epochs_draw_the_same"),
@@ -72,7 +77,11 @@ class SilentWatch:
     def begin(self, run: Run) -> list[Finding]:
         """A new attempt: what it does is judged anew; what its checkpoints hold is remembered."""
         before = self._attempt
-        self._attempt = Attempt(run, states=before.states, counted=before.counted)
+        self._attempt = Attempt(run, states=before.states, counted=before.counted, drawn=before.drawn)
+        number = 0 if before.run is None else before.run.attempt
+        if before.run is not None and before.run.step < run.step:  # of one that began later nothing is left
+            own = [(number, split) for split in before.splits.values() if split.get("kind") == "train"]
+            self._attempt.trained = [*before.trained, *own][-KEPT:]
         per_epoch = None if before.run is None else before.run.steps_per_epoch
         for reader, epochs in before.read.items():
             self._attempt.done[reader] = [
@@ -117,6 +126,13 @@ class SilentWatch:
             reader = int(values["loader"]), int(values.get("rank", 0))
             began = attempt.run.step if attempt.run is not None else 0
             attempt.read[reader] = [*attempt.read.get(reader, [])[1 - KEPT :], (began, values)]
+        if record.look == "order" and values.get("when") in ("checkpoint", "end"):
+            drawn = attempt.drawn.setdefault(orders.reader_of(values), {})
+            drawn[record.step] = values
+            for step in list(drawn)[:-KEPT]:
+                del drawn[step]
+        if record.look == "state" and values.get("when") == "begin":
+            attempt.begun = values["weights"]
         if record.look == "state" and values.get("when") == "checkpoint":
             attempt.states[record.step] = values
         if record.look == "step":

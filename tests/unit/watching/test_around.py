@@ -143,10 +143,36 @@ def test_splits_that_share_subjects_or_overlap_in_time_are_found(tmp_path: Path)
     assert judged(train=list(signals[:4]), val=signals[4:]) == set()
 
 
+def test_splits_of_folds_and_parts_of_one_kind_may_share_ids(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, control=False)
+    for fold in range(3):  # declared again one after the other: a fold is judged when both of its splits are there
+        log.split("train", [one for one in range(9) if one % 3 != fold])
+        log.split("val", [one for one in range(9) if one % 3 == fold])
+        log.step(loss=1.0)
+    for fold in range(3):
+        log.split(f"train{fold}", [one for one in range(9) if one % 3 != fold])
+        log.split(f"test of fold {fold}", [one for one in range(9) if one % 3 == fold])
+        log.step(loss=1.0)
+    log.end()
+    assert rules(silent(log.folder)) == {"splits_overlap"}  # test of fold 0 is in train, which stands from before
+
+    log = RunLog(tmp_path, control=False)
+    log.split("train", ["s1", "s2"])
+    log.split("train unlabelled", ["s1", "s2", "s3"])
+    log.split("test", ["s4", "s5"])
+    log.split("test hard", ["s5"])
+    for fold in range(2):
+        log.split(f"fit {fold}", [f"t{fold}"])
+        log.split(f"dev {fold}", [f"t{1 - fold}"])
+    log.end()
+    assert silent(log.folder) == []
+
+
 def test_a_split_that_is_declared_again_is_judged_as_it_is_now(tmp_path: Path) -> None:
     log = RunLog(tmp_path, control=False)
     log.split("train", ["s1", "s2"])
     log.split("val", ["s2", "s3"])
+    log.step(loss=1.0)
     log.split("train", ["s1"])
     log.step(loss=1.0)
     log.end()

@@ -25,13 +25,29 @@ class Stream(IterableDataset):
         self.data = data
     def __iter__(self):
         return iter(self.data)
+
+class Local(torch.nn.Module):  # its forward pass moves a frozen parameter, a buffer or statistics by what it sees
+    def __init__(self, what):
+        super().__init__()
+        self.what, self.layer, self.norm = what, torch.nn.Linear(4, 2), torch.nn.BatchNorm1d(4)
+        self.frozen = torch.nn.Parameter(torch.zeros(4), requires_grad=False)
+        self.register_buffer("kept", torch.zeros(4))
+        self.register_buffer("cached", torch.zeros(4), persistent=False)
+    def forward(self, x):
+        with torch.no_grad():
+            self.cached.add_(x.mean(0))
+            if self.what in ("moves", "buffers"):
+                (self.frozen if self.what == "moves" else self.kept).add_(x.mean(0))
+        return self.layer(self.norm(x))
+
 from eegwatch import RunLog
 
 def train(rank, folder, fault):
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model = DistributedDataParallel(torch.nn.Linear(4, 2))
+    local = fault in ("moves", "buffers", "statistics")
+    model = DistributedDataParallel(Local(fault) if local else torch.nn.Linear(4, 2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     data = torch.randn(32, 4)
     sampler = DistributedSampler(data, rank=0 if fault == "order" else None)
@@ -45,7 +61,16 @@ def train(rank, folder, fault):
         loader = DataLoader(data, batch_size=4, sampler=sampler)
     if fault in ("stream", "streams"):
         loader = DataLoader(Stream(data if fault == "stream" else data[rank::2]), batch_size=4)
+    if fault == "replicas":  # twice as many parts as ranks
+        sampler = DistributedSampler(data, num_replicas=4, rank=rank)
+        loader = DataLoader(data, batch_size=4, sampler=sampler)
     log = RunLog(folder, name="job", optimizer=optimizer, world_size=2, control=False)
+    if fault in ("splits", "split shares"):
+        seed = 0 if fault == "split shares" else rank
+        ids = torch.randperm(32, generator=torch.Generator().manual_seed(seed)).tolist()
+        share = (rank, 2) if fault == "split shares" else (0, 1)
+        log.split("train", ids[:24][share[0]::share[1]])
+        log.split("val", ids[24:][share[0]::share[1]])
     log.watch(model, optimizer, loader=loader, rank=rank, world=2)
     for epoch in range(2):
         if hasattr(sampler, "set_epoch"):
@@ -74,7 +99,10 @@ for fault in sys.argv[2:]:
 """
 
 
-FAULTS = ("none", "past", "order", "parts", "shares", "replacement", "stream", "streams")
+FAULTS = (
+    *("none", "past", "order", "parts", "shares", "replacement", "stream", "streams"),
+    *("splits", "split shares", "moves", "buffers", "statistics", "replicas"),
+)
 
 
 def test_ranks_are_compared_beside_the_run_of_rank_0(tmp_path: Path) -> None:
@@ -84,11 +112,14 @@ def test_ranks_are_compared_beside_the_run_of_rank_0(tmp_path: Path) -> None:
         run = next(path.parent for path in (tmp_path / fault).glob("*/run.rank1.jsonl"))
         return {finding.rule: finding.since_step for finding in silent(run)}
 
-    for healthy in ("none", "parts", "shares", "replacement", "streams"):
+    for healthy in ("none", "parts", "shares", "replacement", "streams", "split shares", "statistics"):
         assert said(healthy) == {}, healthy
     assert said("stream") == {"ranks_read_the_same": 1}
     assert said("past") == {"replicas_differ": 3}
     assert said("order") == {"ranks_read_the_same": 1}
+    assert said("splits") == {"splits_overlap": 0}
+    assert said("moves") == said("buffers") == {"replicas_differ": 1}
+    assert said("replicas") == {"ranks_leave_out": 1}
 
 
 class Noisy(Dataset[Any]):

@@ -1,0 +1,174 @@
+"""Rules over the order in which a loader's samples are read: epoch after epoch, and over a resume."""
+
+from __future__ import annotations
+
+import math
+
+from eegwatch.diagnosis.silent.rule import Attempt, Judgement, SilentRule, Values, Violation, steps_of_epoch
+from eegwatch.run.records import Watch
+
+BY_CHANCE = 1e-9  # two shuffles of n are alike once in n!: 13 are enough
+LEAST = 13  # different samples: draws with replacement of so many are alike at most once in 13^13
+
+
+def order_repeated(record: Watch, attempt: Attempt) -> Judgement:
+    values = record.values
+    if "unread" in values or "partial" in values or not (values.get("shuffles") or values.get("asks")):
+        return None
+    reader = reader_of(values)
+    before = attempt.orders.get(reader)
+    attempt.orders[reader] = values
+    if before is None:
+        return _replayed(record, attempt, attempt.done.get(reader, []))
+    n, batch = int(values["n"]), int(values.get("batch") or 1)
+    if n <= batch or values.get("ascends"):
+        return None  # one batch holds the whole set, or it is read from its beginning to its end
+    if n == before["n"]:
+        same = values["crc"] == before["crc"]
+    elif "head" in values and "head" in before:
+        n, same = 64, values["head"] == before["head"]
+    else:
+        return None
+    if not same:
+        return True
+    if math.lgamma(n + 1) < -math.log(BY_CHANCE) or (values.get("redraws") and int(values["distinct"]) < LEAST):
+        return None
+    told = f"epoch {values['epoch']} reads the data in the order of epoch {before['epoch']}: {n:,} indices alike"
+    if not values.get("shuffles"):
+        return Violation(
+            f"{told}, though the sampler {values['asks']}",
+            "draw the order in __iter__, and call set_epoch(epoch) if it has one; dismiss this if the order is meant",
+            f"the order is that of a {values['sampler']} of the script's own, which may be meant to stay",
+            fact=True,
+        )
+    chance = "" if values.get("redraws") else f" (by chance once in 1e{math.lgamma(n + 1) / math.log(10):.0f})"
+    return Violation(
+        told + chance,
+        "call loader.sampler.set_epoch(epoch) at the beginning of each epoch, and seed once, not in every epoch",
+        f"a {values['sampler']} draws each epoch anew unless its seed is the same again",
+    )
+
+
+def reader_of(values: Values) -> tuple[int, int]:
+    """(loader, rank) of a record of look "order"."""
+    return int(values["loader"]), int(values.get("rank", 0))
+
+
+def _replayed(record: Watch, attempt: Attempt, done: list[Values]) -> Judgement:
+    """The first epoch of a resume in the order of one that was over at its checkpoint: its seed began anew."""
+    values, run = record.values, attempt.run
+    if run is None or not done or not values.get("n"):
+        return None
+    if record.step - run.step < steps_of_epoch(values, run.steps_per_epoch) / 2:
+        return None  # batches that are skipped to come back to where the run was
+    n = int(values["n"])
+    if n <= int(values.get("batch") or 1) or math.lgamma(n + 1) < -math.log(BY_CHANCE):
+        return None
+    same = next((one for one in done if one["n"] == n and one["crc"] == values["crc"]), None)
+    if same is None:
+        return None
+    return Violation(
+        f"the resume from step {run.step:,} reads the data in the order of epoch {same['epoch']} of an attempt before, "
+        "which was over",
+        "call loader.sampler.set_epoch(epoch) with the epoch of the whole run, or restore the generator's state",
+        f"a {values['sampler']} begins with the same order whenever its seed is set anew",
+        fact=True,
+    )
+
+
+# ---- a resume in the middle of an epoch ----
+
+
+def order_restarted(record: Watch, attempt: Attempt) -> Judgement:
+    """A resume in the middle of an epoch that reads its beginning again, in the same order."""
+    both = _both(record, attempt)
+    if both is None:
+        return None
+    before, now, alike = both
+    again = min(int(before["n"]), int(before["n"]) - int(now["first"]) + int(now.get("batch") or 1))
+    if not alike or int(now["first"]) >= int(before["n"]) or again <= 0:
+        return True
+    return Violation(
+        f"the resume from step {record.step:,} reads the beginning of the epoch again, in the same order: "
+        f"{int(before['n']):,} of {int(before['length']):,} samples had been drawn at the checkpoint",
+        "skip what was read (accelerate.skip_first_batches, torchdata's StatefulDataLoader); dismiss this if the epoch "
+        "is meant to begin again",
+    )
+
+
+def order_lost(record: Watch, attempt: Attempt) -> Judgement:
+    """A resume in the middle of an epoch that goes on in another order: samples are read twice, and others never."""
+    if "partial" not in record.values:
+        return _rest_read_twice(record, attempt)
+    both = _both(record, attempt)
+    if both is None or both[0].get("resumed"):
+        return None
+    before, now, alike = both
+    done, first = int(before["n"]), int(now["first"])
+    skips = done <= first <= done + int(before.get("first", 0))
+    if alike or not skips or not now.get("shuffles") or now.get("redraws"):
+        return None if not skips else True
+    if before.get("batch") != now.get("batch"):
+        return None
+    return Violation(
+        f"the resume from step {record.step:,} skips {done:,} samples that are not those which were read before: "
+        "the epoch is in another order, so that some samples are read twice and others never",
+        "restore the generator's state or the sampler's seed and epoch before you skip (use_seedable_sampler=True in "
+        "accelerate)",
+    )
+
+
+def _both(record: Watch, attempt: Attempt) -> tuple[Values, Values, bool] | None:
+    """(the epoch at the checkpoint, the epoch that a resume begins with, are they in the same order?).
+
+    None where the checkpoint lies at the end of an epoch, or the two cannot be compared.
+    """
+    values = record.values
+    before = attempt.drawn.get(reader_of(values), {}).get(record.step) if values.get("when") == "begin" else None
+    if before is None or not _in_the_middle(before) or not _same_reader(before, values):
+        return None
+    marks = [int(n) for n in values.get("marks", {}) if n in before.get("marks", {})]
+    if not marks:
+        return None
+    longest = str(max(marks))
+    return before, values, bool(values["marks"][longest] == before["marks"][longest])
+
+
+def _rest_read_twice(record: Watch, attempt: Attempt) -> Judgement:
+    """The first epoch of a resume, left where the epoch before it would have ended."""
+    values, run = record.values, attempt.run
+    if run is None or values.get("epoch") != 1 or not values.get("n"):
+        return None
+    before = attempt.drawn.get(reader_of(values), {}).get(run.step)
+    if before is None or not _in_the_middle(before) or not _same_reader(before, values):
+        return None
+    n, done, size = int(values["n"]), int(before["n"]), int(values["length"])
+    if not values.get("shuffles") or values.get("redraws") or abs(n + done - size) > int(values.get("batch") or 1):
+        return None
+    again = set(before.get("some", [])) & set(values.get("some", []))
+    if len(again) < 2 or any(before["marks"].get(mark) == crc for mark, crc in values["marks"].items()):
+        return None  # what began again in the same order is told of as soon as it begins
+    return Violation(
+        f"the rest of the epoch was read in another order after the resume from step {run.step:,}: {len(again):,} "
+        f"samples were read twice"
+        + (f" (of one in {int(values['every']):,} that was compared)" if int(values["every"]) > 1 else ""),
+        "restore the sampler's state and skip what was read; dismiss this if the epoch is meant to begin again",
+        fact=True,
+    )
+
+
+def _in_the_middle(values: Values) -> bool:
+    size = int(values.get("length", 0))
+    return bool(values.get("n")) and int(values["n"]) + int(values.get("batch") or 1) < size
+
+
+def _same_reader(before: Values, now: Values) -> bool:
+    """The same sampler over as many samples, for as many ranks?"""
+    return all(before.get(name) == now.get(name) for name in ("sampler", "length", "replicas"))
+
+
+RULES = (
+    SilentRule("order_repeated", "order", True, order_repeated),
+    SilentRule("order_restarted", "order", False, order_restarted),
+    SilentRule("order_lost", "order", True, order_lost),
+)
