@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,17 @@ def test_the_tables_hold_every_case_and_every_row_of_traincheck() -> None:
         assert bool(row.cases) != bool(row.why), row.name
         assert all(case_called(name).is_error for name in row.cases)
     assert any("0 of" in line for line in summary(pairs))
+
+
+def test_a_mechanism_of_an_earlier_set_counts_in_one_score_and_not_in_the_other() -> None:
+    old, new = case_called("zero_grad_missing"), case_called("mean_of_means")
+    told = Said("gradients_not_cleared", "error", 2, 2, "")
+    found = Result(old.name, (told,), (), True, True, 0.0)
+    missed = Result(new.name, (), (), True, True, 0.0)
+    lines = list(summary([(replace(old, again=True), found), (new, missed)]))
+    assert lines[0].startswith("first set: 1 of 2 errors found (50%)")
+    assert lines[1] == "first set: 0 of the 1 whose mechanism no earlier set has"
+    assert not any("no earlier set" in line for line in summary([(old, found), (new, missed)]))
 
 
 def test_the_verdict_is_the_one_of_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,8 @@ class Case:
 
     `rules`: the names (or patterns of names) that describe the error; none for a healthy training. `first`: the first
     step whose equality is broken, 0 where it is broken before the first step. `part`: "first",
-    "second" or "third", the set that it belongs to. `note`: what the reproduction imitates and does not run.
+    "second", "third" or "fourth", the set that it belongs to. `note`: what the reproduction imitates and does not run.
+    `again`: a case of an earlier set has the same mechanism in another form.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Case:
     first: int
     play: Callable[[Script, bool], torch.Tensor]
     note: str = ""
+    again: bool = False
 
     @property
     def is_error(self) -> bool:
@@ -48,12 +50,12 @@ class Case:
 
 
 def error(
-    source: str, what: str, *rules: str, first: int, note: str = ""
+    source: str, what: str, *rules: str, first: int, note: str = "", again: bool = False
 ) -> Callable[[Callable[[Script, bool], torch.Tensor]], Callable[[Script, bool], torch.Tensor]]:
     """Register a faulty training with its reference: the same script, called with `faulty=False`."""
 
     def register(play: Callable[[Script, bool], torch.Tensor]) -> Callable[[Script, bool], torch.Tensor]:
-        _add(Case(play.__name__, _part(play), _address(source), what, rules, first, play, note))
+        _add(Case(play.__name__, _part(play), _address(source), what, rules, first, play, note, again))
         return play
 
     return register

@@ -49,6 +49,8 @@ def summary(pairs: Pairs) -> Iterator[str]:
         if errors:
             kinds = ", ".join(f"{kind} {counts[kind]}" for kind in (PROVED, FACT, OTHER, MISSED, CRASHED))
             yield f"{name}: {found} of {len(errors)} errors found ({found / len(errors):.0%}): {kinds}"
+            if any(case.again for case, _ in errors):
+                yield f"{name}: {_without_repetitions(errors)}"
             yield f"{name}: {_delays(errors)}"
         said = Counter(result.verdict(case) for case, result in well)
         references = Counter(result.of_the_reference() for _, result in errors)
@@ -59,6 +61,12 @@ def summary(pairs: Pairs) -> Iterator[str]:
         )
         alike = sum(result.identical for _, result in part)
         yield f"{name}: watched and unwatched outcomes are the same bits in {alike} of {len(part)} cases"
+
+
+def _without_repetitions(errors: Pairs) -> str:
+    """The score of the errors whose mechanism no earlier set has."""
+    new = [result.verdict(case) for case, result in errors if not case.again]
+    return f"{sum(verdict in (PROVED, FACT) for verdict in new)} of the {len(new)} whose mechanism no earlier set has"
 
 
 def _delays(errors: Pairs) -> str:
@@ -118,7 +126,7 @@ def _errors_as_rows(pairs: Pairs) -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|"
     for case, result in _errors(pairs):
         step = result.step(case)
-        source = f"[{_short(case.source)}]({case.source})"
+        source = f"[{_short(case.source)}]({case.source})" + (" (again)" if case.again else "")
         cells = [f"`{case.name}`", case.what, source, result.verdict(case), _rules(result.said), str(case.first)]
         yield _row([*cells, "" if step is None else str(step)])
 
