@@ -142,7 +142,7 @@ def _place(history: History, width: int, height: int) -> tuple[int, int, bool, i
     border = 1 if roomy else 0
     events = 0 if height >= 55 and roomy else (5 if height >= 40 else 3) if roomy else 2 if height >= 22 else 1
     rows_left = height - 2 - events - 1 - (0 if roomy else 2) - (8 if height >= 55 else 0)
-    rows = max(1, rows_left // 12) if columns > 1 else 2
+    rows = max(1, (rows_left + 2) // 12) if columns > 1 else 2
     rows = min(rows, 3) if columns > 1 else rows  # a log has some five charts
     top = 1
     return room // columns - 2 * border, rows_left // rows - top - border, columns > 1, border
@@ -158,7 +158,8 @@ def _head(folder: Path, history: History, width: int, goes_on: str) -> list[str]
     from eegwatch.wording import plain, rate
 
     run, step = history.run, history.step_done
-    total = f" / {run.total_steps:,}  {step / run.total_steps:6.1%}" if run is not None and run.total_steps else ""
+    of = run.total_steps if run is not None else None
+    total = f" / {of:,}  {100 * step / of:5.1f} %" if of else ""
     lr = f"   LR {rate(float(history.lr[-1]))}" if history.length else ""
     status = f" step {step:,}{total}{lr}   {plain(goes_on)}"
     return [f" \x1b[1m{plain(folder.name)[: width - 2]}{RESET}", status[: width - 1]]

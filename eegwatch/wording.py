@@ -6,6 +6,7 @@ import json
 import math
 import re
 import time
+from pathlib import Path
 from typing import Any
 
 
@@ -41,6 +42,37 @@ def exact(value: float) -> str:
     if not math.isfinite(value) or value == 0:
         return f"{value:g}"
     return next(text for text in (scientific(value, digits) for digits in range(18)) if float(text) == value)
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """A measured number with so many significant digits: 0.0123, 4.57, 1,970; below 1e-3 and from 1e6 on 2.5e-5."""
+    if not math.isfinite(value) or value == 0:
+        return f"{value:g}"
+    rounded = float(f"{value:.{digits - 1}e}")
+    if abs(rounded) >= 1e6 or abs(rounded) < 1e-3:
+        mantissa, _, exponent = scientific(value, digits - 1).partition("e")
+        return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{exponent}"
+    return f"{rounded:,.0f}" if abs(rounded) >= 10 ** (digits - 1) else f"{rounded:.{digits}g}"
+
+
+def fitting(parts: list[str], width: int, between: str = "  ") -> str:
+    """As many of the parts, from the first on, as fit whole into a width; the first always."""
+    line = parts[0] if parts else ""
+    for part in parts[1:]:
+        if len(line) + len(between) + len(part) > width:
+            break
+        line += between + part
+    return line
+
+
+def path_end(path: Path, width: int) -> str:
+    """A path, or as many of its last parts as fit whole: …/experiment_7/logs."""
+    words = plain(str(path))
+    parts = words.split("/")
+    while len(words) > width and len(parts) > 1:
+        parts = parts[1:]
+        words = "/".join(["…", *parts])
+    return words
 
 
 def short_rate(value: float) -> str:
@@ -107,7 +139,7 @@ def duration(seconds: float) -> str:
         return f"{s // 60} min {s % 60:02d} s" if s < 600 else f"{s // 60} min"
     if s < 86400:
         return f"{s // 3600} h {s % 3600 // 60:02d} min"
-    return f"{s // 86400} d {s % 86400 // 3600} h"
+    return f"{s // 86400:,} d {s % 86400 // 3600} h"
 
 
 def clock(seconds: float) -> str:

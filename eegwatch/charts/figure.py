@@ -32,7 +32,7 @@ from eegwatch.charts.model import (
 from eegwatch.charts.plot import decimals, x_ticks
 from eegwatch.charts.reduce import Columns, bridged, of_bulk, reduce, smooth
 from eegwatch.run.history import History
-from eegwatch.wording import short_rate
+from eegwatch.wording import short_rate, significant
 
 COLUMNS = 1200
 SMOOTHER = COLUMNS / 200  # smoothing is set in dot columns of a terminal of some hundred cells
@@ -133,8 +133,8 @@ def _chart(axes: Any, chart: Prepared, style: ChartStyle) -> None:
         axes.plot(x, mean, color=colour, linewidth=1.6, linestyle=(0, (2, 2)) if series.kind == "dotted" else "-")
         if series.kind == "noisy" and y is not None and np.nanmax(r.most, initial=-np.inf) > y.high:
             at = int(np.nanargmax(r.most))
-            axes.annotate(f"▲ {r.most[at]:.3g}", (x[at], 0.97), xycoords=("data", "axes fraction"), ha="center",
-                          va="top", color=COLOURS[MARK])  # fmt: skip
+            axes.annotate(f"▲ {significant(float(r.most[at]))}", (x[at], 0.97), xycoords=("data", "axes fraction"),
+                          ha="center", va="top", color=COLOURS[MARK])  # fmt: skip
     for place, value, glyph in p.marks:
         axes.plot(place, value, GLYPHS.get(glyph, "o"), color=COLOURS[MARK], markersize=5)
     for place, words in p.rules:

@@ -14,6 +14,7 @@ from eegwatch.charts.deviation import Deviation
 from eegwatch.charts.reduce import Columns
 from eegwatch.charts.view import View, XAxis
 from eegwatch.run.history import History
+from eegwatch.wording import fitting
 
 if TYPE_CHECKING:
     from eegwatch.schedule.inference import Law
@@ -98,16 +99,19 @@ class ChartKind:
     value_at: Callable[[History, int], str]
 
 
-def legend(kind: ChartKind, style: ChartStyle) -> str:
-    """A chart's title line: what it shows, on which axis, which runs are drawn over it."""
+def legend(kind: ChartKind, style: ChartStyle, width: int) -> str:
+    """A chart's title line: what it shows, on which axis, which part, which runs are drawn over it, its marks.
+
+    Whole parts alone, as many as fit into `width` cells.
+    """
     axis = "log" if kind.name in style.log else "linear"
     view = style.view
-    part = "" if view.width is None else "  following" if view.follow else "  zoomed"
-    overlays = "".join(f"  {o.label} {o.name}" for o in style.overlays)
-    words = f"{kind.title} ({axis})" + (f"   {kind.legend}" if kind.legend else "")
+    part = "" if view.width is None else ", following" if view.follow else ", zoomed"
+    marks = [mark for mark in kind.legend.split("  ") if mark]
     if kind.name == "lr" and style.law is not None:
-        words = words.replace("┄ expected", f"┄ found in the log: {style.law.name}")
-    return f"{words}{part}{overlays}"
+        marks = [f"┄ found in the log: {style.law.name}" if mark == "┄ expected" else mark for mark in marks]
+    overlays = [f"{o.label} {o.name}" for o in style.overlays]
+    return fitting([f"{kind.title} ({axis}{part})", *overlays, *marks], width)
 
 
 def _bulk_range(values: Floats, *, log: bool) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from eegwatch.charts.axis import Axis, Floats, ticks, time_text, time_ticks
 from eegwatch.charts.braille import BLANK, Canvas, cell_row
 from eegwatch.charts.model import BAND, MARK, PAST, STYLES, ChartData, Series, limits
 from eegwatch.charts.reduce import Columns, bridged, gaps, of_bulk, reduce, smooth
-from eegwatch.wording import scientific, short_rate
+from eegwatch.wording import scientific, short_rate, significant
 
 GUTTER = 8  # cells for the y labels and the axis line
 LABEL = GUTTER - 1
@@ -99,13 +99,27 @@ def _name_series(canvas: Canvas, axis: Axis, series: Series, reduced: Columns) -
 
 
 def _mark_outliers(canvas: Canvas, most: Floats, axis: Axis) -> None:
-    """What lies above the axis is marked at its top; the highest few with their values."""
+    """What lies above the axis is marked at its top; the highest few with their values.
+
+    A value stands whole beside its mark, to the right or to the left, or not at all: of two that ran into each other,
+    and of one at the edge, a wrong number was read. The highest may cover the marks of lower ones.
+    """
     outside: NDArray[np.int64] = np.flatnonzero(most > axis.high)
-    for column in outside:
-        canvas.mark(int(column), 1.0, "▲", MARK)
-    for column in outside[np.argsort(most[outside])][-VALUED_OUTLIERS:]:
-        for i, character in enumerate(f"{most[column]:.3g}"):
-            canvas.mark(int(column) + 2 * (i + 1), 1.0, character, MARK)
+    cells = {int(column) // 2 for column in outside}
+    for cell in cells:
+        canvas.mark(2 * cell, 1.0, "▲", MARK)
+    taken: set[int] = set()
+    for rank, column in enumerate(outside[np.argsort(most[outside])][::-1][:VALUED_OUTLIERS]):
+        words, cell = significant(float(most[column])), int(column) // 2
+        blocked = (cells if rank else {cell}) | taken
+        for begin in (cell + 1, cell - len(words)):
+            place = range(begin, begin + len(words))
+            apart = {begin - 1, begin + len(words)} - {cell}
+            if begin >= 0 and place.stop <= canvas.width and not blocked & set(place) and not taken & apart:
+                for at, character in zip(place, words, strict=True):
+                    canvas.mark(2 * at, 1.0, character, MARK)
+                taken |= {cell, *place}
+                break
 
 
 def _labels(data: ChartData, axis: Axis, height: int) -> dict[int, str]:
@@ -141,7 +155,7 @@ def labelled_rows(axis: Axis, values: list[float], height: int, write: Callable[
 def _row_of_words(words: str, axis: Axis, height: int, otherwise: int) -> int:
     """The row in which the number that a label names is drawn; `otherwise` for what is no plain number (1.2 GB)."""
     try:
-        value = float(words)
+        value = float(words.replace(",", ""))
     except ValueError:
         return otherwise
     if axis.log and value <= 0:
@@ -150,14 +164,18 @@ def _row_of_words(words: str, axis: Axis, height: int, otherwise: int) -> int:
 
 
 def decimals(values: list[float]) -> Callable[[float], str]:
-    """How the ticks of one axis are written: all with the same decimals, as many as tell them apart."""
+    """How the ticks of one axis are written: all with the same decimals, as many as tell them apart.
+
+    With commas, as every count on the screen, where those fit.
+    """
     largest = max(map(abs, values), default=1.0)
     step = float(min(np.diff(values), default=largest))
     if step <= 0 or not np.isfinite(largest):
         return "{:.3g}".format
     if 1e-3 <= largest < 1e5:
         digits = max(0, int(np.ceil(-np.log10(step) - 1e-9)))
-        return f"{{:.{digits}f}}".format
+        comma = "," if len(f"{largest:,.{digits}f}") <= LABEL else ""
+        return f"{{:{comma}.{digits}f}}".format
     digits = min(16, max(0, int(np.ceil(np.log10(largest / step) - 1e-9))))
     return lambda value: scientific(value, digits)
 

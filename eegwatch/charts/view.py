@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eegwatch.run.history import History
+from eegwatch.wording import exact_rate, fitting, rate, significant
 
 XAxis = Literal["step", "epoch", "time"]
 AXES: tuple[XAxis, ...] = ("step", "epoch", "time")
@@ -134,21 +135,21 @@ def on_axis(history: History, axis: XAxis, steps: NDArray[np.generic]) -> NDArra
     return x
 
 
-def readout(history: History, cursor: int, expected: float | None) -> str:
-    """What stands at the cursor: step, epoch, LR, expected LR, loss, gradient norm."""
+def readout(history: History, cursor: int, expected: float | None, width: int = 200) -> str:
+    """What stands at the cursor: step, LR, expected LR, epoch, loss, gradient norm; as much as fits into a width."""
     at = int(np.searchsorted(history.step, cursor))
     if at >= history.length or int(history.step[at]) != cursor:
         return f"step {cursor:,}: no record"
     parts = [f"step {cursor:,}"]
-    run = history.run
+    run, lr = history.run, float(history.lr[at])
+    parts.append(f"LR {rate(lr) if expected is None else exact_rate(lr, expected)}")
+    if expected is not None:
+        parts.append(f"expected {exact_rate(expected, lr)}")
     if run is not None and run.steps_per_epoch:
         epoch, batch = divmod(cursor - 1, run.steps_per_epoch)
         parts.append(f"epoch {epoch + 1}, batch {batch + 1:,}")
-    parts.append(f"LR {history.lr[at]:.4g}")
-    if expected is not None:
-        parts.append(f"expected {expected:.4g}")
     if np.isfinite(history.loss[at]):
         parts.append(f"loss {history.loss[at]:.4f}")
     if np.isfinite(history.grad_norm[at]):
-        parts.append(f"grad norm {history.grad_norm[at]:.3g}")
-    return " · ".join(parts)
+        parts.append(f"grad norm {significant(float(history.grad_norm[at]))}")
+    return fitting(parts, width, " · ")

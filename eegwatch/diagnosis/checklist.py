@@ -99,7 +99,7 @@ def _warm_up(history: History, diagnosis: Diagnosis) -> Tick:
         return Tick(FAIL, "warm-up", label)
     if position >= end:
         return _warmed_up(history, base, end, label)
-    return Tick(WAIT, "warm-up", f"{label} ({position / max(end, 1):.0%})")
+    return Tick(WAIT, "warm-up", f"{label} ({100 * position / max(end, 1):.0f} %)")
 
 
 def _warmed_up(history: History, base: Schedule, end: float, label: str) -> Tick:
@@ -133,7 +133,7 @@ def _annealing(history: History, diagnosis: Diagnosis) -> Tick:
     if run.total_steps and history.step_done >= run.total_steps:
         return Tick(PASS, "annealing", label)
     share = (position - begin) / max(schedule.total_steps - 1 - begin, 1)
-    return Tick(WAIT, "annealing", f"{label} ({share:.0%})" if share > 0 else f"{label} (not yet)")
+    return Tick(WAIT, "annealing", f"{label} ({100 * share:.0f} %)" if share > 0 else f"{label} (not yet)")
 
 
 def _loss(history: History) -> Tick:
@@ -151,7 +151,7 @@ def _loss(history: History) -> Tick:
     if inside >= CENTRAL_SHARE or float(losses.max()) <= band[1]:
         return Tick(PASS, "loss", text)
     above = float((losses > band[1]).mean())
-    return Tick(WARN if above > 1 - CENTRAL_SHARE else PASS, "loss", f"{text} ({above:.0%} above)")
+    return Tick(WARN if above > 1 - CENTRAL_SHARE else PASS, "loss", f"{text} ({100 * above:.0f} % above)")
 
 
 def _auroc(history: History) -> Tick:
@@ -242,4 +242,4 @@ def _convergence(history: History) -> Row:
     last, before = float(np.nanmean(loss[-quarter:])), float(np.nanmean(loss[-2 * quarter : -quarter]))
     change = last / before - 1 if before else 0.0
     word = "falling" if change < -0.005 else "rising" if change > 0.005 else "level"
-    return Row("convergence", "falling", f"{word} {change:+.1%}", WARN if word == "rising" else PASS)
+    return Row("convergence", "falling", f"{word} {100 * change:+.1f} %", WARN if word == "rising" else PASS)

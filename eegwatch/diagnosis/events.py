@@ -12,6 +12,7 @@ from eegwatch.run.history import Item, StepBlock
 from eegwatch.run.records import Checkpoint, End, Eval, Run
 from eegwatch.wording import plain
 
+SPLITS = {"val": "validation", "eval": "test"}
 RESULTS = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy"}
 
 
@@ -39,7 +40,7 @@ def event_of(item: Item) -> Event | None:
     elif isinstance(item, Checkpoint):
         text = f"checkpoint step {item.step:,}" + (" (best)" if item.best else "")
     elif isinstance(item, Eval):
-        name = "validation" if item.split == "val" else "evaluation set"
+        name = SPLITS.get(item.split, plain(item.split))
         text = f"{name}: {results(item)} at step {item.step:,}"
     elif isinstance(item, End):
         text = f"{item.reason} at step {item.step:,}" + (f": {plain(item.error)}" if item.error else "")

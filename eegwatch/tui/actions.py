@@ -132,7 +132,7 @@ def why_not(session: Session, command: str, *, read_only: bool) -> str | None:
     if session.folder is None and not life.alive:
         return f"There is no run here yet. Start one with:\n{shell('eegpt-daemon', 'start', '--logs', logs)}"
     if not life.alive:
-        return _without_daemon(session, command)
+        return _without_daemon(session, command) if not _over(session, command) else _over_without_daemon(session)
     if session.folder is None and life.run_id is None:
         return f"The daemon holds no run yet. Begin one with:\n{begin_anew(logs)}"
     if life.run_id is not None and session.folder is not None and not session.is_current:
@@ -143,14 +143,28 @@ def why_not(session: Session, command: str, *, read_only: bool) -> str | None:
         )
     if command in ("stop", "checkpoint") and life.word not in TRAINS and life.word != "hung":
         return f"Nothing is training: the run stands at step {history.step_done:,}."
-    total = history.run.total_steps if history.run else None
-    if command == "resume" and total is not None and history.step_done >= total:
+    if _over(session, command):
         earlier = shell("eegpt-daemon", "resume", "--checkpoint", "CHECKPOINT", "--logs", logs)
         return (
             f"The run has taken all its {history.step_done:,} steps. Press r for a new run, or go back to one of its "
             f"checkpoints:\n{earlier}"
         )
     return None
+
+
+def _over(session: Session, command: str) -> bool:
+    """Is a resume asked for of a run that has taken all its steps?"""
+    history = session.history
+    total = history.run.total_steps if history.run else None
+    return command == "resume" and total is not None and history.step_done >= total
+
+
+def _over_without_daemon(session: Session) -> str:
+    logs, folder = session.logs, session.folder
+    if folder is None or not (folder / CONFIG).exists():
+        return f"The run has taken all its {session.history.step_done:,} steps. Start it anew where it was started."
+    line = shell("eegpt-daemon", "start", "--config", folder / CONFIG, "--logs", logs)
+    return f"The run has taken all its {session.history.step_done:,} steps. A new run with its configuration:\n{line}"
 
 
 def _unsafe(session: Session) -> str | None:

@@ -69,6 +69,7 @@ class WatchApp(DaemonCommands, OrderedKeysApp[None]):
     TITLE = "eegwatch"
     ENABLE_COMMAND_PALETTE = True
     DEFAULT_THEME = "textual-dark"
+    CSS = "Toast { width: auto; min-width: 40; max-width: 100%; }"  # a command in it stays in one row, to be copied
     BINDINGS = [Binding("ctrl+p", "command_palette", "palette", show=False, priority=True)]
 
     def __init__(
@@ -351,7 +352,7 @@ class WatchApp(DaemonCommands, OrderedKeysApp[None]):
     def action_events(self) -> None:
         from eegwatch.tui.screens.text import TextScreen, events_text
 
-        self.push_screen(TextScreen("findings and events", events_text(self.session)))
+        self.push_screen(TextScreen("findings and events", events_text(self.session), hangs=True))
 
     def get_system_commands(self, screen: Screen[object]) -> Iterator[SystemCommand]:
         """Every action of the table that can work now, and the themes."""

@@ -29,7 +29,8 @@ SHORT_LABELS = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy", "rec
 class Notice:
     """One thing to know at once: `kind` is error, warning or good; `do` is what helps, a key or a command.
 
-    `more`: a line that a small screen leaves out; `brief`: the same where that is too long.
+    `parts` follow `text` as far as they fit. `more`: a line that a small screen leaves out. `brief` and `brief_do`:
+    the same in fewer words, where `more` or `do` is too long.
     """
 
     kind: str
@@ -37,6 +38,8 @@ class Notice:
     do: str = ""
     more: str = ""
     brief: str = ""
+    brief_do: str = ""
+    parts: tuple[str, ...] = ()
 
 
 def _left_by_the_daemon(session: Session) -> str:
@@ -122,15 +125,17 @@ def _outcome(session: Session) -> Notice:
     """At the end of a run: its results, the best checkpoint, what can be done with it."""
     history, folder = session.history, session.folder
     assert history.end is not None and folder is not None
-    parts = [" ".join((history.end.reason.replace("_", " "), f"after {history.step_done:,} steps"))]
-    parts += [words for words in (_result(history, "eval", "test"), _result(history, "val", "validation")) if words]
+    results = [words for words in (_result(history, "eval", "test"), _result(history, "val", "validation")) if words]
+    ended = f"{history.end.reason.replace('_', ' ')} after {history.step_done:,} steps"
+    first, *parts = [*results, ended]  # the state and the step stand in the two lines above
     saved, kept, brief = [c for c in history.checkpoints if c.path], "", ""
     if saved:
         best = next((c for c in reversed(saved) if c.best), saved[-1])
         word = f"{'best ' if best.best else ''}checkpoint "
         kept, brief = f"{word} {folder / best.path}", f"{word} {best.path} in the run's folder"
     report = shell("eegwatch", "report", folder, "-o", "report.html")
-    return Notice("good", " · ".join(parts), report, kept, brief)
+    brief_do = "eegwatch report RUN -o report.html   (RUN: the run's folder)"
+    return Notice("good", first, report, kept, brief, brief_do, tuple(parts))
 
 
 def _result(history: History, split: str, name: str) -> str:

@@ -119,7 +119,7 @@ async def test_the_end_of_a_run_says_what_came_out_and_what_now(
     name = writer.folder.name
     async with screen(Path("logs"), Path("logs") / name, size) as pilot:
         text = unwrapped(pilot.text())
-    assert "completed after 2,000 steps · test AUROC 0.913 (0.900–0.920) · validation AUROC 0.880 of 0.85" in text
+    assert "✔ completed" in text and "test AUROC 0.913 (0.900–0.920) · validation AUROC 0.880 of 0.85" in text
     assert f"best checkpoint logs/{name}/checkpoints/step-00001800.pt" in text
     assert f"do eegwatch report logs/{name} -o report.html" in text
 

@@ -107,6 +107,7 @@ async def test_as_many_charts_as_fit(writer: LogWriter) -> None:
     writer.run()
     writer.healthy(1, 400)
     writer.eval(400, 0.8)
+    (writer.folder / "trainer.log").write_text("step 400\n")
     async with screen(writer.folder.parent, writer.folder, (200, 60)) as pilot:
         await pilot.pause()
         assert shown(pilot) == ["lr", "loss", "residual", "auroc", "grad_norm", "samples_per_s"]  # all that there are

@@ -359,9 +359,21 @@ async def test_over_a_slow_link_it_draws_seldom_and_still_ends_at_the_newest_ste
         await until(pilot, lambda: "step 160 / 2,000" in pilot.text())  # type: ignore[attr-defined]
 
 
-async def test_what_watching_costs_stands_with_the_figures_of_the_system(healthy: Path, writer: LogWriter) -> None:
-    values = {"looks": 46, "steps": 2000, "spent_s": 0.04, "interval": 75, "share": 0.00812, "per_1000": 13.1}
+@pytest.mark.parametrize(
+    ("steps", "share", "words"),
+    [
+        (2000, 0.00812, "watcher 0.8 %   13.1 looks/1,000 steps"),
+        (240, 0.036, "watcher 3.6 %   in 240 steps so far"),
+    ],
+)
+async def test_what_watching_costs_stands_with_the_figures_of_the_system(
+    healthy: Path, writer: LogWriter, steps: int, share: float, words: str
+) -> None:
+    """The first steps of an attempt are looked at more often: their share is not given out for that of the run."""
+    values = {"looks": 46, "steps": steps, "spent_s": 0.04, "interval": 75, "share": share, "per_1000": 13.1}
     writer.add(Watch(time=writer.time, step=2000, look="cost", values=values))
     async with screen(healthy.parent, healthy, (160, 48)) as pilot:
         text = pilot.text()
-    assert "watcher 0.8 %" in text and "13.1 looks/1,000 steps" in text, text
+        told = pilot.app.session.diagnosis.silent.share()
+    assert words in text, text
+    assert ("240 steps into this start: the first steps are looked at more often" in told) == (steps == 240)

@@ -52,7 +52,7 @@ def test_the_cursor_is_on_logged_steps_alone_and_reads_them_out(history: History
     close = replace(View().zoomed(history, 200, about=990), cursor=990)
     assert close.stepped(history, 1).cursor == 991
     said = readout(history, 400, float(history.lr[399]))
-    assert said.startswith("step 400 · epoch 2, batch 200 · LR ") and "expected" in said and "loss" in said
+    assert said.startswith("step 400 · LR ") and "expected" in said and "epoch 2, batch 200" in said and "loss" in said
     assert readout(history, 1500, None) == "step 1,500: no record"
     assert View().pointed(History(), 5).cursor is None
 

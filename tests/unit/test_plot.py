@@ -15,6 +15,7 @@ from eegwatch.charts.braille import Canvas
 from eegwatch.charts.model import EXPECTED, OBSERVED, ChartData, Series, limits
 from eegwatch.charts.plot import AXIS, GUTTER, PHASE, Row, plot, x_ticks
 from eegwatch.charts.reduce import reduce
+from eegwatch.wording import significant
 
 WIDTH = 60
 
@@ -192,3 +193,33 @@ def test_no_phase_name_is_cut(width: int) -> None:
     words = row.replace("│", " ").split()
     assert "…" not in row
     assert "".join(words).replace("manualhold", "") in ("", "annealing", "warm-upannealing", "warm-up")
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    places=st.lists(st.integers(0, 399), min_size=1, max_size=9, unique=True),
+    sizes=st.lists(st.floats(3.0, 5e4), min_size=9, max_size=9),
+    width=st.integers(24, 90),
+)
+def test_the_value_of_an_outlier_stands_whole_beside_its_own_mark(
+    places: list[int], sizes: list[float], width: int
+) -> None:
+    """Two values that ran into each other, or one that the edge cut, were read as another number."""
+    y = 0.5 + 0.1 * np.sin(np.arange(400))
+    y[places] = sizes[: len(places)]
+    data = ChartData(0, 399, [Series(np.arange(400), y, "noisy", OBSERVED)])
+    top = text_of(plot(data, width, 9)[0])[GUTTER:]
+    axis = limits(data, [reduce(np.arange(400), y, 0, np.nextafter(399, np.inf), (width - GUTTER) * 2)])
+    assert axis is not None
+    true = {
+        int(place / 399 * (width - GUTTER)): significant(value)
+        for place, value in sorted(zip(places, sizes, strict=False), key=lambda one: one[1])
+        if value > axis.high
+    }
+    for match in re.finditer(r"[0-9.,e]+", top):
+        beside = [match.start() - 1, match.end()]
+        names = {words for cell, words in true.items() if min(abs(cell - at) for at in beside) <= 1}
+        assert match.group() in names, (top, true)
+        assert any(0 <= at < len(top) and top[at] == "▲" for at in beside), top
+    if true and max(true) + 8 < width - GUTTER and len(true) == 1:
+        assert next(iter(true.values())) in top

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from eegwatch import wording
+from eegwatch.wording import fitting, path_end, significant
 
 
 @pytest.mark.parametrize(
@@ -43,3 +46,28 @@ def test_text_of_a_log_is_harmless_in_a_terminal() -> None:
 
 def test_short_rates_for_axes() -> None:
     assert [wording.short_rate(v) for v in (3e-3, 1.2e-4, 3e-6, 0.0)] == ["3e-3", "1.2e-4", "3e-6", "0"]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0.0, "0"), (0.0123456, "0.0123"), (0.5, "0.5"), (4.567, "4.57"), (22.4, "22.4"), (999.6, "1,000"),
+        (1969.7, "1,970"), (54321.0, "54,300"), (-3.2, "-3.2"), (1.5e6, "1.5e6"), (2.5e-5, "2.5e-5"),
+        (float("nan"), "nan"), (float("inf"), "inf"),
+    ],
+)  # fmt: skip
+def test_a_measured_number_is_written_as_people_write_it(value: float, words: str) -> None:
+    assert significant(value) == words
+
+
+def test_of_a_long_path_the_last_parts_stand_whole() -> None:
+    path = Path("/data/experiments/experiment_7/logs")
+    assert path_end(path, 80) == "/data/experiments/experiment_7/logs"
+    assert path_end(path, 24) == "…/experiment_7/logs" and path_end(path, 3) == "…/logs"
+
+
+def test_parts_that_do_not_fit_are_left_out_whole() -> None:
+    parts = ["loss (linear)", "░ every step", "━ smoothed"]
+    assert fitting(parts, 100) == "loss (linear)  ░ every step  ━ smoothed"
+    assert fitting(parts, 27) == "loss (linear)  ░ every step" and fitting(parts, 26) == "loss (linear)"
+    assert fitting(parts, 3) == "loss (linear)" and fitting([], 9) == ""

@@ -11,6 +11,7 @@ from eegwatch.charts.kinds.steps import value_at_step
 from eegwatch.charts.model import EXPECTED, MORE, OBSERVED, PAST, ChartData, ChartKind, ChartStyle, Series
 from eegwatch.charts.view import on_axis
 from eegwatch.run.history import History
+from eegwatch.wording import rate
 
 
 def lr_chart(history: History, style: ChartStyle) -> ChartData:
@@ -41,6 +42,4 @@ def _always(history: History) -> bool:
     return True
 
 
-LEARNING_RATE = ChartKind(
-    "lr", "learning rate", "━ observed  ┄ expected", _always, lr_chart, value_at_step("lr", "{:.4g}")
-)
+LEARNING_RATE = ChartKind("lr", "learning rate", "━ observed  ┄ expected", _always, lr_chart, value_at_step("lr", rate))

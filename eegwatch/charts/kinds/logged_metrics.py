@@ -19,12 +19,14 @@ from eegwatch.charts.kinds.common import empty_chart, placed
 from eegwatch.charts.model import FIRST, OBSERVED, SECOND, ChartData, ChartKind, ChartStyle, Series
 from eegwatch.charts.view import on_axis
 from eegwatch.run.history import History
+from eegwatch.wording import significant
 
 OWN_CHART = ("loss", "auroc")  # of an evaluation: the marks of the loss chart, and the AUROC chart
 # of the daemon's trainer: the validation set's own threshold moves with every evaluation; the report has them
 AT_A_THRESHOLD = ("threshold", "balanced_accuracy_at_threshold", "sensitivity", "specificity", "f1", "kappa")
 NOISY_FROM = 200  # points from which a metric of the steps is drawn as a band with a smoothed line
 _SPLIT = re.compile(r"^(?:train|training|val|valid|validation|dev|eval|test)[/_.]|[/_.](?:train|val|valid|test|eval)$")
+TITLES = {"balanced_accuracy": "balanced accuracy", "recording_auroc": "recording AUROC"}
 COLOURS = {"val": FIRST, "eval": SECOND}
 
 
@@ -75,7 +77,8 @@ def _kind(name: str, metric: Metric, history: History) -> ChartKind:
     goal = next((goals[n] for n in (name, *metric.train, *metric.evaluated.values()) if n in goals), "")
     better = {"min": ", lower is better", "max": ", higher is better"}.get(goal, "")
     legend = "  ".join(["━ training"] * bool(metric.train) + ["◆ evaluated"] * bool(metric.evaluated))
-    return ChartKind(name, f"{name}{better}", legend, lambda _: True, _draw(name, metric), _value_at(metric))
+    title = f"{TITLES.get(name, name)}{better}"
+    return ChartKind(name, title, legend, lambda _: True, _draw(name, metric), _value_at(metric))
 
 
 def _draw(name: str, metric: Metric) -> Callable[[History, ChartStyle], ChartData]:
@@ -114,12 +117,12 @@ def _value_at(metric: Metric) -> Callable[[History, int], str]:
             series = history.metrics.get(logged)
             i = int(np.searchsorted(series.step, step)) if series is not None else 0
             if series is not None and i < len(series.step) and series.step[i] == step:
-                parts.append(f"{series.value[i]:.4g}")
+                parts.append(significant(float(series.value[i]), 4))
         for split in metric.evaluated:
             steps, values = _evaluated(history, metric, split)
             i = int(np.searchsorted(steps, step, side="right")) - 1
             if i >= 0 and math.isfinite(values[i]):
-                parts.append(f"{split} {values[i]:.4g} at step {steps[i]:,}")
+                parts.append(f"{split} {significant(float(values[i]), 4)} at step {steps[i]:,}")
         return ", ".join(parts)
 
     return at

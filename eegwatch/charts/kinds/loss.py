@@ -39,5 +39,5 @@ def _always(history: History) -> bool:
 
 LOSS = ChartKind(
     "loss", "loss", "░ every step  ━ smoothed  ◆ validation  ┄ batch noise", _always, loss_chart,
-    value_at_step("loss", "{:.4f}"),
+    value_at_step("loss", "{:.4f}".format),
 )  # fmt: skip

@@ -9,6 +9,7 @@ import numpy as np
 from eegwatch.charts.kinds.common import empty_chart, placed
 from eegwatch.charts.model import MORE, OBSERVED, ChartData, ChartKind, ChartStyle, Series
 from eegwatch.run.history import History
+from eegwatch.wording import significant
 
 
 def _step_chart(column: str, kind: str = "noisy") -> Callable[[History, ChartStyle], ChartData]:
@@ -29,19 +30,22 @@ def _logged(column: str) -> Callable[[History], bool]:
     return lambda history: bool(np.isfinite(getattr(history, column)[-2000:]).any())
 
 
-def value_at_step(column: str, text: str) -> Callable[[History, int], str]:
+def value_at_step(column: str, say: Callable[[float], str]) -> Callable[[History, int], str]:
+    """What the cursor reads out of a column of the step records, in words."""
+
     def at(history: History, step: int) -> str:
         i = int(np.searchsorted(history.step, step))
-        return text.format(getattr(history, column)[i]) if i < history.length and history.step[i] == step else ""
+        there = i < history.length and history.step[i] == step
+        return say(float(getattr(history, column)[i])) if there else ""
 
     return at
 
 
 GRAD_NORM = ChartKind(
     "grad_norm", "gradient norm", "", _logged("grad_norm"), _step_chart("grad_norm"),
-    value_at_step("grad_norm", "{:.4g}"),
+    value_at_step("grad_norm", significant),
 )  # fmt: skip
 SAMPLES_PER_S = ChartKind(
     "samples_per_s", "samples a second", "", _logged("samples_per_s"), _step_chart("samples_per_s"),
-    value_at_step("samples_per_s", "{:,.0f}"),
+    value_at_step("samples_per_s", "{:,.0f}".format),
 )  # fmt: skip

@@ -29,7 +29,7 @@ from eegwatch.wording import count_of, ordinal, short_rate
 MOST_STEPS_A_BATCH = 64  # a scheduler stepped k times an optimizer step: k up to this is looked for unasked
 
 REMEDIES = {
-    "scheduler_stepped_per_epoch": "call scheduler.step() after every optimizer.step(), inside the batch loop",
+    "scheduler_stepped_per_epoch": "call scheduler.step() after every optimizer.step(), in the batch loop",
     "scheduler_never_stepped": "call scheduler.step() after every optimizer.step()",
     "scheduler_stepped_per_microbatch": "step the scheduler when the optimizer steps, not at every micro-batch",
     "scheduler_stepped_per_process": "step the scheduler once an optimizer step, not once in every process",

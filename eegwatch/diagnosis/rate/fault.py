@@ -307,7 +307,7 @@ class Fault:
         if self.situation.total <= (self.last[0] if self.last else 0):
             return "the run is over: restart it (r)"
         if abs(now - 1) < SMALL_COST and abs(later - 1) < SMALL_COST:
-            return f"the error stays below {SMALL_COST:.0%}: let it finish, or rejoin the schedule (m)"
+            return f"the error stays below {100 * SMALL_COST:.0f} %: let it finish, or rejoin the schedule (m)"
         if abs(now - 1) < SMALL_COST:
             return "little is lost so far: rejoin the schedule at the next checkpoint (m)"
         if done < EARLY:

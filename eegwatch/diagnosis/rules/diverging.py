@@ -19,6 +19,7 @@ from eegwatch.diagnosis.rules.objective import FALLS, WANDERS, Objective
 from eegwatch.diagnosis.rules.rule import Rule
 from eegwatch.diagnosis.rules.trend import Column, Trend, middle
 from eegwatch.run.history import StepBlock
+from eegwatch.wording import significant
 
 LEAST_BLOCKS = 10
 WINDOWS = 24  # at least so many windows over the run, each of whole blocks
@@ -183,7 +184,7 @@ class LossDiverging(Rule):
             return []
         step, since = int(course.step[-1]), int(course.step[rise.begin]) + 1
         severity = self._judge(course, rise)
-        text = f"the mean loss is {rise.newest:.3g}, its best was {rise.best:.3g} near step "
+        text = f"the mean loss is {significant(rise.newest)}, its best was {significant(rise.best)} near step "
         text += f"{int(course.step[rise.best_at]):,}"
         if severity == WARNING:
             return self.alarm.raise_(WARNING, step, since, f"loss diverging: {text}", REMEDY)

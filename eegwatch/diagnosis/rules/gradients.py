@@ -18,6 +18,7 @@ from eegwatch.diagnosis.rules.diverging import windows_of
 from eegwatch.diagnosis.rules.rule import Attempt, Rule
 from eegwatch.diagnosis.rules.trend import Trend, middle
 from eegwatch.run.history import StepBlock
+from eegwatch.wording import significant
 
 ZERO_FOR = 5
 BY_CHANCE = math.log(1e-8)  # of so many batches without a gradient in a row, at the share seen before
@@ -58,7 +59,7 @@ class GradZero(Rule):
         at = int(np.argmax(run >= needed))
         since = int(part.step[at - int(run[at]) + 1]) if run[at] <= at + 1 else began
         step, zero = int(part.step[at]), part.grad_norm[at] == 0
-        how = "exactly zero" if zero else f"{part.grad_norm[at]:.2g}, nothing beside the loss,"
+        how = "exactly zero" if zero else f"{significant(part.grad_norm[at], 2)}, nothing beside the loss,"
         text = f"the gradient norm is {how} since step {since:,}"
         return self.alarm.raise_(WARNING, step, since, text, "something detached the loss from the model")
 
@@ -119,7 +120,8 @@ class GradExploding(Rule):
             return []
         at = int(np.argmax(huge >= LARGE_FOR))
         since = int(steps[at - int(huge[at]) + 1]) if huge[at] <= at + 1 else began
-        text = f"the gradient norm is {norms[at]:.3g}, the {LARGE_FOR}rd so large in a row; usual is {self._usual:.3g}"
+        text = f"the gradient norm is {significant(norms[at])}, the {LARGE_FOR}rd so large in a row; usual is "
+        text += significant(self._usual)
         return self.alarm.raise_(WARNING, int(steps[at]), since, text, "lower the LR or clip gradients")
 
     def learn(self, whole: StepBlock) -> list[Finding]:
@@ -129,14 +131,14 @@ class GradExploding(Rule):
         step = int(whole.step[-1])
         changes: list[Finding] = []
         if self._large >= LARGE_FOR and not self.alarm.raised and self._loss_rises():
-            text = f"the gradient norm is {np.median(norms[known]):.3g} since step {self._began:,}, usual is "
-            text += f"{self._usual:.3g}, and the loss rises"
+            text = f"the gradient norm is {significant(np.median(norms[known]))} since step {self._began:,}, usual is "
+            text += f"{significant(self._usual)}, and the loss rises"
             changes += self.alarm.raise_(WARNING, step, self._began, text, "lower the LR or clip gradients")
         grew = self._course.feed(whole.step[known], np.log10(norms[known]), whole.lr[known])
         slow = self._creeps() if grew else None
         if slow is not None:
             since, times, now = slow
-            text = f"the gradient norm has grown {times:,.0f} times since step {since:,}, to {now:.3g}"
+            text = f"the gradient norm has grown {times:,.0f} times since step {since:,}, to {significant(now)}"
             changes += self.alarm.raise_(WARNING, step, since, text, "lower the LR or clip gradients")
         elif self.alarm.raised and self._large == 0 and (grew or not self._course.size > 4):
             changes += self.alarm.clear(step, "gradient norms are usual again")

@@ -16,6 +16,7 @@ from eegwatch.diagnosis.rules.objective import FALLS, WANDERS, Objective
 from eegwatch.diagnosis.rules.rule import Rule
 from eegwatch.diagnosis.rules.trend import Trend, middle
 from eegwatch.run.history import StepBlock
+from eegwatch.wording import significant
 
 LEAST_BLOCKS, LEAST_STEPS = 24, 2_000
 FLAT_LEVEL, FLAT_SCATTER = 0.02, 0.2  # a fall of less than 2 % of the level, and a fifth of a batch's scatter
@@ -57,7 +58,7 @@ class LossPlateau(Rule):
         at_chance = abs(late - chance) < max(0.01, 3 * noise)
         if not at_chance and (learnt(objective) or course.lowest_start - late > max(2 * scatter, 0.05 * late)):
             return ""  # it fell at first, and has converged
-        text = f"the mean loss is {late:.3g}"
+        text = f"the mean loss is {significant(late)}"
         if at_chance:
             return f"{text}, chance for {objective.classes} classes is {chance:.3f}"
         return f"{text}, as it was in the beginning"

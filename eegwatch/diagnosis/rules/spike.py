@@ -15,6 +15,7 @@ from eegwatch.diagnosis.rules.objective import WANDERS
 from eegwatch.diagnosis.rules.rule import Attempt, Rule
 from eegwatch.diagnosis.rules.trend import middle
 from eegwatch.run.history import StepBlock
+from eegwatch.wording import significant
 
 HISTORY, LEAST, LEAST_BURST = (
     1000,
@@ -50,7 +51,9 @@ class LossSpike(Rule):
         for i in np.flatnonzero((part.loss > self._limit) & np.isfinite(part.loss)):
             step = int(part.step[i])
             self._quiet_since, self._quiet_for = step, 0
-            changes += self.alarm.raise_(INFO, step, step, f"the loss of step {step:,} alone was {part.loss[i]:.3g}")
+            changes += self.alarm.raise_(
+                INFO, step, step, f"the loss of step {step:,} alone was {significant(part.loss[i])}"
+            )
         return changes
 
     def learn(self, whole: StepBlock) -> list[Finding]:
@@ -77,8 +80,9 @@ class LossSpike(Rule):
         if len(self._losses) - 1 - last < BACK:
             return self._ordinary(first)
         burst = above[above <= last]
-        text = f"{len(burst)} losses from step {self._steps[first]:,} to {self._steps[last]:,} above {self._beyond:.3g}"
-        text += f", the highest {self._losses[first : last + 1].max():.3g}; then it came back"
+        text = f"{len(burst)} losses from step {self._steps[first]:,} to {self._steps[last]:,} above "
+        highest = significant(self._losses[first : last + 1].max())
+        text += f"{significant(self._beyond)}, the highest {highest}; then it came back"
         step, since = int(self._steps[last]), int(self._steps[first])
         back = middle(self._losses[last + 1 : last + 1 + BACK]) <= self._high
         self._ordinary(first)

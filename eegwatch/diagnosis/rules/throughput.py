@@ -15,6 +15,7 @@ from eegwatch.diagnosis.rules.rule import Attempt, Rule
 from eegwatch.diagnosis.rules.trend import Column, middle
 from eegwatch.run.history import StepBlock
 from eegwatch.run.records import Eval
+from eegwatch.wording import significant
 
 SLOWER, SLOWER_FOR, BASELINE, KEPT = 2.0, 3, 8, 32  # times; units of at least UNIT records
 RECOVERED = 1.5  # times the usual interval
@@ -79,7 +80,7 @@ class ThroughputDrop(Rule):
             self._before = [*self._before, gaps][-KEPT:]
         if not self.alarm.raised or self._units < self._settled:
             return []
-        return self.alarm.clear(step, f"the pace is usual at step {step:,}: {1 / pace:,.3g} records a second")
+        return self.alarm.clear(step, f"the pace is usual at step {step:,}: {significant(1 / pace)} records a second")
 
     def ended(self, step: int) -> list[Finding]:
         return self.alarm.clear(step, "the run has ended")
@@ -88,7 +89,8 @@ class ThroughputDrop(Rule):
         steps, gaps = (np.concatenate(column) for column in zip(*self._last_units, *self._slow, strict=True))
         slow = gaps > 0.5 * (usual + pace)
         since = int(steps[next((i for i in range(len(slow)) if slow[i] and slow[i : i + 5].sum() > 3), len(slow) - 1)])
-        text = f"throughput fell: {1 / pace:,.3g} records a second since step {since:,}, {1 / usual:,.3g} before"
+        text = f"throughput fell: {significant(1 / pace)} records a second since step {since:,}, "
+        text += f"{significant(1 / usual)} before"
         if self._planned(since, gaps[steps >= since], steps):
             self._before, self._slow = [gaps for _, gaps in self._slow] * BASELINE, []  # from now on the usual pace
             self._settled = self._units + KEPT
@@ -121,5 +123,5 @@ class ThroughputDrop(Rule):
             return None
         apart = int(np.median(np.diff(steps[long])))
         text = f"throughput: a step in {apart} takes {np.median(gaps[long]):.2g} s, the others {usual:.2g} s: "
-        text += f"{share:.0%} of the time since step {int(steps[long[0]]):,}"
+        text += f"{100 * share:.0f} % of the time since step {int(steps[long[0]]):,}"
         return int(steps[long[0]]), text, "the loader does not keep up: more workers, prefetching, a faster disk"

@@ -10,6 +10,7 @@ from eegwatch.diagnosis.findings import ERROR, INFO, WARNING, Finding
 from eegwatch.diagnosis.silent import data, orders, processes, runs, steps
 from eegwatch.diagnosis.silent.rule import Attempt, SilentRule, Violation, steps_of_epoch
 from eegwatch.run.records import Run, Watch
+from eegwatch.wording import significant
 
 RULES: tuple[SilentRule, ...] = (*steps.RULES, *runs.RULES, *orders.RULES, *data.RULES, *processes.RULES)
 PROVED = frozenset(rule.name for rule in RULES if rule.proved)
@@ -53,6 +54,7 @@ NEEDS = {
 }
 # rules that compare ranks or workers: one finding for all of them
 JOINED = frozenset(rule.name for rule in processes.RULES)
+SETTLED_AFTER = 2000  # steps of an attempt: the looks at its first ones are a small part of the share from here on
 KEPT = 64  # epochs whose order is remembered over a resume
 NO_FORMULA = "no update of an optimizer whose formula is known was read"
 
@@ -202,7 +204,15 @@ class SilentWatch:
         if "share" not in self.cost:
             return ""
         share, looks = 100 * float(self.cost["share"]), float(self.cost.get("per_1000", 0.0))
-        return f"{share:.1f} % of a step's time, {looks:,.3g} looks per 1,000 steps"
+        words = f"{share:.1f} % of a step's time, {significant(looks)} looks per 1,000 steps"
+        if not self.settling:
+            return words
+        return f"{words}, {int(self.cost['steps']):,} steps into this start: the first steps are looked at more often"
+
+    @property
+    def settling(self) -> bool:
+        """Has the attempt just begun, so that the looks at its first steps still make up most of the share?"""
+        return "share" in self.cost and int(self.cost.get("steps", 0)) < SETTLED_AFTER
 
     def remarks(self) -> Iterable[str]:
         """What was not looked at, and what looking has cost, in words."""

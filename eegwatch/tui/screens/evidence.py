@@ -21,7 +21,8 @@ from eegwatch.charts.view import View
 from eegwatch.diagnosis.findings import CONFIG, RATE, Finding
 from eegwatch.diagnosis.rate.causes import Hypothesis
 from eegwatch.tui.session import Session
-from eegwatch.tui.widgets.chart import Chart
+from eegwatch.tui.widgets.chart import TITLE_FRAME, Chart
+from eegwatch.wording import fitting
 
 AROUND = 200  # steps at least: a window of fewer shows no shape
 OUT_SHOWN = 2  # causes that a record refuted, drawn faintly: the last to fall
@@ -53,10 +54,7 @@ class EvidenceScreen(ModalScreen[View | None]):
         self.chart, self.text = Chart(), Static()
 
     def compose(self) -> ComposeResult:
-        with Vertical() as box:
-            box.border_subtitle = (
-                "n next finding   y log/linear   + - closer, farther   g show in the charts   Esc close"
-            )
+        with Vertical():
             yield self.chart
             with VerticalScroll():
                 yield self.text
@@ -64,6 +62,10 @@ class EvidenceScreen(ModalScreen[View | None]):
     def on_mount(self) -> None:
         self.call_after_refresh(self.show_finding)
         self.set_interval(1.0, self.show_finding)  # the run goes on
+
+    def on_resize(self) -> None:
+        keys = ["Esc close", "n next finding", "g show in the charts", "y log/linear", "+ - closer, farther"]
+        self.query_one(Vertical).border_subtitle = fitting(keys, self.app.size.width - TITLE_FRAME, "   ")
 
     @property
     def findings(self) -> list[Finding]:
@@ -117,8 +119,10 @@ class EvidenceScreen(ModalScreen[View | None]):
             # what a refuted cause predicts may lie anywhere: it has no say in the range
             data.series.insert(0, Series(steps, rates, "line", colour, label, aside=not cause.alive))
         data.rules.append((float(finding.since_step), "since"))
-        names = "".join(f"   {label} {cause.name}" for label, cause in causes if cause.alive)  # the others: below
-        return f"learning rate   ━ observed  ┄ expected{names}", data
+        names = [
+            f"{label} {cause.name}" for label, cause in causes if cause.alive
+        ]  # the others, and their words: below
+        return fitting(["learning rate", "━ observed", "┄ expected", *names], self.chart.title_width), data
 
     def action_next(self, by: int) -> None:
         self.at += by

@@ -14,6 +14,7 @@ from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
 from eegwatch.tui.actions import GROUPS, Action
+from eegwatch.tui.widgets.lines import hanging
 from eegwatch.wording import pattern_of
 
 MARKS = (
@@ -22,6 +23,9 @@ MARKS = (
     "A finding about the learning rate is a fact: the logged rates cannot come from the planned schedule.",
     "A single batch's loss scatters: the dotted range is what batch size and AUROC explain.",
 )
+
+
+WIDTH, FRAME, KEY_CELLS = 100, 6, 9  # cells: of the box at most, of its frame and scrollbar, before a line's words
 
 
 class HelpScreen(ModalScreen[str | None]):
@@ -62,6 +66,11 @@ class HelpScreen(ModalScreen[str | None]):
         self._fill()
         self.options.focus()
 
+    def on_resize(self) -> None:
+        at = self.options.highlighted
+        self._fill()
+        self.options.highlighted = at
+
     def _fill(self) -> None:
         """The lines that match, under the names of their groups."""
         pattern = pattern_of(self.pattern.value.strip())
@@ -70,13 +79,19 @@ class HelpScreen(ModalScreen[str | None]):
             chosen = [a for a in self.actions if a.group == group and pattern.search(f"{a.key} {a.words} {a.help}")]
             if chosen:
                 lines.append(Option(Text(group, "bold underline"), disabled=True))
-                lines += [Option(Text.assemble((f"{a.key:>7}  ", "bold"), a.help), id=a.action) for a in chosen]
+                lines += [Option(self._line(a), id=a.action) for a in chosen]
         if not self.pattern.value.strip():
             lines.append(Option(Text(""), disabled=True))
             lines += [Option(Text(words), disabled=True) for words in MARKS]
         self.options.clear_options()
         self.options.add_options(lines or [Option(Text("nothing matches"), disabled=True)])
         self.options.action_first()
+
+    def _line(self, action: Action) -> Text:
+        """Key and words; what wraps stands below the words."""
+        line = Text.assemble((f"{action.key:>7}  ", "bold"), action.help)
+        width = min(self.app.size.width, WIDTH) - FRAME
+        return Text("\n").join(hanging(line, self.app.console, width, KEY_CELLS))
 
     @on(Input.Changed)
     def _typed(self) -> None:

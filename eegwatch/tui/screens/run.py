@@ -16,6 +16,7 @@ from eegwatch.charts.deviation import schedule_of
 from eegwatch.charts.model import ChartStyle
 from eegwatch.charts.view import View, on_axis, readout
 from eegwatch.diagnosis.findings import RATE
+from eegwatch.run.folder import TRAINER_LOG
 from eegwatch.schedule import rate_at
 from eegwatch.tui.actions import bindings
 from eegwatch.tui.session import Session
@@ -32,6 +33,11 @@ WIDE, TALL = 110, 30  # from here on the side panels have room
 VERY_TALL = 55  # from here on the trainer's output has
 LOW = 20  # below, the verdict leaves its rows to the chart
 NARROWEST_SIDE, WIDEST_SIDE, SIDE_STEP = 30, 90, 4
+
+
+def has_output(session: Session) -> bool:
+    """Did a trainer of this run print anything? A script of its own (RunLog) prints where it was started."""
+    return session.folder is not None and (session.folder / TRAINER_LOG).exists()
 
 
 class SidePanels(VerticalScroll):
@@ -124,7 +130,7 @@ class RunScreen(Screen[None]):
         self.side.styles.width = self.settings.side_width
         self.ticks.display = not roomy
         output = size.height >= VERY_TALL if self.wants_output is None else self.wants_output
-        self.output.display = output and session.foreign is None
+        self.output.display = output and session.foreign is None and (self.wants_output or has_output(session))
         aside = roomy and size.height >= VERY_TALL  # the events have room beside the charts
         self.side.events.display, self.events.display = aside, not aside
         self.events.styles.height = (5 if size.height >= 40 else 3) if roomy else 2 if size.height >= 22 else 1
@@ -167,7 +173,7 @@ class RunScreen(Screen[None]):
         assert cursor is not None
         schedule, run = schedule_of(history.run), history.run
         expected = float(rate_at(schedule, cursor, run.steps_per_epoch)) if schedule is not None and run else None
-        return readout(history, cursor, expected)
+        return readout(history, cursor, expected, self.charts.charts["lr"].title_width)
 
     # ---- what part ----
 

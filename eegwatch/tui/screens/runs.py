@@ -26,7 +26,9 @@ from eegwatch.run.summary import Summary, summarise
 from eegwatch.run.yaml_file import ConfigError, text_of, tree_of, without_secrets
 from eegwatch.tui.screens.text import TextScreen
 from eegwatch.tui.settings import Settings
-from eegwatch.wording import count, pattern_of, plain, rate
+from eegwatch.tui.widgets.chart import TITLE_FRAME
+from eegwatch.tui.widgets.lines import whole_words
+from eegwatch.wording import count, fitting, path_end, pattern_of, plain, rate
 
 TICK_S, A_TICK = 0.05, 16  # runs whose log's end is read a tick: some ten milliseconds
 COLUMNS = ("run", "state", "verdict", "AUROC", "step", "LR")  # what tells most stays in sight where the width is small
@@ -120,15 +122,13 @@ class RunsScreen(ModalScreen[RunChoice | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical() as box:
-            box.border_title = f"{count(len(self.folders), 'run')} in {self.logs}"
+            head = f"{count(len(self.folders), 'run')} in "
+            box.border_title = head + path_end(self.logs, self.app.size.width - TITLE_FRAME - len(head))
             yield self.filter
             yield self.table
             yield self.note
             yield Static(id="about")
-            seeds = "  e seeds" if self.places else ""
-            yield Static(
-                f"Enter watch  o draw over  d compare  n note{seeds}  s sort  space pin  / filter  Esc close", id="keys"
-            )
+            yield Static(id="keys")
 
     def on_mount(self) -> None:
         self._lay_out()
@@ -136,10 +136,18 @@ class RunsScreen(ModalScreen[RunChoice | None]):
         self.set_interval(TICK_S, self._read_some)
 
     def on_resize(self) -> None:
+        self._say_keys()
         if self.table.columns:
             row = self.table.cursor_row
             self._lay_out()
             self.table.move_cursor(row=row)
+
+    def _say_keys(self) -> None:
+        """As many of the keys as fit, the way out first."""
+        seeds = ["e seeds"] if self.places else []
+        keys = ["Enter watch", "Esc close", "o draw over", "d compare", "/ filter", "s sort", *seeds, "n note",
+                "space pin", "b branches"]  # fmt: skip
+        self.query_one("#keys", Static).update(fitting(keys, self.app.size.width - 4))
 
     def _lay_out(self) -> None:
         """The columns at the widths that the screen has room for, and the rows."""
@@ -241,13 +249,18 @@ class RunsScreen(ModalScreen[RunChoice | None]):
         return [
             name,
             Text(state, STATE_STYLE.get(state, "")),
-            Text(plain(s.verdict), "bold red" if s.severity == "error" else "yellow")
-            if s.verdict
-            else Text("✔" if s.step else "", "green"),
+            self._verdict(s),
             Text(f"{auroc:.3f}" if auroc is not None else "–", justify="right"),
             Text(f"{s.step:,}{total}", justify="right"),
             Text(rate(s.lr) if s.lr is not None else "–", justify="right"),
         ]
+
+    def _verdict(self, s: Summary) -> Text:
+        """In whole words; all of it stands below the list while the cursor is on the run."""
+        if not s.verdict:
+            return Text("✔" if s.step else "", "green")
+        style = "bold red" if s.severity == "error" else "yellow"
+        return whole_words(Text(plain(s.verdict), style), self._widths()[2])
 
     def _words(self, folder: Path) -> str:
         """What a filter looks at: the name, and what is known of state and verdict."""
@@ -285,9 +298,12 @@ class RunsScreen(ModalScreen[RunChoice | None]):
 
     @on(DataTable.RowHighlighted)
     def _show_note(self) -> None:
-        """The note of the run under the cursor, below the list."""
+        """Below the list, of the run under the cursor: its verdict where the list cuts it, its note."""
         folder = self._chosen()
         words = f"¶ {note}" if folder is not None and (note := self._notes.get(folder, "")) else ""
+        known = self._known.get(folder) if folder is not None else None
+        if known is not None and known.verdict and len(known.verdict) > self._widths()[2]:
+            words = f"{known.verdict}  {words}".rstrip()
         place = self._series(folder) if folder is not None else None
         if place is not None:
             words = f"{self._about_series(place)}  {words}".rstrip()
@@ -331,12 +347,10 @@ class RunsScreen(ModalScreen[RunChoice | None]):
             return
         names = family(self.current.name, self._parents()) - {self.current.name}
         branches = [folder for folder in self.folders if folder.name in names]
-        drawn = [folder for folder in branches if folder not in self.overlays.labels()]
-        for folder in drawn:
-            self.overlays.toggle(folder)
-        self.notify(
-            f"{len(branches)} runs branched off with this one" if branches else "no run branched off with this one"
-        )
+        for folder in branches:
+            if folder not in self.overlays.labels():
+                self.overlays.toggle(folder)
+        self.notify(f"{len(branches) or 'no'} run{'s' * (len(branches) > 1)} branched off with this one")
         self._list()
 
     def action_sort(self) -> None:

@@ -13,7 +13,10 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, RichLog
 
 from eegwatch.tui.session import Session
+from eegwatch.tui.widgets.lines import hanging
 from eegwatch.wording import clock, pattern_of, plain
+
+_HEAD = re.compile(r" *(?:\S+(?: \S+){0,2} {2,})?")  # a time of day or a label, and the blanks before the words
 
 
 class TextScreen(ModalScreen[None]):
@@ -39,8 +42,10 @@ class TextScreen(ModalScreen[None]):
     TextScreen Input.shown { display: block; }
     """
 
-    def __init__(self, title: str, text: Text, *, at_end: bool = False) -> None:
+    def __init__(self, title: str, text: Text, *, at_end: bool = False, hangs: bool = False) -> None:
+        """`at_end`: the newest lines first in sight. `hangs`: what wraps of a line stands below its words."""
         super().__init__()
+        self.hangs = hangs
         self.title_text, self.lines, self.at_end = title, text.split("\n", allow_blank=True), at_end
         self.log_view = RichLog(wrap=True, markup=False, auto_scroll=False, min_width=20)
         self.pattern = Input(placeholder="search: text, or a regular expression", compact=True)
@@ -81,7 +86,9 @@ class TextScreen(ModalScreen[None]):
                 self.found.append(len(self.log_view.lines))
                 shown = line.copy()
                 shown.highlight_regex(wanted, "reverse")
-            self.log_view.write(shown, width=width, scroll_end=False)
+            head = _HEAD.match(line.plain) if self.hangs else None
+            for row in hanging(shown, self.app.console, width, head.end() if head is not None else 0):
+                self.log_view.write(row, width=width, scroll_end=False)
         room = self.app.size.height - 2 - self.pattern.has_class("shown")
         self.log_view.styles.height = min(len(self.log_view.lines), max(room, 1))
         self.log_view.scroll_to(y=place, animate=False)
@@ -150,16 +157,16 @@ def events_text(session: Session) -> Text:
         text.append(f"{finding.rule} since step {finding.since_step:,}\n", "bold")
         text.append(f"   {finding.message}\n")
         if finding.cause is not None:
-            text.append(f"   cause     {finding.cause.name}: {finding.cause.evidence}\n")
+            text.append(f"   cause      {finding.cause.name}: {finding.cause.evidence}\n")
             if finding.cause.alternatives:
-                text.append(f"   or        {', '.join(finding.cause.alternatives)}\n")
+                text.append(f"   or         {', '.join(finding.cause.alternatives)}\n")
             if finding.cause.separates_at:
-                text.append(f"   decided   at step {finding.cause.separates_at:,}\n")
+                text.append(f"   decided    at step {finding.cause.separates_at:,}\n")
             out = ", ".join(f"{name} (step {at:,})" for name, at in sorted(finding.cause.killed.items()))
             if out:
-                text.append(f"   ruled out {out}\n", "dim")
+                text.append(f"   ruled out  {out}\n", "dim")
         if finding.remedy:
-            text.append(f"   remedy    {finding.remedy}\n")
+            text.append(f"   remedy     {finding.remedy}\n")
         text.append("\n")
     for event in session.newest_events():
         text.append(f"{clock(event.time)}  ", "dim")

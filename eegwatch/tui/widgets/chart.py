@@ -15,6 +15,8 @@ from textual.widget import Widget
 from eegwatch.charts.model import STYLES, ChartData
 from eegwatch.charts.plot import GROUND, GUTTER, plot
 
+TITLE_FRAME = 6  # cells of a title line that are not the title's: corners, and a dash and a blank at either end
+
 
 class Chart(Widget):
     """Draws ChartData at any size; only rows that changed are painted again."""
@@ -62,6 +64,11 @@ class Chart(Widget):
         """Draw this from now on."""
         self.data = data
         self._draw()
+
+    @property
+    def title_width(self) -> int:
+        """Cells that a title may take; 0 before the chart has its size."""
+        return max(0, self.size.width - TITLE_FRAME)
 
     def on_resize(self) -> None:
         self._draw()

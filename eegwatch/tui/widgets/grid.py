@@ -8,10 +8,11 @@ from textual.message import Message
 from eegwatch.charts.kinds import kinds
 from eegwatch.charts.model import ChartKind, ChartStyle, legend
 from eegwatch.run.history import History
-from eegwatch.tui.widgets.chart import Chart
+from eegwatch.tui.widgets.chart import TITLE_FRAME, Chart
 from eegwatch.wording import pattern_of
 
 ROWS_EACH, COLUMNS_EACH = 12, 70  # cells: a chart gets at least about this much where there is a choice
+SHORT = 2  # rows by which all charts together may be lower than that
 BOTH_FROM = 13  # rows of the grid from which LR and loss both stay on the screen
 LR_WRONG = 1.6  # times the height of the others, while a finding is about the learning rate
 WEIGHT_STEP = 1.25  # a key makes a row so much taller
@@ -54,7 +55,7 @@ class ChartGrid(Grid):
         if height < BOTH_FROM:
             return there[:1]
         columns = self.columns or max(1, width // COLUMNS_EACH)
-        return there[: max(2, columns * (height // ROWS_EACH))]
+        return there[: max(2, columns * ((height + SHORT) // ROWS_EACH))]
 
     def _columns(self, shown: int) -> int:
         fit = self.columns or max(1, self.size.width // COLUMNS_EACH)
@@ -72,7 +73,7 @@ class ChartGrid(Grid):
             self._place_charts(history, shown, columns, rows)
         for kind in shown:
             chart = self.charts[kind.name]
-            chart.border_title = legend(kind, style)
+            chart.border_title = legend(kind, style, chart.title_width or self.size.width // columns - TITLE_FRAME)
             cursor = style.view.cursor
             value = kind.value_at(history, cursor) if cursor is not None else ""
             chart.border_subtitle = f"step {cursor:,}: {value}" if value else ""

@@ -2,8 +2,27 @@
 
 from __future__ import annotations
 
+from rich.console import Console
 from rich.text import Text
 from textual.widgets import Static
+
+
+def hanging(line: Text, console: Console, width: int, indent: int) -> list[Text]:
+    """A line as rows of at most `width` cells: those after the first stand below its words, not below its head."""
+    if line.cell_len <= width or width < indent + 12:
+        return [line]
+    head, rest = line[:indent], line[indent:]
+    first, *more = rest.wrap(console, width - indent)
+    return [Text.assemble(head, first), *(Text.assemble(" " * indent, row) for row in more)]
+
+
+def whole_words(line: Text, width: int) -> Text:
+    """A line that is too long, cut behind a word: a word that is cut is read as another one."""
+    if line.cell_len <= width:
+        return line
+    kept = line.plain[: max(1, width - 1)]
+    at = kept.rfind(" ")
+    return Text.assemble(line[: at if at > width // 2 else len(kept) - 1].copy(), " …" if at > width // 2 else "…")
 
 
 class TextLines(Static):

@@ -9,9 +9,10 @@ from rich.text import Text
 
 from eegwatch.diagnosis.checklist import FAIL, PASS, WAIT, WARN, Tick, checklist, table
 from eegwatch.tui.session import Session
-from eegwatch.tui.widgets.lines import TextLines
-from eegwatch.wording import clock, size
+from eegwatch.tui.widgets.lines import TextLines, hanging, whole_words
+from eegwatch.wording import clock, significant, size
 
+EVENT_INDENT = 2  # cells by which the second row of an event is set in
 NOT_YET = 10_000  # cells: before a panel has its size, lines are left whole and wrapped by the layout
 MARK_STYLE = {PASS: "green", FAIL: "bold red", WAIT: "dim", WARN: "yellow", "": ""}
 
@@ -99,15 +100,22 @@ class System(Panel):
     DEFAULT_CSS = "System { height: auto; border: round $panel; border-title-color: $text; padding: 0 1; }"
     BORDER_TITLE = "system"
 
+    def show(self, session: Session) -> None:
+        super().show(session)
+        self.display = bool(session.history.system) or "share" in session.diagnosis.silent.cost
+
     def lines_of(self, session: Session) -> list[Text]:
         records = session.history.system
-        cost = session.diagnosis.silent.cost
+        silent, cost = session.diagnosis.silent, session.diagnosis.silent.cost
         watching = []
         if "share" in cost:
-            words = f"watcher {100 * cost['share']:.1f} %".ljust(16) + f"{cost['per_1000']:,.3g} looks/1,000 steps"
-            watching = [Text(words, no_wrap=True, overflow="ellipsis")]
+            looks = f"{significant(cost['per_1000'])} looks/1,000 steps"
+            told = f"in {int(cost['steps']):,} steps so far" if silent.settling else looks
+            watching = [
+                Text(f"watcher {100 * cost['share']:.1f} %".ljust(16) + told, no_wrap=True, overflow="ellipsis")
+            ]
         if not records:
-            return watching or [Text("no figures yet")]
+            return watching
         newest = records[-1]
         figures: list[tuple[str, Sequence[float | None], Callable[[float], str]]] = [
             ("cpu", [r.cpu_percent for r in records], percent),
@@ -163,7 +171,9 @@ class Events(TextLines):
             if event.command is not None and event.command == above:
                 continue  # it stands above already
             lines.append(Text.assemble((f"{clock(event.time)} ", "dim"), event.text))
-        if not self.has_class("aside"):  # there a long one may take several lines
-            for line in lines:
-                line.truncate(max(20, self.content_size.width), overflow="ellipsis")
+        width = max(20, self.content_size.width)
+        if self.has_class("aside"):  # there a long one may take several lines
+            lines = [row for line in lines for row in hanging(line, self.app.console, width, EVENT_INDENT)]
+        else:
+            lines = [whole_words(line, width) for line in lines]
         self.put(lines[:room])

@@ -10,7 +10,7 @@ import psutil
 from rich.text import Text
 
 from eegwatch.tui.session import Session
-from eegwatch.tui.widgets.lines import TextLines
+from eegwatch.tui.widgets.lines import TextLines, whole_words
 from eegwatch.wording import duration, exact_rate, plain, rate
 
 PACE_OVER = 100  # steps whose median interval is the pace
@@ -76,11 +76,22 @@ def title_of(session: Session) -> str:
     """State, progress and verdict in a few words: the terminal's title, which tmux shows."""
     state, _ = state_of(session)
     history, run = session.history, session.history.run
-    share = f" {history.step_done / run.total_steps:.0%}" if run is not None and run.total_steps else ""
+    share = f" {100 * history.step_done / run.total_steps:.0f} %" if run is not None and run.total_steps else ""
     bad = [f for f in session.diagnosis.findings if f.bad]
     verdict = f" {bad[0].headline or bad[0].message}"[:60] if bad else ""
     name = session.name_of(session.folder) if session.folder else "no run"
     return plain(f"{STATE_SIGN.get(state, '○')} {state}{share}{verdict} · {name}")
+
+
+def fitted(parts: list[tuple[int, Text]], width: int, between: str) -> Text:
+    """The parts (priority, text) side by side; where they do not fit the highest numbers are left out, never 0."""
+    kept = list(parts)
+    while True:
+        line = Text(between).join(text for _, text in kept)
+        last = max(kept, key=lambda part: part[0])
+        if line.cell_len <= width or last[0] == 0:
+            return line
+        kept.remove(last)
 
 
 class StatusLine(TextLines):
@@ -96,17 +107,17 @@ class StatusLine(TextLines):
         if session.folder is None:
             return [Text(f"no run in {session.logs} yet", "bold")]
         state, detail = state_of(session)
-        head = Text(session.name_of(session.folder), "bold")
+        parts: list[tuple[int, Text]] = [(0, Text(session.name_of(session.folder), "bold"))]
         if run is not None and any("SYNTHETIC" in note for note in run.notes):
-            head.append("  SYNTHETIC", "bold magenta")
+            parts.append((1, Text("  SYNTHETIC", "bold magenta")))
         if run is not None and run.attempt > 1:
-            head.append(f"  attempt {run.attempt}", "dim")
-        head.append(f"   {STATE_SIGN.get(state, '○')} {state}", STATE_STYLE.get(state, QUIET))
+            parts.append((2, Text(f"  attempt {run.attempt}", "dim")))
+        parts.append((0, Text(f"   {STATE_SIGN.get(state, '○')} {state}", STATE_STYLE.get(state, QUIET))))
         if detail:
-            head.append(f": {detail}", "")
+            parts.append((3, Text(f": {detail}")))
         if run is not None and run.inject:
-            head.append(f"  injected: {plain(run.inject)}", "magenta")
-        head.truncate(width, overflow="ellipsis")
+            parts.append((4, Text(f"  injected: {plain(run.inject)}", "magenta")))
+        head = whole_words(fitted(parts, width, ""), width)
         return [head, *self._figures(session, width, moving=state in MOVING and "no record" not in detail)]
 
     def _figures(self, session: Session, width: int, *, moving: bool) -> list[Text]:
@@ -115,7 +126,7 @@ class StatusLine(TextLines):
             return []
         step = history.step_done
         parts: list[tuple[int, Text]] = []  # (priority, text): 0 is never left out
-        share = f" {step / run.total_steps:6.1%}" if run.total_steps else ""
+        share = f" {100 * step / run.total_steps:5.1f} %" if run.total_steps else ""
         total = f" / {run.total_steps:,}" if run.total_steps else ""
         parts.append((0, Text(f"step {step:,}{total}{share}")))
         if run.steps_per_epoch and step:
@@ -131,12 +142,7 @@ class StatusLine(TextLines):
         if len(samples) and np.isfinite(samples[-1]) and moving:
             parts.append((5, Text(f"{samples[-1]:,.0f} samples/s")))
         rates = self._rates(session)
-        while len(parts) > 1:
-            line = Text("  ").join(text for _, text in parts)
-            if line.cell_len <= width:
-                break
-            parts.remove(max(parts, key=lambda part: part[0]))
-        line = Text("  ").join(text for _, text in parts)
+        line = fitted(parts, width, "  ")
         if rates is None:
             return [line]
         if line.cell_len + rates.cell_len + 3 <= width:

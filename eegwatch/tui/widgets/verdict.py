@@ -8,7 +8,8 @@ from eegwatch.diagnosis.findings import ERROR, INFO, RATE, WARNING, Finding
 from eegwatch.tui.actions import possible
 from eegwatch.tui.banner import Notice, consequence, headline, notice
 from eegwatch.tui.session import Session
-from eegwatch.tui.widgets.lines import TextLines
+from eegwatch.tui.widgets.lines import TextLines, whole_words
+from eegwatch.wording import fitting
 
 SIGN = {ERROR: ("✖", "bold white on #a01020"), WARNING: ("!", "bold black on #e0a000"), INFO: ("i", "")}
 NOTICE = {"error": ("✖", "bold white on #a01020"), "warning": ("!", "bold black on #e0a000"),
@@ -20,6 +21,7 @@ RATE_KEYS = {
     "app.evidence": ("⏎ evidence", "⏎ evidence"),
 }
 LABEL = "bold"
+INDENT, LABELLED = 4, 8  # cells before the words of a notice, and of a line with a label
 MOST_FINDINGS = 3  # on a roomy screen; the others are counted
 
 
@@ -37,7 +39,7 @@ class Verdict(TextLines):
             return
         width = max(20, self.app.size.width - 2)
         lines = self._notice(current, width, tight=tight, alone=not findings) if current is not None else []
-        first = lines[0] if lines and not tight else None  # what came out takes a second row rather than be cut
+        told = len(lines)
         if findings:
             lines += self._finding(session, findings[0], compact, tight, read_only)
             if compact:
@@ -49,20 +51,31 @@ class Verdict(TextLines):
                 more = len(findings) - MOST_FINDINGS
             if more > 0:
                 lines[-1].append(f"   (+{more} more: e)", "dim")
-        for line in lines:
-            if compact and line is not first:
-                line.truncate(width, overflow="ellipsis")
+        if compact:
+            lines[told:] = [whole_words(line, width) for line in lines[told:]]
         self.put(lines)
 
     def _notice(self, current: Notice, width: int, *, tight: bool, alone: bool) -> list[Text]:
-        """`alone`: no finding stands below it."""
+        """`alone`: no finding stands below it. What is too long takes a second row: a command that is cut is none."""
         sign, style = NOTICE[current.kind]
-        lines = [Text.assemble((f" {sign} ", style), (f" {current.text}", "bold"))]
+        text = fitting([current.text, *current.parts], width - INDENT, " · ")
+        lines = self._wrapped(Text.assemble((f" {sign} ", style), " "), Text(text, "bold"), width, 1 if tight else 2)
         if current.more and not tight:
-            lines.append(Text(f"     {current.more if len(current.more) + 5 <= width else current.brief}"))
-        if current.do and (alone or not tight):
-            lines.append(Text.assemble(("   do   ", LABEL), current.do))
+            more = current.more if len(current.more) + INDENT <= width else current.brief
+            lines += self._wrapped(Text(" " * INDENT), Text(more), width, 1)
+        fits = len(current.do) + LABELLED <= width
+        do = current.do if fits or not current.brief_do else current.brief_do
+        if do and (alone or not tight):
+            lines += self._wrapped(Text("   do   ", LABEL), Text(do), width, 1 if tight else 3)
         return lines
+
+    def _wrapped(self, head: Text, text: Text, width: int, most: int) -> list[Text]:
+        """Text after a head, wrapped below itself into `most` rows; the last is cut where that is not enough."""
+        rows = list(text.wrap(self.app.console, max(20, width - head.cell_len)))
+        if len(rows) > most:
+            rows = [*rows[: most - 1], Text(" ").join(rows[most - 1 :])]
+            rows[-1] = whole_words(rows[-1], max(20, width - head.cell_len))
+        return [Text.assemble(head if i == 0 else " " * head.cell_len, row) for i, row in enumerate(rows)]
 
     def _finding(self, session: Session, finding: Finding, compact: bool, tight: bool, read_only: bool) -> list[Text]:
         sign, style = SIGN[finding.severity]
