@@ -1,10 +1,10 @@
 """The first picture of a long run, before the framework of the screen is loaded: name, learning rate, loss.
 
-Textual takes half a second to import. A log with a side file is read in a fraction of that, every record of it; of
-another long one its skeleton (`run.skeleton`) comes first, and up to some 1.5 million records all of them next. The
-charts are drawn in the places where the application,
-which goes on with what was read, draws them again when it takes over. The terminal is set raw first: keys that are
-typed meanwhile neither echo nor vanish, the application reads them.
+Textual takes half a second to import. A log with a side file of up to two million steps is read in a fraction of that,
+every record of it; of another long one its skeleton (`run.skeleton`) comes first, and up to some three million records,
+or what its side file has, all of them next. The charts are drawn in the places where the application, which goes on
+with what was read, draws them again when it takes over. The terminal is set raw first: keys that are typed meanwhile
+neither echo nor vanish, the application reads them.
 """
 
 from __future__ import annotations

@@ -47,24 +47,33 @@ def expected_rates(history: History, steps: NDArray[np.int64]) -> NDArray[np.flo
     return rates
 
 
+BLOCK = 1 << 16  # steps whose expected rates are held at once: of millions they would take as much as the history
+
+
 class Deviation:
-    """observed / expected - 1 of one history in percent: computed once a record, while the chart is looked at."""
+    """observed / expected - 1 of one history in percent: computed once a record, while the chart is looked at.
+
+    `largest`: the largest of them so far, without its sign; those that are not known are left out.
+    """
 
     def __init__(self) -> None:
+        self.largest = 0.0
         self._attempts = 0
         self._values = np.empty(0, np.float32)
         self._length = 0
 
     def of(self, history: History) -> NDArray[np.float32]:
         if len(history.attempts) != self._attempts or history.length < self._length:
-            self._attempts, self._length = len(history.attempts), 0
+            self._attempts, self._length, self.largest = len(history.attempts), 0, 0.0
         if len(self._values) < history.length:
             grown = np.empty(max(1024, 2 * history.length), np.float32)
             grown[: self._length] = self._values[: self._length]
             self._values = grown
-        step, lr = history.step[self._length :], history.lr[self._length :]
-        fresh = self._values[self._length : history.length]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            fresh[:] = (lr / expected_rates(history, step) - 1) * 100
+        for begin in range(self._length, history.length, BLOCK):
+            rows = slice(begin, min(begin + BLOCK, history.length))
+            fresh = self._values[rows]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                fresh[:] = (history.lr[rows] / expected_rates(history, history.step[rows]) - 1) * 100
+            self.largest = max(self.largest, float(np.max(np.abs(fresh), initial=0.0, where=~np.isnan(fresh))))
         self._length = history.length
         return self._values[: history.length]

@@ -94,12 +94,17 @@ class OwnLog:
         return self._tail.descriptor()
 
     def pieces(self, *, two: bool) -> Iterator[Piece]:
-        """What lies beyond the offset now; `two`: parsed by two processes. Raises OSError and ValueError."""
+        """What lies beyond the offset now; `two`: parsed by two processes, of which the other begins at once.
+
+        Raises OSError and ValueError.
+        """
         fd = self.descriptor()
-        if fd is not None:
-            for piece in pieces(fd, self.offset, os.fstat(fd).st_size, two=two):
-                self.go_on_at(piece.end, self._bad_before + piece.bad)
-                yield piece
+        return iter(()) if fd is None else self._counted(pieces(fd, self.offset, os.fstat(fd).st_size, two=two))
+
+    def _counted(self, found: Iterator[Piece]) -> Iterator[Piece]:
+        for piece in found:
+            self.go_on_at(piece.end, self._bad_before + piece.bad)
+            yield piece
 
     def close(self) -> None:
         self._tail.close()
@@ -178,12 +183,19 @@ class RunFollower:
     def read_on(self) -> Iterator[tuple[list[Item], bool]]:
         """(items, whether the side file has them now) of what the log holds beyond, in large pieces, by two processes.
 
-        Not for a log that is declared from outside. What stands in the way is left to `poll`, which says what it is.
+        The other process begins at once, this one when it is asked for the first piece. Not for a log that is declared
+        from outside. What stands in the way is left to `poll`, which says what it is.
         """
         log = cast(OwnLog, self.log)
-        with suppress(OSError, ValueError):
+        try:
             self.saves = self.saves and self.side is not None and self.side.is_of(log.descriptor()) and self.side.lock()
-            for piece in log.pieces(two=second_processor()):
+            return self._taken(log.pieces(two=second_processor()))
+        except (OSError, ValueError):
+            return iter(())
+
+    def _taken(self, found: Iterator[Piece]) -> Iterator[tuple[list[Item], bool]]:
+        with suppress(OSError, ValueError):
+            for piece in found:
                 items = list(self.reader.ordered(piece.items))
                 self.records += piece.records
                 self.saves = self.saves and self._saved(items)

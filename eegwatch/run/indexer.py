@@ -24,7 +24,7 @@ from eegwatch.run.log import CHUNK_BYTES, open_regular
 from eegwatch.run.parsing import pieces, second_processor
 from eegwatch.run.sidefile import WORTH_IT_BYTES, Frame, SideFile, beside
 
-SHARE = 0.01  # of a writer's time, at most
+SHARE = 0.008  # of a writer's time, at most: with its looks at the clock a hundredth
 LOOK_RECORDS = 256  # between two looks of a writer at its clock
 RECORD_BYTES = 110  # of a step record, at least
 MOST_UNJUDGED = 256  # pieces that wait for the judge: a million steps, 40 MB; a writer so fast is judged by its reader
@@ -129,12 +129,17 @@ class WriterIndex:
             self._follower.keep_state(*kept)
         self._judged = 0
 
+    def _advance_to_the_end(self) -> bool:
+        """As `_advance`, with the judge not far behind: it is not given up where there is time."""
+        behind = len(self._unjudged) > MOST_UNJUDGED // 2
+        return (behind and self._judge_on()) or self._advance(1)
+
     def close(self) -> None:
         """The run has ended: the rest too, as far as SHARE of the time that it took allows."""
         now = time.perf_counter()
         end = now + SHARE * (now - self._began)
         try:
-            while time.perf_counter() < end and self._advance(1):
+            while time.perf_counter() < end and self._advance_to_the_end():
                 pass
             if self._follower is not None:
                 if not self._unjudged and next(self._earlier, None) is None and self._judged:

@@ -26,6 +26,7 @@ LONG_BYTES = 1 << 16  # a piece ends behind a line
 SEARCH_BYTES = 1 << 12
 AHEAD = 4  # pieces that one process keeps while it waits for the other's
 SENT_AHEAD_BYTES = 1 << 20  # five pieces or so: with the 64 kB of a pipe the helper would wait within each
+KEPT_AHEAD_BYTES = 32 << 20  # more of them, which the helper holds while the first frame is drawn: a million steps
 MOST_QUEUED = 1 << 14  # numbers that a pipe holds: a log of 16 GB
 HEAD, NUMBER = struct.Struct("<I"), struct.Struct("<I")  # length of what follows in the pipe; number of a piece
 
@@ -125,19 +126,26 @@ class _Bounds:
 def pieces(log: int, begin: int, size: int, *, two: bool) -> Iterator[Piece]:
     """The whole lines of an open file from a line's begin up to `size`, in order; `two`: by two processes.
 
-    Raises OSError and ValueError (the log has changed meanwhile, or a line is too long to be a record).
+    The second process begins at once, this one when it is asked for the first piece. Raises OSError and ValueError (the
+    log has changed meanwhile, or a line is too long to be a record).
     """
     parser = _Parser(log)
     bounds = _Bounds(parser, log, begin, size)
     count = bounds.last - bounds.first + 1
     if not two or count < 2 or count > MOST_QUEUED:
-        for k in range(bounds.first, bounds.last + 1):
-            low, high = bounds.of(k)
-            if high > low:
-                yield parser.piece(low, high)
-        return
+        return _alone(parser, bounds)
     queue = _Queue(bounds.first, bounds.last)
-    helper = _Helper(parser, bounds, queue)
+    return _both(parser, bounds, queue, _Helper(parser, bounds, queue))
+
+
+def _alone(parser: _Parser, bounds: _Bounds) -> Iterator[Piece]:
+    for k in range(bounds.first, bounds.last + 1):
+        low, high = bounds.of(k)
+        if high > low:
+            yield parser.piece(low, high)
+
+
+def _both(parser: _Parser, bounds: _Bounds, queue: _Queue, helper: _Helper) -> Iterator[Piece]:
     try:
         yield from _shared(parser, bounds, queue, helper)
     finally:
@@ -239,14 +247,27 @@ class _Helper:
 def _send(parser: _Parser, bounds: _Bounds, queue: _Queue, pipe: int) -> None:
     """The life of the helper. A log that changed, or a reader that is gone, ends it: the reader sees the pipe's end."""
     try:
-        with os.fdopen(pipe, "wb") as file:
-            while (k := queue.take()) is not None:
-                low, high = bounds.of(k)
-                if high > low:
-                    piece = parser.piece(low, high)
-                    data = _encoder.encode(_Sent(piece.end, piece.records, piece.bad, packed(piece.items)))
-                    file.write(HEAD.pack(len(data)) + data)
-                    file.flush()
-    except (OSError, ValueError):
+        os.set_blocking(pipe, False)
+        waiting = bytearray()
+        while (k := queue.take()) is not None:
+            low, high = bounds.of(k)
+            if high > low:
+                piece = parser.piece(low, high)
+                data = _encoder.encode(_Sent(piece.end, piece.records, piece.bad, packed(piece.items)))
+                waiting += HEAD.pack(len(data)) + data
+                _write(pipe, waiting, KEPT_AHEAD_BYTES)
+        _write(pipe, waiting, 0)
+    except BaseException:  # a key's interrupt too: what the process was forked from is the reader's
         os._exit(1)
     os._exit(0)
+
+
+def _write(pipe: int, waiting: bytearray, most: int) -> None:
+    """What the pipe takes now, and until no more than `most` bytes wait. Raises OSError."""
+    while waiting:
+        try:
+            del waiting[: os.write(pipe, waiting)]
+        except BlockingIOError:
+            if len(waiting) <= most:
+                return
+            select.select([], [pipe], [])

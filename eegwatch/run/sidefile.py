@@ -158,6 +158,11 @@ class SideFile:
         return zlib.crc32(os.pread(self._log, end - begin, begin))
 
     @property
+    def size(self) -> int:
+        """Bytes of the side file."""
+        return os.fstat(self._fd).st_size
+
+    @property
     def position(self) -> int:
         """Behind the newest frame that was given or added, in the side file itself."""
         return self._at

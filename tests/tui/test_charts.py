@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from eegwatch.charts import deviation as deviations
 from eegwatch.charts.deviation import Deviation
 from eegwatch.charts.kinds import KINDS, kinds
 from eegwatch.charts.model import ChartStyle
@@ -48,6 +49,27 @@ def test_the_residual_is_exact_step_by_step_and_across_attempts(log_writer: LogW
     values = Deviation().of(history)
     assert np.allclose(values[200:], (np.linspace(1, 2, 100) - 1) * 100, atol=1e-4)
     assert len(deviation.of(history)) == 300 and np.array_equal(deviation.of(history), values)
+
+
+def test_the_largest_residual_counts_also_where_it_was_computed_in_blocks(
+    log_writer: LogWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deviations, "BLOCK", 64)
+    log_writer.run()
+    log_writer.healthy(1, 100)
+    wrong = Deviation().of(history_of(log_writer.folder))
+    assert np.abs(wrong).max() < 1e-10
+    log_writer.steps([9e-3, float("nan")], first=101)  # the largest, then one that is not known
+    history, deviation = history_of(log_writer.folder), Deviation()
+    values = deviation.of(history)
+    assert len(values) == 102 and deviation.largest == np.nanmax(values) > 100
+    log_writer.steps([float("inf")], first=103)
+    history = history_of(log_writer.folder)
+    deviation.of(history)
+    assert deviation.largest == np.inf
+    log_writer.run(attempt=2, step=90)  # which does the wrong ones again
+    log_writer.healthy(91, 95)
+    assert np.abs(deviation.of(history_of(log_writer.folder))).max() == deviation.largest < 1e-10
 
 
 def test_a_residual_below_the_last_bits_of_a_float_is_zero(log_writer: LogWriter) -> None:

@@ -19,8 +19,8 @@ def residual_chart(history: History, style: ChartStyle) -> ChartData:
     left, right = style.view.window(history)
     values = style.deviation.of(history)
     zero = Series(np.array([left, right]), np.zeros(2), "dotted", EXPECTED)
-    flat = len(values) and float(np.nanmax(np.abs(values), initial=0.0)) < NOISE_PERCENT
-    shown = np.zeros(len(values), np.float32) if flat else values
+    flat = style.deviation.largest < NOISE_PERCENT
+    shown = np.broadcast_to(np.float32(0), len(values)) if flat else values
     series = [zero, Series(history.step, shown, "line", OBSERVED)]
     chart.series = [placed(history, style.view, s) for s in series]
     return chart

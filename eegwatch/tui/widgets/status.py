@@ -129,6 +129,8 @@ class StatusLine(TextLines):
         share = f" {100 * step / run.total_steps:5.1f} %" if run.total_steps else ""
         total = f" / {run.total_steps:,}" if run.total_steps else ""
         parts.append((0, Text(f"step {step:,}{total}{share}")))
+        if not session.loaded:
+            parts.append((1, Text("checking it …" if session.complete else "reading the log …", "dim")))
         if run.steps_per_epoch and step:
             epoch, batch = divmod(step - 1, run.steps_per_epoch)
             parts.append((1, Text(f"epoch {epoch + 1} / {run.epochs or '?'}")))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eegwatch.diagnosis.checklist import FAIL, PASS, WAIT, checklist, table
+from eegwatch.diagnosis import checklist as checklists
+from eegwatch.diagnosis.checklist import FAIL, PASS, WAIT, WARN, checklist, table
 from eegwatch.diagnosis.engine import Diagnosis, worst
 from eegwatch.diagnosis.rules.batch_noise import batch_loss_band
 from eegwatch.run.history import History
@@ -43,6 +44,21 @@ def test_a_healthy_finished_run_has_no_finding_and_every_tick(log_writer: LogWri
     assert rows["initial LR"] == ("1.20e-4", "1.20e-4", PASS)
     assert rows["peak LR"] == ("3.00e-3", "3.00e-3", PASS)
     assert rows["final LR"] == ("3.00e-6", "3.00e-6", PASS)
+
+
+@pytest.mark.parametrize("most", [7, 4096])
+def test_whether_the_warm_up_took_place_is_told_by_equally_spaced_rates_of_it(
+    log_writer: LogWriter, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checklists, "MOST_LOOKED_AT", most)
+    log_writer.run(lr_precision="printed")
+    rates = parse(ONE_CYCLE).rate(np.arange(400))
+    for since, mark in ((0, WARN), (199, PASS)):
+        wrong = np.where((np.arange(400) >= since) & (np.arange(400) < 200), 1e-5, rates)
+        log_writer.steps(wrong, first=1)
+        history, _ = read(log_writer)
+        assert checklists._warmed_up(history, parse(ONE_CYCLE), 199, "warm-up").mark == mark
+        log_writer.run(attempt=2, step=0)
 
 
 def test_the_frozen_run_fails_the_ticks_it_should(log_writer: LogWriter) -> None:

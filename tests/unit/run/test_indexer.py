@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import termios
+import time
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +293,39 @@ def test_a_helper_that_dies_costs_its_pieces_to_be_parsed_again(
     by_two = list(parsing.pieces(fd, 0, size, two=True))
     by_one = list(parsing.pieces(fd, 0, size, two=False))
     os.close(fd)
+    assert [p[:3] for p in by_two] == [p[:3] for p in by_one] and len(by_one) > 10
+    for a, b in zip(by_two, by_one, strict=True):
+        assert parsing.packed(a.items) == parsing.packed(b.items)
+
+
+@pytest.mark.parametrize("ahead", [0, 1 << 25])
+def test_the_second_process_parses_on_before_the_first_asks(
+    tmp_path: Path, ahead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parsing, "PIECE_BYTES", 2000)
+    monkeypatch.setattr(parsing, "SENT_AHEAD_BYTES", 1 << 12)  # a piece or two
+    monkeypatch.setattr(parsing, "KEPT_AHEAD_BYTES", ahead)
+    run = RandomRun(tmp_path / "run", 6)
+    run.steps(600)
+    fd = os.open(run.folder / RUN_LOG, os.O_RDONLY)
+    size = os.fstat(fd).st_size
+    took: list[int] = []
+    take = parsing._Queue.take
+
+    def counted(self: Any) -> int | None:
+        number = take(self)
+        took.extend([] if number is None else [number])
+        return number
+
+    monkeypatch.setattr(parsing._Queue, "take", counted)  # this process's alone: the other counts in its own memory
+    found = parsing.pieces(fd, 0, size, two=True)
+    if ahead:
+        queue = found.gi_frame.f_locals["queue"]  # type: ignore[attr-defined]
+        while fcntl.ioctl(queue._read, termios.FIONREAD, b"\0\0\0\0") != b"\0\0\0\0":
+            time.sleep(0.01)  # until none is left for this one
+    by_two, by_one = list(found), list(parsing.pieces(fd, 0, size, two=False))
+    os.close(fd)
+    assert (not took) == bool(ahead)
     assert [p[:3] for p in by_two] == [p[:3] for p in by_one] and len(by_one) > 10
     for a, b in zip(by_two, by_one, strict=True):
         assert parsing.packed(a.items) == parsing.packed(b.items)

@@ -82,6 +82,38 @@ def test_a_long_log_is_read_by_a_process_of_its_own(long_run: Path, monkeypatch:
     session.follower.close()
 
 
+@pytest.mark.parametrize("beyond", ["nothing", "little", "much"])
+def test_of_a_large_side_file_the_skeleton_is_drawn_first_and_all_of_it_next(
+    long_run: Path, tmp_path: Path, beyond: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, log = tmp_path / "run", tmp_path / "run" / RUN_LOG
+    shutil.copytree(long_run, folder)
+    lines = log.read_bytes().splitlines(keepends=True)
+    if beyond != "nothing":
+        log.write_bytes(b"".join(lines[: STEPS - 5000]))
+    session = Session(folder.parent, folder, lambda _: None)
+    read_to_the_end(session)
+    assert session.follower is not None
+    session.follower.close()
+    with log.open("ab") as file:
+        file.writelines(lines[STEPS - 5000 :] if beyond != "nothing" else [])
+    monkeypatch.setattr(opening, "AT_ONCE_SIDE_BYTES", 0)
+    if beyond == "much":
+        monkeypatch.setattr(opening, "SOON_BYTES", 0)
+    kept = keep(folder)
+    assert kept is not None and kept.soon and kept.sketch is not None and not kept.history.length
+    kept.read_on()
+    assert kept.state is not None and not kept.soon
+    assert kept.complete == (kept.sketch is None) == (beyond != "much")
+    assert bool(kept.verdict) == (beyond == "nothing")
+    session = Session(folder.parent, folder, lambda _: None)
+    assert session._judged_before == kept.state.end
+    read_to_the_end(session)
+    assert same(session.history, history_of(folder)) and session.history.step_done == STEPS
+    assert session.follower is not None
+    session.follower.close()
+
+
 def test_where_that_process_cannot_write_the_log_is_read_all_the_same(
     long_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

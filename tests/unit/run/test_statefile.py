@@ -217,3 +217,17 @@ def test_a_runlog_leaves_it(tmp_path: Path) -> None:
     log.end()
     kept = opening.keep(log.folder)
     assert kept is not None and kept.verdict.startswith("✖ LR")
+
+
+def test_at_the_end_of_a_run_whose_steps_came_too_fast_the_judge_catches_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexer, "MOST_UNJUDGED", 4)
+    run = WrongRun(tmp_path / "run", 3, frozen_at=200)
+    run.index._over = True
+    run.steps(2000)
+    index = WriterIndex(run.folder, judge_of)  # nothing of it is read yet
+    run.log.append(Checkpoint(step=run.step, path="x"))
+    index.close()
+    kept = opening.keep(run.folder)
+    assert kept is not None and kept.verdict.startswith("✖ LR")
