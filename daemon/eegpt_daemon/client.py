@@ -25,8 +25,8 @@ def require_daemon(logs: Path, instead: str) -> None:
 
 
 def _short(value: object) -> str:
-    """A value that was read back, as people write it: 3e-4, not 0.00029999999999999997."""
-    return exact(value) if isinstance(value, float) and math.isfinite(value) else str(value)
+    """A value that was read back, as people write it: 3e-4, not 2.9999999999999997e-4 as float64 has it."""
+    return exact(float(f"{value:.12g}")) if isinstance(value, float) and math.isfinite(value) else str(value)
 
 
 def send_command(logs: Path, name: str, **fields: object) -> int:

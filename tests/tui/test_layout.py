@@ -69,6 +69,21 @@ async def test_no_sliver_of_what_lies_below_shows_beside_a_dialog(
             assert beside == 0 or beside >= 4
 
 
+def test_the_style_of_a_widget_names_its_own_class() -> None:
+    """A class that was renamed, and its style not, has neither border nor size, and nothing says so."""
+    from eegwatch.tui.screens import dialogs, evidence, help, resume, run, runs, text
+    from eegwatch.tui.widgets import chart, grid, keybar, output, panels, status, verdict
+
+    rooms = (dialogs, evidence, help, resume, run, runs, text, chart, grid, keybar, output, panels, status, verdict)
+    styled = [
+        one for room in rooms for one in vars(room).values() if isinstance(one, type) and "DEFAULT_CSS" in vars(one)
+    ]
+    ours = [one for one in styled if one.__module__.startswith("eegwatch.")]
+    assert len(ours) >= 18
+    for one in ours:
+        assert one.__dict__["DEFAULT_CSS"].split()[0] == one.__name__, one
+
+
 async def test_a_restart_says_that_the_injected_fault_is_left_out(frozen: Path) -> None:
     say(frozen.parent, "training", frozen.name)
     with lock_held(frozen.parent):

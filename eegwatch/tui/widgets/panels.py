@@ -76,7 +76,7 @@ class Ticks(TextLines):
 class ExpectedTable(Panel):
     """Expected against observed."""
 
-    DEFAULT_CSS = "Figures { height: auto; border: round $panel; border-title-color: $text; padding: 0 1; }"
+    DEFAULT_CSS = "ExpectedTable { height: auto; border: round $panel; border-title-color: $text; padding: 0 1; }"
     BORDER_TITLE = "expected / observed"
 
     def lines_of(self, session: Session) -> list[Text]:
