@@ -49,7 +49,8 @@ class WatchMethods:
         parameter groups with a schedule or a function of (step from 1, group number) each; `fresh_optimizer`: a resume
         begins with an empty optimizer on purpose. `rank`, `world`: of the processes that train copies of this model.
         The training stays the same bit by bit. Call it once the model is wrapped and on its device, before the first
-        step; a second call adds to what is watched. docs/silent_errors.md has the rules.
+        step; a second call adds to what is watched, and what it declares of steps is so of its optimizers alone.
+        docs/silent_errors.md has the rules.
         """
         from eegwatch.watching.declarations import Declarations
         from eegwatch.watching.watcher import Watcher
@@ -57,14 +58,17 @@ class WatchMethods:
         optimizers = _several(optimizer)
         if not optimizers and self.follower is not None and self.follower.hooks is not None:
             optimizers = [one for one in [self.follower.hooks.optimizer] if one is not None]
+        before = Declarations() if self.watcher is None else self.watcher.declared
+        own = self._job.rank if self.watcher is None else before.rank
+        several = max(self._job.world, self._run.world_size) if self.watcher is None else before.world
         said = Declarations(
             accumulate or (self._run.accumulate if self._run.accumulate > 1 else 0),
             clip,
             scaler,
             _several(frozen),
             dict(scheduled or {}),
-            self._job.rank if rank is None else rank,
-            max(self._job.world, self._run.world_size) if world is None else world,
+            own if rank is None else rank,
+            several if world is None else world,
             fresh_optimizer,
         )
         watcher = self.watcher

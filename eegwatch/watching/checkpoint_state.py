@@ -58,11 +58,14 @@ def weights_of(models: Sequence[Any], *, trainable: bool = False) -> dict[str, A
         if why_unread(parameter) is None and (parameter.requires_grad or not trainable)
     }
     kinds = [f"{name} {parameter.dtype} {tuple(parameter.shape)}" for name, parameter in sorted(named.items())]
-    return summed(dict(zip(named, bit_sums(named.values())))) | {"kinds": f"{zlib.crc32(repr(kinds).encode()):08x}"}
+    return summed(dict(zip(named, bit_sums(named.values())))) | {"kinds": crc_of(kinds)}
 
 
 def state_of(eye: OptimizerListener) -> dict[str, Any]:
-    """{"opt", "entries", "count", "n", "crc", "parts"} of one optimizer: tensors with a state, steps it has counted."""
+    """{"opt", "entries", "count", "n", "crc", "parts", "kinds"} of one optimizer.
+
+    `entries`: tensors that have a state; `count`: steps that it has counted.
+    """
     torch, optimizer = torch_module(), eye.hooks.optimizer
     eye.table.refresh(optimizer, eye.watcher.names)
     entries, count, tensors = 0, 0.0, {}
@@ -75,7 +78,13 @@ def state_of(eye: OptimizerListener) -> dict[str, Any]:
             if isinstance(value, torch.Tensor) and key != "step" and _readable(value):
                 tensors[f"{held.name} {key}"] = value
     values = {"opt": eye.number, "name": eye.name, "held": len(eye.table.all), "entries": entries, "count": int(count)}
-    return values | summed(dict(zip(tensors, bit_sums(tensors.values()))))
+    kinds = [f"{name} {tensor.dtype}" for name, tensor in sorted(tensors.items())]
+    return values | summed(dict(zip(tensors, bit_sums(tensors.values())))) | {"kinds": crc_of(kinds)}
+
+
+def crc_of(words: list[str]) -> str:
+    """A sum of a list of words."""
+    return f"{zlib.crc32(repr(words).encode()):08x}"
 
 
 def _readable(tensor: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +19,18 @@ class Declarations:
     rank: int = 0
     world: int = 1
     fresh_optimizer: bool = False
+
+    def with_earlier(self, before: Declarations) -> Declarations:
+        """These declarations, and those of earlier calls of log.watch() that they leave open."""
+        return replace(
+            self,
+            accumulate=self.accumulate or before.accumulate,
+            clip=before.clip if self.clip is None else self.clip,
+            scaler=before.scaler if self.scaler is None else self.scaler,
+            frozen=[*before.frozen, *self.frozen],
+            scheduled=before.scheduled | self.scheduled,
+            fresh_optimizer=self.fresh_optimizer or before.fresh_optimizer,
+        )
 
     def values(self) -> dict[str, Any]:
         """What of it stands in the record of look "attached"."""

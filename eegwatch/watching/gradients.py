@@ -102,6 +102,7 @@ class GradientHook:
         self.passes = self._told = 0
         self.before: list[Any | None] = []
         self.made: list[Any | None] = []  # what each pass left
+        self.tasks: list[int] = []  # the call of backward() that each pass was part of
         self.last: Any | None = None  # what the newest pass found
         self._found: Any | None = None  # what lay there when a gradient came
         self.failed: Exception | None = None
@@ -126,6 +127,7 @@ class GradientHook:
                 self.before.append(self.last)
                 self.made.append(_copied(self.held))
                 self.versions.append(int(parameter._version))
+                self.tasks.append(graph_task())
                 if self.turns is not None:
                     self.marks.append(self.turns.came(self._number))
             except Exception as error:
@@ -134,7 +136,7 @@ class GradientHook:
     def restart(self) -> None:
         """Count from now on; what lies there is not what a step has left."""
         self.passes = self._told = 0
-        self.before, self.made, self.marks, self.versions = [], [], [], []
+        self.before, self.made, self.marks, self.versions, self.tasks = [], [], [], [], []
         self.left = None
 
     def renewed(self) -> bool | None:
@@ -168,6 +170,8 @@ class GradientReport:
     counted: int = 0
     least: int = 0  # passes of the tensor that has seen the fewest, of those that have seen one
     cleared: int = 0  # passes whose gradients were cleared before they were used; the step used the last one's as it is
+    tasks: set[int] = field(default_factory=set)  # calls of backward() that were seen
+    used: set[int] = field(default_factory=set)  # those of them whose gradients the step has used
     begins: int = 0  # of the passes of that tensor but the first, those that found nothing there
     shrunk: tuple[int, float] | None = None  # (pass, factor): what lay there was made smaller before it
 
@@ -259,12 +263,11 @@ class Gradients:
         factors: list[dict[int, float]] = []
         used: list[int] = []
         for trace, (before, made, final) in rows:
-            found = [at(one) for one in before]
-            _judge(seen, trace, at(left.get(id(trace.held))), found, at(final))
+            found, values_made = [at(one) for one in before], [at(one) for one in made]
+            _judge(seen, trace, at(left.get(id(trace.held))), found, values_made, at(final))
             if trace.turns is not None and trace.turns.of_others(self._number, trace.marks, [*map(_lies, found)]):
                 seen.others.append(trace.held.name)
-            if made:
-                values_made = [at(one) for one in made]
+            if len(made) > 1:
                 factors.append(_factors(values_made, found))
                 used.append(_cleared(trace, found, values_made, at(final)))
         seen.shrunk = _shrunk(factors)
@@ -287,7 +290,10 @@ def _from_nothing(trace: GradientHook) -> bool:
 
 def _of_fresh(traces: list[GradientHook]) -> GradientReport:
     """One pass onto nothing for each: no value is of interest."""
-    return GradientReport(passes=1, counted=1, least=1) if traces else GradientReport()
+    tasks = {task for trace in traces for task in trace.tasks}
+    if not traces:
+        return GradientReport()
+    return GradientReport(passes=1, counted=1, least=1, tasks=tasks, used=tasks)
 
 
 def _numbered(trace: GradientHook, gathered: Gathered) -> tuple[list[int | None], list[int | None], int | None]:
@@ -296,7 +302,7 @@ def _numbered(trace: GradientHook, gathered: Gathered) -> tuple[list[int | None]
     def kept(piece: Any | None) -> int | None:
         return None if piece is None else gathered.add(piece, trace.held.count)
 
-    made = [kept(one) for one in trace.made] if len(trace.made) > 1 else []
+    made = [kept(one) for one in trace.made]
     return [kept(one) for one in trace.before], made, kept(sampled(trace.held, trace.held.parameter.grad))
 
 
@@ -305,13 +311,23 @@ def _judge(
     trace: GradientHook,
     stale: list[float] | None,
     before: list[list[float] | None],
+    made: list[list[float] | None],
     final: list[float] | None,
 ) -> None:
     name = trace.held.name
-    begun = max((i for i, one in enumerate(before) if not _lies(one)), default=-1)  # the last pass onto nothing
-    if trace.passes > seen.passes:
-        seen.passes, seen.counted = trace.passes, trace.passes - max(begun, 0)
-        seen.begins = sum(not _lies(one) for one in before[1:])
+    anew = [not _lies(one) for one in before]  # the passes onto nothing
+    for number in range(1, min(len(anew), len(made))):
+        if before[number] is not None and made[number - 1] is not None and not any(made[number - 1] or ()):
+            anew[number] = False  # the pass before made zeros (a product with what begins at zero): nothing was cleared
+    begun = max((i for i, one in enumerate(anew) if one), default=-1)  # the last pass onto nothing
+    seen.tasks.update(trace.tasks)
+    if final is not None and (any(final) or not any(map(_lies, made))):
+        seen.used.update(trace.tasks[max(begun, 0) :])
+    if trace.passes >= seen.passes:
+        counted, begins = trace.passes - max(begun, 0), sum(anew[1:])
+        if trace.passes > seen.passes:
+            seen.passes, seen.counted, seen.begins = trace.passes, counted, begins
+        seen.counted, seen.begins = max(seen.counted, counted), min(seen.begins, begins)
     if trace.passes and trace.held.parameter.grad is None:
         seen.dropped.append(name)
     if stale is None or final is None or not _lies(stale) or not _lies(final):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from eegwatch.watching.gradients import GradientReport, graph_task
 from eegwatch.watching.tensors import torch_module
 
 MOST = 1024  # micro-batches of a step that are kept
@@ -25,9 +26,10 @@ class LossHook:
         self.items = items
         self.factor, self.reduction = made_of(loss)
         self.value: Any = None
+        self.task: int | None = None  # the call of backward() that came to it
 
     def __call__(self, gradient: Any) -> None:
-        self.value = gradient.detach()
+        self.value, self.task = gradient.detach(), graph_task()
 
 
 class MicroBatches:
@@ -46,12 +48,22 @@ class MicroBatches:
             self._seeds.append(seed)
             self._unit = max(self._unit, float(torch.finfo(loss.dtype).eps))
 
-    def take(self) -> dict[str, Any] | None:
+    def forget(self) -> None:
+        """The step of these micro-batches has failed."""
+        self._seeds = []
+
+    def take(self, seen: GradientReport, *, several: bool) -> dict[str, Any] | None:
         """{"items", "weights", "unit"} of the step just taken; None where a loss was not used, or nothing is known.
 
-        `weights`: of one item of each micro-batch in the gradient.
+        `weights`: of one item of each micro-batch in the gradient. `seen`: the passes since the step before; one whose
+        gradients were cleared is of a step that the script has left out. Of `several` optimizers, a micro-batch is
+        that one's which has seen its pass.
         """
         seeds, self._seeds = self._seeds, []
+        if several:
+            self._seeds = [seed for seed in seeds if seed.task not in seen.tasks]
+            seeds = [seed for seed in seeds if seed.task in seen.tasks]
+        seeds = [seed for seed in seeds if seed.task not in seen.tasks or seed.task in seen.used]
         if not seeds or len(seeds) >= MOST or any(seed.value is None for seed in seeds):
             return None
         values = [float(seed.value) for seed in seeds]

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from eegwatch.optimizer_hooks import StepHooks, unwrapped
 from eegwatch.watching.cadence import FIRST, Cadence
+from eegwatch.watching.declarations import Declarations
 from eegwatch.watching.gradients import GradientReport, Gradients
 from eegwatch.watching.naming import first_names
 from eegwatch.watching.optimizer_tensors import OptimizerTensor, OptimizerTensors
+from eegwatch.watching.scheduled_values import Scheduled
 from eegwatch.watching.step_sample import StepSample
 from eegwatch.watching.tensors import compiling, eagerly, torch_module
 from eegwatch.watching.update import is_torchs, kind_of
@@ -33,18 +35,21 @@ class OptimizerListener:
         self.kind = kind_of(unwrapped(optimizer))
         self.reads_grad = is_torchs(unwrapped(optimizer))  # its step is known to use .grad and nothing else
         self.cadence = Cadence(_clock_of(unwrapped(optimizer)))
+        self.declared, self.scheduled = Declarations(), Scheduled({}, None)  # of this optimizer
         self.table, self.gradients = OptimizerTensors(), Gradients(number)
         self.step = 0  # that the look under way is at
         self.taken_at_call = 0  # steps when log.step() was last called
         self._armed: list[OptimizerTensor] | None = None
         self._look: StepSample | None = None
         self._sees = True
+        self._again = False  # is the step after the one that is looked at to be looked at too?
         self.idle = True  # at the last look: a tensor without .grad is one that this optimizer does not move
         self._had: set[int] = set()  # ids of tensors that had a gradient at a look
         self._frozen: dict[int, int] = {}  # ids of tensors that were frozen at the first look -> sums of their bits
         self._before_look, self._after_look = eagerly(self._look_before), eagerly(self._look_after)
         self._next_look = eagerly(self._arm_guarded)
         self._spent = 0.0
+        self.seen = GradientReport()  # what the backward passes before the last look's step have done
         self.hooks.listeners.append(self)
         self.arm()
 
@@ -57,6 +62,17 @@ class OptimizerListener:
     def armed(self) -> bool:
         """Is the next step looked at?"""
         return self._armed is not None
+
+    def declare(self, said: Declarations, scheduled: Scheduled) -> None:
+        """What log.watch() was told with this optimizer; what an earlier call told of it goes on."""
+        self.declared = said.with_earlier(self.declared)
+        if scheduled.names:
+            self.scheduled = scheduled
+
+    def scale(self) -> float | None:
+        """The scale of the gradient scaler that was declared with this optimizer."""
+        scaler = self.declared.scaler
+        return None if scaler is None or not scaler.is_enabled() else float(scaler.get_scale())
 
     def arm(self, *, between: bool = False) -> None:
         """The next step is looked at: its tensors are chosen, and hooks are put on their gradients.
@@ -74,6 +90,17 @@ class OptimizerListener:
         if between:
             self.gradients.restart()
         self._spent = self.cadence.clock() - began
+
+    def look_soon(self) -> None:
+        """The next step is looked at: an evaluation was made.
+
+        Micro-batches may have come before it: what lies there is the last step's gradient only where that was looked
+        at. Else the step after the next is looked at too, whose look knows what the one before it has left.
+        """
+        if not self.armed:
+            self.cadence.soon()
+            self.arm(between=True)
+            self._again = self.armed
 
     def close(self) -> None:
         """Take everything off."""
@@ -93,7 +120,7 @@ class OptimizerListener:
             began = cadence.clock()
             self.watcher.before_step(self, whole=True)
             cadence.every_step(cadence.clock() - began)
-        elif self.watcher.at_every_step:
+        elif self.watcher.averages or self.scheduled.of_groups:
             self.watcher.before_step(self, whole=self._armed is not None or not cadence.taken % cadence.stride)
         if self._armed is not None and not compiling():
             began = cadence.clock()
@@ -111,7 +138,7 @@ class OptimizerListener:
             kind = self.kind if self._sees else None
             searched = self.table.searched(self._armed, self.cadence.taken <= FIRST)
             self._look = StepSample(optimizer, kind, self._armed, searched, closure=self.hooks.closure)
-            if self.watcher.declared.clip and not self.hooks.closure:
+            if self.declared.clip and not self.hooks.closure:
                 self._look.measure(self.table.all)
 
     def after(self, optimizer: Any) -> None:
@@ -121,6 +148,9 @@ class OptimizerListener:
             self._after_look(optimizer)
             cadence.looked(self._spent + cadence.clock() - began)
             self._spent = 0.0
+            if self._again:
+                self._again = False
+                cadence.soon()
             self.watcher.account()
         self._look = self._armed = None
         if self.watcher.copied:
@@ -132,6 +162,7 @@ class OptimizerListener:
         """The step raised: what was read of it is of no use."""
         self._look = self._armed = None
         self.gradients.disarm()
+        self.watcher.micros.forget()
         self.cadence.soon()
 
     def _look_after(self, optimizer: Any) -> None:
@@ -152,7 +183,7 @@ class OptimizerListener:
         if len(self.table.all) != look.count:
             values["tensors"] = len(self.table.all)
         found = look.finish(stale)
-        if self.watcher.declared.clip and look.closure:
+        if self.declared.clip and look.closure:
             look.measure(self.table.all)
         if self.table.skipped:
             values["unread"] = dict(self.table.skipped)
@@ -175,7 +206,8 @@ class OptimizerListener:
             seen.cleared = 0
         if any(eye.taken >= FIRST for eye in self.watcher.eyes if eye is not self):
             seen.others = []  # not every pass of theirs is seen any more
-        values |= _of_gradients(seen, self.watcher.accumulate) | found
+        self.seen = seen
+        values |= _of_gradients(seen, self.declared.accumulate) | found
         values |= self.watcher.around.at(self, self.watcher.eyes)
         values |= self._of_forwards()
         resting = self._resting(look) if self.reads_grad else []
@@ -185,8 +217,8 @@ class OptimizerListener:
         if none and (self.idle or any(held.parameter.grad is not None for held in self.table.all)):
             values["no_gradient"] = first_names(none) | {"of": len(self.table.all)}
         if look.norm is not None:
-            values["norm"] = look.norm
-            scale = self.watcher.scale()
+            values["norm"], values["clip"] = look.norm, self.declared.clip
+            scale = self.scale()
             if scale is not None:
                 values["scale"] = scale
             if look.norm_unit > SINGLE:
@@ -263,6 +295,7 @@ def _of_gradients(seen: GradientReport, accumulate: int) -> dict[str, Any]:
     if seen.others:
         values["others"] = first_names(seen.others)
     if accumulate > 1 and seen.passes:
+        values["accumulate"] = accumulate
         values["passes"], values["counted"], values["begins"] = seen.passes, seen.counted, seen.begins
         values["least"] = seen.least
     elif seen.cleared:

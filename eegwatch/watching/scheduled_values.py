@@ -22,6 +22,11 @@ class Scheduled:
         self.others: set[str] = set()
 
     @property
+    def names(self) -> list[str]:
+        """What is scheduled."""
+        return list(self._laws)
+
+    @property
     def of_groups(self) -> bool:
         return bool(self._laws)
 

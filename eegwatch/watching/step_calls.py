@@ -73,7 +73,7 @@ class StepCalls:
         if self._idle < 2 or (self._idle & (self._idle - 1) and self._idle != 3):
             return  # told at 2, 3, 4, 8, 16, … calls
         self._told = True
-        values = {"idle": self._idle, "finite": self._fresh, "taken": taken, "calls": self.calls}
+        values = {"idle": self._idle, "finite": self._fresh, "taken": taken, "calls": self.calls, "moved": moved}
         yield values | {"passes": self._passes, "skipped": finite is False}
 
 

@@ -54,7 +54,6 @@ class Watcher:
         self._loaders = 0  # whose order is looked at
         self.names: dict[int, str] = {}
         self.declared = Declarations()
-        self.scheduled = Scheduled({}, None)
         self.around = Surroundings()
         self.forwards = Forwards(self.guarded)
         self.turns = Turns()  # of several optimizers
@@ -74,11 +73,6 @@ class Watcher:
         self._evaluations: list[Evaluation] = []  # over, and not yet compared with what the next step begins with
         self._earlier: list[Trained] = []  # what runs before in this process have trained the models on
 
-    @property
-    def accumulate(self) -> int:
-        """Micro-batches of a step, where they were declared; else 0."""
-        return self.declared.accumulate
-
     # ---- what is watched ----
 
     def watch(
@@ -94,13 +88,14 @@ class Watcher:
         if new:
             self.around.of(self.models)
             self.forwards.of(self.models)
+        own, said = said, said.with_earlier(self.declared)
         self.declared = said
         self.copied = self.copied or any(is_copy(model) for model in new)
         self._written.meet(said.rank, said.world)
         if said.world > 1 and new and self._rows is None:
             self._rows = BatchRows(new)
-        self.scheduled = Scheduled(said.scheduled, self.log.steps_per_epoch)
-        if said.frozen:
+        scheduled = Scheduled(own.scheduled, self.log.steps_per_epoch)  # raises before anything is watched
+        if own.frozen:
             self.around.frozen = Frozen(said.frozen, self.models)
         for eye in [eye for eye in self.eyes if eye.hooks.optimizer is None]:
             eye.close()  # its optimizer is gone: another is watched in its place
@@ -109,7 +104,10 @@ class Watcher:
             if all(eye.hooks.optimizer is not unwrapped(optimizer) for eye in self.eyes):
                 self.eyes.append(OptimizerListener(self, optimizer, self._numbered, self._hooks_on(optimizer)))
                 self._numbered += 1
+        given = [unwrapped(optimizer) for optimizer in optimizers]
         for eye in self.eyes:
+            if not given or any(eye.hooks.optimizer is one for one in given):
+                eye.declare(own, scheduled)
             eye.cadence.parts = len(self.eyes)
             if len(self.eyes) > 1:
                 eye.gradients.of_several(self.turns)
@@ -189,11 +187,12 @@ class Watcher:
                 self.emit("calls", values, step=step)
         for eye in self.eyes:
             eye.taken_at_call = eye.cadence.taken
-        if metrics and self.scheduled.others:
-            with self.guarded():
-                off = self.scheduled.of_metrics(step, metrics)
-                if off or step % SCHEDULED_EVERY == 1:
-                    self.emit("scheduled", {"off": off}, step=step)
+        for scheduled in {id(eye.scheduled): eye.scheduled for eye in self.eyes}.values() if metrics else ():
+            if scheduled.others:
+                with self.guarded():
+                    off = scheduled.of_metrics(step, metrics or {})
+                    if off or step % SCHEDULED_EVERY == 1:
+                        self.emit("scheduled", {"off": off}, step=step)
 
     def evaluated(self) -> None:
         """An evaluation has been logged: the next steps are looked at."""
@@ -201,8 +200,7 @@ class Watcher:
             return
         with self.guarded():
             for eye in self.eyes:
-                eye.cadence.soon()
-                eye.arm()
+                eye.look_soon()
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -300,17 +298,12 @@ class Watcher:
             if self._resumed:
                 self._emit_state("begin", eye.step - 1)
 
-    @property
-    def at_every_step(self) -> bool:
-        """Is there anything to be read at steps that are not looked at?"""
-        return bool(self.averages) or self.scheduled.of_groups
-
     def before_step(self, eye: OptimizerListener, *, whole: bool) -> None:
         """Called before every step: an average that waits is compared now, when it has had its update.
 
         `whole`: the scheduled values are to be compared too.
         """
-        if whole and self.scheduled.of_groups and not self._calls_apart(eye):
+        if whole and eye.scheduled.of_groups and not self._calls_apart(eye):
             with self.guarded():
                 self._compare_scheduled(eye)
         for average in self.averages:
@@ -324,11 +317,11 @@ class Watcher:
         """Hold what the groups are set to against their schedules; written at looks, and when it changes."""
         step = self.next_step()
         groups = eye.hooks.optimizer.param_groups
-        off = self.scheduled.off(step, groups)
+        off = eye.scheduled.off(step, groups)
         if bool(off) != self._off.get(eye.number) or eye.armed:
             self._off[eye.number] = bool(off)
             values: dict[str, Any] = {"opt": eye.number, "off": off[:NAMED], "n": len(off)}
-            empty = self.scheduled.empty(step, groups)
+            empty = eye.scheduled.empty(step, groups)
             self.emit("scheduled", values | ({"empty": empty} if empty is not None else {}), step=step)
 
     def after_step(self, eye: OptimizerListener) -> None:
@@ -359,15 +352,10 @@ class Watcher:
         for average in self.averages:
             if average.held_by(eye):
                 average.stepped(step)
-        values = self.micros.take()
+        values = self.micros.take(eye.seen, several=len(self.eyes) > 1)
         if values is not None:
-            scale = self.scale()
+            scale = eye.scale()
             self.emit("micro", values | ({"scale": scale} if scale is not None else {}), step=step)
-
-    def scale(self) -> float | None:
-        """The gradient scaler's scale, where one was declared."""
-        scaler = self.declared.scaler
-        return None if scaler is None or not scaler.is_enabled() else float(scaler.get_scale())
 
     def _calls_apart(self, eye: OptimizerListener) -> bool:
         """Does this optimizer take several steps between two calls of log.step()? Then a step's number is not known."""
@@ -434,4 +422,4 @@ class Watcher:
         self.models, self.averages, self._evaluations = [], [], []
         self.around, self.calls, self.micros = Surroundings(), StepCalls(), MicroBatches()
         self.forwards = Forwards(self.guarded)
-        self.declared, self.scheduled = Declarations(), Scheduled({}, None)
+        self.declared = Declarations()

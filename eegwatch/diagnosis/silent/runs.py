@@ -25,6 +25,13 @@ def step_not_taken(record: Watch, attempt: Attempt) -> Judgement:
         return _never_ending(values, idle, since)
     if taken and calls - idle < 2 * most and idle < SKIPS:
         return None
+    if values.get("moved"):
+        return Violation(
+            f"log.step() was called {idle:,} times since step {since:,} without a step of the watched optimizer, and "
+            "the weights move: another optimizer moves them",
+            "watch the optimizer whose step() is called: the one inside a wrapper, or the one that was built anew",
+            fact=True,  # what is watched is wrong; the training may be right
+        )
     return Violation(
         f"log.step() was called {idle:,} times since step {since:,} and the watched optimizer has not stepped: "
         f"{taken:,} steps were taken in {calls:,} calls",
@@ -102,6 +109,8 @@ def optimizer_state_differs(record: Watch, attempt: Attempt) -> Judgement:
         before = _optimizer(saved, one)
         if before is None or not one["entries"] or before["crc"] == one["crc"] or not _alike_made(before, one):
             continue
+        if "kinds" in before and before["kinds"] != one.get("kinds"):
+            continue  # load_state_dict turns numbers of a state into their parameter's type
         if int(one["count"]) < int(before["count"]):
             return None  # optimizer_state_lost says so
         return Violation(

@@ -58,7 +58,8 @@ def gradient_applied_twice(record: Watch, again: Any) -> Violation:
 
 
 def gradients_dropped(record: Watch, attempt: Attempt) -> Judgement:
-    values, declared = record.values, int(attempt.declared.get("accumulate", 0) or 0)
+    values = record.values
+    declared = int(values.get("accumulate", attempt.declared.get("accumulate", 0)) or 0)
     dropped = values.get("dropped")
     if dropped is not None:
         return Violation(
@@ -77,8 +78,8 @@ def gradients_dropped(record: Watch, attempt: Attempt) -> Judgement:
     if not dropped:
         return True
     each_time = passes == declared and int(values.get("begins", 0)) >= passes - 1
-    if not each_time and looks < 2:
-        return None  # a backward pass for something else lies before the tail of an epoch
+    if (not each_time or (passes == 2 and record.step > 1)) and looks < 2:
+        return None  # a pass for something else, or of a step that failed, lies before the tail of an epoch
     return Violation(
         f"step {record.step:,} holds the gradient of {counted} of its {passes} micro-batches: "
         "the others were cleared before it",
@@ -240,7 +241,7 @@ def empty_group(record: Watch, attempt: Attempt) -> Judgement:
 
 
 def clip_missing(record: Watch, attempt: Attempt) -> Judgement:
-    clip, norm = attempt.declared.get("clip"), number(record.values.get("norm"))
+    clip, norm = record.values.get("clip", attempt.declared.get("clip")), number(record.values.get("norm"))
     if not clip or norm != norm or record.values.get("skipped"):
         return None
     near = max(WITHIN, COARSE * number(record.values.get("norm_unit", 0.0)))
@@ -255,7 +256,7 @@ def clip_missing(record: Watch, attempt: Attempt) -> Judgement:
 
 
 def clip_before_unscale(record: Watch, attempt: Attempt) -> Judgement:
-    clip, norm = attempt.declared.get("clip"), number(record.values.get("norm"))
+    clip, norm = record.values.get("clip", attempt.declared.get("clip")), number(record.values.get("norm"))
     scale = number(record.values.get("scale"))
     if not clip or not norm > 0 or not scale >= LEAST_SCALE or record.values.get("skipped"):
         return None

@@ -290,3 +290,174 @@ def test_an_optimizer_whose_step_was_replaced_is_not_said_to_rest(tmp_path: Path
 
     loop.optimizer.step = own  # type: ignore[assignment, method-assign]
     assert rules(loop.run(6)) == set()
+
+
+def test_zero_gradients_of_a_first_micro_batch_were_not_cleared(tmp_path: Path) -> None:
+    class Adapted(nn.Module):
+        """The gradient of `down` is zero as long as `up` is (LoRA)."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.base, self.down, self.up = nn.Linear(8, 8), nn.Linear(8, 2, bias=False), nn.Linear(2, 8, bias=False)
+            self.base.requires_grad_(False)
+            nn.init.zeros_(self.up.weight)
+
+        def forward(self, x: Any) -> Any:
+            return self.base(x) + self.up(self.down(x))
+
+    loop = Loop(tmp_path, model=Adapted(), accumulate=2)
+
+    def step(number: int) -> None:
+        loop.optimizer.zero_grad(set_to_none=False)
+        for _ in range(2):
+            (loss_of(loop.model) / 2).backward()
+        loop.optimizer.step()
+
+    assert not [finding for finding in loop.run(3, step) if finding.severity == "error"]
+
+
+@pytest.mark.parametrize("after", [3, 45])
+def test_an_evaluation_between_two_micro_batches_does_not_make_the_first_ones_gradient_an_old_one(
+    tmp_path: Path, after: int
+) -> None:
+    loop = Loop(tmp_path)
+
+    def step(number: int) -> None:
+        (loss_of(loop.model) / 2).backward()
+        if number == after:
+            loop.model.eval()
+            with loop.log.evaluating(), torch.no_grad():
+                loss_of(loop.model)
+            loop.model.train()
+        (loss_of(loop.model) / 2).backward()
+        loop.optimizer.step()
+        loop.optimizer.zero_grad()
+
+    assert loop.run(after + 5, step) == []
+
+
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_micro_batches_of_a_step_that_was_left_out_are_not_those_of_the_next(tmp_path: Path, set_to_none: bool) -> None:
+    loop = Loop(tmp_path)
+
+    def step(number: int) -> None:
+        for left_out in (True, False) if number == 4 else (False,):
+            loop.optimizer.zero_grad(set_to_none=set_to_none)
+            items = (6, 2) if left_out else (4, 4)
+            for n in items:
+                loss = loop.model(torch.randn(n, 8)).pow(2).mean()
+                (loop.log.micro(loss, items=n) * (n / 8)).backward()
+        loop.optimizer.step()
+
+    assert loop.run(6, step) == []
+
+
+def test_a_closure_that_is_called_twice_makes_one_step_of_each_call(tmp_path: Path) -> None:
+    experts = nn.ModuleList([nn.Linear(8, 2), nn.Linear(8, 2)])
+    loop = Loop(tmp_path, lambda p: torch.optim.LBFGS(p, max_iter=2), experts)
+    turns = iter(range(100))
+
+    def closure() -> Any:
+        loop.optimizer.zero_grad()
+        loss = loop.log.micro(experts[next(turns) % 2](torch.ones(4, 8)).pow(2).mean(), items=4)
+        loss.backward()
+        return loss
+
+    assert "microbatch_weights" not in rules(loop.run(4, lambda _: loop.optimizer.step(closure)))
+
+
+def test_a_step_that_fails_and_the_tail_of_an_epoch_are_no_two_micro_batches(tmp_path: Path) -> None:
+    loop = Loop(tmp_path, accumulate=2)
+
+    def step(number: int) -> None:
+        loop.optimizer.zero_grad()
+        loss_of(loop.model).backward()
+        if number == 4:  # the second one is out of memory, the next step is the last of an epoch and has but one
+            loop.optimizer.zero_grad()
+            loss_of(loop.model).backward()
+        else:
+            loss_of(loop.model).backward()
+        loop.optimizer.step()
+
+    assert loop.run(8, step) == []
+
+
+def test_what_a_second_call_of_watch_declares_is_so_of_its_own_optimizer(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    one, other = small(), small()
+    first, second = torch.optim.AdamW(one.parameters(), weight_decay=0.3), torch.optim.AdamW(other.parameters())
+    log = RunLog(tmp_path, optimizer=first, control=False)
+    log.watch(one, first, clip=0.1, accumulate=2, scheduled={"weight_decay": lambda *_: 0.3})
+    log.watch(other, second)
+    for _ in range(4):
+        first.zero_grad()
+        second.zero_grad()
+        for _ in range(2):
+            (loss_of(one) * 10).backward()
+        nn.utils.clip_grad_norm_(one.parameters(), 0.1)
+        (loss_of(other) * 10).backward()
+        first.step()
+        second.step()
+        log.step()
+    log.end()
+    assert silent(log.folder) == []
+
+
+def test_a_clip_that_an_earlier_call_of_watch_declared_is_still_held_against_its_optimizer(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    one, other = small(), small()
+    first, second = SGD(one.parameters()), SGD(other.parameters())
+    log = RunLog(tmp_path, optimizer=first, control=False)
+    log.watch(one, first, clip=0.1)
+    log.watch(other, second)
+    for _ in range(2):
+        for model, optimizer in ((one, first), (other, second)):
+            optimizer.zero_grad()
+            (loss_of(model) * 50).backward()
+            optimizer.step()
+        log.step()
+    log.end()
+    found = silent(log.folder)
+    assert rules(found) == {"clip_missing"} and "optimizer 0" in found[0].message
+
+
+def test_a_state_that_torch_loads_in_another_type_is_no_other_state(tmp_path: Path) -> None:
+    def make(parameters: Any) -> Any:
+        return torch.optim.ASGD(parameters, lr=0.01)
+
+    first = Loop(tmp_path, make, small().double())
+
+    def step(loop: Loop) -> None:
+        loop.optimizer.zero_grad()
+        loop.model(torch.randn(4, 8).double()).pow(2).mean().backward()
+        loop.optimizer.step()
+        loop.log.step()
+
+    step(first)
+    torch.save(first.model.state_dict(), tmp_path / "c.pt")
+    first.log.checkpoint(tmp_path / "c.pt")
+    first.log.end("stopped")
+    again = Loop(tmp_path, make, small().double(), watch=False, resume=first.log.folder, step=1)
+    again.model.load_state_dict(first.model.state_dict())
+    again.optimizer.load_state_dict(first.optimizer.state_dict())
+    again.log.watch(again.model, again.optimizer)
+    step(again)
+    assert again.judged() == []
+
+
+def test_a_wrapper_whose_inner_optimizer_steps_is_no_missing_step(tmp_path: Path) -> None:
+    class Around(torch.optim.Optimizer):
+        """Steps by an optimizer inside, as sharpness-aware minimisation does; its own step() is never called."""
+
+        def __init__(self, parameters: Any) -> None:
+            super().__init__(parameters, {"lr": 0.1})
+            self.inner = torch.optim.SGD(self.param_groups, lr=0.1)
+
+    loop = Loop(tmp_path, Around)
+
+    def step(number: int) -> None:
+        loop.optimizer.zero_grad()
+        loop.backward()
+        loop.optimizer.inner.step()  # type: ignore[attr-defined]
+
+    assert [(f.rule, f.severity) for f in loop.run(30, step)] == [("step_not_taken", "warning")]
