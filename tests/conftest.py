@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import math
@@ -20,7 +21,6 @@ import numpy as np
 import pytest
 import yaml
 from hypothesis import settings
-from hypothesis.internal.conjecture import providers
 
 from eegwatch.run.folder import CHECKPOINTS, RUN_LOG
 from eegwatch.run.log import AppendLog
@@ -45,9 +45,13 @@ UNSEEDED = 67280421310721  # the seed of torch's generator in a new process
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.register_profile("anew", deadline=None)
 settings.load_profile("anew" if os.environ.get("EEGWATCH_FULL") else "same")
-if not os.environ.get("EEGWATCH_FULL") and hasattr(providers, "_get_local_constants"):
+if not os.environ.get("EEGWATCH_FULL"):
     # hypothesis draws numbers that stand in the modules loaded so far: other tests before it, and it draws others
-    providers._get_local_constants = lambda none=providers._local_constants: none
+    with contextlib.suppress(ImportError):  # a version that does not
+        from hypothesis.internal.conjecture import providers
+
+        if hasattr(providers, "_get_local_constants"):
+            providers._get_local_constants = lambda none=providers._local_constants: none
 
 pytest_plugins = ["tests.cpu"]
 ONE_WORKER = ("test_wheel.py", "test_first_frame.py")  # one thing made for all tests of the file

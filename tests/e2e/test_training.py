@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch
 
 from eegpt_daemon.link import Attempt
 from tests.conftest import free_port
+from tests.e2e import warm
 from tests.e2e.processes import PATIENCE, Daemon
 from tests.e2e.trainers import Zygote, assert_same, last_state, new_run, next_attempt, steps_that_count
 
@@ -181,20 +183,22 @@ def test_two_processes_stop_resume_and_survive_the_death_of_one(daemon: Daemon, 
     assert "stop: done" in done.stdout and daemon.records()[-1]["reason"] == "stopped"
 
 
-def test_another_node_joins_the_run_of_the_daemon(daemon: Daemon, config_file: ConfigFile) -> None:
+def test_another_node_joins_the_run_of_the_daemon(daemon: Daemon, config_file: ConfigFile, tmp_path: Path) -> None:
     top = NO_DROPOUT | {"distributed": {"nproc_per_node": 1, "nnodes": 2, "rdzv_endpoint": f"localhost:{free_port()}"}}
     path = config_file(top=top, data={"batch_size": 4}, max_epochs=2)
     command = [sys.executable, "-m", "eegpt_daemon.cli", "join", "--logs", str(daemon.logs), "--node-rank", "1"]
     daemon.start(path)
-    node = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    printed = tmp_path / "node"
+    with printed.open("wb") as out, open(os.devnull) as nothing:
+        node = warm.start(command, nothing, out, out)
     try:
         assert daemon.wait_for_end()["reason"] == "completed"
         assert daemon.records("run")[0]["world_size"] == 2
         daemon.cli("stop")
-        out, _ = node.communicate(timeout=PATIENCE)  # torch's own exit barrier may complain of the other's earlier end
+        code = node.wait(PATIENCE)  # torch's own exit barrier may complain of the other's earlier end
     finally:
         node.kill()
-    assert node.returncode == 0 and "joining attempt 1" in out
+    assert code == 0 and "joining attempt 1" in printed.read_text()
 
 
 # ---- prepare alone ---------------------------------------------------------------------------------------------------

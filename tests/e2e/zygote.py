@@ -3,9 +3,9 @@
 `python -m tests.e2e.zygote SOCKET`: each connection brings one request, `{"command", "env", "cwd", "session"}` and three descriptors
 (standard input, output, error), and gets back `pid N` and, when that process has ended, `exit CODE` (negative for a
 signal). The command is one of `python -m eegpt_daemon…`, run by its own entry point. What the child starts in turn that
-way (the command line a daemon, a daemon its trainer) is forked as well, and is its child; anything else is executed as
-ever. Process ids, sessions, signals, pipes, descriptors and exit codes are real; only the import is spared. The command
-line in /proc is the parent's: a test that looks for a process by it sets EEGWATCH_COLD.
+way (the command line a daemon, a daemon its trainer or torch's launcher, that its workers) is forked as well, and is its
+child; anything else is executed as ever. Process ids, sessions, signals, pipes, descriptors and exit codes are real; only
+the import is spared. The command line in /proc is the parent's: a test that looks for a process by it sets EEGWATCH_COLD.
 """
 
 from __future__ import annotations
@@ -32,24 +32,30 @@ from typing import Any, NoReturn
 import eegwatch.run.crash_points
 from tests.e2e.warm import ADOPTS
 
+LAUNCHER = "torch.distributed.run"  # of several processes: three imports of torch a job of two
 ENTRIES = {
     "eegpt_daemon": "eegpt_daemon.__main__",
     "eegpt_daemon.cli": "eegpt_daemon.cli",
     "eegpt_daemon.script": "eegpt_daemon.script.__main__",
     "eegpt_daemon.trainer": "eegpt_daemon.trainer.__main__",
+    LAUNCHER: LAUNCHER,
 }
 # forked where one of ours starts it too. A script's runner and what a daemon starts beside a trainer (`cost`) import
 # little, and tests look for them by their command line, which a forked process does not have
-FORKED = ("eegpt_daemon", "eegpt_daemon.trainer")
-BEFOREHAND = ("scipy.stats", "eegpt_daemon.trainer.attempt", "eegpt_daemon.supervisor.loop", *ENTRIES.values())
+FORKED = ("eegpt_daemon", "eegpt_daemon.trainer", LAUNCHER)
+BEFOREHAND = (
+    "scipy.stats", "eegpt_daemon.trainer.attempt", "eegpt_daemon.supervisor.loop",
+    *(module for name, module in ENTRIES.items() if name != LAUNCHER),
+)  # fmt: skip
 MOST_DESCRIPTORS = 4096
 PR_SET_CHILD_SUBREAPER = 36
 
 
-def entry_of(command: list[str]) -> str | None:
-    """The module whose `main` is that command; None for a command that is not ours."""
-    ours = len(command) > 2 and command[0] == sys.executable and command[1] == "-m"
-    return ENTRIES.get(command[2]) if ours else None
+def entry_of(command: list[str]) -> tuple[str, list[str]] | None:
+    """(name of one of ENTRIES, its arguments); None for a command that is not ours. torch's launcher adds `-u`."""
+    words = [word for i, word in enumerate(command) if (i, word) != (1, "-u")]
+    ours = len(words) > 2 and words[0] == sys.executable and words[1] == "-m" and words[2] in ENTRIES
+    return (words[2], words[3:]) if ours else None
 
 
 def become(command: list[str], descriptors: tuple[int, int, int], *, session: bool = False) -> NoReturn:
@@ -58,12 +64,12 @@ def become(command: list[str], descriptors: tuple[int, int, int], *, session: bo
     try:
         if session:
             os.setsid()
-        _like_a_new_process(descriptors)
-        name = entry_of(command)
-        assert name is not None
-        module = importlib.import_module(name)
+        _like_a_new_process(descriptors, unbuffered="-u" in command[:2])
+        entry = entry_of(command)
+        assert entry is not None
+        module = importlib.import_module(ENTRIES[entry[0]])
         sys.modules["__main__"] = module  # what a pool of workers imports again
-        sys.argv, sys.orig_argv = [module.__file__ or name, *command[3:]], command
+        sys.argv, sys.orig_argv = [module.__file__ or entry[0], *entry[1]], command
         try:
             code = module.main()
         except SystemExit as leaving:
@@ -81,7 +87,7 @@ def become(command: list[str], descriptors: tuple[int, int, int], *, session: bo
         os._exit(code or 0)
 
 
-def _like_a_new_process(descriptors: tuple[int, int, int]) -> None:
+def _like_a_new_process(descriptors: tuple[int, int, int], *, unbuffered: bool) -> None:
     """What an exec clears: descriptors, handlers of signals, and what modules read from the environment."""
     gc.freeze()  # the parent's objects keep numbers of descriptors that mean something else here
     for target, source in enumerate(descriptors):
@@ -98,7 +104,7 @@ def _like_a_new_process(descriptors: tuple[int, int, int]) -> None:
     atexit._clear()
     tempfile.tempdir = None
     sys.stdin = open(0, closefd=False)
-    sys.stdout = open(1, "w", closefd=False)
+    sys.stdout = open(1, "w", closefd=False, buffering=1 if unbuffered else -1)
     sys.stderr = open(2, "w", closefd=False, errors="backslashreplace", buffering=1)
     importlib.reload(eegwatch.run.crash_points)
 
@@ -109,13 +115,16 @@ class ForkedPopen(subprocess.Popen):  # type: ignore[type-arg]
     def _execute_child(self, *given: Any) -> None:
         bound = inspect.signature(subprocess_execute).bind(self, *given).arguments
         command = [str(word) for word in bound["args"]] if isinstance(bound["args"], list | tuple) else []
-        forked = entry_of(command) is not None and command[2] in FORKED
-        if bound["shell"] or bound["env"] is not None or bound["cwd"] is not None or not forked:
+        entry = entry_of(command)
+        if bound["shell"] or bound["cwd"] is not None or entry is None or entry[0] not in FORKED:
             subprocess_execute(self, *given)
             return
         flush()
         self.pid = os.fork()
         if self.pid == 0:
+            if bound["env"] is not None:
+                os.environ.clear()
+                os.environ.update(bound["env"])
             become(
                 command,
                 (bound["p2cread"], bound["c2pwrite"], bound["errwrite"]),
@@ -169,6 +178,7 @@ def main() -> None:
     for name in BEFOREHAND:
         importlib.import_module(name)
     subprocess.Popen = ForkedPopen  # type: ignore[misc]
+    importlib.import_module(LAUNCHER)  # it takes the name from subprocess, so it comes after
     if os.environ.get(ADOPTS):
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     server = socket.socket(socket.AF_UNIX)

@@ -247,7 +247,7 @@ class Runner:
         for checkpoint in self.saving.new(ended=at_once):
             record = Checkpoint(
                 time=time.time(),
-                step=self.log.steps.at(checkpoint.written),
+                step=self.log.steps.at(checkpoint.written, checkpoint.path),
                 path=checkpoint.path,
                 best="best" in Path(checkpoint.path).stem.lower(),
             )

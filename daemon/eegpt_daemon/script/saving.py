@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import time
 from bisect import bisect_right
 from collections import deque
+from itertools import islice
 from pathlib import Path
 
 from eegpt_daemon.script import checkpoints as saved
 from eegwatch.run.config import Script
 
 REMEMBERED_STEPS = 4096  # (time, step) pairs: at one look in two seconds, a write is looked for among the last of them
+READ_LATE_S = 2.0  # on a busy machine the line of a step is read after the file was written that follows it
 WRITING_S = 3.0  # a file that is not whole and was written within these seconds is being written
 
 
 class StepTimes:
-    """When which step was seen: a file written at a time belongs to the newest step before it."""
+    """When which step was seen: a file written at a time belongs to the newest step before it.
+
+    A step that is read a moment later, and whose number is in the file's name, was printed before it all the same.
+    """
 
     def __init__(self, first: int) -> None:
         self.newest = first
@@ -30,9 +36,13 @@ class StepTimes:
         self._steps.append(step)
         self.newest = step
 
-    def at(self, when: float) -> int:
-        """The newest step that was seen by then."""
+    def at(self, when: float, name: str = "") -> int:
+        """The step of a file that was written then, by its name `step25.pt`, else the newest that was seen by then."""
         place = bisect_right(self._times, when)
+        later = set(islice(self._steps, place, bisect_right(self._times, when + READ_LATE_S)))
+        named = later & {int(digits) for digits in re.findall(r"\d{1,18}", Path(name).name)}
+        if named:
+            return max(named)
         if place:
             return self._steps[place - 1]
         return self._first if len(self._steps) < REMEMBERED_STEPS else self._steps[0]

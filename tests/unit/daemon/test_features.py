@@ -294,19 +294,19 @@ def test_a_full_disk_while_features_are_written_is_one_line_and_keeps_what_is_do
         import torch
         from eegpt_daemon.data.corpus import CorpusError
         from eegpt_daemon.data.features import FeatureStore
-        from eegpt_daemon.data import prepare
+        from eegpt_daemon.data import dataset
         from eegwatch.run.config import Config, Data
         config = Config(data=Data(root_dir={config.data.root_dir!r}, cache_dir={config.data.cache_dir!r}, scaling="zscore",
                                   min_duration=10.0, val_fraction=0.25))
         config.model.backbone.preset = "small"
-        encoder, _ = prepare.build_encoder(config)
-        store = prepare.store_for(config, encoder, torch.device("cpu"))
+        encoder, _ = dataset.build_encoder(config)
+        store = dataset.store_for(config, encoder, torch.device("cpu"))
         nothing = lambda *_: None
-        planned = prepare.plan(config, store, nothing)
+        planned = dataset.plan(config, store, nothing)
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # a shard fits, the pack does not
         try:
-            prepare.windows(config, store, planned, nothing, nothing)
+            dataset.windows(config, store, planned, nothing, nothing)
         except CorpusError as error:
             print(error)
         print(len(list(store.folder.glob("*.npy"))), len(list(store.folder.glob(".*"))))

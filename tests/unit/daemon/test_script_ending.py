@@ -86,6 +86,15 @@ def test_a_checkpoint_belongs_to_the_step_that_was_seen_when_it_was_written() ->
     assert [steps.at(when) for when in (99.0, 100.0, 102.5, 200.0)] == [40, 50, 52, 54]
 
 
+def test_a_step_in_a_checkpoints_name_that_is_read_a_moment_after_it_was_written_is_its_step() -> None:
+    steps = StepTimes(0)
+    for n in range(1, 51):
+        steps.add(100.0 + n * 0.3, n)
+    written = 100.0 + 24.5 * 0.3  # the line of step 25 was printed before it
+    names = ("out/step25.pt", "out/step=25-epoch=1.ckpt", "out/epoch1.pt", "run-25/model.pt", "out/step50.pt", "")
+    assert [steps.at(written, name) for name in names] == [25, 25, 24, 24, 24, 24]
+
+
 def archive(path: Path) -> None:
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("data", b"0" * 5000)
