@@ -1,7 +1,7 @@
-"""`python -m eegpt_daemon.demo CONFIG --logs DIR`: begin a demonstration, whatever the log root's daemon does just now.
+"""`python -m eegpt_daemon.demo CONFIG --logs DIR`: begin a demonstration in any state of the log root's daemon.
 
-Without a daemon it starts one. The same demonstration that still runs is left to run. Another demonstration, or a run
-that has ended, is followed by the new one. A run that is no demonstration is never ended from here.
+Without a daemon it starts one. If the same demonstration is running, it continues. Another demonstration, or a run that
+has ended, is replaced by the new one. It never ends a run that is not a demonstration.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BUSY = ("preparing", "training", "evaluating", "checkpointing", "starting", "res
 
 
 def plan(name: str, life: Liveness, ours: tuple[str, ...] = OURS) -> tuple[str, str]:
-    """(start, restart, watch or refuse; the reason in words) for the demonstration `name`."""
+    """("start", "restart", "watch" or "refuse", the reason) for the demonstration `name`."""
     if not life.alive:
         return "start", f"{name} begins"
     if life.word not in BUSY or life.run_id is None:

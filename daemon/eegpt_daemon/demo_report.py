@@ -1,7 +1,7 @@
-"""`python -m eegpt_daemon.demo_report CONFIG --logs DIR`: all that can be said of a demonstration that has ended.
+"""`python -m eegpt_daemon.demo_report CONFIG --logs DIR`: the results of a demonstration after its end.
 
 Waits for the end of the newest run of that configuration, then computes its optimum and its baselines, and writes
-`report.html` into the run's folder. Each step is the command of that name; one that fails is said, and ends this one.
+`report.html` into the run's folder. Each part is the command of that name; a failure is printed and ends the program.
 """
 
 from __future__ import annotations

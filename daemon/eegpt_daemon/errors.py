@@ -1,4 +1,4 @@
-"""A command line that cannot be carried out, its exit code, and what only the whole installation can do."""
+"""Errors of the command line with their exit codes, and the check for packages of the whole installation."""
 
 from __future__ import annotations
 

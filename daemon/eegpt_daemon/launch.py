@@ -1,4 +1,4 @@
-"""How a daemon comes to life: detached, by the command line, or as this process."""
+"""Starts a daemon: detached, or as this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What supervisor and trainer say to each other: one JSON value down at the start, then JSON lines both ways.
+"""Messages between supervisor and trainer: one JSON value at the start, then JSON lines in both directions.
 
 Down the trainer's standard input: commands. Up a named pipe: its phase, and `progress`, counted by the training loop
 itself, so that a hung loop is seen although its process lives. Both reach rank 0 through torch's launcher as well,
@@ -146,13 +146,13 @@ class Link:
         self._orders.put(order)
 
     def phase(self, state: str, step: int = 0, reason: str | None = None, code: int | None = None) -> None:
-        """Enter a phase: said at once."""
+        """Enter a phase; sent at once."""
         self._state, self._step, self._reason, self._code = state, step, reason, code
         self._progress += 1
         self._send()
 
     def tick(self, step: int, reason: str | None = None) -> None:
-        """Count one unit of work; said at most once a second."""
+        """Count one unit of work; sent at most once a second."""
         self._progress += 1
         self._step = step
         self._reason = reason or self._reason

@@ -1,7 +1,7 @@
-"""Preflight: what a configuration would do, and every trap that it holds, before a minute is spent on it.
+"""Preflight: the effect of a configuration and its problems, checked before any long work.
 
-Builds the real optimizer and torch's real scheduler, walks the whole schedule without data, and holds initial, peak and
-final rate against `expected:`. Each problem comes with the line to write instead. The traps are those that users met.
+Builds the real optimizer and torch's real scheduler, steps through the whole schedule without data, and compares
+initial, peak and final rate with `expected:`. Each problem comes with the line to write instead.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WIDTHS = {"large": 512, "small": 64}
 
 @dataclass(frozen=True)
 class Problem:
-    """One trap: `write` is the line that belongs into the file instead (empty where there is none)."""
+    """One problem: `write` is the line to put into the file instead (empty if there is none)."""
 
     severity: str
     key: str
@@ -124,7 +124,7 @@ class Preflight:
 
 
 def preflight(path: Path, steps_per_epoch: int | None = None) -> Preflight:
-    """Check a file. Raises ConfigError for one that cannot be read as a configuration at all."""
+    """Check a file. Raises ConfigError if it cannot be read as a configuration."""
     config = configuration.load(path)
     steps = steps_per_epoch or NOMINAL_STEPS
     schedule = configuration.schedule_of(config, steps, str(path))
@@ -270,7 +270,7 @@ def _model(config: Config) -> list[Problem]:
 
 
 def _eegpt(config: Config, width: int) -> list[Problem]:
-    """What EEGPT's own encoder asks of data and probe; an encoder of one's own says what it wants when it is built."""
+    """The requirements of EEGPT's encoder on data and probe; a user's encoder checks its own when it is built."""
     problems: list[Problem] = []
     backbone, probe, data = config.model.backbone, config.model.probe, config.data
     if data.sampling_rate != 256:

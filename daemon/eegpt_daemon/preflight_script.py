@@ -1,4 +1,4 @@
-"""What `start` and `check` say of a script before it runs: what is run where, what each key can do, known traps."""
+"""Checks of a script before it runs: its command lines, the effect of each key, and known problems of launchers."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is computed about a run from its cached features: the optimum of its loss, baselines, and its twin."""
+"""Computations about a finished run from its cached features: optimum of the loss, baselines, cost of a fault."""

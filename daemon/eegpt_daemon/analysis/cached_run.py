@@ -58,7 +58,7 @@ def open_run(folder: Path, config: Config, say: Say) -> CachedRun:
 
 
 def _quiet(*_: object) -> None:
-    """What is already in the cache needs no progress."""
+    """Ignore progress: everything needed is already in the cache."""
 
 
 def folded(data: dataset.TrainingData) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -1,6 +1,6 @@
-"""What a fault of the learning rate has cost: the same run trained at its declared rates, and both over more seeds.
+"""The cost of a fault of the learning rate: the same run trained at its declared rates, and both over more seeds.
 
-The trainer is exact to the bit, so the run with the right rates differs from the faulty one by nothing else. A fault is
+The trainer is deterministic to the bit, so the two runs differ by their learning rates only. A fault is
 repeated under another seed as it was injected, or by replaying the rates that the log holds. All arms lie in `twin/` of
 the run's folder, one that has ended is not trained again, and none is ever the current run of a log root.
 """
@@ -101,7 +101,7 @@ def fault_of(folder: Path, history: History) -> str:
 
 
 def arm_config(config: Config, seed: int, *, right: bool) -> Config:
-    """The run's configuration for one arm: another seed over the same split, no pace, nobody told, one process."""
+    """The configuration of one retrained run: another seed, the same split, no pacing, no messages, one process."""
     arm_of = copy.deepcopy(config)
     if arm_of.data.split_seed is None:
         arm_of.data.split_seed = config.experiment.seed

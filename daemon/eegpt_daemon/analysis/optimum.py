@@ -49,7 +49,7 @@ class Solution:
         return norm(self.w)
 
     def below(self, radius: float) -> float:
-        """A number that no L(w) with |w| <= radius lies below (it may be negative, and says nothing then)."""
+        """A lower bound on L(w) for |w| <= radius; a negative one is trivial."""
         return self.objective - self.gap - self.lam * radius**2 / 2 - ROUNDING
 
 
@@ -141,7 +141,7 @@ class LambdaPath:
         gap: float = GAP,
         on_solution: Callable[[Solution], None] = lambda _: None,
     ) -> None:
-        """`told` hears of every solution that had to be computed."""
+        """`told` is called with every solution that had to be computed."""
         self.objective, self.kept, self.gap, self.on_solution = objective, kept, gap, on_solution
         self.solutions = {s.lam: s for s in _read(kept, objective) if s.gap <= gap}
 
@@ -200,7 +200,7 @@ def _between(longer: Solution, shorter: Solution, radius: float) -> float:
 
 
 def _read(kept: Path, objective: Objective) -> list[Solution]:
-    """The solutions in a file; none of one that is damaged or of another shape, which is solved again."""
+    """The solutions in a file; empty if the file is damaged or has another shape, and they are computed again."""
     shape = (objective.features + 1, objective.classes)
     try:
         with np.load(kept) as stored:

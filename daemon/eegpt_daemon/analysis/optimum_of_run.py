@@ -1,4 +1,4 @@
-"""What a run could still reach: its trained models held against the optimum, written to `optimum.json` in its folder.
+"""A run's trained models compared with the optimum of a linear probe, written to `optimum.json` in its folder.
 
 The bound is of linear probes on frozen features. Along lambda, AUROC is measured on validation; the evaluation set is
 looked at for the one lambda chosen there, and only once the run has reported its own evaluation.
@@ -63,7 +63,7 @@ def reach_of(folder: Path, say: Say) -> OptimumResult:
 
 
 def unsuited(config: Config) -> str | None:
-    """Why a bound on the loss of linear probes is none on this run's loss; None where it is one."""
+    """The reason why the bound for linear probes does not apply to this run's loss; None if it applies."""
     probe, backbone = config.model.probe, config.model.backbone
     if probe.type != "linear":
         return f"model.probe.type is {probe.type}: its loss is not convex in the weights, the optimum is not known"

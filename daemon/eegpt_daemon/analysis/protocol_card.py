@@ -17,7 +17,7 @@ EEGPT_CORPORA = "PhysioMI, HGD, TSU, SEED, M3CV (no recording of the TUH EEG cor
 
 
 def is_tuab(config: Config) -> bool:
-    """May published scores on TUAB stand beside this one? Not beside made-up signals, or other classes."""
+    """Whether published scores on TUAB may be shown for this run: not for synthetic signals or other classes."""
     return config.data.synthetic is None and [name.lower() for name in config.data.labels] == ["normal", "abnormal"]
 
 

@@ -1,4 +1,4 @@
-"""One arm of a comparison: a run inside another run's folder, trained by the same trainer at rates that are given.
+"""A run trained again at given rates: the same trainer, in a folder inside the original run's folder.
 
 An arm's folder holds `config.yaml`, and `rates.npy` where its learning rates are not those of its schedule: (steps,)
 float64, the rate of step n at n - 1. It is trained in a process of its own; one that was killed goes on from its

@@ -1,4 +1,4 @@
-"""What the commands about one run share: which run is meant, how quietly to work, and which errors are the user's."""
+"""Shared by the commands about one run: the run's folder, progress output, low priority, and the user's errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PASSIVE = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME":
 
 
 class Unusable(UserError):
-    """What was asked for cannot be computed for this run: why, in one line."""
+    """The result cannot be computed for this run; the message gives the reason in one line."""
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def run_folder(word: str | None, logs: Path) -> Path:
-    """The folder of the run that is meant. Raises NotARun."""
+    """The folder of the run named on the command line, or of the newest run. Raises NotARun."""
     if word is None:
         newest = newest_run(logs)
         if newest is None:

@@ -77,7 +77,7 @@ class Candidate:
 
 
 def candidates(logs: Path, *, older_than_days: float, keep: int, caches: list[Path]) -> list[Candidate]:
-    """What is older than so many days: all but the newest `keep` runs, and caches and packs. Raises OSError."""
+    """Runs, caches and packs unused for so many days, except the newest `keep` runs. Raises OSError."""
     now = time.time()
     listed: list[Candidate] = []
     present = runs(logs)
@@ -101,7 +101,7 @@ def caches_of(folders: list[Path]) -> list[Path]:
 
 
 def _in_cache(cache: Path, now: float, older_than_s: float) -> list[Candidate]:
-    """Of each store: all of it where nothing in it was used for long; else each pack but the newest."""
+    """For each store: the whole store if nothing in it was used for so long, else each pack but the newest."""
     candidates: list[Candidate] = []
     for store in sorted(cache.iterdir()) if cache.is_dir() else []:
         if not _CACHE.fullmatch(store.name) or store.is_symlink() or not (store / MANIFEST).is_file():

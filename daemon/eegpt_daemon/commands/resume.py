@@ -1,4 +1,4 @@
-"""`eegpt-daemon resume`: go on with the newest run, on its schedule or at a rate of your choice."""
+"""`eegpt-daemon resume`: continue the newest run, on its schedule or at a rate of your choice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`eegpt-daemon start`: a daemon, and a new run or the one that was cut off."""
+"""`eegpt-daemon start`: start a daemon with a new run, or with the interrupted one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`eegpt-daemon status`: what the daemon does, how the run stands, and which command helps where something is wrong."""
+"""`eegpt-daemon status`: the state of the daemon and its run, and the command to use if something is wrong."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def status(logs: Path) -> tuple[Liveness, Summary | None, str]:
 
 
 def _older(life: Liveness, logs: Path) -> str:
-    """A living daemon of version 0.1, told by its heartbeats in daemon.jsonl: it does not know what this one asks."""
+    """The advice for a live daemon of version 0.1 (its heartbeats are in daemon.jsonl), which lacks newer commands."""
     if not life.alive or heartbeat.read(logs) is not None or latest_state(logs) is None:
         return ""
     stop = shell("eegpt-daemon", "stop", "--logs", logs)
@@ -55,7 +55,7 @@ def _older(life: Liveness, logs: Path) -> str:
 
 
 def _saved(folder: Path) -> bool:
-    """Is there a checkpoint that a resume could begin from?"""
+    """Whether a checkpoint exists from which a resume could begin."""
     try:
         script = configuration.load(folder / CONFIG, expand=False).script
     except configuration.ConfigError:
@@ -110,7 +110,7 @@ def as_text(logs: Path, life: Liveness, summary: Summary | None, help_: str) -> 
 
 
 def _running(life: Liveness, summary: Summary | None) -> bool:
-    """Is this run being trained now?"""
+    """Whether this run is in training now."""
     return life.alive and life.word in AT_WORK and summary is not None and summary.run_id == life.run_id
 
 

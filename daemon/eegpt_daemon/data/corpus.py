@@ -1,4 +1,4 @@
-"""A corpus in TUAB layout: which EDF files there are, whose they are, which label and split they carry.
+"""A corpus in TUAB layout: its EDF files with their subject, label and split.
 
 `edf/{train,eval}/{normal,abnormal}/…/<subject>_s<session>_t<token>.edf`, flat (v3) or nested by subject (v2).
 Label and split are path *parts* ("abnormal" contains "normal"). Splits are by subject, never by window.
@@ -86,7 +86,7 @@ def _place(relative: Path, labels: list[str]) -> tuple[str | None, str | None]:
 
 
 def reachable(entries: list[Entry]) -> tuple[list[Entry], list[Rejected]]:
-    """(files that are there and regular, those that are not: dangling links, folders, pipes)."""
+    """(regular files, entries that are not: dangling links, folders, pipes)."""
     kept, rejected = list[Entry](), list[Rejected]()
     for entry in entries:
         try:

@@ -1,6 +1,6 @@
-"""What the corpus and its cache prove about a run's data, as records of the log: the diagnosis judges them.
+"""Records of the log about the corpus and its cache (signals, labels, headers, encoder), for the diagnosis to judge.
 
-Nothing is read but headers and lists: the fingerprints of signals lie in the cache's index.
+Only headers and lists are read: the fingerprints of signals are in the cache's index.
 """
 
 from __future__ import annotations

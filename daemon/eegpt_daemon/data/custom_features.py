@@ -1,4 +1,4 @@
-"""Features of a foreign frozen encoder: one row a window, encoded whole, cached by the encoder's name and version."""
+"""Features of a user's frozen encoder: one row per window, cached under the encoder's name and version."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ ENCODER_SEED = 1  # of a preset's random weights: apart from experiment.seed, so
 
 @dataclass
 class Plan:
-    """What will be trained on, known from the headers before anything long begins. `bytes_to_write`: of cache."""
+    """The data of a training, from the headers, before the long work. `bytes_to_write`: size of the missing cache."""
 
     entries: list[Entry]
     windows: dict[str, int]

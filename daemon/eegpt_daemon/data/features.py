@@ -68,7 +68,7 @@ class FeatureStore(WindowStore):
         return PatchPooler(self)
 
     def windows(self, signal: NDArray[np.float32]) -> Rows:
-        """(channels, samples) of a whole recording -> (windows, features)."""
+        """(channels, samples) of a complete recording -> (windows, features)."""
         return self.row_of().feed(signal)
 
     def encode(self, cut: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -85,7 +85,7 @@ class FeatureStore(WindowStore):
 
 
 class PatchPooler:
-    """One recording on its way through the encoder: patches as they come, windows as soon as they are whole."""
+    """Encodes one recording: takes patches as they are read, returns windows as soon as they are complete."""
 
     def __init__(self, store: FeatureStore) -> None:
         self.store = store
@@ -96,7 +96,7 @@ class PatchPooler:
         self._skip = 0  # patches before the next window begins, where windows lie further apart than they are wide
 
     def feed(self, block: NDArray[np.float32]) -> Rows:
-        """(channels, samples) -> (windows that became whole, features)."""
+        """(channels, samples) -> (windows completed by these samples, features)."""
         store = self.store
         signal = block if self._left is None else np.concatenate([self._left, block], axis=1)
         channels, samples = signal.shape

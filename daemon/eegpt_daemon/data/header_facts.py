@@ -1,4 +1,4 @@
-"""What the headers of a corpus give away: the class without a signal, a patient under two names, two people as one."""
+"""Facts from the headers of a corpus: fields that predict the class, patients in two splits, subjects of two sexes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OLD_NAMES = {"T3": "T7", "T4": "T8", "T5": "P7", "T6": "P8"}
 
 
 def eeg_signals(header: Header) -> list[int]:
-    """Which signals are EEG channels by their names; all of them where none is known."""
+    """The signals that are EEG channels by their names; all signals if no name is known."""
     labels = header.signals["label"]
     own = [i for i, label in enumerate(labels) if _channel(label) in CHANNELS]
     return own or list(range(len(labels)))
@@ -33,7 +33,7 @@ def _channel(label: str) -> str:
 
 
 def _common(header: Header, column: str) -> str:
-    """What most EEG channels have in a column of the header."""
+    """The most frequent value of the EEG channels in a column of the header."""
     values = [" ".join(header.signals[column][i].split()) for i in eeg_signals(header)]
     return max(sorted(set(values)), key=values.count) if values else ""
 
@@ -62,7 +62,7 @@ PROPERTIES: dict[str, Callable[[Header], str]] = {
 
 
 def headers_look(headers: Sequence[tuple[Entry, Header]], labels: Sequence[str]) -> dict[str, Any]:
-    """The values of a `headers` record. Which class is told is asked of subjects, one recording each and class."""
+    """The values of a `headers` record. Prediction of the class uses one recording per subject and class."""
     firsts = {(entry.subject, entry.label): header for entry, header in reversed(headers)}
     classes = np.array([label for _, label in firsts], np.int64)
     by_class = []
@@ -106,7 +106,7 @@ def _in_words(values: Sequence[str], classes: NDArray[np.int64], labels: Sequenc
 
 
 def _codes(headers: Sequence[tuple[Entry, Header]]) -> dict[str, Any] | None:
-    """Patient codes that stand for subjects of two splits; None where the codes of this corpus tell nobody apart."""
+    """Patient codes with subjects in two splits; None if the codes of this corpus do not distinguish subjects."""
     held: dict[str, dict[str, Entry]] = defaultdict(dict)
     for entry, header in headers:
         if header.patient_code:

@@ -1,4 +1,4 @@
-"""What beside the folders names the labels of a corpus: names of files, lists and tables, files beside a recording.
+"""Labels of a corpus from other sources than its folders: file names, lists, tables, and files beside a recording.
 
 A column of a table counts as labels where it is called so (`label`, `class`, …, or as one of the classes); in a list
 without a header, where it agrees with the folders for four in five of the recordings that it names. Of any other column
@@ -29,7 +29,7 @@ SHORT = 3  # letters of a class's name from which on it is known within a file's
 
 @dataclass
 class Column:
-    """What one source says: `says` label by recording. `sure`: it is called a label, else it has no name."""
+    """The labels in one source: `says` maps a recording to a label. `sure`: the column is named as a label."""
 
     name: str
     sure: bool
@@ -187,7 +187,7 @@ class LabelSources:
             self._column(name, sure=sure).add(entry.relative, label)  # type: ignore[arg-type]
 
     def _called(self, column: str) -> bool:
-        """Is a column called a label?"""
+        """Whether the name of a column means a label."""
         words = set(re.split(r"[^a-z0-9]+", column.strip().lower()))
         return bool(words & CALLED) or column.strip().lower() in self._numbers
 

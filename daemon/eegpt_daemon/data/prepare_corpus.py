@@ -48,7 +48,7 @@ def prepare_alone(path: Path) -> None:
 
 
 def judged(looks: list[Look]) -> list[Finding]:
-    """What the corpus proves, as the log of a run would say it."""
+    """The findings that these records lead to, as in the log of a run."""
     watch = SilentWatch()
     for look, values in looks:
         watch.feed(Watch(time=0.0, step=0, look=look, values=values))

@@ -1,7 +1,7 @@
 """One EDF recording, read with mne: (channels, samples), float32, in the wanted channel order, at 256 Hz.
 
-Only the wanted channels are read: three annotation channels at 1 Hz make mne 40 times slower. What mne repairs in
-silence (a file cut short, a header that claims more) is caught as a warning and reported with the recording.
+Only the wanted channels are read: three annotation channels at 1 Hz make mne 40 times slower. mne's warnings about
+repairs (a truncated file, a wrong length in the header) are caught and reported with the recording.
 
 Memory is bounded whatever the length. A first pass sums the channels' covariance, from which all checks and scales
 follow; the second yields blocks. Reference and missing channels are one matrix, and a block is resampled with enough
@@ -55,9 +55,9 @@ class Unusable(ValueError):
 
 
 def why(path: Path, error: Exception) -> Unusable:
-    """What an exception says of a recording, without its name: that is a patient's id, and logs have an alias for it.
+    """The text of an exception without the recording's file name, which is a patient's id; logs use an alias.
 
-    Whatever mne raises for a broken file (assertions, divisions by zero, decoding errors) is a reason to skip the file.
+    Any exception of mne for a broken file (assertion, division by zero, decoding error) is a reason to skip the file.
     """
     text = str(error).strip().splitlines()
     words = text[0] if text else repr(error)
@@ -73,7 +73,7 @@ def why(path: Path, error: Exception) -> Unusable:
 
 @dataclass
 class Recording:
-    """A checked recording, still on disk. `repairs`: what was done to it, in words.
+    """A checked recording, still on disk. `repairs`: descriptions of the corrections made to it.
 
     `montage`: (wanted, present) float64; signal = (montage @ microvolt - offset) * factor.
     """
@@ -187,7 +187,7 @@ def read(path: Path, data: Data) -> Recording:
 
 
 def header_samples(path: Path, rate: int) -> int:
-    """How many samples at `rate` the header promises; 0 for a file that cannot be read (`read` says why)."""
+    """The number of samples at `rate` according to the header; 0 for an unreadable file (`read` raises the reason)."""
     header = read_header(path)
     if header is None:
         return 0
@@ -248,7 +248,7 @@ def _statistics(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[str, Any]]:
     """(mean, covariance in microvolt, fingerprint) over the whole file, block by block.
 
-    Raises Unusable for what is no EEG.
+    Raises Unusable if the signal is not EEG.
     """
     fingerprint = Fingerprint(raw.info["sfreq"])
     total, square = np.zeros(len(names)), np.zeros((len(names), len(names)))

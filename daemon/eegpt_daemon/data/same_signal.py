@@ -1,4 +1,4 @@
-"""Which recordings of a corpus hold the same signal, by the fingerprints that the cache's index keeps."""
+"""Recordings of a corpus that hold the same signal, found by the fingerprints in the cache's index."""
 
 from __future__ import annotations
 
@@ -70,6 +70,6 @@ def _some(pairs: list[SharedSignal]) -> dict[str, Any]:
 
 
 def _called(entry: Entry) -> str:
-    """What logs call it, with the split where that is not the folder's."""
+    """The recording's name in logs, with the split if it differs from the folder's."""
     name = entry.alias or entry.relative
     return f"{name} (validation)" if entry.split == "val" else name

@@ -32,7 +32,7 @@ TRIALS_A_FILE = 10
 
 
 class NotAvailable(RuntimeError):
-    """The package cannot be had here: what was tried, and what the package client said."""
+    """The package cannot be downloaded: the message holds the command and its output."""
 
 
 def fetch(into: Path) -> Path:

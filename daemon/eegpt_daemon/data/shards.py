@@ -75,7 +75,7 @@ class ShardStore:
         self.index = {shard.name: shard for shard in read_all(self.folder / INDEX, Decoder[Shard](Shard))}
 
     def like_this(self) -> list[str]:
-        """Other caches beside this one that differ in versions alone: for the log of whoever wonders."""
+        """Caches beside this one that differ only in library versions: the log names them when a new cache is made."""
         folders = []
         for manifest in self.parent.glob(f"*/{MANIFEST}"):
             other = json.loads(manifest.read_text())
@@ -87,7 +87,7 @@ class ShardStore:
         return self.folder / f"{name}.npy"
 
     def get(self, name: str) -> Shard | None:
-        """What is known of a recording, or None if it must be (made) again."""
+        """The shard of a recording, or None if it has to be made."""
         shard = self.index.get(name)
         if shard is None or shard.reason is not None:
             return shard
@@ -254,7 +254,7 @@ def _content(path: Path) -> Iterator[bytes]:
 
 
 def _wrong(path: Path, width: int, shards: list[Shard], report: Callable[[int, int], None]) -> bool:
-    """Whether a pack differs from the checksums of its recordings: all of it is read, which warms the page cache."""
+    """Whether a pack differs from the checksums of its recordings. Reads all of it, which also fills the page cache."""
     with path.open("rb") as file:
         file.seek(header_bytes(sum(s.rows for s in shards), width))
         for done, shard in enumerate(shards, 1):

@@ -1,4 +1,4 @@
-"""A fingerprint of a recording's signal: equal where two files hold the same samples, whatever they are called.
+"""A fingerprint of a recording's signal: equal for two files with the same samples, independent of their names.
 
 The wanted channels that a file has, in the wanted order, in microvolt as float32, are hashed second by second.
 `whole` is a hash of them all. `kept` are the hashes whose last two bits are 0, one second in four,
@@ -19,7 +19,7 @@ KEPT_OF = 4  # one second in so many: 300 hashes for 20 minutes, 3 kB of the ind
 
 
 class Fingerprint:
-    """`feed` the signal in blocks; `as_dict` is what an index keeps: {"seconds", "whole", "kept"}."""
+    """Built by `feed` from blocks of the signal; `as_dict` is the entry for the index: {"seconds", "whole", "kept"}."""
 
     def __init__(self, hertz: float) -> None:
         self._second = max(1, round(hertz))

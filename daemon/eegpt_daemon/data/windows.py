@@ -1,4 +1,4 @@
-"""Windows of a corpus, from whatever rows a store keeps of each recording: made once, cached, packed, verified.
+"""Windows of a corpus, built from the rows that a store keeps of each recording: made once, cached, packed, verified.
 
 A store's folder is named by a hash of all that its rows depend on, a shard by its file's path, size and time. What a
 row is (features, band powers, samples) each kind of store says for itself.
@@ -31,7 +31,7 @@ CHANGED = "changed while it was read: the next preparation reads it again"
 
 
 def _identity(path: Path) -> str:
-    """A hash of a file's path, size and time; of one that is gone, of its path alone."""
+    """A hash of a file's path, size and modification time; for a missing file, of its path alone."""
     try:
         status = path.stat()
         name = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
@@ -69,7 +69,7 @@ class Windows:
         return self.pack.rows[self.rows]
 
     def hash(self) -> str:
-        """What a resume must find unchanged: the values themselves, windows a recording, labels and names."""
+        """A hash of everything that a resume requires unchanged: values, windows per recording, labels and names."""
         digest = hashlib.sha256("\n".join([self.pack.content, *self.names]).encode("utf-8", "surrogateescape"))
         digest.update(self.recording.tobytes() + self.y.tobytes())
         return digest.hexdigest()[:16]
@@ -90,7 +90,7 @@ class WindowStore(ABC):
     grain = PATCH  # samples that windows begin at multiples of
 
     def __init__(self, config: Config) -> None:
-        """Raises CorpusError for windows that are no whole patches."""
+        """Raises CorpusError if the window length is not a multiple of the patch length."""
         self.config, data = config, config.data
         self.rate = data.sampling_rate
         self.window = round(data.window_duration * self.rate)
@@ -111,20 +111,20 @@ class WindowStore(ABC):
 
     @abstractmethod
     def row_of(self) -> RowBuilder:
-        """What turns the next recording's blocks into rows."""
+        """A builder that turns the next recording's blocks into rows."""
 
     @abstractmethod
     def starts(self, rows: int) -> NDArray[np.int64]:
-        """Where the windows begin in a shard of so many rows."""
+        """First row of each window in a shard with this number of rows."""
 
     def windows_in(self, samples: int) -> int:
-        """Windows of a recording of so many samples."""
+        """Number of windows of a recording with this number of samples."""
         grains = samples // self.grain - self.window // self.grain
         return max(0, grains // (self.stride // self.grain) + 1)
 
     @abstractmethod
     def rows_in(self, samples: int) -> int:
-        """Rows that a recording of so many samples takes in the cache."""
+        """Number of cache rows of a recording with this number of samples."""
 
     def _signal_settings(self) -> dict[str, Any]:
         data = self.config.data
@@ -161,7 +161,7 @@ class WindowStore(ABC):
         return known
 
     def _changed(self, entry: Entry) -> bool:
-        """Is the file another one than when its shard was named?"""
+        """Whether the file has changed since its shard was named."""
         return _identity(entry.path) != self.shard_name(entry)
 
     def known_rows(self, entry: Entry) -> int | None:
@@ -326,7 +326,7 @@ class WindowCutter:
         self.problem: str | None = f"shorter than one window of {store.config.data.window_duration:g} s"
 
     def feed(self, block: NDArray[np.float32]) -> Rows:
-        """(channels, samples) -> (windows that became whole, width)."""
+        """(channels, samples) -> (windows completed by these samples, width)."""
         signal = block if self._left is None else np.concatenate([self._left, block], axis=1)
         wide, apart = self._store.window, self._store.stride
         skipped = min(self._skip, signal.shape[1])

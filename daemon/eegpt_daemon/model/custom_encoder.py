@@ -67,7 +67,7 @@ class ForeignEncoder:
         return self
 
     def __call__(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(n, channels, samples) -> (n, features), float32. Raises EncoderError for whatever goes wrong in it."""
+        """(n, channels, samples) -> (n, features), float32. Raises EncoderError for any exception of the encoder."""
         parts = []
         with torch.inference_mode():
             for begin in range(0, len(windows), AT_ONCE):
@@ -176,7 +176,7 @@ def _factor(entry: str, unit: str, scaling: str) -> float:
 
 
 def _version(entry: str, encoder: object) -> str:
-    """Its own `version`, else that of the package it comes from, else a hash of the module's source."""
+    """The encoder's `version`, else the version of its package, else a hash of the module's source."""
     own = getattr(encoder, "version", None)
     if own is not None:
         return str(own)

@@ -1,4 +1,4 @@
-"""What is trained: a probe on standardised features, and what may stand before it where the backbone runs each step."""
+"""The trained network: a probe on standardised features, optionally with channel adapter and backbone at every step."""
 
 from __future__ import annotations
 

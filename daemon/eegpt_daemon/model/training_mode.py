@@ -1,4 +1,4 @@
-"""What of a frozen encoder acts in training mode alone, and how to tell from what it gives that it does."""
+"""Parts of a frozen encoder that act only in training mode (dropout, batch norm), and a test for their effect."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def active_in_training_mode(module: nn.Module) -> list[str]:
 
 
 def behaviour(encode: Encode, windows: NDArray[np.float32], features: NDArray[np.float32]) -> dict[str, Any]:
-    """{"repeat", "alone"}: how far the features move when they are computed again, and with half of the windows.
+    """{"repeat", "alone"}: change of the features when computed again, and when half of the windows are left out.
 
     `features` are those of `windows`, (n, F); both are the root mean square of the difference, in their spread.
     """

@@ -1,4 +1,4 @@
-"""The checkpoints that a script writes: which files they are, and whether one is whole. torch is not imported.
+"""The checkpoints of a script: finds the files and tells whether one is complete. torch is not imported.
 
 A pattern lies below the run folder, below the script's own folder (`{cwd}/…`), or is absolute; of the last two only
 files that were written since the run began are the run's.
@@ -31,7 +31,7 @@ MOST_FILES = 10_000
 
 @dataclass(frozen=True)
 class WholeCheckpoint:
-    """A checkpoint of the script: its name, when it was written, how it is known to be whole."""
+    """A complete checkpoint of the script: its path, time of writing, and the evidence that it is complete."""
 
     path: str
     written: float
@@ -39,7 +39,7 @@ class WholeCheckpoint:
 
 
 def name_of(run: Path, path: Path) -> str:
-    """What the run log calls a file: its path below the run, or the whole path."""
+    """The name of a file in the run log: its path below the run folder, or the absolute path."""
     return str(path.relative_to(run)) if path.is_relative_to(run) else str(path)
 
 
@@ -108,7 +108,7 @@ def _matches(base: Path, pattern: str) -> Iterator[Path]:
 def newest_whole(
     run: Path, script: Script, *, now: float | None = None, without: Mapping[str, float] | None = None
 ) -> tuple[WholeCheckpoint | None, list[str]]:
-    """The newest checkpoint that is whole, and what was wrong with newer files, in words.
+    """The newest complete checkpoint, and the problems of newer files as sentences.
 
     `without`: names that are passed over, each where it was not written after this time.
     """
@@ -125,7 +125,7 @@ def newest_whole(
 
 
 def whole(path: Path, written: float, now: float) -> str | None:
-    """How a checkpoint is known to be whole, in words; None if it is not."""
+    """The evidence that a checkpoint is complete, as text; None if it is not complete."""
     if path.is_dir():
         return _folder(path, written, now)
     try:

@@ -1,6 +1,6 @@
-"""What a script prints to its terminal, for trainer.log: lines as they were, progress bars as their last state.
+"""The terminal output of a script, converted for trainer.log: lines unchanged, progress bars by their last state.
 
-A bar rewrites its line some ten times a second with a carriage return: kept whole it would fill gigabytes a day.
+A bar rewrites its line about ten times a second with a carriage return: all states would fill gigabytes a day.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Console:
         return lines
 
     def _look_at_bar(self, text: str) -> None:
-        """A bar whose clock runs on alone, as rich draws it from a thread of its own, is no sign of work."""
+        """Whether a bar shows progress: a change of its clock alone, as rich's refresh thread makes it, is none."""
         state = _CLOCKS.sub("", plain(text)).strip()
         if state and state not in self._states:
             self.moved = True
@@ -101,7 +101,7 @@ class Console:
         return [(text, True)]
 
     def end(self) -> list[tuple[str, bool]]:
-        """What is left when the terminal closes."""
+        """The remaining output when the terminal closes."""
         rest, self._pending = self._pending.rstrip("\r"), ""
         return self._finish(rest) if rest or self._bar else []
 
@@ -112,6 +112,6 @@ def plain(text: str) -> str:
 
 
 def _same_bar(bar: str, text: str) -> bool:
-    """Is the text the last state of this bar? The words before its first digit are the same."""
+    """Whether the text is a later state of this bar: the text before the first digit is the same."""
     head = re.match(r"[^\d]*", bar)
     return bool(head and text.startswith(head[0][:8]) and ("|" in text or "%" in text))

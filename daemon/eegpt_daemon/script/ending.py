@@ -1,6 +1,6 @@
-"""How a script ended, in words: its exit code, and what its last lines say where a shell hides the code.
+"""How a script ended: its exit code, and its last lines where a shell hides the exit code.
 
-`python train.py | tee log` ends with tee's exit code, whatever became of the training.
+`python train.py | tee log` returns tee's exit code, even if the training failed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _KILLED = re.compile(r": line \d+:\s+\d+ ((?:Killed|Segmentation fault|Aborted|B
 
 
 class EndDescription(NamedTuple):
-    """`failed`: it did not end by itself as it was meant to; `words`: how, None where there is nothing to say."""
+    """`failed`: the script ended with an error; `words`: the reason, None if there is none."""
 
     failed: bool
     words: str | None
@@ -34,7 +34,7 @@ class LastLines:
         self._head_of_step: str | None = None
 
     def add(self, line: str, *, stepped: bool) -> None:
-        """A line, and whether a step was read from it: what stood before it did not end the training."""
+        """Add a line. If a step was read from it, earlier error lines did not end the training."""
         if not line.strip() or (self._lines and line == self._lines[-1]):
             return  # the last state of a bar is printed once more when it ends
         head = _head(line)
@@ -60,7 +60,7 @@ class LastLines:
         return reported
 
     def last_line(self) -> str | None:
-        """What was printed last, unless that is a step: `Loss is nan, stopping training`."""
+        """The last printed line, unless it is a step: `Loss is nan, stopping training`."""
         return None if self.last_was_step or not self._lines else self._lines[-1].strip()[:200]
 
 

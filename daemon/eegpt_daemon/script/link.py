@@ -15,7 +15,7 @@ _decoder = msgspec.json.Decoder(dict[str, str | None])
 
 
 class ScriptLink:
-    """Orders in, phases out. Neither end blocks; without a daemon phases are not said, and orders do not come."""
+    """Receives orders and sends phases. Never blocks; without a daemon it sends and receives nothing."""
 
     def __init__(self, folder: Path, status: str) -> None:
         """Makes the pipe of orders. Raises OSError."""
@@ -72,7 +72,7 @@ class ScriptLink:
         self._send()
 
     def tick(self, step: int) -> None:
-        """Count one piece of output; said at most once a second."""
+        """Count one piece of output; sent at most once a second."""
         self._progress, self._step = self._progress + 1, step
         if time.monotonic() - self._sent > 1.0:
             self._send()

@@ -1,6 +1,6 @@
-"""The processes of a script: its group, and all that descends from it, in whatever session it lives.
+"""The processes of a script: its process group and all descendants, in any session.
 
-torch's launcher starts each worker in a session of its own, and a killed parent leaves its data loaders behind. On
+torch's launcher starts each worker in a separate session, and a killed parent leaves its data loaders behind. On
 Linux the runner is made the reaper of its descendants (prctl, PR_SET_CHILD_SUBREAPER), so that an orphan becomes its
 child and can be found; elsewhere only what still has its parent is found.
 """
@@ -45,7 +45,7 @@ def descendants() -> list[psutil.Process]:
 
 
 def of_run(folder: Path) -> list[psutil.Process]:
-    """Processes that were started for this run, by their environment: those of a runner that was killed."""
+    """Processes that were started for this run, found by their environment: left by a runner that was killed."""
     processes = []
     own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     for process in psutil.process_iter():
@@ -77,7 +77,7 @@ def deaf(number: signal.Signals) -> bool:
 
 
 def _programs_below(process: psutil.Process) -> int:
-    """How many processes below this one execute another program: those it forked itself have its command line."""
+    """Number of descendants that execute another program: a process forked by this one has its command line."""
     with contextlib.suppress(psutil.Error):
         own = process.cmdline()
         return sum(below.cmdline() != own for below in process.children(recursive=True))

@@ -107,7 +107,7 @@ class ScriptLog:
         return TextDecoder(RowReader(self.folder.name), time.time, self._patterns, [make() for make in LINE_KINDS])
 
     def _checkpoint_step(self) -> int:
-        """The step of the checkpoint that is gone on from; of one that nobody saw, the newest step before it.
+        """The step of the checkpoint that the attempt starts from; if it was not recorded, the newest step before it.
 
         The run keeps the length that the attempt before has learned until the output says another.
         """
@@ -139,7 +139,7 @@ class ScriptLog:
         self.last.add(text, stepped=self.step > before)
 
     def look(self) -> None:
-        """Take what waits for silence; see whether the script writes a log of its own."""
+        """Take the lines that waited for a pause in the output; check whether the script writes its own log."""
         self._look_for_runlog()
         if self.source == RUNLOG:
             return
@@ -187,7 +187,7 @@ class ScriptLog:
         return next((log for path in below if (log := formats.find(path, self._patterns)) is not None), None)
 
     def _pass_over_the_old(self) -> None:
-        """Steps of earlier attempts in a log that the script goes on writing are not this attempt's."""
+        """Skip the steps of earlier attempts in a log that the script continues to write."""
         if self.attempt.attempt == 1:
             return
         try:
@@ -265,14 +265,14 @@ class ScriptLog:
         return {"epoch": epoch, "batch": before + 1}
 
     def _from_here(self, step: int) -> list[dict[str, Any]]:
-        """The changes so far; the one that this attempt makes begins where its script does, which only it knows."""
+        """The changes so far; the change by this attempt begins at the first step that its script reports."""
         *earlier, newest = self.attempt.overrides or [{}]
         if newest.get("command") is None or newest["command"] != self.attempt.command:
             return self.attempt.overrides
         return [*earlier, newest | {"from_step": step}]
 
     def _declare(self, declared: Run) -> None:
-        """What the output says of its length; a second `run` record where it says so after the first step."""
+        """Declare the length found in the output; write a second `run` record if it appears after the first step."""
         self._precision = declared.lr_precision or PRECISION_OF_TEXT
         lengths = (declared.total_steps, declared.steps_per_epoch)
         changed = lengths != self._declared
@@ -359,7 +359,7 @@ class ScriptLog:
             self._begin()
 
     def append(self, record: Record) -> None:
-        """Write a record; on a full disk it is lost, and the script goes on."""
+        """Write a record; on a full disk the record is lost and the script continues."""
         try:
             self._log.mend()
             self._log.append(record)
@@ -373,7 +373,7 @@ class ScriptLog:
         self.look()
 
     def read_last_lines(self) -> None:
-        """What a script that writes its output into a file said last: as if it had been printed."""
+        """Read the last lines of a script that writes its output into a file, as if it had printed them."""
         if self.source != FILE or self._file_path is None or not self._file_path.is_file():
             return
         try:
@@ -402,7 +402,7 @@ class ScriptLog:
 
 
 def _written(path: Path) -> float:
-    """When a log was last written; of one that is a folder, the newest of its files. Raises OSError."""
+    """The time when a log was last written; for a folder, that of its newest file. Raises OSError."""
     if not path.is_dir():
         return path.stat().st_mtime
     return max((p.stat().st_mtime for p in path.iterdir() if p.is_file()), default=0.0)
@@ -414,7 +414,7 @@ def _target(config: Config) -> dict[str, float] | None:
 
 
 def declared_keys(config: Config) -> set[str]:
-    """Which parts of `training` the author wrote: a default schedule is no declaration."""
+    """The parts of `training` that the author wrote: a default schedule is not a declaration."""
     default: dict[str, Any] = msgspec.to_builtins(Config().training)
     given: dict[str, Any] = msgspec.to_builtins(config.training)
     return {key for key in given if given[key] != default[key]}

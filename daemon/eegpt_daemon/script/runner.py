@@ -1,6 +1,6 @@
 """The process that runs one attempt of a script: its terminal, its output, its run log, its end.
 
-The script runs in a session of its own behind a pseudo-terminal, with standard input from /dev/null. What it prints
+The script runs in a session of its own behind a pseudo-terminal, with standard input from /dev/null. Its output
 goes to trainer.log and is read as a text log into run.jsonl. A script that uses RunLog writes run.jsonl itself; one
 that writes a log of a known kind below its run folder is read from that. A daemon that dies leaves this process
 running, and the next one adopts it by the named pipe `script.orders`.
@@ -88,7 +88,7 @@ class Runner:
         return self._conclude(process.returncode)
 
     def _goes_on(self, code: int) -> bool:
-        """Has the command put the training into the background? It has ended well, and what it started lives."""
+        """Whether the command left the training in the background: it ended with exit code 0 and its children live."""
         return code == 0 and self.stop_reason is None and not self.log.read and bool(processes.descendants())
 
     def _end_the_left(self, left: list[psutil.Process], whose: str) -> None:

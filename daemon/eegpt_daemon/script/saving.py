@@ -1,4 +1,4 @@
-"""The checkpoints of a running script as they are written: which are new and whole, and at which step each was."""
+"""The checkpoints of a running script as they appear: the new complete ones, each with its step."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ class StepTimes:
 
 
 class CheckpointFiles:
-    """What a script's pattern matches, looked at again and again."""
+    """The files that match a script's pattern, checked repeatedly."""
 
     def __init__(self, folder: Path, script: Script, *, resumed: bool) -> None:
-        """`resumed`: what is there is an earlier attempt's."""
+        """`resumed`: existing files belong to an earlier attempt."""
         self.folder, self.script = folder, script
         self._known = {self._key(*candidate) for candidate in saved.candidates(folder, script)} if resumed else set()
 
     def new(self, *, ended: bool) -> list[saved.WholeCheckpoint]:
-        """Files that were written since the last look and are whole now, oldest first. `ended`: nobody writes now."""
+        """Files written since the last call and complete now, oldest first. `ended`: the script has ended."""
         new: list[saved.WholeCheckpoint] = []
         for written, path in saved.candidates(self.folder, self.script):
             key = self._key(written, path)

@@ -1,7 +1,7 @@
-"""daemon.jsonl as its writer holds it: states, and the answer to every command; heartbeats go to daemon.alive.
+"""The writer of daemon.jsonl: states, and the answer to every command; heartbeats go to daemon.alive.
 
-A disk that is full must not end the daemon: what could not be written is kept and written first once there is room. A
-file that was deleted, rotated or replaced is begun anew, with a note in it.
+A full disk must not end the daemon: unwritten records are kept and written first once there is space. If the file was
+deleted, rotated or replaced, the writer begins a new one with a note in it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MOST_KEPT = 10_000  # records, oldest first, while the disk is full
 class PatientLog:
     """An AppendLog whose `append` returns False instead of raising, and keeps the record for later.
 
-    `anew`: called once the file of this name had to be begun anew, with the words for it.
+    `anew`: called with the reason after a new file of this name had to be begun.
     """
 
     def __init__(self, path: Path, say: Callable[[str], None]) -> None:
@@ -71,7 +71,7 @@ class PatientLog:
             self._kept.popleft()
 
     def _come_home(self) -> None:
-        """Write into the file of this name, not into one that was deleted or rotated away meanwhile. Raises OSError."""
+        """Reopen the file of this name if it was deleted or rotated. Raises OSError."""
         if not self._log.displaced():
             return
         try:
@@ -188,9 +188,9 @@ class DaemonLog:
         self._log.append(self._now(words))
 
     def answer(self, command_id: str, name: str | None, status: str, **fields: Any) -> bool:
-        """One answer. True once it is on the disk; one that begins nothing (rejected, expired) waits for `sync`.
+        """Write one answer. True once it is on the disk; a rejected or expired command waits for `sync`.
 
-        What is accepted only after that may be acted on.
+        The supervisor carries out an accepted command only after True.
         """
         again = command_id in self._unconfirmed
         if again and status in ("rejected", "expired"):

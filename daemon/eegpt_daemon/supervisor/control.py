@@ -1,4 +1,4 @@
-"""New lines of the control file: each once, `stop` first, none that others could have written."""
+"""Reads new lines of the control file: each once, `stop` first, none that another user could have written."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class _Seen:
         self._mtime = status.st_mtime_ns if status.st_size == offset else None
 
     def rewritten(self, path: Path, offset: int) -> bool:
-        """Was the file written anew, at the same length or a greater one?"""
+        """Whether the file was rewritten with the same or a greater length."""
         if self._ends is None or not offset:
             return False
         ends = _ends(path, offset)

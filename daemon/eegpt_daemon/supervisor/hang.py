@@ -1,4 +1,4 @@
-"""Whether a trainer hangs: it counts its progress, and a count that stands still for too long is a hang."""
+"""Detects a hung trainer: its progress counter has not changed for too long."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ class Incidents:
         self._lasting: dict[str, str] = {}  # what was tried, and how it failed last
 
     def tell(self, what: str, error: Exception) -> None:
-        """`what` raised: said once for as long as it fails in the same way."""
+        """Report an exception of `what`, once for as long as it fails in the same way."""
         words = f"{type(error).__name__}: {str(error)[:500]}"
         if isinstance(error, OSError) and error.strerror:
             words = f"{error.strerror}" + (f": {error.filename}" if error.filename else "")
@@ -30,7 +30,7 @@ class Incidents:
         self._note(f"{what} failed: {words}; the daemon goes on")
 
     def over(self, what: str) -> None:
-        """`what` worked: said, if it had failed."""
+        """Report that `what` works again, if it had failed."""
         if self._lasting.pop(what, None) is not None:
             self._say(f"{what} works again")
             self._note(f"{what} works again")

@@ -100,7 +100,7 @@ class Supervisor:
             self.say(f"{expired} command(s) from before this daemon expired")
 
     def _recovered(self, command_id: str, name: str | None) -> Outcome:
-        """The last word to what an earlier daemon accepted and did not finish, by what it left in the files."""
+        """The final answer to a command that an earlier daemon accepted and did not finish, from the files."""
         kind = COMMANDS.get(name or "")
         if kind is None:
             return Outcome(FAILED, "the daemon died while carrying it out, and this one does not know the command")
@@ -162,7 +162,7 @@ class Supervisor:
             self.runs.current.settle()
 
     def _look_for_the_log_root(self) -> None:
-        """Without its lock file a daemon is one that nobody can find, beside which another would be started."""
+        """End if the lock file is gone: without it no program finds this daemon, and a second one could be started."""
         if not self.homeless and not same_file(self._lock, self.logs / LOCK):
             self.homeless = True
             self.exiting = f"{self.logs / LOCK} was deleted or replaced: the log root is not this daemon's any more"
@@ -258,7 +258,7 @@ class Supervisor:
         )
 
     def _make_way(self, reason: str) -> None:
-        """For a stop: what would go on training fails, what was ordered already is watched on beside it."""
+        """Prepare for a stop: fail the commands that would continue training, keep watching those already ordered."""
         if self.action is not None and self.action.yields_to_stop:
             self._finish(self.action, Outcome(FAILED, reason))
         elif self.action is not None and not self.action.awaits_exit:
@@ -286,7 +286,7 @@ class Supervisor:
                 self._step(action, action.advance)
 
     def _step(self, action: Action, do: Callable[[], Outcome | None]) -> None:
-        """One step of a command; one that raises fails, and leaves the run as it stands."""
+        """One step of a command; if it raises, the command fails and the run stays unchanged."""
         try:
             outcome = do()
         except Exception as error:

@@ -1,6 +1,6 @@
-"""What happens to a run, told to a person who is not looking: by a command of theirs, and through apprise.
+"""Messages about a run to a person who is not watching: through the user's command and through apprise.
 
-Everything goes out from a thread of its own, once, at most so many an hour: a dead webhook never stops training.
+A separate thread sends each message once, at most so many an hour: a dead webhook never stops training.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Message(msgspec.Struct, kw_only=True):
 
 
 def message_of_finding(run_id: str, finding: Finding) -> Message:
-    """What a detector found, or that it is over."""
+    """The message for a finding that was raised or resolved."""
     event = "resolved" if finding.severity == RESOLVED else "finding"
     return Message(
         event=event, severity="info" if event == "resolved" else finding.severity, run_id=run_id, step=finding.step,
@@ -60,7 +60,7 @@ def message_of_finding(run_id: str, finding: Finding) -> Message:
 
 
 def message_of_end(run_id: str, end: End | None, words: str) -> Message:
-    """How an attempt ended, and what follows."""
+    """The message for the end of an attempt."""
     reason = end.reason if end is not None else "failed"
     severity = "error" if reason == "failed" else "info"
     step = end.step if end is not None else 0
@@ -105,7 +105,7 @@ class Notifier:
         self._remember(message)
 
     def _within_limit(self, settings: Notify, message: Message) -> bool:
-        """Count the message against the hour's limit; what is held back is not told, and news for the next hour."""
+        """Count the message against the hourly limit; a message that is held back may be sent in the next hour."""
         now = time.monotonic()
         while self._sent and now - self._sent[0] > HOUR_S:
             self._sent.popleft()
@@ -121,14 +121,14 @@ class Notifier:
         return True
 
     def _is_news(self, message: Message) -> bool:
-        """Once while it is up, whatever more is learnt of its cause; again only if it has become worse."""
+        """Whether to send the finding: once while it is raised, again only if its severity rises."""
         key = (message.run_id, message.rule)
         if message.event == "resolved":
             return key in self._up
         return RANK.get(message.severity, 2) > self._up.get(key, -1)
 
     def _remember(self, message: Message) -> None:
-        """Remember what is up and was told."""
+        """Remember which raised findings were sent."""
         key = (message.run_id, message.rule)
         if message.event == "resolved":
             self._up.pop(key, None)

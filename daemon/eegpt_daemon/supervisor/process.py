@@ -55,7 +55,7 @@ def launcher(distributed: Distributed, rendezvous: str, node_rank: int = 0) -> l
 
 
 def join_attempts(logs: Path, node_rank: int, say: Callable[[str], None]) -> int:
-    """Another node's part: its processes of every attempt that the daemon of `logs` begins, until that daemon ends.
+    """On another node: start its processes of every attempt that the daemon of `logs` begins, until that daemon ends.
 
     The log root lies on a file system that both nodes share. Returns 0; 1 if a launcher failed.
     """
@@ -80,7 +80,7 @@ def join_attempts(logs: Path, node_rank: int, say: Callable[[str], None]) -> int
 
 
 def _phase(line: bytes) -> Phase | None:
-    """A line of the pipe; None for one that is no phase (the pipe is this user's, and so may be another writer)."""
+    """The phase in a line of the pipe; None for other lines (another program of this user may write to the pipe)."""
     try:
         return msgspec.json.decode(line, type=Phase)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -140,7 +140,7 @@ class TrainerProcess:
         return self._process.pid
 
     def phases(self) -> list[Phase]:
-        """What the trainer said since the last call, in order."""
+        """The phases that the trainer sent since the last call, in order."""
         try:
             while data := os.read(self._status, 1 << 16):
                 self._buffer += data
@@ -152,7 +152,7 @@ class TrainerProcess:
         return phases
 
     def order(self, order: Order) -> bool:
-        """Send an order; False if the trainer is no longer there to hear it."""
+        """Send an order; False if the trainer has ended."""
         assert self._process.stdin is not None
         if self._process.stdin.closed:
             return False
@@ -201,9 +201,9 @@ class TrainerProcess:
         return False
 
     def ended(self) -> int | None:
-        """The exit code that the trainer means, or None while it runs; negative for a signal.
+        """The trainer's exit code, or None while it runs; negative for a signal.
 
-        Where torch's launcher died alone, rank 0 lives on until it hears that nobody orders it any more.
+        If only torch's launcher died, rank 0 lives until its supervisor's pipe closes.
         """
         code = self._process.poll()
         if code is None:
@@ -219,7 +219,7 @@ class TrainerProcess:
         return code if self.phase.code is None else self.phase.code
 
     def known_code(self) -> int | None:
-        """The exit code of an ended process, None where nobody can know it."""
+        """The exit code of an ended process, None if it is unknown."""
         return self.ended()
 
     def close(self) -> None:

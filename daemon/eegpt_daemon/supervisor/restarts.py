@@ -1,4 +1,4 @@
-"""A trainer that died or was ended: why, and whether and when it is started again by itself.
+"""The cause of a trainer's end, and whether and when it is restarted automatically.
 
 Never after a deliberate end (exit code 0) or a wrong configuration (78), and never without a checkpoint newer than the
 one that the last start began from: repeated deaths at the same step need a person.
@@ -28,9 +28,9 @@ TELLING = (
 
 
 def cause_of(code: int | None, words: str, oom_kills: int = 0) -> str:
-    """How a trainer ended, in words: exit code or signal, and what its last words or the kernel say of it.
+    """Describe how a trainer ended: exit code or signal, and the cause by its last output or the kernel.
 
-    `code`: None where it is not known, as of a process that another daemon had started.
+    `code`: None if it is unknown, as for a process that another daemon had started.
     """
     if code is None:
         cause = "an exit code that is not known: another daemon had started it, and it ended without a word"
@@ -50,14 +50,14 @@ def cause_of(code: int | None, words: str, oom_kills: int = 0) -> str:
 
 
 def end_in_words(end: End | None, cause: str) -> str:
-    """How an attempt ended; without an `end` record (it could not be written) by what the process left."""
+    """Describe how an attempt ended; without an `end` record, by `cause`."""
     if end is None:
         return f"ended: {cause}"
     return f"{end.reason}: {end.error}" if end.error else f"{end.reason} at step {end.step:,}"
 
 
 def oom_kills() -> int:
-    """How many processes of this control group (v2) the kernel has killed for memory; 0 where it does not say."""
+    """Number of processes of this control group (v2) that the kernel killed for lack of memory; 0 if unknown."""
     try:
         group = Path("/proc/self/cgroup").read_text().strip().rpartition("::")[2]
         events = (Path("/sys/fs/cgroup") / group.lstrip("/") / "memory.events").read_text()
@@ -92,7 +92,7 @@ class Restarts:
     def after(
         self, code: int, cause: str, checkpoint_step: int | None, *, preparing: bool = False
     ) -> PlannedRestart | str:
-        """When to start again, or why not.
+        """The planned restart, or the reason for none.
 
         `checkpoint_step`: of the newest good checkpoint, None if there is none; `preparing`: it died before its first
         step, where no checkpoint can be.

@@ -62,7 +62,7 @@ class RunSupervisor:
         return self.current.step if self.current else 0
 
     def figures(self) -> dict[str, Any]:
-        """What each word of the daemon about itself carries beside its state."""
+        """The fields that each record of the daemon's state carries."""
         return {
             "run_id": self.current.run_id if self.current else None,
             "step": self.step if self.current else None,
@@ -71,7 +71,7 @@ class RunSupervisor:
         }
 
     def remark(self) -> str | None:
-        """What a heartbeat says of the trainer."""
+        """The remark about the trainer in a heartbeat."""
         if self._hung is not None:
             return self._hung
         if self.trainer is not None:
@@ -108,7 +108,7 @@ class RunSupervisor:
         return True
 
     def _await_orphan(self, folder: Path) -> None:
-        """A trainer whose daemon was killed hears so, checkpoints and leaves: its last words are worth the wait."""
+        """Wait for a trainer whose daemon was killed: it writes a checkpoint and an `end` record before it ends."""
         pid, end = lock_holder(folder / RUN_LOCK), time.monotonic() + ORPHAN_PATIENCE_S
         if pid is not None:
             reason = f"waiting for the trainer of the daemon before (pid {pid}) to checkpoint and leave"
@@ -244,7 +244,7 @@ class RunSupervisor:
         self.log.enter("preparing", f"attempt {attempt.attempt} of {self.current.run_id}, pid {self.trainer.pid}")
 
     def _notify(self, config: Config) -> Notify:
-        """Whom to tell. What cannot be told for want of an environment variable does not keep a run from starting."""
+        """The notifier of a run. A missing environment variable does not keep the run from starting."""
         try:
             return configuration.expanded_notify(config.notify)
         except ConfigError as error:
@@ -257,7 +257,7 @@ class RunSupervisor:
             self.trainer.stop(reason, escalation)
 
     def order_checkpoint(self, command: str | None = None) -> bool:
-        """False if no trainer is there to write one."""
+        """False without a trainer."""
         return self.trainer is not None and self.trainer.order(Order(order="checkpoint", command=command))
 
     # ---- watching ----
@@ -370,7 +370,7 @@ class RunSupervisor:
             self._begin_the_twin(run, end)
 
     def _begin_the_twin(self, run: WatchedRun, end: End) -> None:
-        """What a fault has cost, of a run that has ended by itself; a script's data and model are not known."""
+        """Begin computing the cost of a fault, for a completed run of the own trainer (a script's data are unknown)."""
         if run.script is not None:
             self.log.note("guard: twin: a script's run has none")
         elif end.reason in ENDED_BY_ITSELF:
@@ -409,7 +409,7 @@ class RunSupervisor:
 
 
 def _overrides(run: WatchedRun, command: Command | None, step: int) -> list[dict[str, Any]]:
-    """The manual changes of the rate that hold for an attempt from this step on, with the one that is commanded."""
+    """The manual changes of the rate for an attempt from this step on, including the commanded one."""
     overrides = run.overrides_until(step)
     if command is None or (command.lr is None and not overrides):
         return overrides

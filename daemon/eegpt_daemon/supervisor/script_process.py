@@ -1,4 +1,4 @@
-"""The runner of a user's script as the supervisor holds it: a child of this daemon, or one that it adopts.
+"""The supervisor's handle of the runner of a user's script: a child of this daemon, or an adopted process.
 
 A runner outlives the daemon that started it. The next daemon finds it by the lock of its run, and speaks to it by the
 named pipe in the run folder.

@@ -1,4 +1,4 @@
-"""What systemd hears of a `Type=notify` service: ready, alive, stopping (sd_notify's datagrams; nothing elsewhere)."""
+"""Notifications to systemd for a `Type=notify` service: ready, alive, stopping (sd_notify's datagrams)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""`guard: {twin: true}`: what a fault has cost, computed in the background when a run has ended, and never in its way.
+"""`guard: {twin: true}`: the cost of a fault, computed in the background after a run has ended.
 
-A process of its own at the lowest priority (`eegpt-daemon cost RUN`). It gives way to the next attempt or run: what is
-trained by then is kept, and `eegwatch cost RUN` goes on from there.
+A separate process at the lowest priority (`eegpt-daemon cost RUN`). It ends when the next attempt or run begins; the
+models trained until then are kept, and `eegwatch cost RUN` continues from there.
 """
 
 from __future__ import annotations

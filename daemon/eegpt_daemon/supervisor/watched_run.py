@@ -1,4 +1,4 @@
-"""A run as its supervisor follows it: what its log says, which checkpoints are good, and the guard's findings."""
+"""The supervisor's view of a run: the content of its log, its valid checkpoints, and the guard's findings."""
 
 from __future__ import annotations
 
@@ -77,12 +77,12 @@ class WatchedRun:
 
     @property
     def complete(self) -> bool:
-        """Has it taken all its steps, and been evaluated on the official set?"""
+        """Whether it has taken all its steps and been evaluated on the official set."""
         all_steps = self.total is not None and self.step >= self.total
         return all_steps and (self.tested is not None or (self.end is not None and self.end.reason == "completed"))
 
     def catch_up(self) -> None:
-        """Read the log so far without writing findings: those of the past are in it already."""
+        """Read the log so far without writing findings: the log already contains the earlier ones."""
         self._quiet = True
         self.poll()
         self._quiet = False
@@ -101,7 +101,7 @@ class WatchedRun:
         return raised
 
     def _diagnosed_ranks(self) -> list[Finding]:
-        """What the detectors say of what other ranks wrote beside the log, now that it is read to its end."""
+        """Findings from the records that other ranks wrote beside the log, after the log was read to its end."""
         return self._isolated(lambda diagnosis: [f for one in self._ranks.read() for f in diagnosis.feed(one)])
 
     def _take(self, record: RunRecord) -> None:
@@ -124,7 +124,7 @@ class WatchedRun:
             self.end = record
 
     def _diagnosed(self, records: list[RunRecord]) -> list[Finding]:
-        """What the detectors say of these records."""
+        """Findings from these records."""
         return self._isolated(
             lambda diagnosis: [f for item in self._reader.items(records) for f in diagnosis.feed(item)]
         )
@@ -135,7 +135,7 @@ class WatchedRun:
             self._say(finding)
 
     def _isolated(self, what: Callable[[Diagnosis], list[Finding]]) -> list[Finding]:
-        """A detector that fails (a defect, a log of nonsense) is switched off for this run; training goes on."""
+        """Run the detectors; if one raises, switch them off for this run. Training continues."""
         if self._diagnosis is None:
             return []
         try:
@@ -166,7 +166,7 @@ class WatchedRun:
         self._log.append(record)
 
     def _begun_anew(self, words: str) -> None:
-        """A log that was deleted or rotated under a run goes on with what a resume must find in it."""
+        """Begin a log that was deleted or rotated during the run with the records that a resume needs."""
         self.trouble = words
         if self._log is not None and self.record is not None and not (self.folder / RUN_LOG).stat().st_size:
             for record in records_anew(self.record, self.step, self.checkpoints, words):
@@ -183,7 +183,7 @@ class WatchedRun:
             self._log.close()
 
     def interrupted(self, last: DaemonState | None) -> bool:
-        """Was this run cut off by a crash, a reboot or a signal, and not ended by itself or by a person?
+        """Whether a crash, a reboot or a signal interrupted this run, rather than its completion or a person.
 
         `last`: the last word of the daemon before.
         """
@@ -201,7 +201,7 @@ class WatchedRun:
     # ---- what a resume needs ----
 
     def declared(self) -> Schedule | None:
-        """The author's schedule, without manual changes. Raises ScheduleError for one that this version cannot read."""
+        """The author's schedule, without manual changes. Raises ScheduleError if this version cannot read it."""
         return declared_base(parse(self.record.schedule)) if self.record and self.record.schedule else None
 
     def newest_good(self) -> tuple[str | None, list[str]]:
@@ -227,7 +227,7 @@ class WatchedRun:
         return None, problems
 
     def _newest_of_script(self, script: Script) -> tuple[str | None, list[str]]:
-        """The newest whole file of the script's own."""
+        """The newest complete checkpoint of the script."""
         if not script.checkpoints:
             return None, []
         kept = {c.path for c in self.checkpoints} | {self.record.checkpoint if self.record else None}
@@ -236,14 +236,14 @@ class WatchedRun:
         return (checkpoint.path if checkpoint else self._origin()), problems
 
     def _origin(self) -> str | None:
-        """The parent's checkpoint at which a script's run branched off, while it is there and whole."""
+        """The parent's checkpoint at which a script's run branched off, if it exists and is complete."""
         first = next(iter(self.checkpoints), None) if self.record and self.record.parent_step is not None else None
         if first is None or saved.whole(self.folder / first.path, 0.0, time.time()) is None:
             return None
         return first.path
 
     def verify(self, name: str) -> int:
-        """The step of a checkpoint that is whole, by the hash in the run log. Raises BadCheckpoint."""
+        """The step of a checkpoint whose hash equals that in the run log. Raises BadCheckpoint."""
         if self.script is not None:
             return self._verify_of_script(self.script, name)
         if not _NAME.fullmatch(name) or (self.folder / name).is_symlink():
@@ -261,7 +261,7 @@ class WatchedRun:
         return known[-1].step
 
     def _verify_of_script(self, script: Script, name: str) -> int:
-        """The step at which the script's checkpoint was seen; where nobody watched, the newest step before it."""
+        """The recorded step of the script's checkpoint; without a record, the newest step before it."""
         for written, path in saved.candidates(self.folder, script):
             if saved.name_of(self.folder, path) == name:
                 if saved.whole(path, written, time.time()) is None:
@@ -286,13 +286,13 @@ class WatchedRun:
         return sorted({c.path for c in (*self.superseded, *self.checkpoints) if c.command is not None})
 
     def overrides_until(self, step: int) -> list[dict[str, Any]]:
-        """Manual changes that hold at a checkpoint of this step; what does not say from which step on is none."""
+        """Manual changes that apply at a checkpoint of this step; a change without a first step is ignored."""
         logged = self.record.overrides if self.record else []
         return [o for o in logged if isinstance(o.get("from_step"), int) and o["from_step"] <= step]
 
 
 def records_anew(run: Run, step: int, checkpoints: list[Checkpoint], words: str) -> list[RunRecord]:
-    """What a run log that is begun anew in mid-run holds first: the attempt, and the checkpoints that are durable."""
+    """The first records of a run log that is begun anew during a run: the attempt and its durable checkpoints."""
     now = time.time()
     return [msgspec.structs.replace(run, time=now, step=step, notes=[*run.notes, words]), *checkpoints]
 

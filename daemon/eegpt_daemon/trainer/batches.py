@@ -1,4 +1,4 @@
-"""Which windows a step takes, and the tensors they are: a stateless sampler, and gathering from the packed rows.
+"""The batches of a step: a stateless sampler, and tensors gathered from the packed rows.
 
 The order of an epoch is a permutation of (seed, epoch), cut at the batch, so a resume in the middle of an epoch needs
 no replay and no saved iterator.

@@ -100,7 +100,7 @@ def ranked(ranking: list[tuple[float, str]], score: float, name: str, top_k: int
 def prune(run_folder: Path, until: int, keep: set[str]) -> None:
     """Delete all but the newest two checkpoints up to this step, and those in `keep` (paths relative to the run).
 
-    What lies beyond was superseded by a resume from an earlier step, and stays until training comes by again.
+    Checkpoints beyond this step were superseded by a resume; they stay until training reaches their steps again.
     """
     folder = run_folder / CHECKPOINTS
     numbered = sorted((n, path) for path in folder.iterdir() if (n := step_of(path)) is not None and n <= until)

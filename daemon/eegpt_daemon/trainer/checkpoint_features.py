@@ -1,4 +1,4 @@
-"""Whether a checkpoint was trained on the features that a run has now: channels, unit, rate, encoder, windows."""
+"""Refuses a checkpoint that was trained on other features: channels, unit, rate, encoder, windows."""
 
 from __future__ import annotations
 

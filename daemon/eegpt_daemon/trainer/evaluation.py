@@ -26,14 +26,14 @@ Thresholds = dict[str, float | None]  # by level, window and recording
 
 @dataclass
 class Scored:
-    """`record` as it is logged; `problems`: what could not be computed, in words."""
+    """`record`: the logged record; `problems`: metrics that could not be computed, with reasons."""
 
     record: Eval
     problems: list[str] = field(default_factory=list)
 
 
 def predictions_of(logits: Tensor, windows: Windows, step: int, stride_s: float) -> Predictions:
-    """Of a whole split, in its order. `logits` (n, classes); windows of a recording begin `stride_s` apart."""
+    """Predictions of a split, in its order. `logits` (n, classes); windows of a recording begin `stride_s` apart."""
     recording = windows.recording.astype(np.int64)
     begins = np.concatenate([[True], recording[1:] != recording[:-1]]) if len(recording) else np.empty(0, bool)
     first = np.maximum.accumulate(np.where(begins, np.arange(len(recording)), 0))
@@ -102,7 +102,7 @@ def scored(
 def _intervals(
     units: Units, threshold: float | None, computed: Metrics, prefix: str, *, slow: bool
 ) -> dict[str, list[Number]]:
-    """Of the figures that have a value."""
+    """Intervals of the metrics that have a value."""
     made = intervals(Resampled(units, threshold), slow=slow)
     return {prefix + name: list(interval) for name, interval in made.items() if name in computed.values}
 

@@ -88,7 +88,7 @@ class Evaluator:
         return checkpoints.step_of(ranking[0][1]) if ranking else None
 
     def _report_best(self, best: int, step: int) -> None:
-        """With the weights of the best checkpoint, then those of now again."""
+        """Report with the weights of the best checkpoint, then restore the present weights."""
         name, problem = self.standing.ranking[0][1], ""
         final = self.learner.model()
         try:
@@ -159,7 +159,7 @@ class Evaluator:
             self._write(lambda: Predictions.load(source).save(target))
 
     def _write(self, save: Callable[[], None]) -> None:
-        """A run goes on without them: what is lost can be computed from its checkpoints."""
+        """Write the predictions; on failure the run continues, since checkpoints allow computing them again."""
         if not self.processes.leads:
             return
         try:

@@ -1,4 +1,4 @@
-"""The run log as a trainer writes it: rank 0 alone, begun anew where it was deleted or rotated under a run."""
+"""The trainer's run log: written by rank 0, and begun anew if it was deleted or rotated during the run."""
 
 from __future__ import annotations
 

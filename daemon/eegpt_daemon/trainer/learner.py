@@ -1,7 +1,7 @@
-"""What learns: the network, its optimizer and its random states; one optimizer step at a time, and all that is saved.
+"""The learner: network, optimizer and random states; it takes one optimizer step at a time and has all saved state.
 
-The loss of a step is the (class-weighted) mean over all its windows, whatever micro-batches and processes they are
-spread over: accumulation and world size change how it is computed, not what it is.
+The loss of a step is the (class-weighted) mean over all its windows. Its value does not depend on how accumulation and
+world size distribute the windows over micro-batches and processes.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Learner:
         return time.perf_counter() - began
 
     def batch(self, epoch: int, batch: int, size: int) -> Tensor:
-        """Which windows an optimizer step takes: (at most `size`,) indices, the same in every process."""
+        """Indices of the windows of an optimizer step: (at most `size`,), the same in every process."""
         if epoch != self._epoch:
             order = permutation(len(self.train), self.config.experiment.seed, epoch)
             self._order, self._epoch = order.to(self.train.y.device), epoch
@@ -157,9 +157,9 @@ class Learner:
         return no_sync
 
     def logits(self, windows: Windows, stop: Callable[[], bool]) -> Tensor | None:
-        """(n, classes) of a whole split on the CPU, in every process; each computes its part.
+        """(n, classes) of a split on the CPU, in every process; each process computes its part.
 
-        `stop` is asked after each batch; None where any process was told to stop.
+        `stop` is called after each batch; the result is None if any process has to stop.
         """
         self.network.eval()
         self._training = False

@@ -63,7 +63,7 @@ class Loop:
         return reason
 
     def _catch_up(self) -> str | None:
-        """What a crash or a stop left undone at this very step: an evaluation, or the official one."""
+        """Run an evaluation, or the official one, that a crash or a stop interrupted at this step."""
         standing, val = self.saver.standing, self.prepared.data.val
         if standing.finishing is not None:
             if not self._go_on_after_end:
@@ -126,7 +126,7 @@ class Loop:
         return self._finish("completed")
 
     def _rate_and_position(self, step: int) -> tuple[float | None, float | None]:
-        """What step n uses: (rate to set, schedule position if known). An injected scheduler sets the rate itself."""
+        """(rate to set, schedule position if known) of step n. An injected scheduler sets the rate itself."""
         if self.prepared.injected is not None:
             return None, float(self.prepared.injected.last_epoch)
         if not self._ahead:
@@ -142,7 +142,7 @@ class Loop:
     # ---- between two steps ----
 
     def _wish(self) -> float:
-        """What rank 0 would have all do after this step: the supervisor's order, or a checkpoint that is due."""
+        """Rank 0's request to all processes after this step: the supervisor's order, or a checkpoint that is due."""
         self._order = self._order or self.link.order()
         if self._order is not None:
             return STOP if self._order.order == "stop" else SAVE
@@ -150,7 +150,7 @@ class Loop:
         return SAVE if late and self.processes.leads else NOTHING
 
     def _after_step(self, wish: float) -> str | None:
-        """What is due after a step: a stop first, then evaluation, checkpoint, figures. A reason ends the attempt."""
+        """Handle a stop, evaluation, checkpoint and system record after a step. Returns a reason to end the attempt."""
         if (system := self.vitals.due(self.step)) is not None:
             self.journal.write(system)
         now = time.monotonic()

@@ -1,4 +1,4 @@
-"""All that stands before the first step: data, encoder, learner and schedule, and the `run` record of the attempt."""
+"""Preparation of an attempt before its first step: data, encoder, learner, schedule, and the `run` record."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Stopped(Exception):
 
 @dataclass
 class Prepared:
-    """What the loop trains with. `step`: already done; `state`: of the checkpoint resumed from; `total`: steps in all.
+    """The input of the loop. `step`: steps done; `state`: of the checkpoint resumed from; `total`: steps in all.
 
     `injected`: torch's own scheduler, where the historical fault is injected; `looks`: what the corpus proves of its
     data; `features`: what their values depend on.
@@ -137,7 +137,7 @@ class Preparation:
         return data
 
     def _look_at_the_corpus(self, store: WindowStore, planned: dataset.Plan, data: dataset.TrainingData) -> None:
-        """What it proves of splits and labels, for the log; a corpus that cannot be looked at ends no training."""
+        """Records about splits and labels, for the log; a failure here does not end the training."""
         try:
             self.looks = corpus_looks(self.config, store, planned.entries, data.used())
         except Exception as error:
@@ -155,7 +155,7 @@ class Preparation:
         return changed
 
     def load_checkpoint(self) -> None:
-        """What can be held against the configuration before anything long begins. Raises CheckpointError."""
+        """Load the checkpoint and compare it with the configuration before the long work. Raises CheckpointError."""
         name = self.attempt.checkpoint
         if name is None:
             return
@@ -217,7 +217,7 @@ class Preparation:
         crash_points.point("attempt.after_run_record")
 
     def _silent_progress(self, what: str, done: int, total: int) -> None:
-        """Progress before the `run` record, which must be the attempt's first line: told to the supervisor alone."""
+        """Report progress to the supervisor only: the `run` record, the attempt's first line, is not written yet."""
         self._obey()
         self.link.tick(self.step, f"{what}: {done} of {total}")
 
@@ -274,7 +274,7 @@ class Preparation:
         )
 
     def _say_cost(self, learner: Learner) -> None:
-        """What training through the backbone costs here: measured on one batch, before the first step."""
+        """Log the time of training through the backbone, measured on one batch before the first step."""
         size = windows_a_step(self.config, self.processes)
         seconds = learner.seconds_a_step(size)
         hours = seconds * self.steps_per_epoch / 3600

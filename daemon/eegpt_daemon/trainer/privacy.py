@@ -1,4 +1,4 @@
-"""What a trainer says and logs without the corpus's file names: TUAB's are patient ids (data.log_file_names: false)."""
+"""Removes the corpus's file names from messages and logs: TUAB's are patient ids (data.log_file_names: false)."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class ProcessGroup:
         return rows if self.size == 1 else torch.tensor_split(rows, self.size)[self.rank]
 
     def lost_another(self, problem: Exception) -> bool:
-        """Whether an exception means that another process died, rather than that this one is wrong."""
+        """Whether an exception means that another process died."""
         text = str(problem).lower()
         return self.size > 1 and isinstance(problem, RuntimeError) and ("gloo" in text or "nccl" in text)
 

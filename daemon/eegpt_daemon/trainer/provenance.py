@@ -1,4 +1,4 @@
-"""Where a run came from: versions, host, process and git revision, for its `run` record."""
+"""Provenance of a run for its `run` record: versions, host, process and git revision."""
 
 from __future__ import annotations
 

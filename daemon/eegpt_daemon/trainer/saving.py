@@ -1,7 +1,7 @@
-"""When and what a trainer saves: the log durable first, then the file, then its record; and what is kept of it.
+"""When a trainer writes checkpoints, in which order (log, file, record), and which checkpoints it keeps.
 
-An evaluation is preceded by a checkpoint and followed by the same one with its scores: whatever ends an evaluation, no
-step is lost, and the next attempt evaluates first where that had not been finished.
+A checkpoint is written before an evaluation and again with the scores after it: if an evaluation is interrupted, no
+step is lost, and the next attempt first repeats the evaluation.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from eegwatch.schedule import as_dict
 
 @dataclass
 class EvaluationState:
-    """What evaluations have led to so far; it is part of a checkpoint.
+    """Results of the evaluations so far; part of a checkpoint.
 
     `best`: the highest score, signed so that higher is better; `waited`: evaluations since; `ranking`: (score, path) of
     the best checkpoints; `evaluated`: the step of the last evaluation; `finishing`: the reason for which only the

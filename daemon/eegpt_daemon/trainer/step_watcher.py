@@ -59,7 +59,7 @@ class WatchedTrainer:
             watcher.give_up(error)
 
     def _emit_splits(self, watcher: Watcher, data: TrainingData) -> None:
-        """Whose recordings each split holds; a subject is named by a sum of its id, since the id is not for the log."""
+        """Record the subjects of each split; a hash stands for a subject's id, which must not appear in the log."""
         splits = Splits()
         for name, windows in (("train", data.train), ("val", data.val), ("eval", data.test)):
             if windows is not None and windows.subjects:

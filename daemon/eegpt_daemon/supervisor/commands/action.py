@@ -14,7 +14,7 @@ DONE, FAILED, REJECTED, EXPIRED, ACCEPTED = "done", "failed", "rejected", "expir
 
 
 class Outcome(NamedTuple):
-    """The last word to a command: `done` or `failed`, why, and the values that were read back."""
+    """The final answer to a command: `done` or `failed`, the reason, and the values that were read back."""
 
     status: str
     reason: str | None = None
@@ -23,9 +23,9 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class CommandContext:
-    """What a command is judged by.
+    """The state of run and trainer that decides about a command.
 
-    `phase`: of the living trainer, None without one; `due`: a trainer is about to be started again by itself.
+    `phase`: of the live trainer, None without one; `due`: an automatic restart of the trainer is due.
     """
 
     run: WatchedRun | None
@@ -57,11 +57,11 @@ class Action(ABC):
     @classmethod
     @abstractmethod
     def refuse(cls, command: Command, standing: CommandContext) -> str | None:
-        """Why this command cannot be carried out now, in words a person can act on; None if it can."""
+        """The reason why this command cannot be carried out now, with the action to take; None if it can."""
 
     @abstractmethod
     def begin(self) -> Outcome | None:
-        """Do what comes first; returns the last word where that is already known."""
+        """Start the command; returns the final answer if it is already known."""
 
     @abstractmethod
     def advance(self) -> Outcome | None:
@@ -70,7 +70,7 @@ class Action(ABC):
     @classmethod
     @abstractmethod
     def recover(cls, command_id: str, run: WatchedRun | None) -> Outcome:
-        """The last word to a command that an earlier daemon accepted and left, by what the files show."""
+        """The final answer to a command that an earlier daemon accepted and did not finish, from the files."""
 
 
 class ScriptsOnly(Action):

@@ -1,4 +1,4 @@
-"""What `resume` and `restart` share: stop the trainer, begin another one, and wait for its first step."""
+"""Shared by `resume` and `restart`: stop the trainer, begin another one, and wait for its first step."""
 
 from __future__ import annotations
 

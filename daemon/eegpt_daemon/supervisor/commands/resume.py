@@ -1,6 +1,6 @@
-"""`resume`: go on with the current run in a new attempt, along the declared schedule or at another rate.
+"""`resume`: continue the current run in a new attempt, along the declared schedule or at another rate.
 
-With `as` the attempt is a run of its own, which branches off from a checkpoint; the run before stays as it is.
+With `as` the attempt is a separate run that branches off from a checkpoint; the earlier run stays unchanged.
 """
 
 from __future__ import annotations
