@@ -98,7 +98,7 @@ def arm_of(path: Path, split: str, model: str, *, all_seeds: bool, partial: bool
 
 
 def _refuse_without_predictions(folder: Path, path: Path, split: str) -> None:
-    """Raises ComparisonError for a folder without the file, with why there is none."""
+    """Raises ComparisonError with the reason for a folder without the file."""
     if path.exists():
         return
     if not (folder / RUN_LOG).exists():

@@ -1,4 +1,4 @@
-"""Each run against the first: figures with intervals, paired differences, and the verdict in words."""
+"""Each run compared with the first: metrics with intervals, paired differences, and the verdict as a sentence."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def compare(paths: list[Path], split: str, model: str, *, all_seeds: bool) -> Co
 
 
 def verdict(name: str, first: str, level: str, difference: Difference, subjects: int, split: str) -> str:
-    """Whether this set can tell the two apart, in a sentence."""
+    """A sentence: whether this set distinguishes the two runs."""
     value, interval, where = difference.value, difference.interval, SETS[split]
     head = f"{level} AUROC of {name} is {abs(value):.4f} {'higher' if value >= 0 else 'lower'} than of {first}"
     if interval is None:

@@ -1,4 +1,4 @@
-"""Other people's logs -> our records, by kind: `eegwatch.formats.kinds` lists them, `docs/other_logs.md` tells them.
+"""Logs of other programs -> our records; `eegwatch.formats.kinds` lists the kinds, `docs/other_logs.md` describes them.
 
 `find(path)` looks at what a file or folder holds; the source that it gives is followed like a run log of ours.
 """

@@ -32,7 +32,7 @@ class Restart(NamedTuple):
 
 @dataclass
 class Counters:
-    """What a row says of where it stands."""
+    """The counters of a row."""
 
     step: float | None = None
     steps: int | None = None  # how many in all, where the row says so
@@ -73,7 +73,7 @@ class Counter:
 
     @property
     def epochs_from_zero(self) -> bool:
-        """Are the epochs numbered from 0? False until the log has said so."""
+        """Whether the epochs are numbered from 0; False until a record shows it."""
         return self._epoch_zero == 0
 
     def count_epochs_from_zero(self) -> None:
@@ -87,7 +87,7 @@ class Counter:
         return None if number is None else max(number - (self._epoch_zero or 0), 0)
 
     def announce(self, epoch: float | None, epochs: int | None) -> None:
-        """The log said "epoch 17/50", on a line of its own or in a row."""
+        """Take an announcement "epoch 17/50", on a separate line or in a row."""
         number = whole(epoch, 1 << 31)
         if number is not None:
             self._announced = number
@@ -222,7 +222,7 @@ class Counter:
         return step, None
 
     def _goes_on(self, count: int, epoch: int) -> bool:
-        """Did an epoch begin without a fall of the counter, which went on as before? Then it counts the whole run."""
+        """Whether an epoch began without a fall of the counter: then the counter counts the whole run."""
         before, last = self._epoch, self._last
         return before is not None and last is not None and epoch > before and 0 < count - last == self._interval
 
@@ -241,7 +241,7 @@ class Counter:
         return not length or (self._last or 0) + max(self._interval, 1) >= length - 1
 
     def _length(self, at: Counters) -> int:
-        """How many steps the epoch that ended had: as said, else by its last counter and the interval."""
+        """Number of steps of the epoch that ended: as announced, else from its last counter and the interval."""
         seen = (self._last or 0) + self._shift
         batches = self.per_epoch or at.batches
         if self.unit == "step" and at.batches and at.batches >= seen:

@@ -41,7 +41,7 @@ def flat(row: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> Iterator[F
 
 
 def lists_of(row: Mapping[Any, Any]) -> dict[str, list[float]]:
-    """Rates that stand in a list, one for each parameter group."""
+    """Rates in a list, one per parameter group."""
     lists: dict[str, list[float]] = {}
     for name, value in row.items():
         if isinstance(value, list) and value and str(name).lower() in ("lr", "lrs", "learning_rate", "learning_rates"):
@@ -52,7 +52,7 @@ def lists_of(row: Mapping[Any, Any]) -> dict[str, list[float]]:
 
 
 class RowsOfJson:
-    """JSON objects with step, loss, lr … by whatever names, one a line."""
+    """JSON objects with step, loss, lr … under any known names, one per line."""
 
     def __init__(
         self,

@@ -33,7 +33,7 @@ class Decoder(Protocol):
     bad: int
 
     def decode(self, data: bytes) -> list[RunRecord]:
-        """Records of whole lines; what is being collected stays in `reader`."""
+        """Records of complete lines; a step that is still being collected stays in `reader`."""
         ...
 
     def drain(self) -> list[RunRecord]:
@@ -42,7 +42,7 @@ class Decoder(Protocol):
 
 
 class Source(Protocol):
-    """Where the bytes come from: a growing file or a compressed one."""
+    """The source of the bytes: a growing file or a compressed one."""
 
     overlong: int
 
@@ -238,7 +238,7 @@ class FollowedLines:
         return self._decoder.decode(data)
 
     def _end(self) -> list[RunRecord]:
-        """At the end of the file: the newest step, and an unfinished line that nobody is writing on."""
+        """At the end of the file: the newest step, and an unfinished line that is no longer being written."""
         reader = self._decoder.reader
         records: list[RunRecord] = []
         alone = self._left_alone()
@@ -275,7 +275,7 @@ class FollowedLines:
 
 
 class FollowedDocument:
-    """A log that is read anew when it changes: nothing is held open between two looks."""
+    """A log that is read completely whenever it changes; no file stays open between two reads."""
 
     bad = 0
 

@@ -1,4 +1,4 @@
-"""What of a folder is a log: the whole tree to a sane depth, newest first, logs of steps before tables of results."""
+"""Finds the logs in a folder, to a limited depth: newest first, logs of steps before tables of results."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ListedLog:
 
 
 def kind_of(path: Path) -> LogKind | None:
-    """The kind of log that a file is; None for a run log of ours. Raises OSError."""
+    """The kind of log of a file; None for a run log of this project. Raises OSError."""
     data = beginning(path)
     head = FileHead(path, data)
     if is_ours(data):
@@ -50,7 +50,7 @@ def kind_of(path: Path) -> LogKind | None:
 
 
 def is_ours(data: bytes) -> bool:
-    """Whether any whole line is a record of ours: a type that we know, and nothing is renamed."""
+    """Whether any complete line is a record of this project: a known type with unchanged field names."""
     if data.lstrip()[:1] != b"{":
         return False
     for line in data.split(b"\n")[:20]:
@@ -103,7 +103,7 @@ def best_in(folder: Path, patterns: Sequence[re.Pattern[str]] = ()) -> ForeignLo
 
 
 def probe(foreign: ForeignLog) -> str | None:
-    """What the beginning of a log holds: "steps", "evaluations" or None. Raises FormatError, OSError."""
+    """The content of the beginning of a log: "steps", "evaluations" or None. Raises FormatError, OSError."""
     log = foreign.follow()
     try:
         holds = None

@@ -1,4 +1,4 @@
-"""Named numbers and counters of one line of text, in whatever punctuation.
+"""Finds the named numbers and counters of one line of text, in any punctuation.
 
 Each number is named by the text between it and the number before. That text is the same on every line of a kind, so
 what it means is looked up; only a new one is taken apart.
@@ -55,7 +55,7 @@ _NO_NAME = Role("skip", None, "")
 
 @dataclass(slots=True)
 class _Left:
-    """What the text before a number says of it."""
+    """The meaning of the text before a number."""
 
     role: Role
     split: str | None  # a word of its own that names a split: it holds for what follows on the line
@@ -68,7 +68,7 @@ class _Left:
 
 @dataclass(slots=True)
 class LineValues:
-    """What a line holds. `outer`, `inner`: `Train: [3/50][10/200]`; `bar`: the inner one is a progress bar's."""
+    """The numbers of a line. `outer`, `inner`: `Train: [3/50][10/200]`; `bar`: `inner` is of a progress bar."""
 
     values: list[tuple[Role, float, int | None]] = field(default_factory=list)
     lists: dict[str, list[float]] = field(default_factory=dict)

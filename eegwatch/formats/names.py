@@ -1,4 +1,4 @@
-"""What a name in somebody's log stands for: a counter, the rate, the loss, or a metric under its own name.
+"""The meaning of a name in a log: a counter, the rate, the loss, or a metric under its own name.
 
 A name is cut into words (`lr-AdamW/pg1` -> lr, adam, w, pg, 1; `valLoss` -> val, loss); the word that names the split
 (train, val, test) is taken out, and the rest decides. What no table knows is a metric.
@@ -244,7 +244,7 @@ def meaning(name: str) -> tuple[str, str] | None:
 
 
 def is_metric(name: str) -> bool:
-    """Is this the name of something that people measure, so that a line with it is a record?"""
+    """Whether this is the name of a metric, so that a line with it is a record."""
     words = words_of(name)
     if words == ("per",):
         return True  # the phone error rate

@@ -25,7 +25,7 @@ _json = msgspec.json.Decoder()
 
 
 def number(text: str) -> float | None:
-    """A number in text, of whatever spelling; None for what is none."""
+    """The number in a text, in any spelling; None if there is none."""
     try:
         return float(text)
     except (ValueError, OverflowError):
@@ -55,7 +55,7 @@ def json_value(text: bytes | str) -> Any:
 
 
 def python_dict(text: str) -> dict[str, Any] | None:
-    """The items of a dict as Python prints one: `{'loss': 0.5, 'epoch': '1.2'}`; None for what is none.
+    """The items of a dict as Python prints it: `{'loss': 0.5, 'epoch': '1.2'}`; None for other text.
 
     Nothing is evaluated; nested dicts stay nested, what is neither number nor text is left out.
     """
@@ -86,7 +86,7 @@ def python_dict(text: str) -> dict[str, Any] | None:
 
 
 def embedded(line: str) -> tuple[str, dict[str, Any]] | None:
-    """(what stands before it, the object) of a line that ends in a JSON object or a Python dict."""
+    """(the text before it, the object) of a line that ends in a JSON object or a Python dict."""
     begin = line.find("{")
     if begin < 0 or len(line) - begin > LONGEST_OBJECT:
         return None

@@ -49,7 +49,7 @@ def _metric(name: str) -> tuple[str, str] | None:
 
 
 def row_of_pattern(match: re.Match[str]) -> Row:
-    """What the groups of a match hold; a group that is no number says nothing."""
+    """The row from the groups of a match; a group that is not a number is ignored."""
     values = {name: number(text) for name, text in match.groupdict().items() if text is not None}
     row = Row()
     at = row.at

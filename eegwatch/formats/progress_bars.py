@@ -1,4 +1,4 @@
-"""Progress bars whose count and values are renewed at different moments: which state of one shows old values.
+"""Detects states of a progress bar that show old values: a bar updates its count and its values at different times.
 
 tqdm draws a bar when its count moves and once more when the script calls `set_postfix`: two states follow each other,
 
@@ -29,13 +29,13 @@ class _Bar:
 
 
 class Bars:
-    """What the bars of a log have shown last, by their lengths."""
+    """The last states of the progress bars of a log, by their lengths."""
 
     def __init__(self) -> None:
         self._bars: dict[int | None, _Bar] = {}
 
     def old(self, line: str, count: float, of: int | None, values: Mapping[str, float]) -> bool:
-        """Does this state of a bar, `count` of `of`, show nothing but what the state before showed?"""
+        """Whether this state of a bar, `count` of `of`, shows the values of the previous state."""
         if not values:
             return False
         if count == 0 and any(mark in line for mark in RICH):

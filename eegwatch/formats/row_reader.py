@@ -47,7 +47,7 @@ class RowReader:
 
     @property
     def waiting(self) -> bool:
-        """Is a step or an evaluation being collected?"""
+        """Whether a step or an evaluation is being collected."""
         return bool(self._train or self._evals)
 
     def add(self, row: Row, time: float = 0.0) -> list[RunRecord]:
@@ -87,7 +87,7 @@ class RowReader:
         return records
 
     def _announced(self, row: Row) -> None:
-        """A line that says where it stands and no more."""
+        """Take a line with counters only."""
         if row.at.epoch is not None or row.at.epochs:
             self.counter.announce(row.at.epoch, row.at.epochs)
         if row.at.steps and row.at.step is not None and not (row.at.local and self.counter.epoch is not None):
@@ -138,7 +138,7 @@ class RowReader:
         self._evals.append((step, split, dict(values)))
 
     def flush(self) -> list[RunRecord]:
-        """What is being collected, if anything is: the step, then its evaluations."""
+        """Return the step that is being collected, if any, then its evaluations."""
         records: list[RunRecord] = []
         if self._train and self._step is not None:
             values, self._train = self._train, {}
@@ -215,7 +215,7 @@ class RowReader:
             self.total_steps = counter.epochs * self.steps_per_epoch
 
     def _begin(self, time: float) -> list[RunRecord]:
-        """A `run` record first, and another where the log has said more of its length since."""
+        """A `run` record first, and another one when the log has revealed more about its length."""
         self._lengths()
         known = (self.total_steps, self.steps_per_epoch, self.counter.epochs)
         if known == self._written or (self._written is not None and self._evaluated > self._passed):

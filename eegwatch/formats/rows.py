@@ -1,4 +1,4 @@
-"""Names and values, in whatever format they came, as a row: where it stands, training values, evaluations."""
+"""Names and values of any format as a row: counters, training values, evaluations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Field", "Row", "RowMaker", "meaning"]
 
 @dataclass
 class Row:
-    """One row: where it stands, and what it holds. `rates`: of the parameter groups, where the row tells them apart."""
+    """One row: counters and values. `rates`: of the parameter groups, if the row distinguishes them."""
 
     at: Counters = field(default_factory=Counters)
     train: dict[str, float] = field(default_factory=dict)

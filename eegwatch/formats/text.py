@@ -1,4 +1,4 @@
-"""Plain text logs: a line is searched for counters and for named numbers, in whatever order and punctuation.
+"""Plain text logs: finds counters and named numbers in a line, in any order and punctuation.
 
     name: value   name=value   name value   name=[a, b]   'name': value   Epoch [3][10/200]   10/200 [00:05<01:30
     {"json": 1} or {'python': 1} inside a line            Train Loss 0.5, Val Loss 0.6 on one line

@@ -87,7 +87,7 @@ def parse_line(line: bytes, offset: int) -> Command | Unreadable | None:
 
 
 def _salvage(line: bytes) -> tuple[str | None, str | None]:
-    """The id and command name of a line that is an object but no valid command, so that its sender hears of it."""
+    """The id and command name of a line that is an object but not a valid command, for the answer to its sender."""
     try:
         tree = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -152,7 +152,7 @@ class AnswerWatch:
 
 
 def latest_state(logs: Path) -> DaemonState | None:
-    """The daemon's last word about itself: its sign of life, or what daemon.jsonl holds where that is newer.
+    """The daemon's newest state: from its heartbeat, or from daemon.jsonl if that is newer.
 
     A daemon of 0.1 has no daemon.alive: it writes its heartbeats into daemon.jsonl. Raises OSError.
     """
@@ -207,7 +207,7 @@ def live_script(folder: Path) -> int | None:
 
 
 def exposed(logs: Path) -> str | None:
-    """What others than its owner may do in this log root, in words, or None: worth a warning."""
+    """A warning about permissions of other users in this log root, or None."""
     status = os.stat(logs)
     if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
         return f"others can rename and replace files in {logs} (mode {status.st_mode & 0o777:03o}); chmod 700 {logs}"

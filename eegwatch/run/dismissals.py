@@ -1,7 +1,7 @@
-"""What a person meant: findings that were dismissed, by whom, when and why, as `intent` records.
+"""Findings that a person dismissed, with person, time and reason, as `intent` records.
 
-A run folder's intents stand in its run.jsonl, beside what they are about. Those of another program's log, and of a run
-log that cannot be written, stand in ~/.config/eegwatch/meant.jsonl with the path of the log.
+A run folder's intents are in its run.jsonl. Those of another program's log, and of a run
+log that cannot be written, are in ~/.config/eegwatch/meant.jsonl with the path of the log.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class NotRecorded(UserError):
 
 
 class _Elsewhere(msgspec.Struct, kw_only=True):
-    """A line of meant.jsonl: the log, the run in it, and what was meant."""
+    """A line of meant.jsonl: the log, the run in it, and the dismissed finding."""
 
     log: str
     run_id: str = ""
@@ -34,7 +34,7 @@ class _Elsewhere(msgspec.Struct, kw_only=True):
 
 
 def side_file() -> Path:
-    """Where the intents stand that cannot stand in the log itself."""
+    """The file for intents that cannot be written into the log itself."""
     root = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
     return Path(root).expanduser() / "eegwatch" / "meant.jsonl"
 
@@ -49,7 +49,7 @@ def person() -> str:
 
 
 def append(log: Path, findings: Sequence[tuple[str, int]], step: int, *, reason: str = "", run_id: str = "") -> Path:
-    """Record that these findings, (rule, since_step) of each, are meant; returns the file that they were written to.
+    """Record the dismissal of these findings, each as (rule, since_step); returns the file written to.
 
     `log`: a run folder, whose run.jsonl takes them if it can be written, or another program's log file. `step`: the
     newest step of the run. Raises NotRecorded.

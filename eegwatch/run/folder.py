@@ -61,7 +61,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def aside_of(path: Path) -> Path:
-    """Where this process writes a file before it is renamed: `.NAME.<place>-<pid>.tmp`, unlike that of any other.
+    """The temporary path of a file before its rename: `.NAME.<place>-<pid>.tmp`, unique to this process.
 
     Two containers have one pid twice, and two hosts one file system: `place` names the host and its table of processes.
     """
@@ -92,9 +92,9 @@ def _place() -> str:
 
 
 def write_whole(path: Path, content: bytes, reached: Callable[[str], None] = lambda _: None) -> None:
-    """A file that survives a power cut, whole or as it was: aside, fsynced, renamed, the folder fsynced; mode 0600.
+    """Replace a file; a power cut leaves the old or the new content: write aside, fsync, rename, fsync the folder.
 
-    `reached` hears of each boundary that was passed. Raises OSError, and leaves nothing half-written under the name.
+    Mode 0600. `reached` is called at each boundary. Raises OSError, and never leaves a partial file under the name.
     """
     aside = aside_of(path)
     aside.unlink(missing_ok=True)  # a process of this pid that was killed
@@ -138,7 +138,7 @@ def file_hash(path: Path) -> str:
 
 
 class HeldFolder:
-    """A folder by its descriptor: `path` is where it lies now, also after it or one above it was renamed."""
+    """A folder held by its descriptor: `path` is its present path, also after a rename of it or of a parent."""
 
     def __init__(self, path: Path) -> None:
         """Raises OSError."""
@@ -147,7 +147,7 @@ class HeldFolder:
 
     @property
     def in_place(self) -> bool:
-        """Is it still what its name leads to?"""
+        """Whether its name still leads to this folder."""
         try:
             return os.path.samestat(os.fstat(self._fd), os.stat(self._named))
         except OSError:
@@ -155,7 +155,7 @@ class HeldFolder:
 
     @property
     def path(self) -> Path:
-        """Its path now; the one that it had where the system does not say."""
+        """Its present path; the original path if the system does not provide it."""
         if self.in_place:
             return self._named
         try:

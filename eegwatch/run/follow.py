@@ -32,13 +32,13 @@ FRAME_RECORDS, FRAMES_A_POLL = 4000, 16  # of the side file
 
 
 class FollowedLog(Protocol):
-    """A log that grows: ours, or one that `eegwatch.formats` understands."""
+    """A log that grows: of this project, or of a format in `eegwatch.formats`."""
 
     @property
     def bad(self) -> int: ...
 
     def read(self, most: int) -> tuple[list[RunRecord], str | None, bool]:
-        """(new records, what happened to the file if it was read anew, whether more is known to be there)."""
+        """(new records, the reason if the file was read anew, whether more is known to follow)."""
         ...
 
     def close(self) -> None: ...
@@ -50,7 +50,7 @@ class FormatError(UserError):
 
 @dataclass
 class ForeignLog:
-    """A log of someone else's: where, in which format, and how to follow it."""
+    """A log of another program: its path, its format, and how to follow it."""
 
     path: Path
     format: str
@@ -86,11 +86,11 @@ class OwnLog:
         return self._tail.offset
 
     def go_on_at(self, offset: int, bad: int = 0) -> None:
-        """What lies before is known already, `bad` lines in it too."""
+        """Continue at this offset; everything before it is known, with its number of `bad` lines."""
         self._tail.offset, self._bad_before = offset, bad
 
     def descriptor(self) -> int | None:
-        """Of the file; None where it is gone, or not the one that was read so far. Raises OSError."""
+        """The descriptor of the file; None if it is missing or was replaced. Raises OSError."""
         return self._tail.descriptor()
 
     def pieces(self, *, two: bool) -> Iterator[Piece]:
@@ -150,12 +150,12 @@ class RunFollower:
 
     @property
     def began_anew(self) -> bool:
-        """Is what was read before the last poll void: another log under the same name?"""
+        """Whether another log has replaced the one that was read before the last poll."""
         return begins_anew(self.reset)
 
     @property
     def lively(self) -> bool:
-        """Has anything come lately? Then it is read at every poll, woken or not."""
+        """Whether records came recently: then the log is read at every poll."""
         return time.monotonic() - self._news_at <= QUIET_AFTER_S
 
     def poll(self, most: int, woken: bool = True) -> list[Item]:
@@ -232,7 +232,7 @@ class RunFollower:
                 yield from frame.items
 
     def frame_ends_at(self, offset: int) -> bool:
-        """Does a frame that the side file gave end at this offset of the log?"""
+        """Whether a frame of the side file ends at this offset of the log."""
         return offset in self._frames
 
     def keep_state(self, says: str, data: bytes) -> None:

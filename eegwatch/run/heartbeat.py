@@ -41,7 +41,7 @@ _decoder = msgspec.json.Decoder(_Sign)
 
 
 class HeartbeatFile:
-    """The file as its one writer holds it."""
+    """The writer of the heartbeat file."""
 
     def __init__(self, logs: Path) -> None:
         self.path = logs / ALIVE
@@ -72,7 +72,7 @@ def _block(state: DaemonState) -> bytes:
 
 
 def read(logs: Path) -> DaemonState | None:
-    """The last sign of life, or None where there is none that can be read. Raises OSError but for a missing file."""
+    """The last heartbeat, or None if none can be read. Raises OSError except for a missing file."""
     for _ in range(TRIES):
         try:
             fd = os.open(logs / ALIVE, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

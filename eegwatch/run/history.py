@@ -68,7 +68,7 @@ class StepBlock:
 
     @property
     def plain(self) -> bool:
-        """Has it neither rates of groups nor named metrics?"""
+        """Whether it has neither rates of groups nor named metrics."""
         return self.lrs is None and not self.metrics
 
     def __getitem__(self, rows: slice | NDArray[np.bool_]) -> StepBlock:
@@ -166,7 +166,7 @@ class MetricSeries:
         self.length = need
 
     def cut(self, step: int) -> None:
-        """Forget what lies above `step`: a resume did it again."""
+        """Remove the records above `step`, which a resume repeats."""
         self.length = int(np.searchsorted(self.step, step, side="right"))
 
     @property
@@ -184,7 +184,7 @@ class MetricSeries:
 
 @dataclass
 class History:
-    """All that is known of a run. `append` is the one place where it grows."""
+    """Everything that is known about a run. It grows in `append` only."""
 
     attempts: list[Run] = field(default_factory=list)
     evals: list[Eval] = field(default_factory=list)
@@ -241,13 +241,13 @@ class History:
             self.ends.append(item)
 
     def reserve(self, steps: int) -> None:
-        """Room for so many steps at once: growing by doubling copies, and leaves holes in the heap."""
+        """Reserve space for this number of steps: growth by doubling copies data and fragments the heap."""
         for name, kind in KEPT.items():
             if len(self._columns.get(name, ())) < steps and not self.length:
                 self._columns[name] = np.empty(steps, kind)
 
     def clear(self) -> None:
-        """Forget everything: the file was truncated or replaced, and is read anew."""
+        """Remove everything: the file was truncated or replaced, and is read anew."""
         self.__init__()  # type: ignore[misc]
 
     @property

@@ -32,7 +32,7 @@ KEEP_EVERY = 64  # pieces between two states that are kept: a quarter of a milli
 
 
 class DetectorsKept(Protocol):
-    """The detectors (`diagnosis.saved_state.Judge`), of which this room knows no more."""
+    """The interface of `diagnosis.saved_state.Judge`, since `run` does not import `diagnosis`."""
 
     def feed(self, item: Item) -> object: ...
 

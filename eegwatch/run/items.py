@@ -1,4 +1,4 @@
-"""What a log's records are to who reads them: items, steps as blocks in the order that counts."""
+"""Records of a log as items for its readers: steps as blocks, in their valid order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CLOCK_SLACK_S = 1.0  # a clock set back by less is not worth a word
 
 
 class ItemReader:
-    """Turns records into items, and keeps the steps of an attempt in order whatever the log holds.
+    """Turns records into items, and keeps the steps of an attempt in order for any content of the log.
 
     A step that does not lie beyond the attempt's last one (two writers, a counter set back, a negative number) is left
     out and counted; `first_disorder` says where. Going back is legal only with a new attempt.

@@ -1,4 +1,4 @@
-"""Is anybody training this run? The lock says whether a daemon lives, two counters whether it works."""
+"""Whether a daemon lives and works: the lock shows that it lives, two counters that it makes progress."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PREPARING_HUNG_S = 1800.0  # a preparation that has not counted for so long: one
 class Liveness:
     """`word`: training, preparing, …, idle, hung, dead, none. `alive`: is there a daemon to obey a command?
 
-    `since`: when it became so, seconds since the epoch; None where nobody says.
+    `since`: the beginning of this state, seconds since the epoch; None if unknown.
     """
 
     word: str
@@ -80,7 +80,7 @@ class Pulse:
 
 
 class _Seen:
-    """How long something has not changed: by what it says of itself at the first look, then by a clock of ours."""
+    """Time without a change: from the reported time at the first look, then by this process's monotonic clock."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -88,7 +88,7 @@ class _Seen:
         self._at = 0.0
 
     def age(self, value: object, written: float) -> float:
-        """Seconds that `value` has stood; `said`: by its own account."""
+        """Seconds since `value` last changed; `said`: the reported time of the change."""
         if value != self._last:
             self._at = self._clock() - (max(0.0, written) if self._last is None else 0.0)
             self._last = value

@@ -1,4 +1,4 @@
-"""A record lock for the life of a process, and who holds it by the kernel's word.
+"""A record lock for the life of a process, and the query for its holder.
 
 A POSIX record lock is free the moment its holder dies, whatever children it leaves. Any close of the file by its holder
 drops it, so the holder opens it exactly once, and everyone else asks with F_GETLK, which takes nothing.
@@ -53,7 +53,7 @@ def take_lock(path: Path) -> int:
 
 
 def lock_holder(path: Path) -> int | None:
-    """The pid that holds the lock, by the kernel's word; None if nobody does. Raises OSError."""
+    """The pid of the lock's holder, as the kernel reports it; None without a holder. Raises OSError."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # reading is enough to ask
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Append a JSONL log, read one, follow one: whole lines only, whatever happens to the file meanwhile."""
+"""Append to, read and follow a JSONL log: complete lines only, also if the file is truncated, rotated or replaced."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Chunk(msgspec.Struct, frozen=True):
 
 
 def begins_anew(reset: str | None) -> bool:
-    """Does what happened to a file make void what was read of it? A deletion and a rotation do not."""
+    """Whether a change of the file invalidates the records already read. A deletion and a rotation do not."""
     return reset is not None and reset not in ("deleted", "rotated")
 
 
@@ -136,7 +136,7 @@ class Tail:
                 most *= 4
 
     def descriptor(self) -> int | None:
-        """Of the file, to be read at any offset; None where it is gone, or not the one that was read so far."""
+        """A descriptor of the file for reading at any offset; None if the file is missing or was replaced."""
         return None if self._settle() else self._fd
 
     def _settle(self) -> str | None:
@@ -167,7 +167,7 @@ class Tail:
         return reset
 
     def _holds_a_line(self, fd: int) -> bool:
-        """Is there a whole line that has not been read?"""
+        """Whether a complete line has not been read yet."""
         at = self.offset
         while data := os.pread(fd, CHUNK_BYTES, at):
             if b"\n" in data:
@@ -176,7 +176,7 @@ class Tail:
         return False
 
     def _lives_on(self, old: os.stat_result) -> bool:
-        """Is the file that was read until now beside the new one, under a longer name (run.jsonl.1)?"""
+        """Whether the old file is beside the new one under a longer name (run.jsonl.1): a rotation."""
         for entry in os.scandir(self.path.parent):
             if entry.name.startswith(self.path.name) and entry.inode() == old.st_ino:
                 return os.path.samestat(entry.stat(follow_symlinks=False), old)
@@ -194,7 +194,7 @@ class Tail:
 
 
 class _Typed(msgspec.Struct):
-    """What each line of a log has, whichever version wrote it."""
+    """The common fields of each line, in every version."""
 
     type: str
 
@@ -227,7 +227,7 @@ class Decoder(Generic[T]):
             return records
 
     def _of_later_version(self, line: bytes) -> bool:
-        """Is this a record of a type that this version does not know?"""
+        """Whether this is a record of a type that this version does not know."""
         try:
             return self._typed.decode(line).type not in self._types
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -153,5 +153,5 @@ def keep(folder: Path) -> OpenedLog | None:
 
 
 def take(folder: Path) -> OpenedLog | None:
-    """What was kept of a run, or the run opened now."""
+    """The opened log of a run that was kept, or the log opened now."""
     return _kept.pop(os.path.abspath(folder), None) or open_log(folder)

@@ -1,4 +1,4 @@
-"""What the other ranks of a job wrote beside a run's log: run.rank<N>.jsonl, records of the watcher alone."""
+"""Logs of the other ranks of a job beside the run's log: run.rank<N>.jsonl, with records of the watcher only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MOST_BYTES = 1 << 20
 
 
 def rank_log(folder: Path, rank: int) -> Path:
-    """Where rank N > 0 writes what its watcher saw."""
+    """The log file of the watcher's records of rank N > 0."""
     return folder / f"run.rank{rank}.jsonl"
 
 

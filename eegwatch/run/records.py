@@ -126,7 +126,7 @@ class Eval(Record, frozen=True, kw_only=True, tag="eval"):
 
 
 class ScheduleChange(Record, frozen=True, kw_only=True, tag="schedule"):
-    """From step `step` + 1 on another schedule holds, within the same attempt; `command` is the id that asked for it.
+    """A new schedule from step `step` + 1 on, within the same attempt; `command` is the id of the command for it.
 
     `schedule`: group 0's, or None where none is known from here on; `groups`: as in the `run` record.
     """
@@ -139,7 +139,7 @@ class ScheduleChange(Record, frozen=True, kw_only=True, tag="schedule"):
 
 
 class Watch(Record, frozen=True, kw_only=True, tag="watch"):
-    """What the watcher of a training loop saw at a step: `look` names the quantity, `values` holds its numbers."""
+    """An observation of the watcher at a step: `look` names the quantity, `values` holds its numbers."""
 
     step: Int64
     look: str

@@ -1,4 +1,4 @@
-"""A series of runs that differ in their seed alone: which runs belong to it, and which seed comes next.
+"""A series of runs that differ in their seed only: its runs, and the next seed.
 
 All of it stands in the runs' config.yaml: `experiment.seeds` (all, in order), `experiment.seed` (the run's own) and
 `experiment.series` (the run_id of the first run).
@@ -34,7 +34,7 @@ def as_series(config: Config) -> None:
 
 @dataclass(frozen=True)
 class SeriesPlace:
-    """Where a run stands in its series: `series` names it, `seed` of `seeds`."""
+    """The position of a run in its series: the name `series`, its `seed` of all `seeds`."""
 
     series: str
     seed: int
@@ -69,7 +69,7 @@ def scores_of(first: Path) -> SeriesScores | None:
 
 
 def folder_name(name: str, seed: int) -> str:
-    """What the folder of one run of a series is called, after its time."""
+    """The name of the folder of one run of a series, after the time."""
     return f"{name}-seed{seed}"
 
 

@@ -77,12 +77,12 @@ class Frame(NamedTuple):
 
 
 def beside(log: Path) -> Path:
-    """Where the writer of a log leaves its side file."""
+    """The path of the side file that a log's writer makes."""
     return log.with_suffix(".side")
 
 
 def place_of(log: Path) -> Path:
-    """Where the side file of a log lies: beside it where its writer left one, else in the cache."""
+    """The path of a log's side file: beside the log if its writer made one, else in the cache."""
     if beside(log).is_file():
         return beside(log)
     root = Path(os.path.expanduser(os.environ.get("EEGWATCH_CACHE") or "~/.cache/eegwatch"))
@@ -93,7 +93,7 @@ class SideFile:
     """The side file of one log: `frames` gives what it knows beyond what it gave; `add` appends, once `lock` held."""
 
     def __init__(self, log: Path, place: Path | None = None) -> None:
-        """Opens or makes it, at `place` or where it lies (`place_of`). Raises OSError where that is impossible."""
+        """Open or make it at `place` (default: `place_of`). Raises OSError."""
         self._log = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
         self._fd, self.writes = -1, False
         try:
@@ -116,7 +116,7 @@ class SideFile:
             return os.open(self.place, os.O_RDONLY | flags)  # another user's: it can be read all the same
 
     def lock(self) -> bool:
-        """Become the one that writes it, after the last frame that `frames` gave; what is torn is cut off.
+        """Become its writer, after the last frame that `frames` returned; a torn frame is removed.
 
         False where another process writes it, or has written on meanwhile, or nobody can.
         """
@@ -142,7 +142,7 @@ class SideFile:
         return os.pread(self._fd, len(self.identity), 0) == self.identity
 
     def is_of(self, log: int | None) -> bool:
-        """Is this open file the log that was opened here?"""
+        """Whether this open file is the log of this side file."""
         return log is not None and os.path.sameopenfile(log, self._log)
 
     def _identify(self) -> bytes:
@@ -201,7 +201,7 @@ class SideFile:
         return Frame(frame.end, frame.records, frame.bad, items, reader), at + HEAD.size + length
 
     def add(self, frame: Frame) -> None:
-        """What the log held between the last frame and this one's end. Raises OSError: what was there stays good."""
+        """Add the records between the last frame and this one's end. Raises OSError; earlier frames stay valid."""
         reader = frame.reader
         counts = (reader.disorder, reader.first_disorder, reader.clock_back, reader.last, reader.clock)
         before = self.before(frame.end)
@@ -231,7 +231,7 @@ def unpacked(items: list[Steps | bytes]) -> list[Item]:
 
 
 def _usual(name: str, first: int, count: int) -> Any:
-    """What a column holds when there is nothing to say."""
+    """The default content of a column."""
     if name == "step":
         return np.arange(first, first + count, dtype=np.int64)
     if name == "position":

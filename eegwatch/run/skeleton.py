@@ -1,4 +1,4 @@
-"""A long log at a glance: some step records found by seeking, so that a curve is there before the file is read.
+"""A sample of a long log: step records found by seeking, so that a curve is shown before the file is read.
 
 Lines of one log are of nearly one length, so equally spaced offsets give nearly equally spaced steps: ten million
 records take as long as fifty thousand.
@@ -49,7 +49,7 @@ def skeleton(path: Path) -> History | None:
 
 
 def _live(steps: list[Step]) -> list[Step]:
-    """Of steps in file order, those that a later attempt did not do again."""
+    """The steps, in file order, that no later attempt repeated."""
     kept: list[Step] = []
     lowest = float("inf")
     for step in reversed(steps):

@@ -1,4 +1,4 @@
-"""What the detectors know at one place of a log, kept beside its side file: only what came later is judged anew.
+"""The detectors' state at one offset of a log, stored beside its side file: only later records are judged again.
 
 Only a cache, like the side file: delete it at any time. It is believed for the very file it was made from, up to an
 offset where a frame of the side file ends, and by the very rules that made it: the sources of the detectors are part of
@@ -56,7 +56,7 @@ def rules_hash() -> bytes:
 
 
 def place_of(side: SideFile) -> Path:
-    """Where the state lies: beside the side file."""
+    """The path of the state, beside the side file."""
     return side.place.with_suffix(SUFFIX)
 
 

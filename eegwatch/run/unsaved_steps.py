@@ -1,4 +1,4 @@
-"""What a stop of a script would lose: the steps beyond its newest checkpoint that was seen whole."""
+"""The steps that a stop of a script would lose: those after its newest complete checkpoint."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A YAML file that a person or a command named: read where it is a regular file of sane size, checked value by value.
+"""Reads a YAML file named by a person or a command: a regular file of limited size, checked value by value.
 
-Whatever the file holds, what is wrong with it is one line.
+Every problem of the file is reported in one line.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LARGEST_INTEGER = (1 << 63) - 1
 
 
 class ConfigError(UserError):
-    """What is wrong in which file, under which key, and what to write instead: one line."""
+    """A problem of a configuration file: file, key, and the text to write instead, in one line."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -70,7 +70,7 @@ def text_of(path: Path, where: str) -> str:
 
 
 def tree_of(text: str, where: str) -> Any:
-    """What the YAML holds; an empty file is an empty mapping. Raises ConfigError."""
+    """The content of the YAML; an empty file is an empty mapping. Raises ConfigError."""
     try:
         tree = yaml.load(text, _Loader)
     except yaml.YAMLError as error:

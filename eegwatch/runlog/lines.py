@@ -1,4 +1,4 @@
-"""How a RunLog writes: whole lines, kept where a disk is full; numbers of any kind; warnings, once for each thing."""
+"""The writing of a RunLog: complete lines, kept in memory while a disk is full; numbers; warnings, once each."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Writing:
             self._log.close()
 
     def _number(self, value: Any, what: str) -> Any:
-        """A value as a float, None if it is none; a tensor is detached first, so that torch warns of nothing."""
+        """A value as a float, None if it is not a number; a tensor is detached first, to avoid torch's warning."""
         if value is None or type(value) is float:
             return value
         try:

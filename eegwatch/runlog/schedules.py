@@ -1,4 +1,4 @@
-"""What a RunLog writes of the schedules that it read: the laws of the parameter groups, and positions."""
+"""The schedules in a RunLog's records: the laws of the parameter groups, and positions."""
 
 from __future__ import annotations
 

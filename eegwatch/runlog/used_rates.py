@@ -1,4 +1,4 @@
-"""The rates that each optimizer step used, paired with the step's record whatever the script's order of calls.
+"""The rates that each optimizer step used, paired with the step's record in any order of the script's calls.
 
 A script calls `log.step()` after `optimizer.step()`, before or after `scheduler.step()`, or before `optimizer.step()`.
 The optimizer's pre-step hook sees the rate that is really used, so a record is paired with the step that it speaks of:
@@ -64,12 +64,12 @@ class Follower:
 
     @property
     def waits(self) -> bool:
-        """Does a record wait for the optimizer's step: is log.step() called before it?"""
+        """Whether a record waits for the optimizer's step because log.step() is called before it."""
         return bool(self._held)
 
     @property
     def logs_first(self) -> bool:
-        """Is log.step() called before optimizer.step(), as far as that is known?"""
+        """Whether log.step() is called before optimizer.step(), as far as known."""
         return self._order == "before" or (self._order is None and bool(self._held))
 
     @property
@@ -78,12 +78,12 @@ class Follower:
         return list(self._optimizer.param_groups)
 
     def now(self) -> UsedRates:
-        """The rates and the position as they stand."""
+        """The present rates and position."""
         self._groups = self._optimizer.param_groups  # load_state_dict puts a new list there
         return UsedRates([float(group["lr"]) for group in self._groups], self._position())
 
     def record(self, step: Step) -> None:
-        """A record of one optimizer step: written now, or when it is known which step it speaks of."""
+        """Take a record of one optimizer step; it is written now, or when its step is known."""
         taken, self._taken = self._taken, None
         if self._order == "after":
             self._write_after(step, taken)
@@ -104,7 +104,7 @@ class Follower:
         self._first = None
 
     def _decide(self, taken: UsedRates) -> None:
-        """Which order it is: known at the second record, or at the first after the steps that a scaler skipped."""
+        """Decide the order of the calls: at the second record, or at the first after steps that a scaler skipped."""
         held, self._held = self._held, []
         if held and self._backward_since():
             self._order = "before"
@@ -135,7 +135,7 @@ class Follower:
         self._stood = self.now()
 
     def _learn(self, taken: UsedRates) -> None:
-        """Has the scheduler moved between a step and its record?"""
+        """Whether the scheduler moved between a step and its record."""
         now = self.now()
         if now != taken:
             self._scheduler_first = True
@@ -189,7 +189,7 @@ class Follower:
                     yield parameter, parameter.grad, int(parameter.grad._version)
 
     def _backward_since(self) -> bool:
-        """Has a backward pass run since the last step? Asked once a run."""
+        """Whether a backward pass has run since the last step. Called once a run."""
         if self._gradient is None:
             return True
         parameter, gradient, version = self._gradient

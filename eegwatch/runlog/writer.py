@@ -162,7 +162,7 @@ class RunLog(Writing, WatchMethods):
 
     @property
     def folder(self) -> Path:
-        """Where the run lies. On a rank above 0 it is rank 0's, which is waited for."""
+        """The run's folder. On a rank above 0 it is that of rank 0, which the call waits for."""
         end = time.monotonic() + FOLDER_WITHIN_S
         while self._folder is None:
             live = None if self._control is None else self._control.live
@@ -206,17 +206,17 @@ class RunLog(Writing, WatchMethods):
 
     @property
     def stop_requested(self) -> bool:
-        """Has somebody asked this run to stop? Save what you need, and leave the loop."""
+        """True if a stop was requested: save what you need, and leave the loop."""
         return self._wants("stop")
 
     @property
     def checkpoint_requested(self) -> bool:
-        """Has somebody asked for a checkpoint? Write one, and call `log.checkpoint(path)`."""
+        """True if a checkpoint was requested: write one, and call `log.checkpoint(path)`."""
         return self._wants("checkpoint")
 
     @property
     def evaluation_requested(self) -> bool:
-        """Has somebody asked for an evaluation? Make one, and call `log.eval(…)`."""
+        """True if an evaluation was requested: run one, and call `log.eval(…)`."""
         return self._wants("evaluate")
 
     def _wants(self, command: str) -> bool:
@@ -413,7 +413,7 @@ class RunLog(Writing, WatchMethods):
 
     @property
     def attempt(self) -> int:
-        """Which attempt of the run this is."""
+        """The number of this attempt of the run."""
         return self._run.attempt
 
     @property
@@ -423,13 +423,13 @@ class RunLog(Writing, WatchMethods):
 
     @property
     def history(self) -> History:
-        """What the log holds, read back."""
+        """The content of the log, read back."""
         from eegwatch.run.follow import history_of  # watchdog, which a training script need not load
 
         return history_of(self.folder)
 
     def schedule_changed(self, schedule: Any) -> None:
-        """From the next step on another schedule holds: a scheduler, a dict, or None where none is known."""
+        """Declare a new schedule from the next step on: a scheduler, a dict, or None if it is unknown."""
         try:
             laws = self._laws(schedule, fresh=False)
         except ScheduleError as error:

@@ -1,4 +1,4 @@
-"""What every schedule has: its length, its unit, a rate at each position, an optional warm-up.
+"""The base of all schedules: length, unit, a rate at each position, an optional warm-up.
 
 A family implements `curve(q, length)`: the rate `q` positions after the warm-up's end (or after position 0, see
 `Warmed`), where `length` is the number of positions that its decay takes.
@@ -58,7 +58,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", dict
         return []
 
     def check(self) -> str | None:
-        """What is wrong with parameters that are each legal alone; None if nothing is."""
+        """The problem of a combination of parameters that are legal one by one; None if there is none."""
         return None
 
     def parameters(self) -> dict[str, Any]:
@@ -138,5 +138,5 @@ class Warmed(Schedule, frozen=True, kw_only=True):
         return [*bands, (self.decay_name, W, stop), *rest]
 
     def rest_name(self) -> str:
-        """What the chart calls the part after `decay_steps`."""
+        """The chart's name for the part after `decay_steps`."""
         return "floor"

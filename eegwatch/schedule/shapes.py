@@ -105,7 +105,7 @@ def warmup_hold_anneal(
 
 
 def fraction_of(q: Rates, length: float) -> Rates:
-    """How much of a decay of `length` positions is done, from 0 to 1; 1 where it has no length."""
+    """The completed fraction of a decay of `length` positions, from 0 to 1; 1 if the length is 0."""
     return np.minimum(q / length, 1.0) if length > 0 else np.ones_like(q)
 
 

@@ -32,7 +32,7 @@ class PredictionsError(UserError):
 
 @dataclass(frozen=True, eq=False)
 class Units:
-    """What is scored: windows, or recordings. `subject`, `label` (n,); `logits` (n, classes), float64."""
+    """The scored units: windows or recordings. `subject`, `label` (n,); `logits` (n, classes), float64."""
 
     level: str
     subject: Numbers
@@ -52,7 +52,7 @@ class Units:
         return margin(self.logits)
 
     def problem(self) -> str | None:
-        """Why no figure is computed from these, in words; None where they can be scored."""
+        """The reason why these cannot be scored; None if they can."""
         if not len(self):
             return f"there is no {self.level}"
         bad = int((~np.isfinite(self.logits)).any(axis=1).sum())
@@ -167,7 +167,7 @@ def probabilities(logits: Reals) -> Reals:
 
 
 def corpus_hash(recordings: Sequence[str], labels: Sequence[int]) -> str:
-    """Which recordings a split holds, in which order and under which labels: no name can be read back from it."""
+    """A hash of a split's recordings with order and labels; names cannot be recovered from it."""
     digest = hashlib.sha256("\n".join(recordings).encode("utf-8", "surrogateescape"))
     digest.update(np.asarray(labels, np.int64).tobytes())
     return digest.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The same figures under any weighting of the subjects, thousands at once: what a cluster bootstrap asks for.
+"""The same metrics under many weightings of the subjects at once, for a cluster bootstrap.
 
 Windows of one recording, and recordings of one subject, are not independent, so whole subjects are drawn. Each figure
 is written over sums a subject, (subjects, …), which are taken once: a draw costs a product of matrices, not a pass over

@@ -101,12 +101,12 @@ class Agreement:
         return pending
 
     def _voices(self) -> list[RankReport]:
-        """What the ranks say to the newest announcement."""
+        """The ranks' replies to the newest announcement."""
         voices = (self._leader.voice(rank) for rank in range(1, self._leader.job.world))
         return [voice for voice in voices if voice is not None and voice.seq == self._seq]
 
     def overdue(self, step: int) -> bool:
-        """Is the announced step too near for those who have not agreed yet?"""
+        """Whether the announced step is too near for ranks that have not agreed yet."""
         return self.pending is not None and step >= self.pending.step - 1
 
     def decide(self, why_not: str | None = None) -> bool:

@@ -132,7 +132,7 @@ class AttachedRank:
 
 
 def _setter_of(follower: Follower | None, next_step: Callable[[], int]) -> tuple[SetRates | None, Callable[[], None]]:
-    """What sets the rates of the optimizer that is followed, and what puts its hooks behind all others."""
+    """The functions that set the rates of the followed optimizer and move its hooks behind all others."""
     hooks = follower.hooks if follower is not None else None
     if hooks is None:
         return None, lambda: None

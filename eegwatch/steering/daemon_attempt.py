@@ -1,4 +1,4 @@
-"""What `eegpt-daemon` tells a script that it runs: in which run folder RunLog goes on, and as which attempt."""
+"""The attempt that `eegpt-daemon` passes to a script's RunLog: run folder and number of the attempt."""
 
 from __future__ import annotations
 
@@ -70,5 +70,5 @@ def attempt_of_daemon() -> DaemonAttempt | None:
 
 
 def goes_on(attempt: int, given: DaemonAttempt | None) -> bool:
-    """Does what steered the attempt before hold on? Not where a person ordered this one, at rates of its own."""
+    """Whether the steered schedule continues: not if a person ordered this attempt at other rates."""
     return attempt > 1 and (given is None or given.command is None)

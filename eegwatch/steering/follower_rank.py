@@ -1,4 +1,4 @@
-"""The control side of a RunLog on a rank above 0: it writes nothing, and does at each step what rank 0 decided.
+"""The control of a RunLog on a rank above 0: it writes nothing, and obeys rank 0's decisions at each step.
 
 It looks for an announcement every quarter of a second. Having agreed to one, it does not take the announced step before
 the decision is there: it waits for rank 0, which never waits for it. If rank 0 is dead, or does not decide for
@@ -145,7 +145,7 @@ class FollowerControl:
             self._do(proposal)
 
     def _given_up(self, meeting: JobFolder, proposal: Proposal, waited: float) -> Decision:
-        """The decision that stands after this rank has lost its patience: its own, unless rank 0 was first."""
+        """The valid decision after this rank's timeout: its own, unless rank 0 decided first."""
         words = f"rank {self._job.rank} waited {waited:.1f} s for the decision of rank 0"
         try:
             return meeting.decide(proposal.seq, Decision(False, words))
@@ -184,7 +184,7 @@ class FollowerControl:
         return False
 
     def wants(self, command: str, step: int) -> bool:
-        """Has rank 0 decided on a request of this kind? True on every rank after the same step."""
+        """Whether rank 0 decided on a request of this kind. True on every rank after the same step."""
         self.looked_at.add(command)
         pending = self._pending
         if pending is not None and pending.command == command and step >= pending.step:

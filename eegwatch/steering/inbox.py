@@ -68,7 +68,7 @@ class Inbox:
         return commands
 
     def unread(self, answered: dict[str, str]) -> list[Refusal]:
-        """Lines of before this process that nobody answered, and that name this run: they are void now.
+        """Unanswered lines from before this process that name this run: they are expired now.
 
         Those that name no run are this process's to answer where it answers for the log root; a daemon's are its own.
         """
@@ -137,7 +137,7 @@ class Inbox:
         return Refusal(command_id, name, "rejected", reason)
 
     def _speaks(self) -> bool:
-        """Does this process answer what no run can? The first that takes the root's lock does."""
+        """Whether this process answers the lines that no run can: it holds the lock of the log root."""
         if self._root is None and self._root_path not in _held:
             try:
                 self._root = _hold(self._root_path)
@@ -194,7 +194,7 @@ def _a_name(run_id: str) -> bool:
 
 
 def is_held(path: Path) -> bool:
-    """Does this process hold this lock for one of its runs?"""
+    """Whether this process holds this lock for one of its runs."""
     return path.resolve() in _held
 
 

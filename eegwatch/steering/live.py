@@ -135,7 +135,7 @@ class LiveControl:
 
     @property
     def active(self) -> bool:
-        """Does a command wait for its effect in a step?"""
+        """Whether a command waits for its effect in a step."""
         return self._steer is not None
 
     def _carried_on(self, step: int) -> bool:
@@ -341,7 +341,7 @@ class LiveControl:
         return step <= self._steered_until or (self.course is not None and step > self.course.from_step)
 
     def wants(self, command: str, step: int) -> bool:
-        """Has somebody asked for this? The script asks here, which is how it is known that it does."""
+        """Whether this was requested. The call also shows that the script reads this request."""
         self.looked_at.add(command)
         hold = [w.of_all is None or w.of_all.at(command, step) for w in self.requested[command]]
         return any(hold)
@@ -355,7 +355,7 @@ class LiveControl:
         self.requested[command] = []
 
     def close(self, step: int, reason: str) -> None:
-        """The run ends: a stop is done, and whatever waits for more has failed."""
+        """End the run: a stop is done, and all other open commands fail."""
         self.served("stop", step, {"reason": reason})
         unheard = list(self._todo)
         if self._agreement is not None:

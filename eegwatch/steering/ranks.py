@@ -1,4 +1,4 @@
-"""Several processes that train one run: which rank this one is, and the folder by which the ranks agree on a command.
+"""Several processes that train one run: the rank of this process, and the folder for agreements on commands.
 
 Rank 0 writes the run and obeys the control file. It announces a command for a step that is still ahead; each other rank
 acknowledges it before that step; then one file decides. That file is made by a link, which succeeds once: whoever makes
@@ -65,7 +65,7 @@ def rank_of_process() -> int:
 
 
 def processes() -> int:
-    """How many processes train together, as far as this one knows now."""
+    """The number of processes that train together, as far as known now."""
     return max(_place()[1], _number("WORLD_SIZE", 1))
 
 
@@ -86,7 +86,7 @@ def _number(variable: str, default: int) -> int:
 
 
 def _key(name: str, count: int) -> str:
-    """What the ranks of a job have in common: the address where they met, else the process that started them."""
+    """The common key of the ranks of a job: their rendezvous address, else the process that started them."""
     address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
     if address is None or port is None:
         met = f"{socket.gethostname()} {os.getppid()}"
@@ -97,7 +97,7 @@ def _key(name: str, count: int) -> str:
 
 
 class LeaderRecord(msgspec.Struct, frozen=True):
-    """Who leads: the run, its process, and the sub-folder where the ranks talk."""
+    """The leader: the run, its process, and the sub-folder for the messages of the ranks."""
 
     run: str
     pid: int
@@ -121,7 +121,7 @@ class Proposal(msgspec.Struct, frozen=True):
 
 
 class RankReport(msgspec.Struct, frozen=True):
-    """What a rank says: the newest proposal that it knows, and the step that it has done.
+    """The report of a rank: the newest proposal that it has read, and its last completed step.
 
     `late`: it has done the announced step already. `refusal`: why it cannot do it. `looks`: whether its script asks for
     requests of this kind.
@@ -143,7 +143,7 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 class JobFolder:
-    """The files of one job: written whole, read whole. `folder` is where the ranks talk. Methods raise OSError."""
+    """The files of one job, each written and read completely, in `folder`. Methods raise OSError."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -161,7 +161,7 @@ class JobFolder:
         return _read(self.folder / f"rank-{rank}", RankReport)
 
     def decide(self, seq: int, decision: Decision) -> Decision:
-        """The decision that stands: this one, unless another rank was first."""
+        """The valid decision: this one, unless another rank decided first."""
         path, aside = self.folder / f"decision-{seq}", self.folder / f".decision-{seq}.{os.getpid()}"
         _write(aside, decision)
         try:
@@ -219,7 +219,7 @@ def sweep(logs: Path) -> None:
 
 
 def find(logs: Path, job: Job) -> tuple[JobFolder, LeaderRecord] | None:
-    """The meeting that a living rank 0 of this job has opened below this log root; None where there is none (yet)."""
+    """The job folder that a live rank 0 of this job has opened below this log root; None if there is none (yet)."""
     home = logs / f"{PREFIX}{job.key}"
     leads = _read(home / LEADER, LeaderRecord)
     if leads is None or "/" in leads.run or "/" in leads.token or not _ours(home) or not lives(logs, leads):
@@ -228,7 +228,7 @@ def find(logs: Path, job: Job) -> tuple[JobFolder, LeaderRecord] | None:
 
 
 def lives(logs: Path, leads: LeaderRecord) -> bool:
-    """Does the process of rank 0 hold its run's lock? Of another host only that somebody does is known."""
+    """Whether the process of rank 0 holds its run's lock; on another host, whether any process holds it."""
     path = logs / leads.run / LIVE_LOCK
     if is_held(path):
         return True
@@ -243,7 +243,7 @@ def lives(logs: Path, leads: LeaderRecord) -> bool:
 
 
 def _ours(folder: Path) -> bool:
-    """Is this a folder that only this user can write?"""
+    """Whether only this user can write to this folder."""
     try:
         status = os.lstat(folder)
     except OSError:

@@ -95,6 +95,6 @@ def _like(value: Any, rate: float) -> Any:
 
 
 def _compiling() -> bool:
-    """Is this call part of a region that torch.compile traces?"""
+    """Whether this call is part of a region that torch.compile traces."""
     torch = sys.modules.get("torch")
     return bool(torch is not None and torch.compiler.is_compiling())

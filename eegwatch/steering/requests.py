@@ -1,4 +1,4 @@
-"""What a script is asked to do itself: the commands, the properties of RunLog that say so, and for which steps."""
+"""Requests to a script: the commands, the properties of RunLog that report them, and the steps for which they hold."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class SharedRequest:
     looked: int | None = None  # the step of the first look
 
     def at(self, command: str, step: int) -> bool:
-        """Does it hold at a look after this step?"""
+        """Whether it holds when the script reads it after this step."""
         if step < self.first:
             return False
         if self.looked is None:

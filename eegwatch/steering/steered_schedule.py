@@ -82,13 +82,13 @@ _PLAIN = ("from_step", "held", "steps_per_epoch", "total", "command", "words")
 
 
 def course_from(values: dict[str, Any]) -> SteeredSchedule:
-    """The course that `SteeredSchedule.as_dict` told of. Raises ScheduleError, KeyError."""
+    """The inverse of `SteeredSchedule.as_dict`. Raises ScheduleError, KeyError."""
     laws, momenta = ([None if law is None else parse(law) for law in values[name]] for name in ("laws", "momenta"))
     return SteeredSchedule(laws=laws, momenta=momenta, **{name: values[name] for name in _PLAIN})
 
 
 class Refused(Exception):
-    """A command that this run cannot carry out: the reason, in words."""
+    """A command that this run cannot carry out; the message is the reason."""
 
 
 def course_for(
@@ -104,7 +104,7 @@ def course_for(
     momenta: list[Schedule | None] | None = None,
     command: str | None = None,
 ) -> SteeredSchedule:
-    """What a `resume` of a live run leads to, from the step after `from_step` on. Raises Refused.
+    """The steered schedule after a `resume` of a live run, from the step after `from_step` on. Raises Refused.
 
     `laws`: the declared schedule of each group; `now`: the rate that each group has. Without `lr` each group rejoins
     its own declared schedule. An `lr` is that of group 0; the others keep their ratio to it: that of the declared

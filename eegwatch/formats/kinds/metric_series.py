@@ -1,4 +1,4 @@
-"""Stores that keep a series a metric: what is new is put together by step, and a step waits for its other metrics.
+"""Stores with one series per metric: new values are joined by step, and a step waits for its other metrics.
 
 The newest step is passed on once the store has been left alone, or when a later step is there; a value that comes later
 still is put where it belongs by reading the store anew, once.
@@ -38,7 +38,7 @@ class SeriesStore(FollowedDocument):
         self._times: dict[int, float] = {}
 
     def look(self) -> tuple[object, float, bool]:
-        """(what changes with the store, when it was last written, whether it was written anew). Raises OSError."""
+        """(a value that changes with the store, time of the last write, whether it was rewritten). Raises OSError."""
         raise NotImplementedError
 
     def new(self) -> Iterable[Value]:

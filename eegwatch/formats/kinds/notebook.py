@@ -48,7 +48,7 @@ class Notebook(FollowedJson):
 
 
 def outputs(document: Any) -> Iterator[str | list[tuple[list[str], list[str]]]]:
-    """What each cell printed, as text, and the tables in its HTML as (names, cells) a row."""
+    """The printed text of each cell, and the tables in its HTML as (names, cells) per row."""
     cells = document.get("cells") if isinstance(document, dict) else None
     if cells is None and isinstance(document, dict):  # format 3
         cells = [cell for sheet in document.get("worksheets") or [] for cell in sheet.get("cells") or []]

@@ -24,7 +24,7 @@ _PAIR = re.compile(r"([A-Za-z][\w@/.]*)[ :=]+([-+]?\d[\d.]*(?:e[-+]?\d+)?)")
 
 
 class MetricLogger:
-    """What of its lines is no training record."""
+    """The lines of MetricLogger that are not training records."""
 
     name = "MetricLogger"
     marks = ("Averaged stats", "Test", "Val", "Eval", "* ")

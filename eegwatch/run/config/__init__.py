@@ -1,7 +1,7 @@
 """The configuration of a run: the users' YAML keys, checked, with every default in one place.
 
 Shared by both programs: the daemon runs it, the monitor reads the declared schedule and `expected:` from it.
-A key that nobody knows is an error with the nearest known name.
+An unknown key is an error; the message suggests the nearest known name.
 """
 
 from __future__ import annotations

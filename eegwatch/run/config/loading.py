@@ -24,7 +24,7 @@ ADDED_LATER = {"data.split_seed": None, "model.backbone.entry": None}
 
 
 def load(path: Path, *, expand: bool = True) -> Config:
-    """Read and check a YAML file. Raises ConfigError with file, key and remedy in one line, whatever the file holds."""
+    """Read and check a YAML file. Raises ConfigError with file, key and remedy in one line, for any content."""
     where = short_name(path)
     return parse_text(text_of(path, where), where, expand=expand)
 

@@ -1,4 +1,4 @@
-"""The keys of a configuration and their defaults: one Struct a mapping of the YAML file, `Config` the whole file."""
+"""The keys of a configuration and their defaults: one Struct per mapping of the YAML file, `Config` for the file."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ class TargetMetrics(Part):
 
 
 class Expected(Part):
-    """What the author means: the declared schedule is held against the rates, the corpus against the windows."""
+    """The author's intention: the declared schedule is compared with the rates, the corpus with the windows."""
 
     initial_lr: float | None = None
     peak_lr: float | None = None
@@ -180,14 +180,14 @@ class Distributed(Part):
 
 
 class Guard(Part):
-    """What the daemon does when a detector finds a fault (severity error) in the run that it trains."""
+    """The daemon's reaction to a finding of severity error in the run that it trains."""
 
     on_error: Literal["warn", "stop", "checkpoint"] = "warn"
     twin: bool = False  # when the run has ended, compute in the background what a fault of its rate has cost
 
 
 class Restarts(Part):
-    """How often a trainer that died is started again by itself; `max: 0` leaves it to you."""
+    """The limit of automatic restarts of a trainer that died; `max: 0`: none."""
 
     max: int = 5
     window_minutes: float = 60.0
@@ -195,7 +195,7 @@ class Restarts(Part):
 
 
 class Hung(Part):
-    """What is done about a trainer that lives and does nothing. Its stack is written to trainer.log first."""
+    """The reaction to a trainer without progress. Its stack is first written to trainer.log."""
 
     after_minutes: float | None = None  # without progress; null: five, or 100 times the longest step, if that is more
     action: Literal["restart", "stop", "warn"] = "restart"
@@ -207,7 +207,7 @@ class Supervision(Part):
 
 
 class Notify(Part):
-    """Where findings, ends and deaths are told beside the screen; each once, `most_per_hour` in all."""
+    """Addresses for messages about findings, ends and deaths; each is sent once, at most `most_per_hour` in all."""
 
     command: str | list[str] | None = None  # called with one JSON object on standard input
     urls: list[str] = []  # apprise's: mailto://, slack://, ntfy://, …
@@ -216,7 +216,7 @@ class Notify(Part):
 
 
 class Script(Part):
-    """A training script of the user's that the daemon runs in place of its own trainer (docs/scripts.md)."""
+    """A user's training script that the daemon runs in place of its own trainer (docs/scripts.md)."""
 
     command: list[str] = []
     # how it goes on from {checkpoint}, at {lr} if one is given; words in a list of their own are left out without one

@@ -1,4 +1,4 @@
-"""What no configuration may hold: keys that nobody knows, and values that no run can have."""
+"""Validation of a configuration: unknown keys, and values that no run can have."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ Declared = Path | ScheduleLine  # a configuration, ours or another program's, or
 
 
 def source_of(declared: Declared | None) -> Config | Hyperparameters | ScheduleLine | None:
-    """What a person named, read and checked. Raises ConfigError, in one line."""
+    """The declaration that the user named, read and checked. Raises ConfigError with one line."""
     if declared is None or isinstance(declared, ScheduleLine):
         return declared
     tree = (

@@ -18,7 +18,7 @@ Tree = dict[str, Any]
 
 
 class Unclear(Exception):
-    """What of the file is not understood, or missing, in words."""
+    """A part of the file is unknown or missing; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Hyperparameters:
 
 
 def interpret(tree: Any, where: str) -> Hyperparameters | None:
-    """Whose names these are; None for nobody's that is known here."""
+    """The framework that these names belong to, with its schedule; None if unknown."""
     if not isinstance(tree, dict):
         return None
     for nested in ("args", "config", "hparams", "training_args"):

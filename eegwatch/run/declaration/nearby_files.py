@@ -45,7 +45,7 @@ def sources(log: Path) -> Iterator[Hyperparameters]:
 
 
 def agreeing(log: Path, run: Run, steps: Sequence[Step]) -> tuple[dict[str, Any] | None, str | None]:
-    """(the schedule that the first records confirm, what is to be said of a file that they contradict)."""
+    """(the schedule that the first records confirm, a remark about a file that they contradict)."""
     logged = [(step.step, number(step.lr)) for step in steps[:LOOKED_AT]]
     logged = [(n, rate) for n, rate in logged if np.isfinite(rate)]
     remark: str | None = None
@@ -71,7 +71,7 @@ def agreeing(log: Path, run: Run, steps: Sequence[Step]) -> tuple[dict[str, Any]
 
 
 def _could_be(schedule: Schedule, per_epoch: int | None, step: int, rate: float) -> bool:
-    """Is this the rate of the step, or of one that the log's habits or a few skipped steps make of it?"""
+    """Whether this is the rate of the step, of a neighbouring one, or of one a few skipped steps earlier."""
     shifts = [*SHIFTS, *(-k for k in range(2, SKIPPED + 1))]
     rates = rate_at(schedule, np.maximum(step + np.array(shifts), 1), per_epoch)
     return bool((np.abs(rates - rate) <= _room(rate) + 1e-12 * schedule.peak()).any())

@@ -22,7 +22,7 @@ EXAMPLE = '"cosine max_lr=3e-4 warmup=500 total=10000"'
 
 @dataclass(frozen=True)
 class ScheduleLine:
-    """What a person typed, checked as far as it can be without the log."""
+    """A schedule as the user typed it, checked as far as possible without the log."""
 
     text: str
     name: str

@@ -55,7 +55,7 @@ def write(folder: Path, baselines: Baselines) -> Path:
 
 
 def read(folder: Path) -> Baselines | None:
-    """The file of a run; None where there is none, or none that can be understood."""
+    """The content of the run's file; None if the file is missing or invalid."""
     return read_result(folder / BASELINES, Baselines)
 
 

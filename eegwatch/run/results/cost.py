@@ -1,4 +1,4 @@
-"""What a fault of the learning rate has cost: `cost.json` in the run's folder, by `eegwatch cost`.
+"""The cost of a fault of the learning rate: `cost.json` in the run's folder, by `eegwatch cost`.
 
 A cost is the AUROC of the same training at the declared rates less that of the run as it was. `low` and `high` are
 the 95 % interval of a paired bootstrap over subjects, and over seeds where there are several.
@@ -53,7 +53,7 @@ def write(folder: Path, cost: Cost) -> Path:
 
 
 def read(folder: Path) -> Cost | None:
-    """The file of a run; None where there is none, or none that can be understood."""
+    """The content of the run's file; None if the file is missing or invalid."""
     return read_result(folder / COST, Cost)
 
 

@@ -1,4 +1,4 @@
-"""How often the official evaluation set was looked at: by a run's own reports, and by commands about the run.
+"""Counts the uses of the official evaluation set: by a run's own reports, and by commands about the run.
 
 The run's log holds its reports. A command that scores something on the set (`optimum`, `baselines`) notes it in
 `looks.jsonl` before it does; the arms of `cost` report in logs of their own.

@@ -1,4 +1,4 @@
-"""What a run could still reach: `optimum.json` in the run's folder, written by `eegpt-daemon optimum`, read by all.
+"""The optimum of a run's training loss: `optimum.json` in the run's folder, written by `eegpt-daemon optimum`.
 
 Losses are means over the whole training set, class-weighted as in the run, in nats; `norm` is that of all weights of
 the probe, its bias included. `lower` and `upper` bracket the least loss of any linear probe that is no longer: proved.
@@ -82,12 +82,12 @@ def write(folder: Path, reach: OptimumResult) -> Path:
 
 
 def read(folder: Path) -> OptimumResult | None:
-    """The file of a run; None where there is none, or none that can be understood."""
+    """The content of the run's file; None if the file is missing or invalid."""
     return read_result(folder / REACH, OptimumResult)
 
 
 def sentences(reach: OptimumResult) -> list[str]:
-    """What is proved of each model, then what was measured."""
+    """The proved bounds of each model, then the measurements."""
     if reach.reason is not None:
         return [f"no bound on what this run could reach: {reach.reason}"]
     sentences = []

@@ -1,4 +1,4 @@
-"""What was computed about a run after its training, as sections for a page or lines for a terminal.
+"""Results computed after a run's training, as sections of a page or lines for a terminal.
 
 Each comes from one file in the run's folder, written by a command of `eegpt-daemon`; without the file there is none.
 """
@@ -21,7 +21,7 @@ class Section(msgspec.Struct, kw_only=True):
 
 
 def sections(folder: Path) -> list[Section]:
-    """Of a run's folder, in the order in which they are read."""
+    """The sections for a run's folder, in the order of the page."""
     sections = []
     still = optimum.read(folder)
     if still is not None:

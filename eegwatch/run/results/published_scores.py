@@ -1,4 +1,4 @@
-"""Published scores on TUAB, each with its protocol: to stand beside a run's own, never to be compared without it.
+"""Published scores on TUAB with their protocols, shown beside a run's own scores.
 
 Looked up 2026-11-25. `balanced_accuracy` and `auroc` as they were printed; an empty string where a source has none.
 """

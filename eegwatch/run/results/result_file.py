@@ -20,7 +20,7 @@ def write_result(target: Path, result: msgspec.Struct) -> Path:
 
 
 def read_result(path: Path, kind: type[T]) -> T | None:
-    """None where there is no file, or none that can be understood."""
+    """The content of the file; None if it is missing or invalid."""
     try:
         with path.open("rb") as file:
             return msgspec.json.decode(file.read(MOST_BYTES), type=kind)

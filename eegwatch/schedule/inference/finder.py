@@ -153,7 +153,7 @@ def _worded(law: Law, draft: Draft) -> Law:
 
 
 def _a_rival_holds(falling: Records, name: str) -> bool:
-    """Does a parabola or a cubic go through the cells as well? Then the digits do not decide the family."""
+    """Whether a parabola or a cubic fits the cells too: then the digits do not decide the family."""
     if name == "linear":
         return False
     x = (falling.step - falling.step[0]) / max(float(falling.step[-1] - falling.step[0]), 1.0)

@@ -1,4 +1,4 @@
-"""Where a series of rates rises, holds and falls, as far as its printed digits tell."""
+"""Phases of a series of rates: rises, holds and falls, as far as the printed digits show them."""
 
 from __future__ import annotations
 

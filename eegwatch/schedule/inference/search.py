@@ -36,7 +36,7 @@ WAYS_TO_MEET = ("overlay", "join", "multiply", "blend")
 
 @dataclass
 class Known:
-    """What is known beside the rates: the run's length, the steps that position 0 may have."""
+    """Facts beside the rates: the run's length, the steps that position 0 may have."""
 
     total: int | None = None
     begins: tuple[int, ...] = (1, 0)

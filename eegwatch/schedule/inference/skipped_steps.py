@@ -1,4 +1,4 @@
-"""Laws with skipped steps: the scheduler stands where mixed precision skipped the optimizer, and lags ever since.
+"""Laws with skipped steps: the scheduler does not move when mixed precision skips the optimizer, and lags from then on.
 
 The rate is then that of an earlier position: by a whole number of steps, which only grows. Exact records alone show it.
 """

@@ -1,4 +1,4 @@
-"""What all readers share: the error that says why nothing was read, and how to look at foreign objects."""
+"""Shared by all readers: the error with the reason why nothing was read, and access to foreign objects."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def optimizer_of(scheduler: Any) -> Any:
 
 
 def in_epochs(scheduler: Any) -> bool:
-    """Is it made to be stepped once an epoch, by its own word? Only timm's schedulers have one."""
+    """Whether the scheduler declares that it is stepped once an epoch; only timm's schedulers do."""
     return module_of(scheduler).startswith("timm.") and bool(getattr(scheduler, "t_in_epochs", False))
 
 

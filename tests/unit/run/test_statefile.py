@@ -152,7 +152,7 @@ def test_a_state_of_other_rules_or_of_others_is_not_taken(
     place = statefile.place_of(side)
     assert statefile.read_state(side) is not None and place.stat().st_mode & 0o777 == 0o600
     if how == "another rule":
-        monkeypatch.setattr(statefile, "rules", lambda: b"changed")
+        monkeypatch.setattr(statefile, "rules_hash", lambda: b"changed")
     elif how == "damaged":
         data = bytearray(place.read_bytes())
         data[len(data) // 2] ^= 0xFF
