@@ -49,6 +49,8 @@ FAMILIES = {
     "weights_not_restored": EQUALITY,
     "order_repeated": EQUALITY,
     "order_restarted": FACT,
+    "statistics_not_restored": FACT,
+    "ema_statistics_stand": FACT,
     "order_lost": EQUALITY,
     "ranks_leave_out": FACT,
     "splits_overlap": EQUALITY,

@@ -128,6 +128,11 @@ class WatchMethods:
         if self.watcher is not None:
             self.watcher.replica()
 
+    @property
+    def has_splits(self) -> bool:
+        """Was a split declared?"""
+        return self._splits is not None
+
     def _tell_splits(self) -> None:
         """Write what was declared of splits since it was last written."""
         import time

@@ -30,6 +30,9 @@ def whole_state(
     """
     values: dict[str, Any] = {"weights": weights_of(models)}
     values["optimizers"] = [state_of(eye) for eye in eyes if eye.hooks.optimizer is not None]
+    norms = batches_counted(models)
+    if norms is not None:
+        values["norms"] = norms
     if averages:
         values["averages"] = [{"average": one.number} | summed(named_sums(one.tensors)) for one in averages]
     scaler = declared.scaler
@@ -41,6 +44,14 @@ def whole_state(
     if declared.fresh_optimizer:
         values["fresh_optimizer"] = True
     return values
+
+
+def batches_counted(models: Sequence[Any]) -> int | None:
+    """The most batches that a batch norm of the models has counted; None where there is none that counts."""
+    torch = torch_module()
+    counts = [getattr(module, "num_batches_tracked", None) for model in models for module in model.modules()]
+    known = [one.reshape(1).cpu() for one in counts if isinstance(one, torch.Tensor) and one.device.type != "meta"]
+    return int(torch.cat(known).max()) if known else None
 
 
 def named_sums(named: dict[str, Any]) -> dict[str, int]:

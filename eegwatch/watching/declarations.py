@@ -65,3 +65,6 @@ class WatchedLog(Protocol):
 
     @property
     def follower(self) -> Any: ...
+
+    @property
+    def has_splits(self) -> bool: ...

@@ -15,6 +15,32 @@ KEPT = 8  # earlier runs of a model that are remembered
 _left: WeakKeyDictionary[Any, tuple[str, list[Trained]]] = WeakKeyDictionary()
 
 
+class Marks:
+    """How often the first and the last trainable tensor of each model has been written to in place.
+
+    A model that was made or loaded anew after its last step, while its log was still open, is not what the run left.
+    """
+
+    def __init__(self, models: Sequence[Any]) -> None:
+        self._tensors: list[Any] = []
+        for model in models:
+            trainable = [p for p in model.parameters() if p.requires_grad]
+            self._tensors += trainable[:1] + trainable[-1:]
+        self.begun = self._sums(models)
+        self._versions: list[int] | None = None
+
+    def stepped(self) -> None:
+        """A step was logged."""
+        self._versions = [tensor._version for tensor in self._tensors]
+
+    def stand(self, models: Sequence[Any]) -> bool:
+        """Are the weights those of the last step, and others than those that the run began with?"""
+        return self._versions == [tensor._version for tensor in self._tensors] and self._sums(models) != self.begun
+
+    def _sums(self, models: Sequence[Any]) -> list[str]:
+        return [weights_of([bare(model)], trainable=True)["crc"] for model in models]
+
+
 def leave(models: Sequence[Any], run: str, trained: dict[str, Any], earlier: Sequence[Trained]) -> None:
     """A run ends that has trained these models on these splits, and `earlier` ones before. Call it in no_grad."""
     for model in map(bare, models):

@@ -11,6 +11,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ from eegwatch.watching.cost import Cost
 from eegwatch.watching.data_order import SamplerOrder
 from eegwatch.watching.declarations import Declarations, WatchedLog
 from eegwatch.watching.ema import WeightAverage, aliased
+from eegwatch.watching.ema_statistics import AverageStatistics
 from eegwatch.watching.evaluation import Evaluation
-from eegwatch.watching.folds import Trained, goes_on, leave
+from eegwatch.watching.folds import Marks, Trained, goes_on, leave
 from eegwatch.watching.forwards import Forwards
 from eegwatch.watching.gradients import Turns
+from eegwatch.watching.loads import Loads
 from eegwatch.watching.micro_batches import MicroBatches
 from eegwatch.watching.model_state import Frozen, Surroundings
 from eegwatch.watching.naming import NAMED, first_names
@@ -35,8 +38,9 @@ from eegwatch.watching.replicas import BatchRows, ReplicaSums, is_copy
 from eegwatch.watching.scheduled_values import Scheduled
 from eegwatch.watching.splits import trained_before
 from eegwatch.watching.step_calls import StepCalls
+from eegwatch.watching.streams import SampleSums, StreamSamples, is_stream
 from eegwatch.watching.tensors import named, torch_module
-from eegwatch.watching.workers import FirstBatch, Workers, is_stream
+from eegwatch.watching.workers import Workers
 
 SCHEDULED_EVERY = 50  # steps between two records of a value that only log.step(metrics=…) tells
 
@@ -56,21 +60,24 @@ class Watcher:
         self.declared = Declarations()
         self.around = Surroundings()
         self.forwards = Forwards(self.guarded)
+        self.loads = Loads(self.guarded, self._tell_load)
         self.turns = Turns()  # of several optimizers
         self.calls = StepCalls()
         self.workers: list[Workers] = []
-        self.streams: list[FirstBatch] = []
+        self.streams: list[StreamSamples] = []
         self._rows: BatchRows | None = None  # that the copies of a job of several processes train on
         self.copied = False  # is a DistributedDataParallel among the models?
         self.cost = Cost()
         self._copies = ReplicaSums(log.step_done)
         self.micros = MicroBatches()
         self.averages: list[WeightAverage] = []
+        self._statistics: list[AverageStatistics] = []  # of the averages
         self._off: dict[int, bool] = {}  # optimizer -> was a scheduled value off when it was last compared
         self._resumed = log.step_done > 0
         self._begun, self._base = False, log.step_done
         self._numbered = 0  # optimizers that were watched so far
         self._evaluations: list[Evaluation] = []  # over, and not yet compared with what the next step begins with
+        self._marks: Marks | None = None
         self._earlier: list[Trained] = []  # what runs before in this process have trained the models on
 
     # ---- what is watched ----
@@ -88,6 +95,7 @@ class Watcher:
         if new:
             self.around.of(self.models)
             self.forwards.of(self.models)
+            self.loads.of(new)
         own, said = said, said.with_earlier(self.declared)
         self.declared = said
         self.copied = self.copied or any(is_copy(model) for model in new)
@@ -128,9 +136,10 @@ class Watcher:
         if getattr(loader, "num_workers", 0) and hasattr(loader, "worker_init_fn") and loader.collate_fn is not None:
             path = Path(tempfile.mkdtemp(prefix="eegwatch-")) / "workers"
             at = len(self.workers)
-            self.workers.append(Workers(loader, at, path, lambda values: self.emit("workers", values)))
-        elif self.declared.world > 1 and is_stream(loader) and not isinstance(loader.collate_fn, FirstBatch):
-            self.streams.append(FirstBatch(loader, len(self.streams), self.guarded))
+            compared = self.declared.world > 1 and is_stream(loader) and not loader.persistent_workers
+            self.workers.append(Workers(loader, at, path, self.emit, SampleSums() if compared else None))
+        elif self.declared.world > 1 and is_stream(loader) and not isinstance(loader.collate_fn, StreamSamples):
+            self.streams.append(StreamSamples(loader, len(self.streams), self.guarded, self.emit))
         before = next((order for order in self.orders if order.goes_on_in(loader)), None)
         try:
             number = self._loaders if before is None else before.number
@@ -139,11 +148,17 @@ class Watcher:
         except TypeError as error:
             self.emit("order", {"loader": self._loaders, "unread": str(error)})
             return
+        if self.streams and loader.collate_fn is self.streams[-1]:
+            order.began = self.streams[-1].begun
         if before is not None:  # a script that makes its loader anew in each epoch
             order.epoch = before.epoch
             before.close()
             self.orders.remove(before)
         self.orders.append(order)
+
+    def _tell_load(self, values: dict[str, Any]) -> None:
+        if any(eye.taken for eye in self.eyes):
+            self.emit("load", values)
 
     def _tell_order(self, values: dict[str, Any]) -> None:
         self.emit("order", values, step=values.pop("step", None))
@@ -187,6 +202,8 @@ class Watcher:
                 self.emit("calls", values, step=step)
         for eye in self.eyes:
             eye.taken_at_call = eye.cadence.taken
+        if self._marks is not None:
+            self._marks.stepped()
         for scheduled in {id(eye.scheduled): eye.scheduled for eye in self.eyes}.values() if metrics else ():
             if scheduled.others:
                 with self.guarded():
@@ -233,6 +250,8 @@ class Watcher:
         with self.guarded():
             average = WeightAverage(model, decay, self.models, len(self.averages))
             self.averages.append(average)
+            tell = partial(self.emit, "ema")
+            self._statistics.append(AverageStatistics(model, self.models, average.number, self.guarded, tell))
             alias = aliased(average)
             if alias is not None:
                 self.emit("ema", alias)
@@ -244,8 +263,10 @@ class Watcher:
 
     def leave(self, trained: dict[str, Any]) -> None:
         """The run ends, which has these training splits: a later run of the same model is to know of them."""
-        if trained and not self.off and any(eye.taken for eye in self.eyes):
+        if trained and not self.off and self._marks is not None:
             with self._counted():
+                if not self._marks.stand(self.models):
+                    return
                 run = self.log.name if self.declared.rank else self.log.folder.name
                 leave(self.models, run, trained, self._earlier)
 
@@ -292,7 +313,8 @@ class Watcher:
         self._evaluations.clear()
         if not self._begun:
             self._begun = True
-            self._earlier = goes_on(self.models)
+            if self.log.has_splits:
+                self._earlier, self._marks = goes_on(self.models), Marks(self.models)
             for order in self.orders:
                 order.first_step(eye.step - 1, resumed=self._resumed)
             if self._resumed:
@@ -411,15 +433,16 @@ class Watcher:
 
     def _release(self) -> None:
         self.off = True
-        parts: tuple[OptimizerListener | SamplerOrder | Workers | FirstBatch | BatchRows | Forwards, ...]
         rows = [self._rows] if self._rows is not None else []
-        parts = (self.forwards, *self.eyes, *self.orders, *self.workers, *self.streams, *rows)
+        parts: tuple[Any, ...] = (self.forwards, self.loads, *self._statistics, *rows)
+        parts += (*self.eyes, *self.orders, *self.workers, *self.streams)
         for part in parts:
             with contextlib.suppress(Exception):  # each is taken off, whatever the others do
                 part.close()
         self.eyes, self.orders, self.workers = [], [], []
         # whoever keeps the log keeps none of what was watched
-        self.models, self.averages, self._evaluations = [], [], []
+        self._marks, self._earlier = None, []
+        self.models, self.averages, self._evaluations, self._statistics, self.streams = [], [], [], [], []
         self.around, self.calls, self.micros = Surroundings(), StepCalls(), MicroBatches()
         self.forwards = Forwards(self.guarded)
         self.declared = Declarations()

@@ -39,17 +39,25 @@ class WorkerInit:
 
 
 class FirstBatchCollate:
-    """A collate_fn that tells of the first batch of a worker."""
+    """A collate_fn that tells of the first batch of a worker, and of its samples where `sums` takes them."""
 
-    def __init__(self, inner: Callable[[Any], Any], path: str) -> None:
-        self.inner, self.path = inner, path
+    def __init__(self, inner: Callable[[Any], Any], path: str, sums: Any = None) -> None:
+        self.inner, self.path, self.sums = inner, path, sums
 
     def __call__(self, samples: Any) -> Any:
         if self.path not in _told:
             _told.add(self.path)
             with contextlib.suppress(Exception):
                 self._tell(samples)
+        if self.sums is not None:
+            with contextlib.suppress(Exception):  # a worker must not die of being watched
+                self._tell_sums(samples)
         return self.inner(samples)
+
+    def _tell_sums(self, samples: Any) -> None:
+        worker = sys.modules["torch.utils.data"].get_worker_info()
+        if worker is not None and self.sums.add(samples):
+            self._write({"worker": worker.id, "samples": self.sums.values()})
 
     def _tell(self, samples: Any) -> None:
         worker = sys.modules["torch.utils.data"].get_worker_info()
@@ -64,6 +72,9 @@ class FirstBatchCollate:
             "drawn": drawn,
             **summed_up(samples),
         }
+        self._write(line)
+
+    def _write(self, line: dict[str, Any]) -> None:
         fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             os.write(fd, json.dumps(line).encode() + b"\n")
@@ -156,7 +167,10 @@ def _sum(state: Any) -> str:
 class Workers:
     """The workers of one loader, in the watching process. `path`: a file in a folder of its own, removed at the end."""
 
-    def __init__(self, loader: Any, number: int, path: Path, tell: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(
+        self, loader: Any, number: int, path: Path, tell: Callable[[str, dict[str, Any]], None], sums: Any = None
+    ) -> None:
+        """`tell` takes a look and its values; `sums` takes the samples of a worker, where they are compared."""
         self.number, self._tell, self._loader, self._path = number, tell, loader, path
         self._at = 0
         self._epochs: dict[int, int] = {}
@@ -164,7 +178,7 @@ class Workers:
         self._iterable = isinstance(loader.dataset, data.IterableDataset)
         self._before = loader.worker_init_fn, loader.collate_fn
         loader.worker_init_fn = WorkerInit(loader.worker_init_fn)
-        loader.collate_fn = FirstBatchCollate(loader.collate_fn, str(path))
+        loader.collate_fn = FirstBatchCollate(loader.collate_fn, str(path), sums)
 
     def read(self) -> None:
         """Tell what workers have written since."""
@@ -179,8 +193,13 @@ class Workers:
         for line in data[:whole].splitlines():
             values = json.loads(line)
             worker = int(values["worker"])
+            if "samples" in values:
+                if values["samples"] is not None:
+                    of = {"loader": self.number, "epoch": self._epochs.get(worker, 1), "worker": worker}
+                    self._tell("stream", of | values["samples"])
+                continue
             epoch = self._epochs[worker] = self._epochs.get(worker, 0) + 1
-            self._tell({"loader": self.number, "epoch": epoch, "iterable": self._iterable, **values})
+            self._tell("workers", {"loader": self.number, "epoch": epoch, "iterable": self._iterable, **values})
 
     def close(self) -> None:
         """Give the loader its own functions back."""
@@ -189,30 +208,3 @@ class Workers:
         self._path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # a worker that still lives has written a line more
             self._path.parent.rmdir()
-
-
-class FirstBatch:
-    """A collate_fn of a stream that is read in this process. `first`: what its first batch was."""
-
-    def __init__(self, loader: Any, number: int, guard: Callable[[], Any]) -> None:
-        self._inner, self._loader, self._number, self._guard = loader.collate_fn, loader, number, guard
-        self._told = False
-        self.first: dict[str, Any] | None = None
-        loader.collate_fn = self
-
-    def __call__(self, samples: Any) -> Any:
-        if not self._told:
-            self._told = True
-            with self._guard():
-                size = len(samples) if isinstance(samples, list | tuple) else 1
-                self.first = {"loader": self._number, "size": size, **summed_up(samples)}
-        return self._inner(samples)
-
-    def close(self) -> None:
-        """Give the loader its own function back."""
-        self._loader.collate_fn = self._inner
-
-
-def is_stream(loader: Any) -> bool:
-    """Does this loader read an iterable data set?"""
-    return isinstance(getattr(loader, "dataset", None), sys.modules["torch.utils.data"].IterableDataset)

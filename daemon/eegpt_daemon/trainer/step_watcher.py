@@ -27,6 +27,7 @@ class WatchedTrainer:
     """Watches one attempt. `step`: tells the optimizer steps done so far."""
 
     follower = None  # the trainer reads its rates itself
+    has_splits = False  # an attempt is a process of its own: no run before it has trained this model
 
     def __init__(
         self, prepared: Prepared, journal: Journal, folder: Path, attempt: int, step: Callable[[], int]

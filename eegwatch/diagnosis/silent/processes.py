@@ -9,6 +9,7 @@ from eegwatch.diagnosis.silent.runs import differing
 from eegwatch.run.records import Watch
 
 WHEN = ("states", "after")  # a worker's generators before and after its first batch
+SHARED_SAMPLES, LEAST_SHARE = 8, 0.05  # of a stream's samples: fewer may be contents that the data hold twice
 KEPT = 64  # steps or epochs of which the processes are compared
 
 # ---- ranks ----
@@ -90,6 +91,43 @@ def streams_alike(record: Watch, attempt: Attempt) -> Judgement:
                 "they should read the same",
             )
     return True if len(known) > 1 else None
+
+
+def streams_overlap(record: Watch, attempt: Attempt) -> Judgement:
+    """Ranks that read a stream, whose samples are known by their contents: a data set may hold a sample twice."""
+    values = record.values
+    if "some" not in values or int(attempt.declared.get("world", 1)) < 2:
+        return None
+    key = ("samples", f"{values['loader']} {values['epoch']}")
+    known = attempt.ranks.setdefault(key, {})
+    rank = int(values.get("rank", 0))
+    own = known.setdefault(rank, {})  # worker -> what it has read so far
+    own[str(values.get("worker", ""))] = values
+    _forget(attempt, "samples")
+    if len(known) < 2 or any(int(one["repeats"]) for parts in known.values() for one in parts.values()):
+        return None  # what holds samples twice may give them to two ranks
+    alike = attempt.ranks.get(("stream", f"{values['loader']} 1 "), {})
+    if len({str(one["batch"]) for one in alike.values()}) < len(alike):
+        return None  # ranks_read_the_same says so
+    for other in sorted(known):
+        if other == rank:
+            continue
+        shared, least, every = _shared_samples(own, known[other])
+        if shared >= SHARED_SAMPLES and shared >= LEAST_SHARE * least:
+            return Violation(
+                f"ranks {min(rank, other)} and {max(rank, other)} read {shared:,} of the same samples of a stream in "
+                f"epoch {values['epoch']}" + (f" (of one in {every:,} that was compared)" if every > 1 else ""),
+                "shuffle with the same seed in every rank before the stream is divided, or divide it first",
+                fact=True,  # samples are compared by what they hold
+            )
+    return True
+
+
+def _shared_samples(one: Values, other: Values) -> tuple[int, int, int]:
+    """(samples that two ranks share, that the one with fewer has, one in how many was compared)."""
+    every = max(int(part["every"]) for part in (*one.values(), *other.values()))
+    both = [{n for part in parts.values() for n in part["some"] if not n % every} for parts in (one, other)]
+    return len(both[0] & both[1]), min(map(len, both)), every
 
 
 def _order_key(record: Watch) -> tuple[str, str]:
@@ -224,6 +262,7 @@ def ranks_leave_out(record: Watch, attempt: Attempt) -> Judgement:
 RULES = (
     SilentRule("replicas_differ", "replica", True, replicas_differ),
     SilentRule("ranks_overlap", "order", True, ranks_overlap),
+    SilentRule("ranks_overlap", "stream", True, streams_overlap),
     SilentRule("ranks_read_the_same", "order", True, ranks_read_the_same),
     SilentRule("ranks_leave_out", "order", False, ranks_leave_out),
     SilentRule("ranks_read_the_same", "stream", True, streams_alike),

@@ -136,6 +136,35 @@ def weights_not_restored(record: Watch, attempt: Attempt) -> Judgement:
     )
 
 
+def statistics_not_restored(record: Watch, attempt: Attempt) -> Judgement:
+    """A batch norm counts its batches: the count does not go back where its statistics were restored."""
+    values, saved = record.values, attempt.states.get(record.step)
+    if values.get("when") != "begin" or saved is None or "norms" not in saved or "norms" not in values:
+        return None
+    if saved["weights"].get("kinds") != values["weights"].get("kinds"):
+        return None  # another model: a second stage
+    before, now = int(saved["norms"]), int(values["norms"])
+    if now >= before:
+        return True
+    return Violation(
+        f"the batch norms have counted {now:,} batches at step {record.step + 1:,}, and {before:,} at the checkpoint "
+        f"of step {record.step:,}: their running statistics are not those of the checkpoint",
+        "save and load the whole state_dict(), buffers included; dismiss this if they are meant to begin anew",
+    )
+
+
+def own_tensors_loaded(record: Watch, attempt: Attempt) -> Judgement:
+    values = record.values
+    if int(values["own"]) < int(values["tensors"]):
+        return True
+    return Violation(
+        f"load_state_dict() after step {record.step:,} was given the model's own {int(values['tensors']):,} tensors: "
+        "it restores nothing",
+        "keep copy.deepcopy(model.state_dict()): state_dict() is no copy, it holds the weights that train on",
+        fact=True,
+    )
+
+
 def scaler_state_lost(record: Watch, attempt: Attempt) -> Judgement:
     values, saved = record.values, attempt.states.get(record.step)
     if values.get("when") != "begin" or saved is None or "scaler" not in saved or "scaler" not in values:
@@ -348,11 +377,24 @@ def ema(kind: str) -> SilentRule:
     return SilentRule(kind, "ema", True, judge)
 
 
+def ema_statistics_stand(record: Watch, attempt: Attempt) -> Judgement:
+    if record.values.get("what") != "statistics":
+        return None
+    return Violation(
+        f"the average was used in evaluation mode after step {record.step:,}, and the running statistics of its "
+        f"{record.values['norms']:,} batch norms are what they were when it began, while the model's have moved",
+        "copy the model's buffers with each update (AveragedModel's use_buffers averages them), or call update_bn "
+        "before you evaluate it",
+    )
+
+
 RULES = (
     SilentRule("step_not_taken", "calls", True, step_not_taken),
     SilentRule("optimizer_state_lost", "state", True, optimizer_state_lost),
     SilentRule("optimizer_state_differs", "state", True, optimizer_state_differs),
     SilentRule("weights_not_restored", "state", True, weights_not_restored),
+    SilentRule("weights_not_restored", "load", True, own_tensors_loaded),
+    SilentRule("statistics_not_restored", "state", False, statistics_not_restored),
     SilentRule("scaler_state_lost", "state", False, scaler_state_lost),
     SilentRule("ema_not_restored", "state", False, ema_not_restored),
     SilentRule("evaluation_in_train_mode", "evaluating", True, evaluation_in_train_mode),
@@ -360,5 +402,6 @@ RULES = (
     SilentRule("microbatch_weights", "micro", True, microbatch_weights),
     SilentRule("tying_lost", "step", True, tying_lost),
     SilentRule("evaluation_draws", "evaluating", False, evaluation_draws),
+    SilentRule("ema_statistics_stand", "ema", False, ema_statistics_stand),
     *(ema(kind) for kind in ("ema_aliased", "ema_not_updated", "ema_updated_twice", "ema_differs")),
 )

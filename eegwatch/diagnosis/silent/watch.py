@@ -35,6 +35,8 @@ NEEDS = {
     "microbatch_weights": "no log.micro() was called",
     "optimizer_state_lost": "no resume from a checkpoint that log.checkpoint() told of",
     "optimizer_state_differs": "no resume from a checkpoint that log.checkpoint() told of",
+    "statistics_not_restored": "no resume with batch norms from a checkpoint that log.checkpoint() told of",
+    "ema_statistics_stand": "no log.ema() of a model with batch norms was used in evaluation mode",
     "scaler_state_lost": "no resume with scaler= from a checkpoint that log.checkpoint() told of",
     "ema_not_restored": "no resume with log.ema() from a checkpoint that log.checkpoint() told of",
     "weights_not_restored": "no resume from a checkpoint that log.checkpoint() told of",

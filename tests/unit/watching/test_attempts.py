@@ -55,7 +55,7 @@ def test_a_resume_with_the_same_split_or_with_more_to_train_on_is_clean(tmp_path
     assert {rule for rule, _ in found} == {"optimizer_state_lost", "weights_not_restored"}
 
 
-@pytest.mark.parametrize("fresh", ["nothing", "weights", "model"])
+@pytest.mark.parametrize("fresh", ["nothing", "weights", "model", "weights before the end"])
 def test_a_fold_that_goes_on_with_the_model_of_the_last_one_is_a_fact(tmp_path: Path, fresh: str) -> None:
     model, found = small(), []
     begin = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -67,7 +67,12 @@ def test_a_fold_that_goes_on_with_the_model_of_the_last_one_is_a_fact(tmp_path: 
         loop = Loop(tmp_path, model=model)
         loop.log.split("train", [one for one in range(12) if one % 3 != fold])
         loop.log.split("test", [one for one in range(12) if one % 3 == fold])
-        found.append([(one.rule, one.severity) for one in loop.run(2)])
+        for number in range(1, 3):
+            loop.step(number)
+            loop.log.step()
+        if fresh == "weights before the end":
+            model.load_state_dict(begin)
+        found.append([(one.rule, one.severity) for one in loop.judged()])
     assert found == [[], *(2 * [[("splits_overlap", WARNING)] if fresh == "nothing" else []])]
 
 

@@ -61,6 +61,11 @@ def train(rank, folder, fault):
         loader = DataLoader(data, batch_size=4, sampler=sampler)
     if fault in ("stream", "streams"):
         loader = DataLoader(Stream(data if fault == "stream" else data[rank::2]), batch_size=4)
+    if fault.startswith("shuffled"):  # each rank takes every second sample of an order of its own, or of one
+        order = torch.randperm(32, generator=torch.Generator().manual_seed(rank if "apart" in fault else 0))[rank::2]
+        if "doubles" in fault:
+            data = data[torch.arange(32) // 2]  # a data set that holds each sample twice
+        loader = DataLoader(Stream(data[order]), batch_size=4)
     if fault == "replicas":  # twice as many parts as ranks
         sampler = DistributedSampler(data, num_replicas=4, rank=rank)
         loader = DataLoader(data, batch_size=4, sampler=sampler)
@@ -102,6 +107,7 @@ for fault in sys.argv[2:]:
 FAULTS = (
     *("none", "past", "order", "parts", "shares", "replacement", "stream", "streams"),
     *("splits", "split shares", "moves", "buffers", "statistics", "replicas"),
+    *("shuffled apart", "shuffled", "shuffled doubles"),
 )
 
 
@@ -119,6 +125,8 @@ def test_ranks_are_compared_beside_the_run_of_rank_0(tmp_path: Path) -> None:
     assert said("order") == {"ranks_read_the_same": 1}
     assert said("splits") == {"splits_overlap": 0}
     assert said("moves") == said("buffers") == {"replicas_differ": 1}
+    assert said("shuffled apart") == {"ranks_overlap": 3}
+    assert said("shuffled") == said("shuffled doubles") == {}
     assert said("replicas") == {"ranks_leave_out": 1}
 
 

@@ -1,0 +1,58 @@
+"""Running statistics of an average of the weights: do they stand while the model's move, and are they used?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from eegwatch.watching.forwards import AtPass
+from eegwatch.watching.tensors import bit_sums, compiling, is_compiled, plain_name, torch_module
+
+PLACES = ("", "module", "ema", "model", "ema_model")  # where an average keeps its module
+
+
+class AverageStatistics:
+    """Looks on when a batch norm of an average runs in evaluation mode. `tell` takes what stands, once."""
+
+    def __init__(
+        self, average: Any, models: Sequence[Any], number: int, guarded: Any, tell: Callable[[dict[str, Any]], None]
+    ) -> None:
+        self._number, self._guarded, self._tell = number, guarded, tell
+        self._handle: Any = None
+        self._pairs: list[tuple[Any, Any]] = []
+        places = (getattr(average, name, None) if name else average for name in PLACES)
+        module = next((one for one in places if hasattr(one, "named_modules")), None)
+        if module is None or any(is_compiled(one) for one in module.modules()):
+            return
+        own = {plain_name(name): one for model in models for name, one in model.named_modules()}
+        pairs = [(one, own.get(plain_name(name))) for name, one in module.named_modules()]
+        self._pairs = [(a, w) for a, w in pairs if _has_statistics(a) and _has_statistics(w) and a is not w]
+        if self._pairs:
+            with torch_module().no_grad():
+                self._before = self._read(0), self._read(1)
+            self._handle = self._pairs[0][0].register_forward_pre_hook(AtPass(self._passed))
+
+    def _read(self, which: int) -> list[int]:
+        """The sums of the running means: of the average (0), of the model (1)."""
+        return bit_sums(pair[which].running_mean for pair in self._pairs)
+
+    def _passed(self, module: Any, *_: Any) -> None:
+        if module.training or compiling():
+            return
+        with self._guarded(), torch_module().no_grad():
+            if self._read(0) != self._before[0]:
+                self.close()  # they follow, or have been set
+            elif all(now != then for now, then in zip(self._read(1), self._before[1])):
+                self._tell({"average": self._number, "n": 1, "what": "statistics", "norms": len(self._pairs)})
+                self.close()
+
+    def close(self) -> None:
+        """Take the hook off."""
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle, self._pairs = None, []
+
+
+def _has_statistics(module: Any) -> bool:
+    mean = getattr(module, "running_mean", None)
+    return isinstance(mean, torch_module().Tensor) and bool(mean.numel())

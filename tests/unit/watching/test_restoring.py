@@ -1,0 +1,108 @@
+"""What is restored and is not: a state_dict that is no copy, running statistics of a model and of its average."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
+
+from eegwatch.diagnosis.findings import WARNING
+from tests.unit.watching.loops import Loop, rules
+
+
+def normed() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+
+
+@pytest.mark.parametrize(
+    ("kept", "found"),
+    [
+        ("state_dict()", {("weights_not_restored", WARNING)}),
+        ("a copy", set()),
+        ("own tensors and others", set()),
+        ("before the first step", set()),
+    ],
+)
+def test_a_state_dict_that_is_no_copy_restores_nothing(tmp_path: Path, kept: str, found: set[Any]) -> None:
+    loop = Loop(tmp_path)
+    best: Any = loop.model.state_dict()
+    if kept == "before the first step":
+        loop.model.load_state_dict(best)
+    if kept == "a copy":
+        best = copy.deepcopy(best)
+    for number in range(1, 4):
+        loop.step(number)
+        loop.log.step()
+    if kept == "own tensors and others":  # a part of a pretrained model, say
+        best["0.bias"] = torch.zeros(16)
+    if kept != "before the first step":
+        loop.model.load_state_dict(best)
+    assert {(one.rule, one.severity) for one in loop.judged()} == found
+    assert not loop.model._load_state_dict_pre_hooks
+
+
+def test_a_model_whose_loads_are_watched_is_copied_and_saved(tmp_path: Path) -> None:
+    loop = Loop(tmp_path)
+    loop.step(1)
+    twin = copy.deepcopy(loop.model)
+    twin.load_state_dict(twin.state_dict())
+    torch.save(loop.model, tmp_path / "model.pt")
+    again = torch.load(tmp_path / "model.pt", weights_only=False)
+    again.load_state_dict(again.state_dict())
+    assert rules(loop.judged()) == set()
+
+
+@pytest.mark.parametrize("restored", ["all", "parameters"])
+def test_running_statistics_that_a_resume_does_not_restore_are_a_fact(tmp_path: Path, restored: str) -> None:
+    first = Loop(tmp_path, model=normed())
+    for number in range(1, 4):
+        first.step(number)
+        first.log.step()
+    first.log.checkpoint("c.pt")
+    saved = copy.deepcopy((first.model.state_dict(), first.optimizer.state_dict()))
+    first.log.end()
+    again = Loop(tmp_path, model=normed(), resume=first.log.folder, step=3)
+    names = [name for name, _ in again.model.named_parameters()]
+    part = saved[0] if restored == "all" else {name: saved[0][name] for name in names}
+    again.model.load_state_dict(part, strict=False)
+    again.optimizer.load_state_dict(saved[1])
+    assert rules(again.run(2)) == (set() if restored == "all" else {"statistics_not_restored"})
+
+
+@pytest.mark.parametrize(
+    ("how", "found"),
+    [
+        ("parameters alone", {"ema_statistics_stand"}),
+        ("torch's average", set()),
+        ("update_bn", set()),
+        ("in training mode", set()),
+        ("never used", set()),
+    ],
+)
+def test_an_average_whose_statistics_stand_is_a_fact_once_it_is_used(tmp_path: Path, how: str, found: set[str]) -> None:
+    loop = Loop(tmp_path, lambda p: torch.optim.SGD(p, lr=0.1), model=normed())
+    average: Any = copy.deepcopy(loop.model)
+    if how == "torch's average":
+        average = AveragedModel(loop.model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    loop.log.ema(average)
+    for number in range(1, 4):
+        loop.step(number)
+        if how == "torch's average":
+            average.update_parameters(loop.model)
+        else:
+            with torch.no_grad():
+                for a, w in zip(average.parameters(), loop.model.parameters()):
+                    a.lerp_(w, 0.1)
+        loop.log.step()
+    if how == "update_bn":
+        update_bn([torch.randn(4, 8)], average)
+    if how != "never used":
+        average.train(how == "in training mode")(torch.randn(4, 8))
+    assert rules(loop.judged()) == found
+    assert not average.state_dict(keep_vars=True)["0.weight" if how != "torch's average" else "module.0.weight"].grad
