@@ -15,7 +15,7 @@ from eegwatch.run.config import Hung, Supervision
 @pytest.mark.parametrize("phase", [*WORKING, *PREPARING])
 def test_hung_is_hung_in_every_phase(phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr("eegpt_daemon.supervisor.restarts.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("eegpt_daemon.supervisor.hang.time.monotonic", lambda: now[0])
     watch = HangWatch(Supervision(hung=Hung(after_minutes=0.1)))
     assert watch.look(phase, 1) is None
     now[0] += 5.9
@@ -27,7 +27,7 @@ def test_hung_is_hung_in_every_phase(phase: str, monkeypatch: pytest.MonkeyPatch
 
 def test_a_preparation_that_may_wait_for_people_is_never_hung(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr("eegpt_daemon.supervisor.restarts.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("eegpt_daemon.supervisor.hang.time.monotonic", lambda: now[0])
     watch = HangWatch(Supervision(hung=Hung(after_minutes=0.1)), patient=True)
     watch.look("preparing", 1)
     now[0] += 1e6
