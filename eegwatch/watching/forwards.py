@@ -54,6 +54,9 @@ class Forwards:
         self.passes = 0  # of whole models in training mode since the last step
         self.by_input = False  # was one of them given something that gradients are made of?
         self.recomputed: dict[str, None] = {}  # batch norms that moved their statistics within a backward pass
+        self.redrawn: dict[str, None] = {}  # dropouts that drew another mask when their pass was made again
+        self._drawn: dict[str, set[int]] = {}  # their name -> hashes of the generators' states that they drew from
+        self._steps = 0
         self._used: list[Any] = []  # references to parameters in the graphs that no watched model has registered
 
     def of(self, models: Sequence[Any]) -> None:
@@ -70,6 +73,9 @@ class Forwards:
                 if isinstance(module, kind):
                     at = prefixed(number, plain_name(name) or type(module).__name__)
                     self._handles.append(module.register_forward_pre_hook(AtPass(partial(self._normed, at))))
+                elif "Dropout" in type(module).__name__:
+                    at = prefixed(number, plain_name(name) or type(module).__name__)
+                    self._handles.append(module.register_forward_pre_hook(AtPass(partial(self._dropped, at))))
 
     def close(self) -> None:
         """Take the hooks off."""
@@ -80,12 +86,25 @@ class Forwards:
     def stepped(self) -> None:
         """A step was taken: passes are counted anew."""
         self.passes, self.by_input = 0, False
+        self._steps += 1
+        self._drawn.clear()
 
     def _normed(self, at: str, module: Any, *_: Any) -> None:
         if module.training and module.track_running_stats and module.momentum != 0 and not compiling():
             with self._guarded():
                 if graph_task() >= 0:
                     self.recomputed[at] = None
+
+    def _dropped(self, at: str, module: Any, given: Any, *_: Any) -> None:
+        if self._steps >= WALKS or not module.training or not getattr(module, "p", 0) or compiling():
+            return
+        with self._guarded():
+            device = next((one.device for one in _tensors(given, DEEP)), None)
+            state = generator_state(device)
+            if graph_task() < 0:
+                self._drawn.setdefault(at, set()).add(state)
+            elif at in self._drawn and state not in self._drawn[at]:
+                self.redrawn[at] = None
 
     def _passed(self, module: Any, given: Any, made: Any) -> None:
         if compiling() or not torch_module().is_grad_enabled():
@@ -98,7 +117,7 @@ class Forwards:
                 self._walks += 1
                 registered = {id(p) for model in self._known for p in model.parameters()}
                 ends = {one.grad_fn for one in inputs if one.grad_fn is not None}
-                known = registered | {id(one()) for one in self._used if one is not None}
+                known = registered | {id(one) for one in inputs} | {id(one()) for one in self._used if one is not None}
                 found = {id(leaf): leaf for leaf in leaves(_tensors(made, DEEP), ends) if id(leaf) not in known}
                 self._used += map(reference, found.values())
 
@@ -106,18 +125,25 @@ class Forwards:
         """Parameters that a forward pass uses, that no watched model has registered and no optimizer holds (ids)."""
         used = [one() for one in self._used if one is not None]
         found = [p for p in used if p is not None and id(p) not in held and p.requires_grad and why_unread(p) is None]
-        return first_names([f"a parameter of shape {tuple(p.shape)}" for p in found]) if found else None
+        return first_names([f"a tensor of shape {tuple(p.shape)}" for p in found]) if found else None
+
+
+def generator_state(device: Any) -> int:
+    """A hash of the state of the generator that a dropout on this device draws from."""
+    torch = torch_module()
+    state = torch.cuda.get_rng_state(device) if device is not None and device.type == "cuda" else torch.get_rng_state()
+    return hash(state.numpy().tobytes())
 
 
 def leaves(tensors: Iterator[Any], ends: set[Any]) -> Iterator[Any]:
-    """The parameters that these tensors are made of; the graph is followed to `ends` and no further."""
-    parameter = torch_module().nn.Parameter
+    """The leaves that these tensors are made of; the graph is followed to `ends` and no further."""
+    kinds = torch_module().nn.Parameter, torch_module().Tensor
     waiting = [one.grad_fn for one in tensors if one.grad_fn is not None]
     seen = set(waiting) | ends
     while waiting and len(seen) < WALKED:
         node = waiting.pop()
         variable = getattr(node, "variable", None)
-        if type(variable) is parameter:
+        if type(variable) in kinds:
             yield variable
         following = {one for one, _ in node.next_functions if one is not None} - seen
         seen |= following

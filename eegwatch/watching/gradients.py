@@ -231,6 +231,18 @@ class Gradients:
         """The most backward passes that one tensor has seen since the last step."""
         return max((trace.passes for trace in self._traces), default=0)
 
+    def state(self) -> dict[int, tuple[int, int]]:
+        """{id of Held: (passes so far, how often its tensor was written to)}."""
+        return {id(trace.held): (trace.passes, int(trace.held.parameter._version)) for trace in self._traces}
+
+    def steady(self, before: dict[int, tuple[int, int]]) -> set[int]:
+        """Ids of the Held that one pass came to since `before`, and that nothing had written to until then."""
+        return {
+            id(trace.held)
+            for trace in self._traces
+            if trace.versions and (trace.passes - 1, trace.versions[-1]) == before.get(id(trace.held))
+        }
+
     def renewed(self) -> bool | None:
         """Were gradients made on nothing since this was last asked? None: no backward pass has come since."""
         told = [trace.renewed() for trace in self._traces[:ASKED]]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from eegwatch.optimizer_hooks import StepHooks, unwrapped
 from eegwatch.watching.cadence import FIRST, Cadence
@@ -20,6 +22,7 @@ from eegwatch.watching.update import is_torchs, kind_of
 if TYPE_CHECKING:
     from eegwatch.watching.watcher import Watcher
 
+REPLACES = 3  # steps of an optimizer in which the one before it takes none
 SINGLE = 1e-6  # a type whose numbers are farther apart than this, relative, is no float32
 
 
@@ -45,6 +48,9 @@ class OptimizerListener:
         self._again = False  # is the step after the one that is looked at to be looked at too?
         self.idle = True  # at the last look: a tensor without .grad is one that this optimizer does not move
         self._had: set[int] = set()  # ids of tensors that had a gradient at a look
+        self._earlier: list[tuple[OptimizerListener, int]] = []  # with their steps when this one came
+        self._passes: dict[int, tuple[int, int]] = {}  # before a step with a closure (Gradients.state)
+        self.counts: dict[int, float] = {}  # ids of tensors -> steps that the optimizer has counted of them
         self._frozen: dict[int, int] = {}  # ids of tensors that were frozen at the first look -> sums of their bits
         self._before_look, self._after_look = eagerly(self._look_before), eagerly(self._look_after)
         self._next_look = eagerly(self._arm_guarded)
@@ -73,6 +79,11 @@ class OptimizerListener:
         """The scale of the gradient scaler that was declared with this optimizer."""
         scaler = self.declared.scaler
         return None if scaler is None or not scaler.is_enabled() else float(scaler.get_scale())
+
+    def follow(self, earlier: Sequence[OptimizerListener]) -> None:
+        """Optimizers watched before this one: another of its class and tensors that rests from now on was replaced."""
+        alike = [old for old in earlier if (old.name, old.table.ids) == (self.name, self.table.ids)]
+        self._earlier = [(old, old.taken) for old in alike]
 
     def arm(self, *, between: bool = False) -> None:
         """The next step is looked at: its tensors are chosen, and hooks are put on their gradients.
@@ -136,6 +147,7 @@ class OptimizerListener:
             self.watcher.first_look(self)
             self._sees = self.hooks.enclose
             kind = self.kind if self._sees else None
+            self._passes = self.gradients.state() if self.hooks.closure else {}
             searched = self.table.searched(self._armed, self.cadence.taken <= FIRST)
             self._look = StepSample(optimizer, kind, self._armed, searched, closure=self.hooks.closure)
             if self.declared.clip and not self.hooks.closure:
@@ -178,11 +190,12 @@ class OptimizerListener:
     def _finish(self, optimizer: Any) -> None:
         look, step = self._look, self.step
         assert look is not None
+        steady = self.gradients.steady(self._passes)
         seen, stale = self.gradients.read(look.frozen)
         values: dict[str, Any] = {"opt": self.number, "count": self.taken, "looked": look.count}
         if len(self.table.all) != look.count:
             values["tensors"] = len(self.table.all)
-        found = look.finish(stale)
+        found = look.finish(optimizer, stale, steady)
         if self.declared.clip and look.closure:
             look.measure(self.table.all)
         if self.table.skipped:
@@ -193,6 +206,9 @@ class OptimizerListener:
             values["formula"] = "a hook of another lies between"
         if look.skipped:
             values["skipped"] = True
+        if look.stands:
+            values["stands"] = True
+        values |= self._forgotten(look)
         if self.table.all and "moved" not in found and not any(_trains(held.parameter) for held in self.table.all):
             values["nothing"] = len(self.table.all)
         if not self.reads_grad and not any(
@@ -245,11 +261,28 @@ class OptimizerListener:
         forwards = self.watcher.forwards
         return len(self.watcher.eyes) == 1 and forwards.passes >= seen.passes and not forwards.by_input
 
+    def _forgotten(self, look: StepSample) -> dict[str, Any]:
+        """{"forgotten"} of tensors whose state is gone that an earlier look, or the optimizer before this one, had."""
+        if self.taken == REPLACES:
+            for old, taken in self._earlier:
+                self.counts |= old.counts if old.taken == taken else {}
+            self._earlier = []
+        now, had = look.counts, self.counts
+        lost = [held for held in self.table.all if now.get(id(held.parameter), np.inf) < had.get(id(held.parameter), 0)]
+        self.counts = had | now
+        if not lost:
+            return {}
+        before, count = (max(kept[id(held.parameter)] for held in lost) for kept in (had, now))
+        told = {"before": before, "count": count} if self.kind == "adam" else {}
+        return {"forgotten": first_names([held.name for held in lost]) | told}
+
     def _of_forwards(self) -> dict[str, Any]:
         """What the forward passes of the first steps have shown."""
         watcher, values = self.watcher, {}
         if watcher.forwards.recomputed:
             values["recomputed"] = first_names(list(watcher.forwards.recomputed))
+        if watcher.forwards.redrawn:
+            values["redrawn"] = first_names(list(watcher.forwards.redrawn))
         if not any("sharded" in eye.table.skipped for eye in watcher.eyes):
             outside = watcher.forwards.outside(frozenset().union(*(eye.table.ids for eye in watcher.eyes)))
             if outside is not None:

@@ -15,6 +15,8 @@ from eegwatch.watching.optimizer_tensors import OptimizerTensor
 from eegwatch.watching.tensors import bit_sums, elements, host, joined, place_of_largest, torch_module, why_unread
 from eegwatch.watching.update import Elements, expected, explained
 
+COARSE = 1e-4  # unit roundoff: bfloat16 and float16
+NEARLY = 0.9  # of the elements that should move
 FEW = 8  # tensors that tell whether a step has moved anything
 STATE = {"adam": ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"), "sgd": ("momentum_buffer", None, None)}
 
@@ -32,6 +34,7 @@ class StepSample:
         self.kind, self.closure = kind, closure
         self.norm: float | None = None
         self.norm_unit = 0.0
+        self.stands = False  # after the step: has it moved tensors, and not its own count of steps?
         self.still: bool | None = None  # after the step: has it moved nothing? Of an optimizer of another make alone
         groups = optimizer.param_groups
         self.scale, skipped = _scaling(optimizer)
@@ -47,6 +50,7 @@ class StepSample:
         self._pieces: dict[str, dict[int, int]] = {}  # what -> row -> number of the piece
         self._some = [] if kind is not None else [h for h in chosen if h.parameter.requires_grad][:FEW]
         self._few = self._elements_of_some()
+        self._steps = self._steps_of_some(optimizer)
         if kind is None or skipped:
             return
         self._known = [settings_of(group, optimizer) for group in groups]
@@ -81,6 +85,17 @@ class StepSample:
             gathered.add(elements(held.parameter, held.count, held.stride), held.count)
         gathered.copy()
         return gathered.values()[0]
+
+    def _steps_of_some(self, optimizer: Any) -> list[float]:
+        """What an optimizer of another make has counted as "step" for each of the tensors; none where it does not."""
+        counts = [(optimizer.state.get(held.parameter) or {}).get("step") for held in self._some]
+        known = [float(one) for one in counts if one is not None]
+        return known if len(known) == len(counts) else []
+
+    @property
+    def counts(self) -> dict[int, float]:
+        """Id of the parameter -> steps that were counted of it before this one (SGD: has it a momentum?)."""
+        return {id(held.parameter): count for held, count in zip(self._rows, self._counts)}
 
     def _read(self, state: Any) -> None:
         assert self.kind is not None
@@ -127,15 +142,19 @@ class StepSample:
 
     # ---- after the step ----
 
-    def finish(self, stale: dict[int, list[float]]) -> dict[str, Any]:
+    def finish(self, optimizer: Any, stale: dict[int, list[float]], steady: set[int]) -> dict[str, Any]:
         """What the step did: {"moved": frozen tensors that it moved, "update": what differs from the formula}.
 
+        "rounded": elements that the formula moves by less than their type can hold, where they are nearly all.
+
         `stale`: what the step before left as the gradients of the frozen ones. A frozen tensor that somebody gives new
-        gradients by hand is meant to move. Call it in no_grad.
+        gradients by hand is meant to move. `steady`: with a closure, ids of those that it has not written to (one that
+        moves the weights and puts them back may leave them elsewhere by a rounding). Call it in no_grad.
         """
         found: dict[str, Any] = {}
         if self._some:
             self.still = bool(np.array_equal(self._few, self._elements_of_some()))
+            self.stands = not self.still and bool(self._steps) and self._steps == self._steps_of_some(optimizer)
         moved = [
             held
             for held, before, after in zip(
@@ -146,9 +165,7 @@ class StepSample:
         if moved:
             found["moved"] = {"n": len(moved), "names": [held.name for held in moved[:5]]}
         if self._rows:
-            update = self._compared()
-            if update:
-                found["update"] = update
+            found |= self._compared(steady)
         return found
 
     @property
@@ -156,14 +173,14 @@ class StepSample:
         """Tensors whose update was computed."""
         return len(self._rows)
 
-    def _compared(self) -> dict[str, Any]:
+    def _compared(self, steady: set[int]) -> dict[str, Any]:
         strided = torch_module().strided
         for row, held in enumerate(self._rows):
             self._keep("after", row, held.parameter)
         if self.closure:
             for row, held in enumerate(self._rows):
                 gradient = held.parameter.grad
-                if gradient is not None and gradient.layout is strided:
+                if gradient is not None and gradient.layout is strided and id(held) in steady:
                     self._keep("gradient", row, gradient)
         self._gathered.copy()
         read, after, lengths = self._elements()
@@ -172,9 +189,8 @@ class StepSample:
         with np.errstate(all="ignore"):
             off = np.abs(after - want) > bound
         off &= np.isfinite(want) & np.isfinite(bound) & np.isfinite(read.gradient)
-        if not off.any():
-            return {}
-        return self._told(read, after, want, bound, off, lengths)
+        told = {"update": self._told(read, after, want, bound, off, lengths)} if off.any() else {}
+        return told | _rounded(read, after, want)
 
     def _elements(self) -> tuple[Elements, NDArray[np.float64], NDArray[np.int64]]:
         lengths = np.array([held.count + (row in self._largest) for row, held in enumerate(self._rows)])
@@ -253,6 +269,13 @@ class StepSample:
             "lr": float(elements.lr[worst]),
         }
         return told | ({"as_if": why} if why is not None else {})
+
+
+def _rounded(read: Elements, after: NDArray[np.float64], want: NDArray[np.float64]) -> dict[str, Any]:
+    """{"rounded": …} where nearly all elements of a coarse type stay that should move, by less than it can hold."""
+    meant = (want != read.weight) & np.isfinite(want) & (read.gradient != 0) & (read.unit > COARSE)
+    lost = int((meant & (after == read.weight)).sum())
+    return {"rounded": {"n": lost, "of": int(meant.sum())}} if lost >= max(FEW, NEARLY * meant.sum()) else {}
 
 
 def _old(held: OptimizerTensor, stale: list[float] | None) -> bool:

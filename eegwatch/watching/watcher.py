@@ -105,6 +105,7 @@ class Watcher:
         scheduled = Scheduled(own.scheduled, self.log.steps_per_epoch)  # raises before anything is watched
         if own.frozen:
             self.around.frozen = Frozen(said.frozen, self.models)
+        earlier = list(self.eyes)
         for eye in [eye for eye in self.eyes if eye.hooks.optimizer is None]:
             eye.close()  # its optimizer is gone: another is watched in its place
             self.eyes.remove(eye)
@@ -112,6 +113,8 @@ class Watcher:
             if all(eye.hooks.optimizer is not unwrapped(optimizer) for eye in self.eyes):
                 self.eyes.append(OptimizerListener(self, optimizer, self._numbered, self._hooks_on(optimizer)))
                 self._numbered += 1
+                if not said.fresh_optimizer:
+                    self.eyes[-1].follow(earlier)
         given = [unwrapped(optimizer) for optimizer in optimizers]
         for eye in self.eyes:
             if not given or any(eye.hooks.optimizer is one for one in given):

@@ -20,6 +20,7 @@ from eegwatch.run.records import Watch, number
 WITHIN = 1e-3  # relative: a norm that was clipped is its limit so nearly (clip_grad_norm_ adds 1e-6 to the divisor)
 CLOSELY = 3e-5  # relative: the same in float32, where nothing else explains the norm
 COARSE = 8.0  # units of a half-precision type that the norm of its numbers is off by
+LASTING = 10  # looks in a row at which nearly nothing moves
 REPEATED = 3  # steps or looks in a row: one alone may be meant for something else
 FIRST = 20  # steps that are all looked at
 LEAST_SCALE = 2.0  # of a gradient scaler: below it, scaled and unscaled gradients are not told apart
@@ -168,6 +169,49 @@ def update_differs(record: Watch, attempt: Attempt) -> Judgement:
         + f" ({_tensors(update['broken'])})",
         "the parameter group says one thing and the step does another: compare it with foreach=False, fused=False",
         str(as_if or ""),
+    )
+
+
+def update_rounded_away(record: Watch, attempt: Attempt) -> Judgement:
+    rounded = record.values.get("rounded")
+    if rounded is None and not record.values.get("looked"):
+        return None
+    looks = seen_in_a_row(attempt, "update_rounded_away", record, rounded is not None)
+    if rounded is None:
+        return True
+    if looks < LASTING:
+        return None  # a warm-up begins with small steps
+    return Violation(
+        f"step {record.step:,} left {rounded['n']} of {rounded['of']} elements as they were: they should move by less "
+        "than half a unit in the last place of their type",
+        "keep the weights in float32 (autocast computes in bfloat16), or round them by chance",
+    )
+
+
+def optimizer_state_forgotten(record: Watch, attempt: Attempt) -> Judgement:
+    forgotten = record.values.get("forgotten")
+    if forgotten is None:
+        return None
+    had = f"and had counted {number(forgotten['before']):,.0f} earlier in this run" if "before" in forgotten else ""
+    return Violation(
+        f"the optimizer's state of {names(forgotten)} is lost before step {record.step:,}: it "
+        + (f"has counted {number(forgotten['count']):,.0f} steps, {had}" if had else "has no momentum, and had one"),
+        "build the optimizer once, before the loop; fresh_optimizer=True if an empty one is meant",
+        fact=True,
+    )
+
+
+def optimizer_state_stands(record: Watch, attempt: Attempt) -> Judgement:
+    stands = bool(record.values.get("stands"))
+    looks = seen_in_a_row(attempt, "optimizer_state_stands", record, stands)
+    if not stands:
+        return True if record.values.get("formula") else None
+    if looks < REPEATED:
+        return None
+    return Violation(
+        f"step {record.step:,} moved the weights, and the optimizer's own count of steps (state['step']) stands: "
+        "corrections and warm-ups that use it stay where they are",
+        "count state['step'] up in the optimizer's step()",
     )
 
 
@@ -345,6 +389,15 @@ def recomputation_moves_statistics(record: Watch, moved: Any) -> Violation:
     )
 
 
+@unless("redrawn")
+def recomputation_draws(record: Watch, drawn: Any) -> Violation:
+    return Violation(
+        f"{names(drawn)} drew another mask when backward() ran the forward pass again (activation checkpointing): the "
+        "gradient is not that of the loss",
+        "let checkpoint() restore the generators: preserve_rng_state=True",
+    )
+
+
 def frozen_draws(record: Watch, attempt: Attempt) -> Judgement:
     drawing = record.values.get("drawing")
     if drawing is None:
@@ -365,6 +418,9 @@ RULES = (
     SilentRule("nothing_to_train", "step", False, nothing_to_train),
     SilentRule("update_lost", "step", True, update_lost),
     SilentRule("update_differs", "step", True, update_differs),
+    SilentRule("update_rounded_away", "step", False, update_rounded_away),
+    SilentRule("optimizer_state_lost", "step", True, optimizer_state_forgotten),
+    SilentRule("optimizer_state_stands", "step", False, optimizer_state_stands),
     SilentRule("frozen_moves", "step", True, frozen_moves),
     SilentRule("frozen_changed", "step", True, frozen_changed),
     SilentRule("off_schedule", "scheduled", True, off_schedule),
@@ -377,5 +433,6 @@ RULES = (
     SilentRule("train_mode_lost", "step", False, train_mode_lost),
     SilentRule("frozen_draws", "step", False, frozen_draws),
     SilentRule("recomputation_moves_statistics", "step", False, recomputation_moves_statistics),
+    SilentRule("recomputation_draws", "step", False, recomputation_draws),
     SilentRule("frozen_batchnorm_moves", "step", False, frozen_batchnorm_moves),
 )

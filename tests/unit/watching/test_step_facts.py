@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,57 @@ def test_an_empty_group_for_what_is_frozen_or_not_there_is_clean(tmp_path: Path)
     assert Loop(tmp_path / "b", lambda _: torch.optim.AdamW(groups, lr=1e-3), model).run(2) == []
 
 
+# ---- closures ----
+
+
+@pytest.mark.parametrize("moves", [lambda p: p, lambda p: p.data], ids=["in place", "past autograd"])
+def test_a_closure_that_moves_the_weights_and_puts_them_back_is_clean(tmp_path: Path, moves: Any) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 64), nn.Tanh(), nn.Linear(64, 2))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1e-2)
+    loop = Loop(tmp_path, lambda p: torch.optim.SGD(p, lr=1e-4), model)
+
+    def step(number: int) -> None:
+        x = torch.randn(16, 8)
+
+        def closure() -> Any:
+            loop.optimizer.zero_grad()
+            model(x).pow(2).mean().backward()
+            with torch.no_grad():
+                moved = [0.05 * p.grad.sign() for p in model.parameters()]  # type: ignore[union-attr]
+                for p, by in zip(model.parameters(), moved):
+                    moves(p).add_(by)
+            loop.optimizer.zero_grad()
+            loss = model(x).pow(2).mean()
+            loss.backward()
+            with torch.no_grad():
+                for p, by in zip(model.parameters(), moved):
+                    moves(p).sub_(by)
+            return loss
+
+        loop.optimizer.step(closure)
+
+    assert loop.run(8, step) == []
+
+
+def test_a_wrong_update_is_found_behind_a_closure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules["torch.optim.sgd"]
+    own = module.sgd  # type: ignore[attr-defined]
+    monkeypatch.setattr(module, "sgd", lambda *given, **named: own(*given, **(named | {"lr": 2e-2})))
+    loop = Loop(tmp_path, lambda p: torch.optim.SGD(p, lr=1e-2))
+
+    def step(number: int) -> None:
+        def closure() -> Any:
+            loop.optimizer.zero_grad()
+            return loop.backward()
+
+        loop.optimizer.step(closure)
+
+    assert rules(loop.run(3, step)) == {"update_differs"}
+
+
 # ---- forward passes ----
 
 
@@ -257,7 +309,7 @@ class Listed(nn.Module):
 
 def test_layers_that_no_model_has_registered_are_a_fact(tmp_path: Path) -> None:
     found = Loop(tmp_path / "hidden", model=Listed(hidden=True)).run(2)
-    assert told(found) == {("not_in_optimizer", "warning")} and "a parameter of shape (8, 8)" in found[0].message
+    assert told(found) == {("not_in_optimizer", "warning")} and "a tensor of shape (8, 8)" in found[0].message
     assert Loop(tmp_path / "listed", model=Listed(hidden=False)).run(2) == []
 
 
@@ -310,6 +362,122 @@ def test_a_copy_of_a_watched_model_has_no_hooks_that_do_anything(tmp_path: Path)
         F.mse_loss(other(torch.randn(4, 8)), torch.zeros(4, 2)).backward()
     assert loop.log.watcher is not None and loop.log.watcher.forwards.passes == 0
     assert loop.run(22) == [] and not loop.model._forward_hooks  # taken off after the first steps
+
+
+class Scaled(nn.Module):
+    """Scales by a tensor that is no nn.Parameter, or by one."""
+
+    def __init__(self, *, bare: bool) -> None:
+        super().__init__()
+        self.head = nn.Linear(8, 2)
+        scale = torch.ones(2, requires_grad=True)
+        self.scale = scale if bare else nn.Parameter(scale)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.head(x) * self.scale
+
+
+def test_a_bare_tensor_that_should_be_a_parameter_is_a_fact(tmp_path: Path) -> None:
+    assert told(Loop(tmp_path / "bare", model=Scaled(bare=True)).run(2)) == {("not_in_optimizer", "warning")}
+    assert Loop(tmp_path / "parameter", model=Scaled(bare=False)).run(2) == []
+
+
+def test_an_input_whose_gradient_is_asked_for_is_no_parameter(tmp_path: Path) -> None:
+    loop = Loop(tmp_path)
+
+    def step(number: int) -> None:
+        loop.optimizer.zero_grad()
+        x = torch.randn(4, 8, requires_grad=True)
+        (slope,) = torch.autograd.grad(loop.model(x).sum(), x, create_graph=True)
+        (loop.model(x).pow(2).mean() + slope.pow(2).mean()).backward()
+        loop.optimizer.step()
+
+    assert loop.run(3, step) == []
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_masks_that_a_recomputation_draws_anew_are_a_fact(tmp_path: Path, reentrant: bool) -> None:
+    def trained(p: float, *, restore: bool) -> set[str]:
+        body, head = nn.Sequential(nn.Linear(8, 8), nn.Dropout(p)), nn.Linear(8, 2)
+        loop = Loop(tmp_path, model=nn.Sequential(body, head))
+
+        def step(number: int) -> None:
+            loop.optimizer.zero_grad()
+            x = torch.randn(4, 8, requires_grad=True)
+            for _ in range(2):
+                hidden = checkpoint(body, x, use_reentrant=reentrant, preserve_rng_state=restore)
+                head(hidden).pow(2).mean().backward()
+            loop.optimizer.step()
+
+        return rules(loop.run(3, step))
+
+    assert trained(0.5, restore=False) == {"recomputation_draws"}
+    assert trained(0.5, restore=True) == set()
+    assert trained(0.0, restore=False) == set()
+
+
+# ---- the state and the steps of an optimizer ----
+
+
+def test_a_state_that_is_lost_within_a_run_is_a_fact(tmp_path: Path) -> None:
+    def trained(make: Callable[[Any], torch.optim.Optimizer], *, anew: bool, **watch: Any) -> set[tuple[str, str]]:
+        loop = Loop(tmp_path, make, **watch)
+        for number in range(1, 9):
+            if number == 5 and anew:
+                loop.optimizer = make(loop.model.parameters())
+                loop.log.watch(loop.model, loop.optimizer, **watch)
+            elif number == 5:
+                loop.optimizer.state.clear()
+            loop.step(number)
+            loop.log.step()
+        return told(loop.judged())
+
+    lost = {("optimizer_state_lost", "warning")}
+    adam = lambda p: torch.optim.Adam(p, lr=1e-3)  # noqa: E731
+    assert trained(adam, anew=False) == lost
+    assert trained(lambda p: torch.optim.SGD(p, lr=1e-3, momentum=0.9), anew=False) == lost
+    assert trained(lambda p: torch.optim.SGD(p, lr=1e-3), anew=False) == set()
+    assert trained(adam, anew=True) == lost
+    assert trained(adam, anew=True, fresh_optimizer=True) == set()
+
+
+class Counting(torch.optim.Optimizer):
+    """SGD that counts its steps, or says that it does."""
+
+    def __init__(self, params: Any, *, counts: bool, lr: float = 1e-2) -> None:
+        super().__init__(params, {"lr": lr})
+        self.counts = counts
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for parameter in self.param_groups[0]["params"]:
+            state = self.state[parameter]
+            state["step"] = state.get("step", 0) + self.counts
+            parameter.sub_(parameter.grad, alpha=self.param_groups[0]["lr"])
+
+
+def test_a_count_of_steps_that_stands_is_a_fact(tmp_path: Path) -> None:
+    found = Loop(tmp_path / "stands", lambda p: Counting(p, counts=False)).run(6)
+    assert told(found) == {("optimizer_state_stands", "warning")}
+    assert Loop(tmp_path / "counts", lambda p: Counting(p, counts=True)).run(6) == []
+    assert Loop(tmp_path / "rests", lambda p: Counting(p, counts=False, lr=0.0)).run(6) == []
+
+
+def test_updates_that_the_type_rounds_away_are_a_fact(tmp_path: Path) -> None:
+    def trained(lr: float, kind: torch.dtype, steps: int = 14) -> set[str]:
+        loop = Loop(tmp_path, lambda p: torch.optim.AdamW(p, lr=lr), small().to(kind))
+
+        def step(number: int) -> None:
+            loop.optimizer.zero_grad()
+            loop.model(torch.randn(4, 8, dtype=kind)).float().pow(2).mean().backward()
+            loop.optimizer.step()
+
+        return rules(loop.run(steps, step))
+
+    assert trained(1e-6, torch.bfloat16) == {"update_rounded_away"}
+    assert trained(1e-6, torch.bfloat16, steps=8) == set()
+    assert trained(1e-2, torch.bfloat16) == set()
+    assert trained(1e-6, torch.float32) == set()
 
 
 # ---- values of no parameter group ----
