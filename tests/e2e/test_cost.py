@@ -19,7 +19,9 @@ from eegwatch.run import config as configuration
 from eegwatch.run.folder import runs
 from eegwatch.run.follow import history_of
 from eegwatch.scores.predictions import Predictions
+from tests.e2e import warm
 from tests.e2e.trainers import Zygote, new_run
+from tests.patience import PATIENCE_S
 
 ConfigFile = Callable[..., Path]
 
@@ -40,8 +42,10 @@ def test_the_twin_is_the_run_without_its_fault_and_the_cost_is_their_difference(
     )
     right = new_run(tmp_path, "right", config_file(max_epochs=3))
     assert zygote.train(faulty, Attempt(), None) == 0 and zygote.train(right, Attempt(), None) == 0
-    command = [sys.executable, "-m", "eegwatch.cli", "cost", str(faulty), "--seeds", "2", "--json"]
-    cost = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    words = ["cost", str(faulty), "--seeds", "2", "--json"]
+    done = warm.run([sys.executable, "-m", "eegpt_daemon.cli", *words], PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    cost = json.loads(done.stdout)
     assert cost["fault"] == "scheduler_stepped_per_epoch" and cost["since"] == 2 and cost["seeds"] == [1, 2]
     twin = faulty / "twin" / "seed-1-right"
     np.testing.assert_array_equal(history_of(twin).loss, history_of(right).loss)
@@ -64,7 +68,9 @@ def test_the_twin_is_the_run_without_its_fault_and_the_cost_is_their_difference(
     assert runs(logs) == [faulty], "an arm is never a run of the log root"
     began = {path: path.stat().st_mtime_ns for path in (faulty / "twin").rglob("run.jsonl")}
     assert len(began) == 3
-    assert cost_of(faulty, 2, print).rows and {path: path.stat().st_mtime_ns for path in began} == began
+    command = [sys.executable, "-m", "eegwatch.cli", *words]  # trains nothing: all arms are there
+    again = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert again["rows"] == cost["rows"] and {path: path.stat().st_mtime_ns for path in began} == began
 
 
 def test_a_fault_that_only_the_log_knows_is_replayed_to_the_bit(

@@ -23,7 +23,7 @@ def test_the_cost_is_computed_when_the_run_has_ended_and_gives_way_to_a_new_one(
     run = new_run(tmp_path, "20261126-000000-run", config_file({"inject": "scheduler_stepped_per_epoch"}, max_epochs=2))
     assert zygote.train(run, Attempt(), None) == 0
     notes: list[str] = []
-    twin = TwinProcess(notes.append)
+    twin = TwinProcess(notes.append, seeds=2)
     twin.begin(run)
     process = psutil.Process(twin._process.pid)  # type: ignore[union-attr]
     while not list((run / "twin").glob("*/config.yaml")):
@@ -37,7 +37,7 @@ def test_the_cost_is_computed_when_the_run_has_ended_and_gives_way_to_a_new_one(
         twin.look()
         time.sleep(0.05)
     cost = read(run)
-    assert "done" in notes[-1] and cost is not None and len(cost.seeds) == 5, (run / "cost.log").read_text()
+    assert "done" in notes[-1] and cost is not None and len(cost.seeds) == 2, (run / "cost.log").read_text()
 
 
 def test_a_run_without_a_fault_costs_one_look(zygote: Zygote, config_file: ConfigFile, tmp_path: Path) -> None:
@@ -61,7 +61,9 @@ def test_the_daemon_begins_it_when_told_to_and_takes_it_along_when_it_ends(
 
     def costs() -> list[psutil.Process]:
         return [
-            p for p in psutil.process_iter(["cmdline"]) if {"cost", str(daemon.run)} <= set(p.info["cmdline"] or ())
+            p
+            for p in psutil.process_iter(["cmdline"])
+            if {"cost", str(daemon.run), "--seeds", "5"} <= set(p.info["cmdline"] or ())
         ]
 
     daemon.wait(costs)

@@ -38,11 +38,12 @@ ENTRIES = {
     "eegpt_daemon.cli": "eegpt_daemon.cli",
     "eegpt_daemon.script": "eegpt_daemon.script.__main__",
     "eegpt_daemon.trainer": "eegpt_daemon.trainer.__main__",
+    "eegpt_daemon.analysis.retrain": "eegpt_daemon.analysis.retrain",
     LAUNCHER: LAUNCHER,
 }
 # forked where one of ours starts it too. A script's runner and what a daemon starts beside a trainer (`cost`) import
 # little, and tests look for them by their command line, which a forked process does not have
-FORKED = ("eegpt_daemon", "eegpt_daemon.trainer", LAUNCHER)
+FORKED = ("eegpt_daemon", "eegpt_daemon.trainer", "eegpt_daemon.analysis.retrain", LAUNCHER)
 BEFOREHAND = (
     "scipy.stats", "eegpt_daemon.trainer.attempt", "eegpt_daemon.supervisor.loop",
     *(module for name, module in ENTRIES.items() if name != LAUNCHER),

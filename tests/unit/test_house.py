@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import lazily
+
 ROOT = Path(__file__).resolve().parents[2]
 # what a package of eegwatch may import from eegwatch
 ALLOWED = {
@@ -61,6 +63,13 @@ def imports_of(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             found.add(node.module or "")
     return found
+
+
+def test_a_module_that_tests_load_lazily_is_not_loaded_by_pytest_while_it_collects() -> None:
+    module = lazily("no_such_module")
+    assert not hasattr(module, "__test__") and not hasattr(module, "__bases__")
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        module.anything  # noqa: B018
 
 
 @pytest.mark.parametrize("package", sorted(ALLOWED))

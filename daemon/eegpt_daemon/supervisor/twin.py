@@ -16,13 +16,14 @@ from eegwatch.run.folder import open_output
 
 COST_LOG = "cost.log"  # what it printed, in the run's folder
 PATIENCE_S = 5.0
+SEEDS = 5
 
 
 class TwinProcess:
-    """At most one, of the run that ended last. `note`: into daemon.jsonl."""
+    """At most one, of the run that ended last. `note`: into daemon.jsonl. `seeds`: how many repeat the fault."""
 
-    def __init__(self, note: Callable[[str], None]) -> None:
-        self._note = note
+    def __init__(self, note: Callable[[str], None], seeds: int = SEEDS) -> None:
+        self._note, self._seeds = note, seeds
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
 
@@ -31,7 +32,7 @@ class TwinProcess:
         self.give_way()
         with open_output(folder / COST_LOG) as out:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "eegpt_daemon.cli", "cost", str(folder)],
+                [sys.executable, "-m", "eegpt_daemon.cli", "cost", str(folder), "--seeds", str(self._seeds)],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from eegpt_daemon.cli import main
 from eegpt_daemon.preflight import preflight
 
 CONFIGS = sorted((Path(__file__).resolve().parents[3] / "configs").glob("*.yaml"))
@@ -128,20 +127,18 @@ def test_the_line_it_says_to_write_is_the_remedy(tmp_path: Path) -> None:
     assert preflight(write(tmp_path, {f"training.scheduler.{key}": float(value)})).ok
 
 
-def cli(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "eegpt_daemon.cli", *words], capture_output=True, text=True)
-
-
-def test_check_fails_with_exit_code_1_and_start_refuses_until_told_otherwise(tmp_path: Path) -> None:
+def test_check_fails_with_exit_code_1_and_start_refuses_until_told_otherwise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = write(tmp_path, {"training.scheduler.final_div_factor": 1000})
-    done = cli("check", "--config", str(path), "--json")
-    assert done.returncode == 1
-    answer = json.loads(done.stdout)
+    assert main(["check", "--config", str(path), "--json"]) == 1
+    answer = json.loads(capsys.readouterr().out)
     assert answer["ok"] is False and answer["rates"]["final_lr"] == pytest.approx(1.2e-7)
     assert answer["problems"][0]["write"] == "final_div_factor: 40"
     logs = tmp_path / "logs"
-    done = cli("start", "--config", str(path), "--logs", str(logs))
-    assert done.returncode == 78 and "final_div_factor: 40" in done.stderr and done.stderr.count("\n") == 1
+    assert main(["start", "--config", str(path), "--logs", str(logs)]) == 78
+    refused = capsys.readouterr().err
+    assert "final_div_factor: 40" in refused and refused.count("\n") == 1
     assert not logs.exists()
 
 
