@@ -140,12 +140,11 @@ class Checked:
             law = f"schedule: {self.schedule.get('name')}{length}{unit}, {source[self.schedule['source']]}"
             if self.law_in_words is not None:
                 law = f"schedule: {self.law_in_words}, {source['found']}"
-        law = "\n         ".join([law, *self.watched])
         whys: dict[str, list[str]] = {}
         for one in self.skipped:
             whys.setdefault(one["why"], []).append(one["rule"])
         ran = [f"checked: {', '.join(self.checked)}"] if self.checked else []
-        return [law, *ran, *(f"not checked: {', '.join(rules)} ({why})" for why, rules in whys.items())]
+        return [law, *self.watched, *ran, *(f"not checked: {', '.join(rules)} ({why})" for why, rules in whys.items())]
 
 
 def in_shell_words(remedy: str, logs: Path | None = None) -> str:

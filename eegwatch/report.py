@@ -31,7 +31,7 @@ from eegwatch.wording import UserError, clock, plain
 
 TITLES = {"lr": "learning rate", "loss": "loss", "residual": "learning rate against expected, %", "auroc": "AUROC"}
 ATTEMPTS = ("attempt", "from step", "begun", "learning rate", "command")
-PICTURE = (720, 380)  # pixels: at the width of a phone the words in it are still read
+PICTURE = (520, 320)  # pixels: shown at 360 of a phone and at 720 of a desk, the words in it are read
 CSS = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 960px; padding: 1rem; color: #1a1a1a; }
@@ -42,11 +42,11 @@ h1 { font-size: 1.3rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 table { border-collapse: collapse; width: 100%; }
 td, th { padding: .25rem .4rem; text-align: left; border-bottom: 1px solid #ddd; } th.n { text-align: right; }
 td.n { text-align: right; font-variant-numeric: tabular-nums; }
-figure { margin: 0; overflow-x: auto; } svg { width: 100%; min-width: 560px; height: auto; }
+figure { margin: 0; } svg { width: 100%; max-width: 720px; height: auto; }
 pre { overflow-x: auto; background: #f6f6f6; padding: .8rem; font-size: .8rem; }
-dt { font-weight: 600; } dd { margin: 0 0 .4rem 1rem; }
+dt { font-weight: 600; } dd { margin: 0 0 .4rem 1rem; overflow-wrap: anywhere; } li { overflow-wrap: anywhere; }
 @media print { body { max-width: none; } h2 { break-after: avoid; }
- figure { overflow: visible; } svg { break-inside: avoid; min-width: 0; } }
+ svg { break-inside: avoid; max-width: 480px; } }
 """
 
 
@@ -91,6 +91,7 @@ def _pictures(history: History, findings: list[Finding]) -> dict[str, str]:
     for kind in kinds(history):
         if kind.name not in TITLES or not history.length:
             continue
+        kind = replace(kind, title="")  # its name is the heading above it
         if kind.name == "lr":
             kind = replace(kind, draw=partial(_with_onsets, findings))
         try:
@@ -212,9 +213,12 @@ def _html(run: CheckedRun, pictures: dict[str, str]) -> str:
         parts.append(f"<div class='verdict {finding.severity}'>{words}<dl>{evidence}</dl></div>")
     if not findings:
         parts.append("<p>none</p>")
-    parts.append(
-        "<h2>what was checked</h2><ul>" + "".join(f"<li>{e(w)}</li>" for w in run.outcome().covered()) + "</ul>"
-    )
+    covered = run.outcome().covered()
+    told, not_checked = ([w for w in covered if w.startswith("not ") == kind] for kind in (False, True))
+    parts.append("<h2>what was checked</h2><ul>" + "".join(f"<li>{e(w)}</li>" for w in told) + "</ul>")
+    if not_checked:
+        items = "".join(f"<li>{e(w.removeprefix('not checked: '))}</li>" for w in not_checked)
+        parts.append(f"<details><summary>what was not checked, and why</summary><ul>{items}</ul></details>")
     parts += _sections_html(run)
     if len(run.history.begun) > 1:
         parts.append("<h2>attempts</h2><table><tr>" + "".join(f"<th>{name}</th>" for name in ATTEMPTS) + "</tr>")

@@ -29,7 +29,7 @@ def rate(value: float) -> str:
 
 def exact_rate(value: float, other: float) -> str:
     """`value` with as many digits as it takes to tell it from `other` (three at least)."""
-    if not (math.isfinite(value) and math.isfinite(other)) or value == other:
+    if not (math.isfinite(value) and math.isfinite(other)) or value in (other, 0):
         return rate(value)
     for digits in range(2, 17):
         if f"{value:.{digits}e}" != f"{other:.{digits}e}":

@@ -99,15 +99,23 @@ class ChartKind:
     value_at: Callable[[History, int], str]
 
 
-def legend(kind: ChartKind, style: ChartStyle, width: int) -> str:
+def _drawn(glyph: str, data: ChartData) -> bool:
+    """Is there anything in a chart that this glyph of its legend stands for?"""
+    kinds = {series.kind for series in data.series if len(series.x)}
+    if glyph == "◆":
+        return bool(data.marks)
+    return (glyph != "┄" or "dotted" in kinds) and (glyph != "░" or "noisy" in kinds) and bool(kinds)
+
+
+def legend(kind: ChartKind, style: ChartStyle, data: ChartData, width: int) -> str:
     """A chart's title line: what it shows, on which axis, which part, which runs are drawn over it, its marks.
 
-    Whole parts alone, as many as fit into `width` cells.
+    Of the marks those that are drawn; whole parts alone, as many as fit into `width` cells.
     """
     axis = "log" if kind.name in style.log else "linear"
     view = style.view
     part = "" if view.width is None else ", following" if view.follow else ", zoomed"
-    marks = [mark for mark in kind.legend.split("  ") if mark]
+    marks = [mark for mark in kind.legend.split("  ") if mark and _drawn(mark[0], data)]
     if kind.name == "lr" and style.law is not None:
         marks = [f"┄ found in the log: {style.law.name}" if mark == "┄ expected" else mark for mark in marks]
     overlays = [f"{o.label} {o.name}" for o in style.overlays]

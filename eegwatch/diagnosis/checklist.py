@@ -55,14 +55,29 @@ def loss_band(history: History, newest: float | None) -> tuple[float, float] | N
 
 
 def checklist(history: History, diagnosis: Diagnosis) -> list[Tick]:
-    """Does LR change every batch; warm-up; annealing; loss stability; AUROC against target."""
-    return [
-        _moves(diagnosis),
-        _warm_up(history, diagnosis),
-        _annealing(history, diagnosis),
-        _loss(history),
-        _auroc(history),
-    ]
+    """Does LR change every batch; warm-up; annealing; loss stability; AUROC against target.
+
+    Without a declared schedule the first alone is asked of the LR; without AUROC or a target for it nothing of that.
+    """
+    scored = [_auroc(history)] if _has_auroc(history) else []
+    if diagnosis.lr is None and diagnosis.schedule is None:
+        return [_undeclared(history, diagnosis), _loss(history), *scored]
+    return [_moves(diagnosis), _warm_up(history, diagnosis), _annealing(history, diagnosis), _loss(history), *scored]
+
+
+def _has_auroc(history: History) -> bool:
+    target = (history.run.target or {}).get("auroc") if history.run else None
+    return target is not None or any(e.auroc is not None for e in history.evals)
+
+
+def _undeclared(history: History, diagnosis: Diagnosis) -> Tick:
+    if history.run is not None and history.run.schedule is not None:
+        return Tick(WAIT, "LR", "LR: the declared schedule cannot be read")
+    if diagnosis.law is None:
+        return Tick(WAIT, "LR", "LR: no schedule is declared")
+    from eegwatch.diagnosis.rate.found_law_text import described
+
+    return Tick(WAIT, "LR", f"LR follows {described(diagnosis.law)}, found in the log; none is declared")
 
 
 def _moves(diagnosis: Diagnosis) -> Tick:
@@ -76,7 +91,7 @@ def _moves(diagnosis: Diagnosis) -> Tick:
     if state == "ok":
         healed = [finding.until_step or 0 for finding in diagnosis.past if finding.family == RATE and finding.bad]
         if healed:
-            return Tick(WARN, "LR moves", f"LR on schedule since step {max(healed):,}, not before")
+            return Tick(WARN, "LR moves", f"LR wrong until step {max(healed):,}, on schedule since")
         return Tick(PASS, "LR moves", "LR moves every batch, on schedule")
     until = f"flat by design until step {when:,}" if when else "flat by design to the end"
     return Tick(WAIT, "LR moves", f"LR moves: {until}" if diagnosis.lr.last else "LR moves every batch")
@@ -147,6 +162,8 @@ def _loss(history: History) -> Tick:
     if not np.isfinite(losses[-1]):
         return Tick(FAIL, "loss", f"loss is {losses[-1]}")
     band = loss_band(history, val_auroc(history))
+    if band is None and not (history.run is not None and history.run.batch_size and _has_auroc(history)):
+        return Tick(PASS, "loss", "loss is finite")  # what noise explains is known of AUROC and a batch size alone
     if band is None:
         return Tick(WAIT, "loss", "loss within batch noise (after the first evaluation)")
     inside = float(((losses >= band[0]) & (losses <= band[1])).mean())
@@ -185,14 +202,9 @@ def table(history: History, diagnosis: Diagnosis) -> list[Row]:
     rows.append(Row("loss range", f"{band[0]:.2f}–{band[1]:.2f}" if band else "–", seen, _loss(history).mark))
     target = (run.target or {}).get("auroc") if run else None
     auroc = val_auroc(history)
-    rows.append(
-        Row(
-            "AUROC",
-            f"{target:g}" if target else "–",
-            f"{auroc:.3f}" if auroc is not None else "–",
-            _auroc(history).mark,
-        )
-    )
+    if _has_auroc(history):
+        now = f"{auroc:.3f}" if auroc is not None else "–"
+        rows.append(Row("AUROC", f"{target:g}" if target else "–", now, _auroc(history).mark))
     rows.append(_convergence(history))
     return rows
 

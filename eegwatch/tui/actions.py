@@ -100,6 +100,7 @@ ACTIONS = (
     Action(PROGRAM, "question_mark", "app.help", "help", "this help; Enter on a line runs it", "?", bar=1),
     Action(PROGRAM, "q", "app.quit", "quit", "quit the monitor; the training goes on", bar=2),
 )  # fmt: skip
+OF_A_RUN_FOLDER = ("output", "app.runs", "app.trainer_log", "app.config")  # which a log of another program has none of
 GROUPS = (COMMANDS, WRONG, MOVE, CHARTS, FILES, PROGRAM)
 BY_ACTION = {action.action: action for action in ACTIONS}
 
@@ -110,7 +111,8 @@ def bindings() -> list[BindingType]:
 
 def possible(session: Session, *, read_only: bool) -> list[Action]:
     """The actions that can work now, in the table's order."""
-    return [a for a in ACTIONS if a.command is None or why_not(session, a.command, read_only=read_only) is None]
+    there = [a for a in ACTIONS if session.foreign is None or a.action not in OF_A_RUN_FOLDER]
+    return [a for a in there if a.command is None or why_not(session, a.command, read_only=read_only) is None]
 
 
 def why_not(session: Session, command: str, *, read_only: bool) -> str | None:

@@ -321,6 +321,9 @@ class WatchApp(DaemonCommands, OrderedKeysApp[None]):
         from eegwatch.tui.screens.text import TextScreen
 
         folder = self.session.folder
+        if self.session.foreign is not None:
+            self.notify("this is one log by itself: there is no folder of a run beside it", severity="warning")
+            return
         path = folder / name if folder is not None and folder.is_dir() else None
         try:
             data = end_of(path) if path is not None else b""

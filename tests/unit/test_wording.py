@@ -32,6 +32,10 @@ def test_two_rates_are_told_with_as_many_digits_as_tell_them_apart() -> None:
     assert wording.exact_rate(3e-4, 3e-4) == "3.00e-4"
 
 
+def test_a_rate_of_zero_is_0() -> None:
+    assert wording.exact_rate(0.0, 1e-3) == "0" and wording.exact_rate(1e-3, 0.0) == "1.00e-3"
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [(12, "12 s"), (200, "3 min 20 s"), (1800, "30 min"), (7500, "2 h 05 min"), (356400, "4 d 3 h")],

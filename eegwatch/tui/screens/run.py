@@ -276,7 +276,7 @@ class RunScreen(Screen[None]):
     def action_side(self, sign: int) -> None:
         self._widen(sign * SIDE_STEP)
 
-    def on_side_pulled(self, message: SidePanels.Pulled) -> None:
+    def on_side_panels_pulled(self, message: SidePanels.Pulled) -> None:
         self._widen(-message.cells)
 
     def _widen(self, cells: int) -> None:

@@ -73,11 +73,13 @@ class ChartGrid(Grid):
             self._place_charts(history, shown, columns, rows)
         for kind in shown:
             chart = self.charts[kind.name]
-            chart.border_title = legend(kind, style, chart.title_width or self.size.width // columns - TITLE_FRAME)
+            data = kind.draw(history, style)
+            width = chart.title_width or self.size.width // columns - TITLE_FRAME
+            chart.border_title = legend(kind, style, data, width)
             cursor = style.view.cursor
             value = kind.value_at(history, cursor) if cursor is not None else ""
             chart.border_subtitle = f"step {cursor:,}: {value}" if value else ""
-            chart.show(kind.draw(history, style))
+            chart.show(data)
 
     def _place_charts(self, history: History, shown: list[ChartKind], columns: int, rows: int) -> None:
         names = [kind.name for kind in shown]

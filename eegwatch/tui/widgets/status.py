@@ -158,7 +158,9 @@ class StatusLine(TextLines):
             return None
         now = float(lr[-1])
         if session.diagnosis.lr is None:
-            return Text(f"LR {rate(now)}, no schedule declared")
+            law = session.diagnosis.law if session.loaded else None
+            of = "no schedule declared" if law is None else f"by a {law.name} found in the log"
+            return Text(f"LR {rate(now)}, {of}")
         expected = float(session.diagnosis.lr.situation.expected(int(session.history.step[-1])))
         if session.diagnosis.lr.fault is None:
             return Text.assemble(f"LR {rate(now)}, expected {rate(expected)} ", ("✔", "green"))

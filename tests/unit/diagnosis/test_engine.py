@@ -12,7 +12,7 @@ from eegwatch.diagnosis.rules.batch_noise import batch_loss_band
 from eegwatch.run.history import History
 from eegwatch.run.items import items
 from eegwatch.run.log import read_all, run_decoder
-from eegwatch.run.records import End
+from eegwatch.run.records import End, Run
 from eegwatch.schedule import as_dict, parse, resumed
 from tests.conftest import ONE_CYCLE, LogWriter
 
@@ -132,3 +132,14 @@ def test_the_range_of_batch_losses_that_the_incident_took_for_a_symptom_is_ordin
     assert batch_loss_band(0.5, 32) == pytest.approx((np.log(2), np.log(2)))
     narrow = batch_loss_band(0.79, 512)
     assert low < narrow[0] < narrow[1] < high
+
+
+def test_a_run_is_asked_nothing_that_its_log_cannot_answer(log_writer: LogWriter) -> None:
+    """Neither warm-up nor annealing without a schedule, no AUROC without one, no batch noise without both."""
+    log_writer.add(Run(time=log_writer.time, run_id=log_writer.folder.name, name="theirs"))
+    log_writer.steps(1e-3 * (1 - np.arange(400) / 400))
+    ticks = checklist(*read(log_writer))
+    assert [tick.short for tick in ticks] == ["LR", "loss"] and ticks[1].text == "loss is finite"
+    assert "a line from 1e-3 to 0 at step 400" in ticks[0].text and "none is declared" in ticks[0].text
+    log_writer.eval(400, 0.8)
+    assert [tick.short for tick in checklist(*read(log_writer))] == ["LR", "loss", "AUROC"]
