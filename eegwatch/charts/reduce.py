@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from eegwatch.charts.axis import Axis, Floats
 
+SUMMED_AT_ONCE = 1 << 17  # values: as float64 a megabyte, which stays in the processor's cache
 GAP_COLUMNS, GAP_TIMES = 3, 4  # so many empty dot columns, and so many times the usual distance, are a gap
 
 
@@ -47,7 +48,7 @@ def reduce(x: NDArray[np.generic], y: NDArray[np.generic], left: float, right: f
     piece = y[starts[filled][0] : ends[-1]]
     at = starts[filled] - starts[filled][0]
     with np.errstate(invalid="ignore"):
-        sums = np.add.reduceat(piece, at, dtype=np.float64)
+        sums = _sums(piece, at)
     if np.isfinite(sums).all():  # so is every value
         result.least[filled] = np.minimum.reduceat(piece, at)
         result.most[filled] = np.maximum.reduceat(piece, at)
@@ -61,6 +62,20 @@ def reduce(x: NDArray[np.generic], y: NDArray[np.generic], left: float, right: f
     with np.errstate(invalid="ignore"):
         result.mean[filled] = np.where(counts > 0, total / counts, np.nan)
     return result
+
+
+def _sums(values: NDArray[np.generic], at: NDArray[np.int64]) -> Floats:
+    """float64 sums of the parts of `values` that begin `at`; millions of float32 are not converted all at once."""
+    if values.dtype == np.float64:
+        return np.asarray(np.add.reduceat(values, at))
+    ends = np.append(at[1:], len(values))
+    sums, first = np.empty(len(at)), 0
+    while first < len(at):
+        beyond = max(first + 1, int(np.searchsorted(ends, at[first] + SUMMED_AT_ONCE, side="right")))
+        part = values[at[first] : ends[beyond - 1]]
+        sums[first:beyond] = np.add.reduceat(part, at[first:beyond] - at[first], dtype=np.float64)
+        first = beyond
+    return sums
 
 
 def bridged(values: Floats) -> Floats:

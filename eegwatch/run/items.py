@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -80,13 +80,16 @@ class ItemReader:
         return block
 
 
-def items(records: Iterable[RunRecord]) -> Iterator[Item]:
+def items(
+    records: Iterable[Any], kind: type[Any] = Step, block_of: Callable[[list[Any]], StepBlock] = block_of
+) -> Iterator[Item]:
     """Records regrouped for vectorised work: steps become one block, ahead of the records among them.
 
-    But not past an evaluation, which is judged by the steps before it, nor past a new attempt or schedule.
+    But not past an evaluation, which is judged by the steps before it, nor past a new attempt or schedule. `kind`: of
+    the step records, which `block_of` makes a block.
     """
     known: list[Any] = records if isinstance(records, list) else list(records)
-    steps: list[Step] = []
+    steps: list[Any] = []
     others: list[Item] = []
 
     def flush() -> Iterator[Item]:
@@ -95,7 +98,7 @@ def items(records: Iterable[RunRecord]) -> Iterator[Item]:
         yield from others
 
     begin = 0
-    for at in [i for i, record in enumerate(known) if type(record) is not Step]:  # few
+    for at in [i for i, record in enumerate(known) if type(record) is not kind]:  # few
         steps += known[begin:at]
         begin, record = at + 1, known[at]
         if isinstance(record, Run | Eval | ScheduleChange | Watch):

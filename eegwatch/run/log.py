@@ -14,6 +14,7 @@ import msgspec
 from eegwatch.run.folder import sync_folder
 from eegwatch.run.lock import same_file
 from eegwatch.run.records import DaemonRecord, Record, RunRecord, encode
+from eegwatch.run.uniform_steps import step_of
 
 CHUNK_BYTES = 1 << 18  # 256 kB: the fastest chunk for msgspec's decode_lines (measured: 1.7 M records/s)
 LONGEST_LINE = 1 << 26  # a "line" beyond 64 MiB is garbage: it is counted as one bad line and passed over
@@ -223,8 +224,14 @@ class Decoder(Generic[T]):
                 try:
                     records.append(self._decoder.decode(line))
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                    self.bad += not self._of_later_version(line)
+                    rescued = self._otherwise(line)
+                    records += [] if rescued is None else [rescued]
+                    self.bad += rescued is None and not self._of_later_version(line)
             return records
+
+    def _otherwise(self, line: bytes) -> T | None:
+        """The record in a line that does not parse, where it can be told."""
+        return None
 
     def _of_later_version(self, line: bytes) -> bool:
         """Whether this is a record of a type that this version does not know."""
@@ -234,9 +241,14 @@ class Decoder(Generic[T]):
             return False
 
 
+class _RunDecoder(Decoder[RunRecord]):
+    def _otherwise(self, line: bytes) -> RunRecord | None:
+        return step_of(line)
+
+
 def run_decoder() -> Decoder[RunRecord]:
     """A decoder for run.jsonl."""
-    return Decoder(RunRecord)
+    return _RunDecoder(RunRecord)
 
 
 def daemon_decoder() -> Decoder[DaemonRecord]:

@@ -18,15 +18,18 @@ import numpy as np
 
 from eegwatch.run.history import COLUMNS, Item, StepBlock
 from eegwatch.run.items import items
-from eegwatch.run.log import CHUNK_BYTES, LONGEST_LINE, run_decoder
+from eegwatch.run.log import LONGEST_LINE, run_decoder
 from eegwatch.run.sidefile import Steps, packed, unpacked
+from eegwatch.run.uniform_steps import NotUniformError, UniformStep, block_of_uniform, uniform_decoder
 
 PIECE_BYTES = 1 << 20
+PARSED_AT_ONCE = 1 << 17  # the records and numbers of 128 kB of it stay in the processor's cache
 LONG_BYTES = 1 << 16  # a piece ends behind a line
 SEARCH_BYTES = 1 << 12
 AHEAD = 4  # pieces that one process keeps while it waits for the other's
 SENT_AHEAD_BYTES = 1 << 20  # five pieces or so: with the 64 kB of a pipe the helper would wait within each
 KEPT_AHEAD_BYTES = 32 << 20  # more of them, which the helper holds while the first frame is drawn: a million steps
+RESTING = 8  # chunks: a log of no one layout costs a twelfth more time
 MOST_QUEUED = 1 << 14  # numbers that a pipe holds: a log of 16 GB
 HEAD, NUMBER = struct.Struct("<I"), struct.Struct("<I")  # length of what follows in the pipe; number of a piece
 
@@ -56,7 +59,8 @@ class _Parser:
     """Whole lines of a file to items, through one buffer: a new one for each piece costs more than reading it."""
 
     def __init__(self, fd: int) -> None:
-        self._fd, self._decoder = fd, run_decoder()
+        self._fd, self._decoder, self._uniform = fd, run_decoder(), uniform_decoder()
+        self._resting = 0  # chunks to be read the general way, after one that was not uniform
         self._buffer = bytearray(PIECE_BYTES + LONG_BYTES)
 
     def boundary(self, at: int, size: int) -> int:
@@ -82,18 +86,31 @@ class _Parser:
         before, count = self._decoder.bad, 0
         known: list[Item] = []
         for low, high in self._chunks(length):
-            records = self._decoder.decode(data[low:high])
-            count += len(records)
-            known += items(records)
+            records, made = self._items(data[low:high])
+            count += records
+            known += made
         return Piece(end, count, self._decoder.bad - before, _joined(known))
 
+    def _items(self, lines: memoryview) -> tuple[int, list[Item]]:
+        """(number of the records, items) of whole lines."""
+        if self._resting:
+            self._resting -= 1
+        else:
+            try:
+                uniform = self._uniform.decode_lines(lines)
+                return len(uniform), list(items(uniform, UniformStep, block_of_uniform))
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, NotUniformError):
+                self._resting = RESTING
+        records = self._decoder.decode(lines)
+        return len(records), list(items(records))
+
     def _chunks(self, length: int) -> Iterator[tuple[int, int]]:
-        """The bounds of whole lines of about CHUNK_BYTES in the buffer, whose records stay in the processor's cache."""
+        """The bounds of whole lines of about PARSED_AT_ONCE bytes in the buffer."""
         low = 0
         while low < length:
             high = length
-            if low + CHUNK_BYTES < length:
-                found = self._buffer.rfind(b"\n", low, low + CHUNK_BYTES)
+            if low + PARSED_AT_ONCE < length:
+                found = self._buffer.rfind(b"\n", low, low + PARSED_AT_ONCE)
                 found = self._buffer.find(b"\n", low, length) if found < 0 else found
                 high = found + 1 if found >= 0 else length
             yield low, high

@@ -58,14 +58,16 @@ def one_cycle(
         ]
     else:
         phases = [(float(pct_start * total_steps) - 1, initial, max_lr), (total_steps - 1, max_lr, floor)]
+    phase = np.zeros(p.shape, np.int8)  # the last one whose begin lies before p
+    for number, (end, _, _) in enumerate(phases[:-1], 1):
+        phase[p > end] = number
     rate = np.empty_like(p)
     start = 0.0
     for number, (end, low, high) in enumerate(phases):
-        span = end - start
+        rows, span = phase == number, end - start
         # pct_start 0 (or a run of one step) leaves a phase without length: torch never evaluates it before its end.
-        fraction = (p - start) / span if span else np.ones_like(p)
-        falling = p > start if number else np.ones(p.shape, bool)
-        rate = np.where(falling, _anneal(anneal_strategy, low, high, fraction), rate)
+        fraction = (p[rows] - start) / span if span else np.ones_like(p[rows])
+        rate[rows] = _anneal(anneal_strategy, low, high, fraction)
         start = end
     return rate
 

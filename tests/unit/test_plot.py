@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eegwatch.charts import reduce as reducing
 from eegwatch.charts.axis import Axis, time_text, time_ticks
 from eegwatch.charts.braille import Canvas
 from eegwatch.charts.model import EXPECTED, OBSERVED, ChartData, Series, limits
@@ -223,3 +225,19 @@ def test_the_value_of_an_outlier_stands_whole_beside_its_own_mark(
         assert any(0 <= at < len(top) and top[at] == "▲" for at in beside), top
     if true and max(true) + 8 < width - GUTTER and len(true) == 1:
         assert next(iter(true.values())) in top
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("at_once", [1, 7, 1000])
+def test_the_mean_of_a_column_does_not_depend_on_how_many_values_are_summed_at_once(
+    kind: type[np.floating[Any]], at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reducing, "SUMMED_AT_ONCE", at_once)
+    draw = np.random.default_rng(at_once)
+    for columns in (1, 3, 50):
+        values = draw.normal(1e3, 1.0, 333).astype(kind)
+        reduced = reducing.reduce(np.arange(333), values, 0, 400, columns)
+        parts = [values[a:b] for a, b in zip(reduced.edges[:-1], reduced.edges[1:], strict=True)]
+        means = [part.astype(np.float64).mean() if len(part) else np.nan for part in parts]
+        assert np.allclose(reduced.mean, means, rtol=1e-13, atol=0, equal_nan=True)
+        assert [least for least in reduced.least if least == least] == [part.min() for part in parts if len(part)]
