@@ -35,7 +35,7 @@ KEY_COMMANDS = {"r": "restart", "m": "resume", "s": "stop", "w": "checkpoint"}
 
 @dataclass(frozen=True)
 class Checked:
-    """The outcome for one run: what is wrong now, what was wrong and healed, and what could be judged at all.
+    """The outcome for one run: present findings, resolved findings, and the rules that could judge it.
 
     `steps`, `evaluations`: how many records were read. `schedule`: the run record's object with its `source`, None
     where none is known. `checked`: the rules that had records to judge; `skipped`: [{"rule", "why"}] of the others.
@@ -61,7 +61,7 @@ class Checked:
 
     @property
     def wrong(self) -> bool:
-        """Is anything wrong now, or was a fact wrong earlier? Evidence that was withdrawn does not count."""
+        """Whether a finding is present, or a proved one was present earlier. Withdrawn evidence does not count."""
         return self.wrong_now or any(finding.bad and finding.is_fact for finding in self.past)
 
     @property
@@ -69,7 +69,7 @@ class Checked:
         return worst(self.findings) in ("error", "warning")
 
     def remarks(self) -> list[str]:
-        """What was wrong with the log itself, in words."""
+        """Irregularities of the log itself, as sentences."""
         skipped = f"{self.bad_lines} lines could not be read and were skipped" if self.bad_lines else None
         return [remark for remark in (skipped, self.disorder, self.clock_back, self.beside) if remark]
 
@@ -111,7 +111,7 @@ class Checked:
         return "\n".join([*lines, *(f"         {line}" for line in [*self.covered(), *self.computed])])
 
     def verdict(self) -> str:
-        """What came out, without the name of the run."""
+        """The verdict as a sentence, without the name of the run."""
         if not self.steps:
             return f"no training record was read ({count(self.evaluations, 'evaluation')}): nothing could be checked"
         read = f"{count(self.steps, 'step')} and {count(self.evaluations, 'evaluation')} read"
@@ -124,7 +124,7 @@ class Checked:
         return f"nothing wrong; {read}"
 
     def covered(self) -> list[str]:
-        """What the verdict covers: the schedule it was held against, the rules that ran, those that could not."""
+        """The coverage of the verdict: the schedule of the comparison, the rules that ran, and those that could not."""
         if self.schedule is None:
             law = "no schedule is declared: whether the learning rate is right cannot be told (--config declares one)"
         else:
@@ -199,7 +199,7 @@ class CheckedRun:
                 return changes + self._meant()
 
     def _meant(self) -> list[Finding]:
-        """What a person dismissed and the log itself could not take."""
+        """Dismissals that could not be written into the log itself."""
         run = self.history.run
         written = dismissals.read(self.folder, run.run_id if run is not None else "")
         fresh = [intent for intent in written if intent not in self.diagnosis.intents]
@@ -253,7 +253,7 @@ class CheckedRun:
         )
 
     def _schedule(self) -> dict[str, Any] | None:
-        """The schedule that the newest records are held against, and who said so."""
+        """The schedule that the newest records are compared with, and its source."""
         run = self.history.run
         changes = self.history.schedules
         declared = changes[-1].schedule if changes else run.schedule if run is not None else None

@@ -22,12 +22,12 @@ STEP_METRICS = ("lr", "expected_lr", "loss", "grad_norm", "samples_per_s")
 
 
 class ExportError(UserError):
-    """What is missing or in the way, and what to do: one line."""
+    """The problem of an export and what to do, in one line."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """All that a log holds in numbers: `names` of the columns, in order, and one dict a row, ascending in step.
+    """All numbers of a log: `names` of the columns, in order, and one dict per row, ascending in step.
 
     A row is a training step, or an evaluation where no training step was logged. What was not logged is left out of it;
     a number that was logged as NaN is NaN.
@@ -115,7 +115,7 @@ class Charts:
 
 
 def export(history: History, name: str, format: str, output: Path, charts: Charts | None = None) -> str:
-    """Write all of it; returns what was written, in words. Raises ExportError; never overwrites."""
+    """Write the export; returns a description of it. Raises ExportError; never overwrites."""
     if format == "csv":
         return _csv(history, output)
     if format == "chart":

@@ -1,4 +1,4 @@
-"""What is called around each step of a torch optimizer: one pair of hooks, listeners in order; torch is not imported.
+"""Calls listeners around each step of a torch optimizer: one pair of hooks, listeners in order; no import of torch.
 
 Traps of torch 2.13 that this layer keeps from its listeners (docs/your_own_script.md):
 
@@ -20,7 +20,7 @@ FRAMES_SEARCHED = 200  # an outer step() lies a few frames up; a deeper stack th
 
 
 class Listener(Protocol):
-    """What is called around each optimizer step. One that raises is taken off, and a warning says so."""
+    """A listener called around each optimizer step. One that raises is removed, with a warning."""
 
     def before(self, optimizer: Any) -> None:
         """The optimizer is about to step."""

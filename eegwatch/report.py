@@ -76,7 +76,7 @@ def _beside(target: Path, title: str) -> Path:
 
 
 def _replace(target: Path, text: str) -> None:
-    """Write a file whole, mode 0600: a configuration in it may hold what is meant for few."""
+    """Write a file completely, mode 0600: a configuration in it may hold private values."""
     write_whole(target, text.encode("utf-8", "replace"))
 
 
@@ -156,7 +156,7 @@ def _verdict(run: CheckedRun) -> tuple[str, str]:
 
 
 def _findings(run: CheckedRun) -> list[tuple[Finding, str]]:
-    """Each finding with its heading: those of now, then those that healed, a few of a rule."""
+    """Each finding with its heading: present ones, then resolved ones, a few per rule."""
     outcome = run.outcome()
     listed = [(finding, finding.severity) for finding in outcome.findings]
     for rule in dict.fromkeys(finding.rule for finding in outcome.past):

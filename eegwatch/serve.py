@@ -189,9 +189,9 @@ def guard(token: str, host: str, port: int) -> Any:
 
 
 def is_ours(named: str, host: str, port: int) -> bool:
-    """Does a Host header name this server: an address, localhost, this machine's name, or what --host says?
+    """Whether a Host header names this server: an address, localhost, this machine's name, or the value of --host.
 
-    A page of another site that has its own name resolve to this machine (DNS rebinding) sends that name.
+    A page of another site whose name resolves to this machine (DNS rebinding) sends that other name.
     """
     try:
         parts = urlsplit(f"//{named}")

@@ -1,4 +1,4 @@
-"""How a command of ours is written so that it runs in the user's shell as it stands on the screen."""
+"""Formats a command so that the user can run it in a shell exactly as it is shown."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def program(name: str) -> str:
 
 
 def begin_anew(logs: Path) -> str:
-    """What begins a run where a daemon idles without any: it cannot restart what it does not have."""
+    """The command that begins a run with an idle daemon that has no run to restart."""
     stop = command("eegpt-daemon", "stop", "--logs", logs)
     return f"{stop} && {command('eegpt-daemon', 'start', '--config', 'CONFIG.yaml', '--logs', logs)}"
 

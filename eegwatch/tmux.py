@@ -24,7 +24,7 @@ class TmuxError(UserError):
 
 
 def session_name(logs: Path) -> str:
-    """One session a log root: its folder's name, told apart from others of that name."""
+    """The session of a log root: its folder's name, with a suffix that distinguishes equal names."""
     place = str(logs.resolve())
     letters = "".join(c if c.isalnum() else "-" for c in f"{logs.resolve().parent.name}-{logs.resolve().name}")
     return f"eegwatch-{letters.strip('-')}-{hashlib.sha256(place.encode()).hexdigest()[:4]}"

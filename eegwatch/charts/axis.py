@@ -31,7 +31,7 @@ LOG_STEPS = ((1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))  # values a decade, as many as
 
 
 def ticks(axis: Axis, most: int, *, whole: bool = False) -> list[float]:
-    """Values that a person would choose: 1, 2, 5 times a power of ten, or decades on a log axis.
+    """Round values: 1, 2, 5 times a power of ten, or decades on a log axis.
 
     `whole`: on a linear axis integers alone, as for steps.
     """

@@ -1,4 +1,4 @@
-"""How far the observed rates lie from the expected ones, step by step, in percent."""
+"""The deviation of the observed rates from the expected ones, step by step, in percent."""
 
 from __future__ import annotations
 

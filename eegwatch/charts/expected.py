@@ -41,7 +41,7 @@ def sampled(first: float, last: float) -> NDArray[np.int64]:
 
 
 def resume_chart(history: History, schedule: Schedule, at: int, *, log: bool) -> ChartData:
-    """What a resume at step `at` would lead to: the run so far, and from there the new expected curve."""
+    """The chart of a resume at step `at`: the run so far, and from there the new expected curve."""
     run = history.run
     per_epoch = run.steps_per_epoch if run else None
     total = schedule.total_steps if isinstance(schedule, Manual) else (run.total_steps if run else None)

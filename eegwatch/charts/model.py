@@ -43,7 +43,7 @@ class Series:
 
 @dataclass
 class ChartData:
-    """What a chart shows: series over [left, right], phase bands, marks, and rules (attempts) with a label."""
+    """The content of a chart: series over [left, right], phase bands, marks, and labelled vertical rules (attempts)."""
 
     left: float = 0.0
     right: float = 1.0
@@ -71,7 +71,7 @@ class Overlay:
 
 @dataclass(frozen=True)
 class ChartStyle:
-    """How charts are drawn: the part in sight, the y axes that are logarithmic, the runs drawn over.
+    """How charts are drawn: the visible part, the logarithmic y axes, the overlaid runs.
 
     `law`: the schedule found in the rates of a log that declares none.
     """

@@ -80,7 +80,7 @@ def _paint(data: ChartData, canvas: Canvas, axis: Axis, reduced: list[Columns]) 
 
 
 def _share(data: ChartData, x: float) -> float:
-    """Where x lies between left (0) and right (1)."""
+    """The position of x between left (0) and right (1)."""
     return (x - data.left) / max(data.right - data.left, 1e-12)
 
 
@@ -99,7 +99,7 @@ def _name_series(canvas: Canvas, axis: Axis, series: Series, reduced: Columns) -
 
 
 def _mark_outliers(canvas: Canvas, most: Floats, axis: Axis) -> None:
-    """What lies above the axis is marked at its top; the highest few with their values.
+    """Mark points above the axis at its top; the highest few with their values.
 
     A value stands whole beside its mark, to the right or to the left, or not at all: of two that ran into each other,
     and of one at the edge, a wrong number was read. The highest may cover the marks of lower ones.
@@ -164,7 +164,7 @@ def _row_of_words(words: str, axis: Axis, height: int, otherwise: int) -> int:
 
 
 def decimals(values: list[float]) -> Callable[[float], str]:
-    """How the ticks of one axis are written: all with the same decimals, as many as tell them apart.
+    """Format the ticks of one axis: all with the same number of decimals, enough to distinguish them.
 
     With commas, as every count on the screen, where those fit.
     """

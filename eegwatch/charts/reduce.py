@@ -27,7 +27,7 @@ class Columns:
 
 
 def places(x: NDArray[np.generic], values: Floats) -> NDArray[np.int64]:
-    """Where each value falls among points sorted by x: the first point not below it.
+    """The index of each value among points sorted by x: the first point not below it.
 
     Floats looked for among integers would have all of these converted, a millisecond a million.
     """
@@ -117,7 +117,7 @@ def smooth(values: Floats, width: float) -> Floats:
 
 
 def of_bulk(y: NDArray[np.generic], reduced: Columns, axis: Axis) -> Floats:
-    """Mean of each column with what lies beyond the axis counted as its limit: one spike must not bend the line."""
+    """Mean of each column with values beyond the axis clipped to its limit, so that a spike does not bend the line."""
     means, (first, last) = reduced.mean.copy(), (reduced.edges[0], reduced.edges[-1])
     seen = y[first:last]
     outside = np.flatnonzero((seen > axis.high) | (seen < axis.low))  # type: ignore[operator]

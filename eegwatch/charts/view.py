@@ -1,4 +1,4 @@
-"""Which part of a run the charts show: all of it, a window that was zoomed into, or the newest steps as they come.
+"""The part of a run that the charts show: the whole run, a zoomed window, or the newest steps.
 
 Steps are the coordinate; epochs and wall time are ways to write them on the axis. Values are immutable: every move
 makes another View.
@@ -136,7 +136,7 @@ def on_axis(history: History, axis: XAxis, steps: NDArray[np.generic]) -> NDArra
 
 
 def readout(history: History, cursor: int, expected: float | None, width: int = 200) -> str:
-    """What stands at the cursor: step, LR, expected LR, epoch, loss, gradient norm; as much as fits into a width."""
+    """The values at the cursor: step, LR, expected LR, epoch, loss, gradient norm; as many as fit into a width."""
     at = int(np.searchsorted(history.step, cursor))
     if at >= history.length or int(history.step[at]) != cursor:
         return f"step {cursor:,}: no record"

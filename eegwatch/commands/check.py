@@ -21,7 +21,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """The exit code is that of the worst log: unreadable before wrong before nothing wrong."""
+    """The exit code of the worst log: unreadable, then findings, then nothing wrong."""
     from eegwatch.check import Checked, CheckedRun, follow
 
     opened: list[CheckedRun] = []

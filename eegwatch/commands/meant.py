@@ -1,4 +1,4 @@
-"""`eegwatch meant PATH RULE`: a person says that a finding is as it should be; it is recorded and no longer counts."""
+"""`eegwatch meant PATH RULE`: dismiss a finding as intended; it is recorded and no longer counts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from eegwatch.wording import UserError, plain
 
 
 class NothingToDismiss(UserError):
-    """No such finding is there: which are."""
+    """There is no such finding; the message lists the present ones."""
 
 
 def prepare_parser(parser: argparse.ArgumentParser) -> None:

@@ -24,7 +24,7 @@ def add_path(parser: argparse.ArgumentParser, **more: Any) -> None:
 
 
 def add_declaration(parser: argparse.ArgumentParser) -> None:
-    """What another program's log does not say."""
+    """Options that declare what another program's log does not contain."""
     parser.add_argument(
         "--config",
         type=Path,
@@ -74,7 +74,7 @@ def open_run(arguments: argparse.Namespace, path: str) -> CheckedRun:
 
 
 def whole(least: int, most: int | None = None) -> Callable[[str], int]:
-    """An argparse type: a whole number within bounds, both included."""
+    """An argparse type: an integer within bounds, both included."""
 
     def number(text: str) -> int:
         digits = text.replace("_", "").replace(",", "")

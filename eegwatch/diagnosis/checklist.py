@@ -55,9 +55,9 @@ def loss_band(history: History, newest: float | None) -> tuple[float, float] | N
 
 
 def checklist(history: History, diagnosis: Diagnosis) -> list[Tick]:
-    """Does LR change every batch; warm-up; annealing; loss stability; AUROC against target.
+    """The checklist: LR changes at every batch; warm-up; annealing; loss stability; AUROC against target.
 
-    Without a declared schedule the first alone is asked of the LR; without AUROC or a target for it nothing of that.
+    Without a declared schedule it has one row about the LR; without an AUROC or a target for it no row about that.
     """
     scored = [_auroc(history)] if _has_auroc(history) else []
     if diagnosis.lr is None and diagnosis.schedule is None:

@@ -1,4 +1,4 @@
-"""What a diagnosis covers: the rules that had records to judge, and those that had none, with the reason."""
+"""The coverage of a diagnosis: the rules that had records to judge, and those that had none, with the reason."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NEEDS = {
 
 @dataclass
 class Inputs:
-    """Which kinds of numbers the log has held so far."""
+    """The kinds of numbers in the log so far."""
 
     steps: int = 0
     held: set[str] = field(default_factory=set)

@@ -107,14 +107,14 @@ class Diagnosis:
         return self._kept(changes)
 
     def intend(self, intents: Iterable[Intent]) -> list[Finding]:
-        """A person said that these findings are meant; returns those that are there, as information from now on."""
+        """Take a person's dismissals; returns the present findings among them, which are information from now on."""
         before = sum(finding.intent is not None for finding in self.findings)
         self.intents += intents
         intended = [finding for finding in self.findings if finding.intent is not None]
         return intended if len(intended) > before else []
 
     def clock(self, now: float, *, training: bool) -> list[Finding]:
-        """What the passing of time shows: a live trainer (`training`) that writes nothing."""
+        """Judge the time without records, while a live trainer is `training`."""
         changes = self.isolation.call("evidence", 0, lambda: self._evidence.clock(now, training=training))
         if self._undeclared is not None:
             changes = [*changes, *self.isolation.call("rates", 0, self._undeclared.idle)]
@@ -137,12 +137,12 @@ class Diagnosis:
 
     @property
     def lr(self) -> LrWatch | None:
-        """What is known of the rates of group 0; None where no schedule is declared."""
+        """The detector of group 0's rates; None if no schedule is declared."""
         return None if self.rates is None else self.rates.watches.get(0)
 
     @property
     def findings(self) -> list[Finding]:
-        """What is wrong now, the worst first; a learning-rate fault with the figures of this moment."""
+        """The present findings, the worst first; a learning-rate fault with its present figures."""
         of_rates = [] if self.rates is None else self.isolation.call("rates", 0, self.rates.findings)
         known = [
             finding.as_meant(self.intents) for finding in [*of_rates, *self._present.values(), *self.silent.findings]
@@ -151,7 +151,7 @@ class Diagnosis:
 
     @property
     def past(self) -> list[Finding]:
-        """What was wrong and has resolved, in the order in which it did."""
+        """The resolved findings, in the order of their resolution."""
         return [finding.as_meant(self.intents) for finding in self._past]
 
     def coverage(self) -> tuple[list[str], list[coverage.Skipped]]:
@@ -192,7 +192,7 @@ class Diagnosis:
         return self.run.detectors if self.run is not None else {}
 
     def _kept(self, changes: list[Finding]) -> list[Finding]:
-        """Note what has resolved; what a person meant is told as information."""
+        """Record resolved findings; turn dismissed ones into information."""
         for change in changes:
             before = change.past() if change.severity == RESOLVED else None
             if before is None:
@@ -281,7 +281,7 @@ class Diagnosis:
         return [change for finding in findings for change in self._raise(finding)]
 
     def _law(self, declared: Any, run: Run) -> Schedule:
-        """Raises ScheduleError for one that has no rate at its first step."""
+        """Raises ScheduleError if the schedule has no rate at its first step."""
         schedule = parse(declared)
         rate_at(schedule, 1, run.steps_per_epoch)
         return schedule

@@ -1,4 +1,4 @@
-"""What happened in a run, as lines with a time: attempts, checkpoints, evaluations, ends, findings."""
+"""The events of a run as lines with a time: attempts, checkpoints, evaluations, ends, findings."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ RESULTS = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy"}
 
 @dataclass(frozen=True)
 class Event:
-    """One line of what happened, `time` in seconds since the epoch.
+    """One event as a line of text, `time` in seconds since the epoch.
 
-    `command`: the id of the command whose last word it is.
+    `command`: the id of the command that it is the final answer to.
     """
 
     time: float
@@ -29,7 +29,7 @@ class Event:
 
 
 def event_of(item: Item) -> Event | None:
-    """What a record tells; None for steps and for records that are no event."""
+    """The event of a record; None for steps and other records without an event."""
     text = None
     if isinstance(item, Run):
         if item.attempt == 1:

@@ -1,4 +1,4 @@
-"""Does the declared schedule have the rates that the configuration's `expected:` block asks for?"""
+"""Compares the declared schedule with the rates in the configuration's `expected:` block."""
 
 from __future__ import annotations
 

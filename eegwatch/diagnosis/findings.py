@@ -120,7 +120,7 @@ class Cause:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing a detector says. `message` is a whole sentence; the rest are its parts for a screen.
+    """A finding of a detector. `message` is a complete sentence; the other texts are its parts for a screen.
 
     `headline` what and since when, `here` what was expected, `cost` now and if nothing is done, `why` the cause,
     `remedy` the change in the training loop or the configuration.
@@ -144,13 +144,13 @@ class Finding:
 
     @property
     def family(self) -> str:
-        """What the rule is about: RATE, NUMBER, CONFIG, EQUALITY, FACT or EVIDENCE."""
+        """The subject of the rule: RATE, NUMBER, CONFIG, EQUALITY, FACT or EVIDENCE."""
         family = FAMILIES.get(self.rule, EVIDENCE)
         return FACT if family == EQUALITY and self.severity == WARNING else family  # true, and it may be meant
 
     @property
     def is_fact(self) -> bool:
-        """Is it proved by the records, and wrong whatever was meant?"""
+        """Whether the records prove it."""
         return self.family not in (EVIDENCE, FACT)
 
     @property
@@ -158,15 +158,15 @@ class Finding:
         return self.severity in (WARNING, ERROR)
 
     def resolved(self, step: int, message: str) -> Finding:
-        """What is told when it is over; `resolves` keeps it as it was."""
+        """The finding with severity "resolved"; `resolves` holds the original."""
         return replace(self, severity=RESOLVED, step=step, message=message, why="", remedy="", resolves=self)
 
     def renamed(self, step: int, message: str) -> Finding:
-        """What is told when the same fault goes on under another rule: it did not heal, so it is not of the past."""
+        """The resolution of a finding whose fault continues under another rule: it does not count as resolved."""
         return replace(self.resolved(step, message), resolves=None)
 
     def as_meant(self, intents: Iterable[Intent]) -> Finding:
-        """As information alone, if a person said of this very finding (its rule, and since when) that it is meant."""
+        """This finding as information, if a person dismissed it (the same rule and first step)."""
         for intent in intents:
             if self.severity == RESOLVED or intent.rule != self.rule or intent.since_step != self.since_step:
                 continue
@@ -176,7 +176,7 @@ class Finding:
         return self
 
     def past(self) -> Finding | None:
-        """Of a resolved finding: what it was, with the step at which it ended."""
+        """For a resolved finding: the original with the step at which it ended."""
         return None if self.resolves is None else replace(self.resolves, until_step=self.step)
 
     def as_dict(self) -> dict[str, Any]:

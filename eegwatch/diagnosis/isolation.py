@@ -1,6 +1,6 @@
-"""A detector that raises is switched off, with a notice; it never ends the program that asks it.
+"""Switches off a detector that raises, with a notice, so that it never ends the program that runs it.
 
-No detector is meant to raise. This keeps a mistake of ours from ending a training run or a monitor.
+No detector should raise. This keeps a defect of a detector from ending a training run or a monitor.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Isolation:
         self.reasons: dict[str, str] = {}
 
     def call(self, detector: str, step: int, ask: Callable[[], list[Finding]]) -> list[Finding]:
-        """What the detector finds; a notice where it raises, and nothing ever after."""
+        """The detector's findings; a notice if it raises, and nothing from then on."""
         if detector in self.failures:
             return []
         try:

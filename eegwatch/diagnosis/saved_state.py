@@ -1,4 +1,4 @@
-"""A diagnosis that can be kept: what the detectors know as bytes, so that a log is judged once and not at each opening.
+"""Stores a diagnosis: the detectors' state as bytes, so that a log is judged once and not at each opening.
 
 The bytes are a pickle of a closed set of classes: the detectors', numpy's arrays, the containers of the standard
 library. Reading refuses any other name, so that bytes which we did not write run nothing.
@@ -47,7 +47,7 @@ class Judge:
         self._begun = 0  # the newest attempt that is among the events
 
     def feed(self, item: Item) -> tuple[list[Finding], list[Event]]:
-        """(findings that were raised, changed or resolved; what is to be told of them and of the item)."""
+        """(findings that were raised, changed or resolved; events of them and of the item)."""
         findings = self.diagnosis.feed(item)
         events = [event_of_finding(finding, item) for finding in findings]
         told = event_of(item)
@@ -75,7 +75,7 @@ class Judge:
 
 
 def judge_of(data: bytes | None) -> Judge | None:
-    """A new judge, or the one that was kept as these bytes; None for bytes of others."""
+    """A new judge, or the one stored as these bytes; None for invalid bytes."""
     return Judge() if data is None else decoded(data)
 
 
@@ -103,7 +103,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def encoded(judge: Judge) -> bytes | None:
-    """What the judge knows; None where a detector holds what cannot be kept."""
+    """The judge's state as bytes; None if a detector holds an object that cannot be stored."""
     out = io.BytesIO()
     try:
         _Pickler(out, protocol=5).dump(judge)

@@ -1,4 +1,4 @@
-"""What the callbacks share: a callback that fails is switched off and says so once; how evaluations are named."""
+"""Shared by the callbacks: a failing callback is switched off and reports it once; names of evaluations."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SafeCallback:
 
 
 class EvaluationHooks:
-    """What a framework's evaluation does to the watched model, from its first batch to its last.
+    """Watches a framework's evaluation of the model, from its first batch to its last.
 
     Not around it: averaged weights are put in before the first batch and taken out after the last, by other callbacks.
     An evaluation of unknown length is not looked at.

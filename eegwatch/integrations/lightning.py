@@ -220,7 +220,7 @@ class EegwatchCallback(SafeCallback, Callback):
         return chosen
 
     def _unit(self, module: Any, total: int | None, epochs: int | None, per_epoch: int | None) -> str | None:
-        """What the scheduler's positions count: as declared; as configured; but steps, where it was built for those.
+        """The unit of the scheduler's positions: as declared, else as configured, but steps if it was built for steps.
 
         In manual optimisation nothing is configured: only a length of its own tells, else None.
         """

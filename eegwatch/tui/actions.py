@@ -170,7 +170,7 @@ def _over_without_daemon(session: Session) -> str:
 
 
 def _unsafe(session: Session) -> str | None:
-    """Why nobody would obey what is written into the control file of this log root."""
+    """The reason why commands in the control file of this log root would be ignored."""
     try:
         return unsafe_control(session.logs / CONTROL)
     except OSError:  # gone meanwhile: writing the command says so

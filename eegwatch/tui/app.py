@@ -54,7 +54,7 @@ CLOCK_S = 1.0  # ages ("2 min ago") are redrawn this often
 
 
 class ThemeError(UserError):
-    """A theme that there is none of; which there are."""
+    """An unknown theme; the message lists the themes."""
 
 
 # NO_COLOR: words that are red or magenta elsewhere (a fault, SYNTHETIC) stand out; their own grey would be the darkest
@@ -348,7 +348,7 @@ class WatchApp(DaemonCommands, OrderedKeysApp[None]):
         self.push_screen(HelpScreen(possible(self.session, read_only=self.read_only)), self._run_action)
 
     async def _run_action(self, action: str | None) -> None:
-        """What was chosen from the help or the palette."""
+        """Run the action that was chosen in the help or the palette."""
         if action is not None:
             await self.run_screen.run_action(action)
 

@@ -1,4 +1,4 @@
-"""What may reach the terminal: no control character ever; ASCII alone, where it has no Unicode."""
+"""Filters the text for the terminal: no control characters, and only ASCII on a terminal without Unicode."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ TABLE = {0x2800 + dots: _braille(dots) for dots in range(256)} | {ord(k): v for 
 
 
 class Ascii(LineFilter):
-    """Replaces what is not ASCII; what has no stand-in becomes a question mark."""
+    """Replaces characters that are not ASCII; one without a replacement becomes a question mark."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
         return [Segment(to_ascii(text), style, control) for text, style, control in segments]
 
 
 class Harmless(LineFilter):
-    """The last gate before the terminal: whatever was not made plain at its source has no control character here."""
+    """The last filter before the terminal: removes control characters that were not removed at their source."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
         if all(text.isprintable() or control for text, _, control in segments):
@@ -58,6 +58,6 @@ def to_ascii(text: str) -> str:
 
 
 def needed() -> bool:
-    """Is the terminal one that cannot show the glyphs: another encoding than UTF-8, or the Linux console's font?"""
+    """Whether the terminal cannot show the glyphs: another encoding than UTF-8, or the Linux console's font."""
     encoding = (sys.stdout.encoding or "").lower().replace("-", "")
     return encoding != "utf8" or os.environ.get("TERM") == "linux"

@@ -1,4 +1,4 @@
-"""What the top of the screen says: what happened to the run and what to do, what a finding means, what came out."""
+"""The texts at the top of the screen: events of the run with the key to press, findings, and results."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Notice:
 
 
 def _left_by_the_daemon(session: Session) -> str:
-    """What becomes of the training under a daemon that has died."""
+    """The state of the training after the death of its daemon."""
     if session.folder is not None and script_of(session.folder) is not None:
         return "The script goes on; the next daemon takes it over."
     return "The trainer writes a checkpoint and ends by itself."
@@ -62,7 +62,7 @@ def why_it_ended(end: End) -> str:
 
 
 def notice(session: Session, *, read_only: bool) -> Notice | None:
-    """What happened to the run or the daemon that a person must know; None while all goes its way."""
+    """An event of the run or the daemon that needs attention; None otherwise."""
     logs, life, history = session.logs, session.life, session.history
     start = shell("eegpt-daemon", "start", "--continue", "--logs", logs)
     if session.folder is None:
@@ -161,7 +161,7 @@ def _interval(record: Eval, key: str) -> str:
 
 
 def headline(finding: Finding) -> str:
-    """What is wrong and since when: LR STUCK, the word that matters, is readable without colour."""
+    """The fault and its first step; the important words (LR STUCK) are readable without colour."""
     words = finding.headline or finding.message
     if words.startswith("LR "):
         first, second, rest = (words + "  ").split(" ", 2)
@@ -170,7 +170,7 @@ def headline(finding: Finding) -> str:
 
 
 def consequence(session: Session, finding: Finding, *, short: bool = False) -> str:
-    """How bad it is now, and in the end if nothing is done; empty where the finding has no such figures."""
+    """The effect of the fault now and at the end of the run; empty if the finding has no such figures."""
     watch = session.diagnosis.lr
     if finding.family != RATE or watch is None or watch.fault is None or watch.fault.rule != finding.rule:
         return finding.cost

@@ -1,4 +1,4 @@
-"""What the keys m, r, s and w ask the daemon for: first whether it can be done, then a question, then the command."""
+"""The keys m, r, s and w: check whether the command can work, ask for confirmation, send the command."""
 
 from __future__ import annotations
 

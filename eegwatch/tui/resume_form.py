@@ -1,4 +1,4 @@
-"""What the form of a resume means: where the run would go on, what would be sent, or why nothing can be."""
+"""The meaning of the resume form: the starting point, the command to send, or the reason why none can be sent."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ STAMP = len("20261124-141500-")  # of a run's folder, before its name
 
 @dataclass(frozen=True)
 class ResumeChoice:
-    """What is sent: without `lr` back to the declared schedule; with the name of a `branch` as a new run."""
+    """The command to send: without `lr` back to the declared schedule; with the name of a `branch` as a new run."""
 
     lr: float | None
     then: Then | None
@@ -58,7 +58,7 @@ class ResumeChoice:
 
 @dataclass(frozen=True)
 class StartPoint:
-    """Where a resume would begin: after `step`, and why there, in words."""
+    """The starting point of a resume: after `step`, with the reason as text."""
 
     step: int
     words: str
@@ -66,7 +66,7 @@ class StartPoint:
 
 @dataclass(frozen=True)
 class CheckedForm:
-    """The form as it stands: what would be sent, or why nothing can be."""
+    """The present content of the form: the command to send, or the reason why none can be sent."""
 
     choice: ResumeChoice | None = None
     problem: str = ""

@@ -1,4 +1,4 @@
-"""What the screen knows of one run: its history, the findings, the daemon's pulse, and the answers to our commands."""
+"""The screen's data of one run: history, findings, state of the daemon, and answers to the screen's commands."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SAME_LR = 1e-3  # relative: a first step of an annealing lies a little below the
 
 @dataclass
 class Sent:
-    """A command of ours: what was asked, and the latest answer to it. `lr`: the learning rate that was asked for."""
+    """A command that this screen sent, and the latest answer to it. `lr`: the requested learning rate."""
 
     id: str
     what: str
@@ -47,12 +47,12 @@ class Sent:
     answered_at: float = math.inf
 
     def faded(self, now: float) -> bool:
-        """Has the last word to it stood on the screen for long enough? It stays in the list of events."""
+        """Whether its final answer has been on the screen long enough; it stays in the list of events."""
         return self.answer is not None and self.answer.status in TERMINAL and now - self.answered_at > ANSWER_SHOWN_S
 
     @property
     def differs(self) -> bool:
-        """Does the rate that was read back differ from the one that was asked for?"""
+        """Whether the rate that was read back differs from the requested one."""
         given = (self.answer.effect or {}).get("lr") if self.answer is not None else None
         return self.lr is not None and given is not None and not math.isclose(given, self.lr, rel_tol=SAME_LR)
 
@@ -67,7 +67,7 @@ class Sent:
 
 
 def effect_words(answer: Answer) -> list[str]:
-    """What an answer says was done, with the values read back, and why it was not."""
+    """The result in an answer, with the values that were read back, or the reason of a failure."""
     effect, parts = answer.effect or {}, []
     if "lr" in effect:
         parts.append(f"LR {rate(float(effect['lr']))} at step {effect.get('step', 0):,} (read back)")
@@ -200,7 +200,7 @@ class Session:
 
     @property
     def drawn_history(self) -> History:
-        """What the charts draw: the history; until it is read, its skeleton where that knows more."""
+        """The history for the charts; until the log is read, its skeleton if that holds more."""
         return self.sketch if self.sketch is not None and self.sketch.length else self.history
 
     @property
@@ -213,17 +213,17 @@ class Session:
 
     @property
     def is_current(self) -> bool:
-        """Is the run on the screen the one that the daemon holds?"""
+        """Whether the run on the screen is the daemon's current run."""
         return self.folder is not None and self.life.run_id == self.folder.name
 
     @property
     def busy(self) -> bool:
-        """Is there more to read or to judge than a tick's worth?"""
+        """Whether more remains to read or judge than one tick allows."""
         return not self.loaded or any(one.follower.behind for one in self.overlaid)
 
     @property
     def waiting(self) -> bool:
-        """Does another process read the log, and has nothing new at this moment?"""
+        """Whether another process reads the log and has nothing new at this moment."""
         return self.follower is not None and self.follower.waiting
 
     @property
@@ -346,7 +346,7 @@ class Session:
             follower.keep_state(*kept)
 
     def _trouble(self, what: str) -> None:
-        """The log cannot be read now: said once, and looked at again."""
+        """The log cannot be read now: report it once, and try again."""
         if what != self.problem:
             self.problem = what
             self.events.append(Event(time.time(), what))

@@ -1,4 +1,4 @@
-"""What a person set and wants to find again: theme, pinned runs, sizes of panes. ~/.config/eegwatch/monitor.json."""
+"""The user's settings: theme, pinned runs, sizes of panes. ~/.config/eegwatch/monitor.json."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def render(app: WatchApp, width: int, height: int, wait_for_steps: int = 0, pati
 
 
 def text_of(app: WatchApp, width: int, height: int) -> str:
-    """What is on the app's screen now, without colours, trailing blanks cut."""
+    """The text on the app's screen, without colours and trailing blanks."""
     console = Console(
         width=width, height=height, file=io.StringIO(), record=True, force_terminal=True, legacy_windows=False
     )

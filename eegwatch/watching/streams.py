@@ -1,4 +1,4 @@
-"""What is read of a stream: sums of its samples, so that the samples which several ranks read can be compared.
+"""Sums of the samples of a stream, so that the samples that several ranks read can be compared.
 
 A stream has no indices. A few bytes of each sample are summed, within a share of the time; nothing else of it is kept.
 """

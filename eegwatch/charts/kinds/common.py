@@ -1,4 +1,4 @@
-"""What the kinds of charts share: an empty chart over the view, and series placed on its x axis."""
+"""Shared by the kinds of charts: an empty chart over the view, and series placed on its x axis."""
 
 from __future__ import annotations
 

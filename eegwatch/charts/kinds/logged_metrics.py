@@ -1,4 +1,4 @@
-"""Charts of whatever a program logs under a name: training and validation of one metric in one chart.
+"""Charts of the metrics that a program logs by name: training and validation of one metric in one chart.
 
 `train/acc` of the steps and `acc` of the evaluations are the same metric: prefixes and suffixes that name a split are
 taken off. What has a chart of its own (loss, AUROC) is not drawn twice.

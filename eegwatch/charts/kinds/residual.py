@@ -1,4 +1,4 @@
-"""How far the observed learning rate lies from the expected one, in percent."""
+"""The deviation of the observed learning rate from the expected one, in percent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOISE_PERCENT = 1e-7  # a deviation below is the last bits of float64: on schedu
 
 
 def residual_chart(history: History, style: ChartStyle) -> ChartData:
-    """How far the observed rate lies from the expected one, in percent; zero is on schedule."""
+    """The deviation of the observed rate from the expected one, in percent; zero is on schedule."""
     chart = empty_chart(history, style, "residual", "no expected rate to compare with")
     left, right = style.view.window(history)
     values = style.deviation.of(history)

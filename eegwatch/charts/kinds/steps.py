@@ -31,7 +31,7 @@ def _logged(column: str) -> Callable[[History], bool]:
 
 
 def value_at_step(column: str, say: Callable[[float], str]) -> Callable[[History, int], str]:
-    """What the cursor reads out of a column of the step records, in words."""
+    """The text of the cursor for a column of the step records."""
 
     def at(history: History, step: int) -> str:
         i = int(np.searchsorted(history.step, step))

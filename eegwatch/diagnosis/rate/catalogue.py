@@ -101,7 +101,7 @@ def _constant(p: float) -> Line:
 
 
 def _level(name: str, says: str, rank: int, rate: float) -> Hypothesis:
-    """A rate that stands, whatever the scheduler's position."""
+    """A constant rate, independent of the scheduler's position."""
     return Hypothesis(name, says, rank, lambda n: np.full(np.shape(n), rate))
 
 

@@ -1,4 +1,4 @@
-"""What a cause of a wrong rate is: a prediction that records refute or do not, and what is known of an attempt.
+"""Causes of a wrong rate: predictions that records can refute, and the facts about an attempt.
 
 A cause is a position line p(step) through the declared schedule, or the schedule with another parameter. One that
 fails a record (its rate lies outside the record's cell) is out for good; the truth never is. The list of causes is in
@@ -32,7 +32,7 @@ CLOSED_FORMS = (OneCycle, WarmupHoldAnneal, CosineRestarts, Manual)  # torch com
 
 @dataclass(frozen=True)
 class Situation:
-    """What is known about an attempt beside its records: the counts of its `run` record, and where it began."""
+    """Facts about an attempt beside its steps: the counts of its `run` record, and its first step."""
 
     schedule: Schedule
     steps_per_epoch: int | None = None
@@ -66,7 +66,7 @@ class Situation:
 
     @property
     def recursive(self) -> bool:
-        """Does torch compute this schedule by recursion, so that rounding adds up?"""
+        """Whether torch computes this schedule by recursion, so that rounding errors add up."""
         return not isinstance(self.schedule, CLOSED_FORMS)
 
     def expected(self, step: Steps | int) -> Floats:
@@ -146,13 +146,13 @@ class Hypothesis:
         return self.killed_at is None
 
     def agree(self, predicted: Floats, evidence: Evidence) -> Booleans:
-        """Which predicted rates lie in their record's cell."""
+        """Mask of the predicted rates that lie in their record's cell."""
         slack = RELATIVE * np.abs(predicted) + self.floor
         agree: Booleans = (predicted >= evidence.low - slack) & (predicted <= evidence.high + slack)
         return agree
 
     def fits(self, evidence: Evidence) -> Booleans:
-        """Which records this cause explains."""
+        """Mask of the records that this cause explains."""
         predicted = self.rate(evidence.step)
         fits = self.agree(predicted, evidence)
         if self.position is not None:

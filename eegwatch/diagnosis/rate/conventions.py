@@ -1,4 +1,4 @@
-"""What a log's rates may mean: the rate used or the next one, rounded or truncated, of one step or averaged.
+"""Possible meanings of a log's rates: the rate used or the next one, rounded or truncated, of one step or averaged.
 
 A convention is admissible until a record refutes it; a rate is off schedule only where none is left that explains it.
 """
@@ -61,7 +61,7 @@ class Conventions:
         return np.stack([self.situation.expected(np.maximum(step + lag - behind, 1)) for lag in self.lags])
 
     def hits(self, rates: Rates, behind: Steps, drift: Floats) -> NDArray[np.bool_]:
-        """Which records each admissible pair explains, (pairs, records)."""
+        """Mask of the records that each admissible pair explains, (pairs, records)."""
         expected = dict(zip(self.lags, self.expected(rates.step, behind), strict=True))
         rows = []
         for lag, mode in self.pairs:
@@ -122,7 +122,7 @@ class Conventions:
     # ---- rates that are means ----
 
     def _may_be_averaged(self, rates: Rates, drift: Floats) -> bool:
-        """Does a mean over the steps since the record before explain every record so far?"""
+        """Whether a mean over the steps since the previous record explains every record so far."""
         if not self._free or self.averaged or self._history is None or not np.isnan(rates.position).all():
             return False
         parts = [*self._history, (rates, drift)]

@@ -1,4 +1,4 @@
-"""Is the learning rate where the declared schedule says? Proof, not thresholds.
+"""Compares the learning rate with the declared schedule, by proof and not by thresholds.
 
 Off schedule: the record's cell misses the declared rate. Stuck: equal logged values while the declared rate moved by
 more than the cell is wide. If the run follows its schedule neither can fire (docs/detection.md): the false-alarm
@@ -109,7 +109,7 @@ class LrWatch:
         return Evidence(rates.step + self.conventions.shift, low - drift, high + drift, rates.position)
 
     def _drift(self, rates: Rates) -> NDArray[np.floating[Any]]:
-        """How far, relatively, a schedule that is computed by recursion in float32 may have drifted by each step."""
+        """The largest relative drift by each step of a schedule that is computed by recursion in float32."""
         if self.precision.kind != FLOAT32 or not self.situation.recursive:
             return np.zeros(len(rates))
         drift: NDArray[np.floating[Any]] = np.minimum(HALF_UNIT[FLOAT32] * (rates.step + 1.0), 0.01)
@@ -155,7 +155,7 @@ class LrWatch:
         return [fault.withdraw(step), *self.skips.add(more, step)]
 
     def _stuck(self, rates: Rates, off: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-        """Which records prove a stand-still, and since which step their value has stood."""
+        """(mask of the records that prove a constant rate, step since which each value has been constant)."""
         lr, n = rates.lr, len(rates)
         stuck = np.zeros(n, bool)
         since = rates.step.copy()
@@ -276,7 +276,7 @@ class LrWatch:
         return finding
 
     def _onset_rule(self, rates: Rates) -> str:
-        """What to call a rate that is off at its first record: a jump, a missing warm-up, or simply off."""
+        """The rule for a rate that is off at its first record: a jump, a missing warm-up, or off schedule."""
         s, step, lr = self.situation, int(rates.step[0]), float(rates.lr[0])
         if self.last is not None and self.last[1] > 0 and step > 1:
             before, expected = (float(rate) for rate in s.expected(np.array([max(self.last[0], 1), step])))
@@ -323,7 +323,7 @@ class LrWatch:
         return None
 
     def untold(self) -> str | None:
-        """Why it cannot be told whether the rate moves, in words; None where it can."""
+        """The reason why the records do not decide whether the rate moves; None if they do."""
         state, when = self.moves()
         if state != "untold" or self._flat is None:
             return None

@@ -36,7 +36,7 @@ def _alternatives(remaining: list[Hypothesis]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Onset:
-    """Where a fault begins: its first step, the attempt's records on schedule before it, the log's lag."""
+    """The onset of a fault: its first step, the attempt's records on schedule before it, the log's lag."""
 
     since: int
     on_schedule: int = 0
@@ -129,7 +129,7 @@ class Fault:
         return old.renamed(step, f"{old.rule} is now {rule}: the rate {word}")
 
     def may_be_skips(self, step: int) -> bool:
-        """Is it young, and did it begin within an attempt that was on schedule?"""
+        """Whether the fault is recent and began within an attempt that was on schedule."""
         young = step - self.since <= YOUNG and self.records <= YOUNG
         return young and self._start.on_schedule >= PROVED and self.rule in ("lr_stuck", "lr_off_schedule")
 
@@ -144,7 +144,7 @@ class Fault:
         )
 
     def news(self) -> bool:
-        """Has the rule, the likeliest cause or the set of alternatives changed since it was last asked?"""
+        """Whether the rule, the likeliest cause or the set of alternatives has changed since the last call."""
         remaining = self.alive
         report = (self.rule, remaining[0].name if remaining else "unknown", _alternatives(remaining))
         if report == self._reported:
@@ -256,7 +256,7 @@ class Fault:
         return now, _ratio(float(predicted.sum()), float(expected.sum()))
 
     def finding(self) -> Finding:
-        """The fault in words, with the figures of this moment."""
+        """The fault as a finding, with its present figures."""
         cause = self.cause()
         step, lr = self._newest
         expected = self._expected(step)
@@ -302,7 +302,7 @@ class Fault:
         )
 
     def _which_key(self, now: float, later: float) -> str:
-        """What to press: by what the fault has cost so far, what it will cost, and how much of the run is left."""
+        """The key to press, by the cost of the fault so far, its future cost, and the rest of the run."""
         done = self.last[0] / self.situation.total if self.last else 0.0
         if self.situation.total <= (self.last[0] if self.last else 0):
             return "the run is over: restart it (r)"

@@ -1,4 +1,4 @@
-"""The law that undeclared rates follow: looked for as records come, and watched once it is found.
+"""The law of undeclared rates: searched as records arrive, and monitored once it is found.
 
 A fit is tried whenever the number of records has doubled, on a bounded sample; a found law is held against every later
 record. What breaks it is told by what the rate does instead. A law that has ended, or stands still, is not broken.
@@ -57,7 +57,7 @@ class LawWatch:
         self._idle_at = -1
 
     def learn(self, run: Run) -> None:
-        """The same attempt has said more of itself: its length, an epoch's."""
+        """Take new facts about the attempt: its length, the length of an epoch."""
         self._run = run
 
     def resumed(self, run: Run) -> None:
@@ -149,7 +149,7 @@ class LawWatch:
         return inside
 
     def _decide(self) -> list[Finding]:
-        """What the records off the law are: another law of all, skipped steps, a floor, or a break."""
+        """Classify the records off the law: another law for all records, skipped steps, a floor, or a break."""
         assert self.law is not None
         law, off = self.law, self._off
         self._off = []
@@ -172,7 +172,7 @@ class LawWatch:
         return self._broken(law, off)
 
     def _near_by(self, law: Law, off: list[tuple[int, float]]) -> bool:
-        """Are the records off by a few printed units, and no more?"""
+        """Whether the records are off by only a few printed units."""
         steps, rates = (np.array(column, np.float64) for column in zip(*off, strict=True))
         low, high = self._cell(rates)
         return bool((np.abs(law.rate(steps) - rates) <= FEW_UNITS * (high - low)).all())
@@ -249,7 +249,7 @@ class LawWatch:
         )
 
     def _may_be_a_floor(self, law: Law, value: float) -> bool:
-        """Is the rate that it stands at one that a person would write?"""
+        """Whether the constant rate is a number that a person would write."""
         peak = law.schedule.peak()
         if law.name in SEAMLESS and not self._records().exact:
             return True

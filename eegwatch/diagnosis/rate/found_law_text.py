@@ -1,4 +1,4 @@
-"""A found law in words: what it is, where it ends, what it may still turn out to be."""
+"""The text of a found law: its family and parameters, its end, and its alternatives."""
 
 from __future__ import annotations
 

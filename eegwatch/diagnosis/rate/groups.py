@@ -1,4 +1,4 @@
-"""The rates of all parameter groups, each against its own law; faults that groups share are told once."""
+"""The rates of all parameter groups, each compared with its own law; a fault of several groups is reported once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Group:
 
 
 class GroupWatch:
-    """Follows every group of one attempt. Group 0 is there always."""
+    """Follows every group of one attempt. Group 0 always exists."""
 
     def __init__(
         self, groups: list[Group], precision: Precision, lags: tuple[int, ...], before: GroupWatch | None = None
@@ -46,7 +46,7 @@ class GroupWatch:
         self._records = 0
 
     def measured_by(self, precision: Precision) -> None:
-        """How exact the log's rates are is known by now."""
+        """The precision of the log's rates is known now."""
         for watch in self.watches.values():
             watch.measured_by(precision)
 
@@ -70,7 +70,7 @@ class GroupWatch:
         return changes
 
     def findings(self) -> list[Finding]:
-        """What is wrong now, with the figures of this moment: a fault that groups share once."""
+        """The present findings with their present figures; a fault of several groups once."""
         present: list[Finding] = []
         for number, watch in self.watches.items():
             if watch.fault is not None and not self._shared(number):
@@ -80,11 +80,11 @@ class GroupWatch:
         return [*present, *(one.finding for one in self._standing.values() if one.finding is not None)]
 
     def end(self, step: int, message: str) -> list[Finding]:
-        """All that is wrong, resolved: another attempt or another schedule begins."""
+        """Resolve all present findings: another attempt or another schedule begins."""
         return [one.resolved(step, message) for one in self.findings()]
 
     def untold(self) -> list[str]:
-        """What cannot be told now, and why, in words."""
+        """The reason why something cannot be decided now, as a sentence."""
         reasons = ((number, watch.untold()) for number, watch in self.watches.items())
         return [f"{self.name(n)}: {why}" if self.several else why for n, why in reasons if why is not None]
 
@@ -107,7 +107,7 @@ class GroupWatch:
         return [self._tagged(number, change) for change in changes]
 
     def _shared(self, number: int) -> bool:
-        """Has an earlier group the same fault?"""
+        """Whether an earlier group has the same fault."""
         fault = self.watches[number].fault
         earlier = (watch.fault for other, watch in self.watches.items() if other < number)
         return fault is not None and any(
@@ -140,7 +140,7 @@ class GroupWatch:
 
 
 class _Standing:
-    """A group whose law nobody declared: all that can be said is that it stands while group 0 moves."""
+    """A group without a law: reported only if its rate is constant while group 0 moves."""
 
     def __init__(self, name: str, later: bool) -> None:
         """`later`: it was added to the optimizer after the scheduler was built, so torch never moves it."""

@@ -1,4 +1,4 @@
-"""What a logged rate can really have been: the cell [low, high] around each logged value.
+"""The precision of logged rates: the cell [low, high] of possible rates for each logged value.
 
 A float64 written out is its own cell. A float32 or bfloat16 stands for half a unit in its last binary place. With k
 printed significant digits the cell is half a unit in the last digit *of the printed value*: at 1.00e-03 it is lopsided,
@@ -26,7 +26,7 @@ _FORM = re.compile(r"%\.(\d+)([efg])")
 
 
 class Precision:
-    """How exact a log's rates are: known, or learnt from the values.
+    """The precision of a log's rates: declared, or inferred from the values.
 
     Both readings of the digits, significant ones (`%.2e`) and decimals (`%.6f`), are kept and the wider cell is
     used, so a value is never given a narrower cell than it may have. Values seen later can only narrow it.
@@ -49,7 +49,7 @@ class Precision:
 
     @classmethod
     def named(cls, name: str | None) -> Precision | None:
-        """That of a `run` record's `lr_precision`: a floating-point type or a print format; None if it is neither."""
+        """The precision named by `lr_precision` in a `run` record: a type or a print format; None if it is neither."""
         if name == FLOAT64:
             return cls(full=True)
         if name in (FLOAT32, BFLOAT16):
@@ -82,12 +82,12 @@ class Precision:
 
     @property
     def full(self) -> bool:
-        """Is each logged value the rate itself?"""
+        """Whether each logged value is the exact rate."""
         return self.kind == FLOAT64
 
     @property
     def modes(self) -> tuple[str, ...]:
-        """How a value may have been cut to its digits: rounded, and where the format is not known truncated too."""
+        """Possible ways in which a value was shortened: rounded, and if the format is unknown also truncated."""
         return (ROUNDED, TRUNCATED) if self._claimed is None and self.kind == DECIMAL else (ROUNDED,)
 
     @property
@@ -126,7 +126,7 @@ class Precision:
         return self._full_digits or self._claimed == FLOAT64
 
     def cell(self, values: Floats, mode: str = ROUNDED) -> tuple[Floats, Floats]:
-        """Lowest and highest rate that each logged value stands for, if it was cut in this mode."""
+        """Lowest and highest rate for each logged value, if it was shortened in this mode."""
         kind = self.kind
         if kind == FLOAT64:
             return values, values

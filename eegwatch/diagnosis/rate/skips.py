@@ -27,7 +27,7 @@ MOVING = 3  # records that move on behind the schedule by the same count: no fre
 
 
 class Skips:
-    """How many steps the schedule is behind by now. `finding` says so once there is one."""
+    """The number of steps that the schedule is behind. `finding` reports it."""
 
     def __init__(self, situation: Situation, carried: int | None) -> None:
         """`carried`: how far behind the attempt before was."""
@@ -48,7 +48,7 @@ class Skips:
         return self.behind
 
     def explains(self, rates: Rates, row: int, conventions: Conventions, drift: NDArray[np.floating[Any]]) -> int:
-        """How many more skipped steps would explain this record; 0 where none, or too many, would."""
+        """Number of further skipped steps that would explain this record; 0 if none, or too many, would."""
         step, lr = int(rates.step[row]), float(rates.lr[row])
         before, rate = (int(rates.step[row - 1]), float(rates.lr[row - 1])) if row else (self._last, self._rate)
         overflow = bool(rates.overflow[row])

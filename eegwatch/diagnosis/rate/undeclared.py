@@ -1,4 +1,4 @@
-"""A log without a declared schedule: what can be said of its rates without claiming more than they show.
+"""Findings about the rates of a log without a declared schedule, limited to what the log shows.
 
 A rate that stands may be a hold, a floor, a step or plateau schedule, the end of a run's schedule, or stuck: the log
 alone cannot tell, so it is an information and never a warning. Only a rate of 0 from beginning to end is more than
@@ -87,7 +87,7 @@ class UndeclaredWatch:
         return self.laws.idle() + self._explained()
 
     def _explained(self) -> list[Finding]:
-        """A stand that a found law explains, or that is told as its break, is told once."""
+        """Whether a found law explains the constant rate, or reports it as a break: it is reported once."""
         level = self._level
         if level is None or not self._told_by_the_law:
             return []
@@ -95,7 +95,7 @@ class UndeclaredWatch:
 
     @property
     def _told_by_the_law(self) -> bool:
-        """Does the law explain or report a rate that stands still? One of 0 trains nothing: it is reported anyway."""
+        """Whether the law explains or reports a constant rate. A rate of 0 is reported anyway: it trains nothing."""
         return self.laws.law is not None and self._level is not None and self._level.value != 0
 
     def ended(self) -> list[Finding]:
@@ -162,7 +162,7 @@ class UndeclaredWatch:
         return self._say(Finding("lr_stuck", INFO, level.last, level.since, says, headline=says, remedy=DECLARE))
 
     def _before(self) -> str:
-        """What the rate did before it stood."""
+        """The course of the rate before it became constant."""
         level = self._level
         assert level is not None and self._first is not None
         first = self._first[1]
@@ -183,7 +183,7 @@ class UndeclaredWatch:
 
     @property
     def _in_steps(self) -> bool:
-        """Has the rate fallen in a few steps with a stand before each, as step and plateau schedules do?"""
+        """Whether the rate fell in a few steps and was constant before each, as with step and plateau schedules."""
         return 0 < self._fallen_levels <= self._fallen_records / RECORDS_A_LEVEL
 
     def _options(self) -> str:

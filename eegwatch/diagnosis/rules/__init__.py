@@ -87,7 +87,7 @@ class EvidenceWatch:
         return [change for rule in self.rules for change in rule.ended(step)]
 
     def clock(self, now: float, *, training: bool) -> list[Finding]:
-        """What the passing of time shows while no record comes."""
+        """Judge the time without records."""
         return [change for rule in self.rules for change in rule.clock(now, training=training)]
 
 

@@ -1,4 +1,4 @@
-"""How much a single batch's loss scatters when nothing is wrong: the band that batch size and AUROC explain.
+"""The normal scatter of a single batch's loss: the band that batch size and AUROC explain.
 
 Model: a calibrated binary classifier with binormal logits and balanced classes. At AUROC 0.79 and batch 32 the
 central 98 % of the batch losses is 0.38 to 0.76: the range that the incident's document took for a symptom.

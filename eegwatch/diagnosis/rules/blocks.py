@@ -1,4 +1,4 @@
-"""A stream of step columns cut into blocks of a fixed number of records, whatever sizes it comes in."""
+"""Cuts a stream of step columns of any size into blocks of a fixed number of records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Blocks:
         self._rest: StepBlock | None = None
 
     def feed(self, block: StepBlock) -> Iterator[tuple[StepBlock, StepBlock | None]]:
-        """(part, the whole block that it completes): parts never reach across a boundary."""
+        """(part, the block that it completes): parts never cross a block boundary."""
         begin = 0
         while begin < len(block):
             waiting = len(self._rest) if self._rest is not None else 0

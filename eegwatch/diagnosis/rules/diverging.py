@@ -1,4 +1,4 @@
-"""`loss_diverging`: the loss has lost for good what training had won, or stands above where it began.
+"""`loss_diverging`: the loss has risen permanently by what training had improved, or is above its first level.
 
 Ratios to the best loss mean nothing: a log-likelihood is negative, a policy's loss is around zero. The yardsticks are
 what the run has won (first level less the best), the scatter of single batches, and the noise of a window's mean.
@@ -55,7 +55,7 @@ def noise_of(windows: Column) -> float:
 
 
 def windows_of(values: Column, width: int) -> Column:
-    """Means over windows of so many blocks, the last one ending with the newest block."""
+    """Means over windows of this number of blocks, the last one ending with the newest block."""
     count = len(values) // width
     out: Column = values[len(values) - count * width :].reshape(count, width).mean(axis=1)
     return out
@@ -146,7 +146,7 @@ def measure(course: Trend) -> LossRise | None:
 
 
 def _smoothed(values: Column, width: int) -> Column:
-    """Means of so many neighbours that end at each place; of fewer at the beginning."""
+    """Trailing means over this number of neighbours; over fewer at the beginning."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
     index = np.arange(1, len(values) + 1)
     first = np.maximum(index - width, 0)
@@ -231,7 +231,7 @@ class LossDiverging(Rule):
         return rise.highest - rise.start > times * max(rise.won, abs(rise.start) if known else 0.0) + least
 
     def _waited(self, course: Trend, rise: LossRise) -> bool:
-        """The loss has stood at its new level for long enough to tell it from a batch of other data."""
+        """Whether the loss has been at its new level long enough to exclude a stretch of other data."""
         run = self.attempt.run
         spacing = (float(course.step[-1]) - (run.step if run else 0)) / (len(course) * course.size)
         expected = (run.total_steps if run else None) or 0

@@ -1,4 +1,4 @@
-"""`grad_zero` and `grad_exploding`: gradients that are gone, or far above the usual ones and growing.
+"""`grad_zero` and `grad_exploding`: gradients of zero, or far above the usual ones and growing.
 
 Sparse models and losses with a margin have batches without any gradient; how many is learnt, and a zero gradient of a
 zero loss is right. The first infinite norms of half precision are skipped steps. A backbone that is unfrozen raises the
@@ -125,7 +125,7 @@ class GradExploding(Rule):
         return self.alarm.raise_(WARNING, int(steps[at]), since, text, "lower the LR or clip gradients")
 
     def learn(self, whole: StepBlock) -> list[Finding]:
-        """What is a usual norm from now on; an explosion that shows in the loss or is slow; and that it is over."""
+        """Update the usual norm; raise an explosion that shows in the loss or grows slowly; resolve it when it ends."""
         norms = whole.grad_norm.astype(np.float64)
         known = np.isfinite(norms) & (norms > 0)
         step = int(whole.step[-1])

@@ -95,7 +95,7 @@ class MetricStuck(Rule):
         )
 
     def _chance(self, record: Eval, values: dict[str, float]) -> list[Finding]:
-        """AUROC, or the balanced accuracy of so many classes, where it is from the first evaluation on at chance."""
+        """AUROC, or the balanced accuracy of this number of classes, that is at chance since the first evaluation."""
         classes = self.attempt.objective.classes
         for name, chance in (("balanced_accuracy", 1 / (classes or 2)), ("auroc", 0.5)):
             score = values.get(name, math.nan)

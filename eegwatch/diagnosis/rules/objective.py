@@ -1,4 +1,4 @@
-"""Whether a loss is one that training is meant to bring down, as far as the log tells.
+"""Whether training should lower a loss, as far as the log shows.
 
 The losses of adversarial and reinforcement learning wander: a generator's rises as its discriminator learns, DQN's with
 the values it learns. A curve alone does not tell them from a supervised one that diverges; the names beside it do, and
@@ -118,7 +118,7 @@ def _words(text: str) -> list[str]:
 
 
 class Objective:
-    """What is known of the loss of one attempt. `kind` is FALLS, WANDERS or UNKNOWN."""
+    """The kind of loss of one attempt: `kind` is FALLS, WANDERS or UNKNOWN."""
 
     def __init__(self, run: Run | None) -> None:
         config = (run.config if run else None) or {}

@@ -1,4 +1,4 @@
-"""`loss_plateau`: the loss has not fallen since the start, or stands at chance where the number of classes is known.
+"""`loss_plateau`: the loss has not fallen since the start, or is at chance level for a known number of classes.
 
 Flat is text relative to the scatter of single batches. Losses that wander by nature (around zero, heavy-tailed, those
 of adversarial and reinforcement learning) are not judged; nor is a run before its rate has been at its highest.
@@ -78,7 +78,7 @@ def learnt(objective: Objective) -> bool:
 
 
 def _rate_rises(course: Trend) -> bool:
-    """The learning rate was never higher than lately: a warm-up goes on."""
+    """Whether the learning rate is at its highest so far: the warm-up continues."""
     rates = course.rate[np.isfinite(course.rate)]
     third = len(rates) // 3
     return third > 0 and bool(rates[-third:].max() > 1.001 * rates[:-third].max())

@@ -1,4 +1,4 @@
-"""What a rule of evidence is: what it is told of an attempt, and the methods by which it is shown the records."""
+"""The base of the rules of evidence: the facts about an attempt, and the methods that take its records."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Settings = Mapping[str, Any]  # rule -> False (silenced) or a factor on its thre
 
 @dataclass
 class Attempt:
-    """What all rules of one attempt share: its `run` record, what its loss is for, the course of the loss.
+    """Shared by all rules of one attempt: its `run` record, the kind of its loss, the trend of the loss.
 
     `grew`: the newest block of steps completed a block of the course.
     """

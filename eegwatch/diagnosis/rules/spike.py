@@ -68,7 +68,7 @@ class LossSpike(Rule):
         return changes
 
     def _bursts(self) -> list[Finding]:
-        """Judge the losses that stand above all ordinary ones, as soon as ten records have followed them."""
+        """Judge losses above all ordinary ones, as soon as ten records have followed them."""
         above = np.flatnonzero(self._losses > self._beyond)
         if not len(above):
             return self._ordinary(len(self._losses))

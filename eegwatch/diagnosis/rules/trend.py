@@ -1,4 +1,4 @@
-"""The course of one logged number over a whole attempt, in at most 256 blocks whatever the length of the log.
+"""The trend of one logged number over a whole attempt, in at most 256 blocks for any length of the log.
 
 The first blocks hold 4 records; when there are 256, neighbours are joined, so a block holds twice as many from then on.
 Thus a log of sixty records and one of a million are judged alike, and neither the length of the run nor the spacing of
@@ -56,7 +56,7 @@ class Trend:
         return self._rows[: self._count, RATE]
 
     def feed(self, step: NDArray[np.int64], value: Column, rate: Column) -> bool:
-        """Take those of these records whose value is finite; True if a block became whole."""
+        """Take the records with a finite value; True if a block is complete."""
         known = np.isfinite(value)
         rows = np.column_stack([step[known], value[known], rate[known]])
         if np.isnan(self.first) and len(rows):

@@ -1,4 +1,4 @@
-"""The resume dialog: at which learning rate the run goes on, what follows, and the curve that this leads to."""
+"""The resume dialog: the learning rate, the course after it, and the resulting curve."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ class ResumeDialog(ModalScreen[ResumeChoice | None]):
         return judge(self.session, Form(self.field.value, self.choices.chosen, self.force.value, branch))
 
     def show_form(self) -> None:
-        """What the form means now: the choice, from where, the curve, what would be typed in a shell."""
+        """Show the meaning of the form: the choice, the starting point, the curve, the equivalent shell command."""
         roomy = self.app.size.height >= EXPLAINED_FROM
         self.set_class(not roomy, "low")
         judged = self.judged = self._read()

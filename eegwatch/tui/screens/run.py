@@ -157,7 +157,7 @@ class RunScreen(Screen[None]):
 
     @property
     def chart_style(self) -> ChartStyle:
-        """How the charts are drawn now."""
+        """The present style of the charts."""
         session = self.session
         law = session.diagnosis.law if session.loaded else None
         return ChartStyle(self.view, self.charts.logarithmic, session.overlays, session.deviation, law)

@@ -207,7 +207,7 @@ class RunsScreen(ModalScreen[RunChoice | None]):
             self.table.move_cursor(row=self.shown.index(self.current))
 
     def _folded(self, folders: list[Path]) -> list[Path]:
-        """Of each series that is not unfolded the newest run alone."""
+        """The runs, with only the newest one of each folded series."""
         seen: set[str] = set()
         kept = []
         for folder in folders:
@@ -219,7 +219,7 @@ class RunsScreen(ModalScreen[RunChoice | None]):
         return kept
 
     def _series(self, folder: Path) -> SeriesPlace | None:
-        """The series that this row stands for; None where it stands for a run."""
+        """The series of this row; None for a row of a single run."""
         place = self.places.get(folder)
         return place if place is not None and place.series not in self._unfolded else None
 
@@ -263,7 +263,7 @@ class RunsScreen(ModalScreen[RunChoice | None]):
         return whole_words(Text(plain(s.verdict), style), self._widths()[2])
 
     def _words(self, folder: Path) -> str:
-        """What a filter looks at: the name, and what is known of state and verdict."""
+        """The text that a filter searches: name, state and verdict."""
         s = self._known.get(folder)
         words = folder.name if s is None else f"{folder.name} {s.name} {self._state(s)} {s.verdict or ''}"
         return f"{words} {self._notes.get(folder, '')}"
@@ -453,7 +453,7 @@ class RunsScreen(ModalScreen[RunChoice | None]):
 
 
 def run_diff(one: Path, other: Path) -> Text:
-    """What differs between two runs: their configurations, then what was commanded about their rates."""
+    """The differences between two runs: their configurations, then the commands about their rates."""
     commanded = []
     for folder in (one, other):
         try:
@@ -469,7 +469,7 @@ def run_diff(one: Path, other: Path) -> Text:
 
 
 def config_diff(one: Path, other: Path) -> Text:
-    """What differs between the configurations that two runs were trained with, one key a line: key: A → B."""
+    """The differences between the configurations of two runs, one key per line: key: A → B."""
     flat: list[dict[str, str]] = []
     for folder in (one, other):
         path = folder / CONFIG

@@ -99,7 +99,7 @@ class ChartGrid(Grid):
         self.styles.grid_rows = " ".join(f"{self.weight(i):.3f}fr" for i in range(rows))
 
     def weight(self, row: int) -> float:
-        """How tall a row of charts is beside the others."""
+        """The relative height of a row of charts."""
         return self.weights.get(row, self.wanted if row == 0 else 1.0)
 
     # ---- what keys and the mouse change ----

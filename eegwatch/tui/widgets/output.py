@@ -1,4 +1,4 @@
-"""What the trainer prints, as it prints it: the end of trainer.log in a pane."""
+"""The trainer's output: the end of trainer.log in a pane."""
 
 from __future__ import annotations
 
