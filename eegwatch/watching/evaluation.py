@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from eegwatch.watching.gather import Gathered
 from eegwatch.watching.model_state import STATISTICS, WITH_MODES
 from eegwatch.watching.naming import first_names
-from eegwatch.watching.tensors import bit_sums, is_compiled, plain_name, prefixed, torch_module, why_unread
+from eegwatch.watching.tensors import (
+    bit_sums,
+    elements,
+    is_compiled,
+    plain_name,
+    prefixed,
+    spread,
+    torch_module,
+    why_unread,
+)
 
+THERE_AND_BACK = 8.0  # units in the last place that moving a weight away and back may leave
 FORWARDS = 2  # of each evaluation whose random numbers are looked for
 
 
@@ -118,6 +133,8 @@ class Evaluation:
                     self._handles.append(module.register_forward_pre_hook(hook))
         with torch_module().no_grad():
             self._sums = bit_sums(self._tensors.values())
+        self._before = self._few_elements()
+        self._within = self._before  # while the evaluation ran
 
     def _read(self, at: str, module: Any) -> None:
         found = list(module.named_parameters(recurse=False))
@@ -134,6 +151,7 @@ class Evaluation:
         self._changed = self._others()
         values: dict[str, Any] = {"modules": self._modules, "tensors": len(self._tensors)}
         if self._changed:
+            self._within = self._few_elements()
             values["waits"] = len(self._changed)
         values["forwards"] = sum(draws.forwards for draws in self._draws)
         if self._drawn and not self._trained and not self._sampling:
@@ -151,9 +169,37 @@ class Evaluation:
         """{"tensors", "changed": what is still another than before the evaluation}; None where nothing waits."""
         if not self._changed:
             return None
-        now = set(self._others())
-        changed = [name for name in self._changed if name in now]
+        others = set(self._others())
+        moved = self._beyond_rounding()
+        changed = [name for name in self._changed if name in others and name in moved]
         return {"tensors": len(self._tensors)} | ({"changed": first_names(changed)} if changed else {})
+
+    def _few_elements(self) -> list[NDArray[np.float64]]:
+        """A few elements of each tensor, as they are now."""
+        gathered = Gathered()
+        with torch_module().no_grad():
+            for tensor in self._tensors.values():
+                count, stride = spread(int(tensor.numel()))
+                gathered.add(elements(tensor, count, stride), count)
+            gathered.copy()
+        values, starts = gathered.values()
+        return [values[begin:end] for begin, end in pairwise(starts)]
+
+    def _beyond_rounding(self) -> set[str]:
+        """Tensors that did not come back from the evaluation as far as their type can hold them.
+
+        An optimizer without a schedule of its own moves the weights to their average and back: a product and a sum.
+        """
+        torch, found = torch_module(), set()
+        for (name, tensor), before, within, now in zip(
+            self._tensors.items(), self._before, self._within, self._few_elements()
+        ):
+            largest = max(float(np.abs(one).max(initial=0.0)) for one in (before, within, now))
+            with np.errstate(invalid="ignore"):
+                off = np.abs(now - before) > THERE_AND_BACK * float(torch.finfo(tensor.dtype).eps) * largest
+            if off.any() or not np.isfinite(largest):
+                found.add(name)
+        return found
 
     def close(self) -> None:
         for handle in self._handles:

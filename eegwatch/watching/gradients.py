@@ -288,7 +288,7 @@ class Gradients:
         having = [trace for trace in traces if trace.held.parameter.grad is not None]
         if having or not any(trace.passes for trace in traces):
             seen.dropped = []
-        stale = [trace for trace in having if id(trace.held) in left]
+        stale = [trace for trace in having if _lies(at(left.get(id(trace.held))))]
         if any(trace.passes for trace in traces) or len(seen.again) < len(stale):
             seen.again = []
         return seen, {id(held): numbers[left[id(held)]] for held in frozen if id(held) in left}

@@ -216,6 +216,8 @@ PLANS = st.builds(
 class Training:
     """One training by its plan. `log` is None where it runs alone."""
 
+    first_scale = 2.0**126  # of the gradient scaler: it skips steps
+
     def __init__(self, plan: Plan, folder: Path | None) -> None:
         self.plan, self.folder, self.log = plan, folder, None
         self.by_closure = plan.closure or plan.optimizer == "LBFGS"
@@ -239,7 +241,7 @@ class Training:
             first.requires_grad_(False)
         self.optimizer = self.optimizer_of(list(self.model.parameters()))
         self.scheduler = self.scheduler_of(self.optimizer)
-        self.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**126, growth_interval=4, enabled=self.scaled)
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=self.first_scale, growth_interval=4, enabled=self.scaled)
         self.average = None
         if plan.average:
             self.average = torch.optim.swa_utils.AveragedModel(
@@ -357,9 +359,7 @@ class Training:
 
     def step(self, number: int) -> None:
         plan = self.plan
-        if self.decays:
-            for place, group in enumerate(self.optimizer.param_groups):
-                group["weight_decay"] = self.decay_at(self.taken + 1, place)
+        self.set_decay()
         if self.by_closure:
             self.optimizer.step(lambda: self.gradients(number))  # type: ignore[arg-type]
         else:
@@ -374,7 +374,7 @@ class Training:
         if self.other is not None:
             self.other_step()
         if self.average is not None and (plan.average == "always" or not (self.taken + 1) % 2):
-            self.average.update_parameters(self.model)
+            self.move_average()
         self.taken += 1
         if plan.logs_first and self.log is not None:
             self.log.step()
@@ -382,6 +382,14 @@ class Training:
             self.scheduler.step()
         if not plan.logs_first and self.log is not None:
             self.log.step()
+
+    def set_decay(self) -> None:
+        for place, group in enumerate(self.optimizer.param_groups if self.decays else ()):
+            group["weight_decay"] = self.decay_at(self.taken + 1, place)
+
+    def move_average(self) -> None:
+        assert self.average is not None
+        self.average.update_parameters(self.model)
 
     def clear(self, when: str) -> None:
         plan = self.plan
@@ -402,6 +410,7 @@ class Training:
         kind = next(self.model.parameters()).dtype
         total = torch.zeros(())
         for place, batch in enumerate(batches):
+            self.before_micro_batch(place)
             with torch.autocast("cpu", torch.bfloat16, enabled=plan.precision == "bfloat16" and kind == torch.float32):
                 made = self.model(batch.to(kind)).float()
             loss = made.pow(2).mean()
@@ -410,14 +419,24 @@ class Training:
                 raise OutOfMemory
             if plan.micro and self.log is not None:
                 loss = self.log.micro(loss, items=len(batch))
-            loss = loss * (len(batch) / rows)
+            loss = loss * self.share(len(batch), rows)
             self.scaler.scale(loss).backward()
             total = total + loss.detach()
         if plan.clip is not None:
-            if self.scaled:
-                self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(list(self.model.parameters()), plan.clip)
+            self.clip(plan.clip)
         return total
+
+    def before_micro_batch(self, place: int) -> None:
+        """Nothing is done before the micro-batches of a step."""
+
+    def share(self, rows: int, of: int) -> float:
+        """The weight of a micro-batch's loss."""
+        return rows / of
+
+    def clip(self, most: float) -> None:
+        if self.scaled:
+            self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(list(self.model.parameters()), most)
 
     def update(self, optimizer: torch.optim.Optimizer) -> None:
         self.scaler.step(optimizer)
@@ -430,13 +449,16 @@ class Training:
         self.other_optimizer.step()
 
     def evaluation(self) -> None:
-        kind = next(self.model.parameters()).dtype
         self.model.eval()
         with contextlib.nullcontext() if self.log is None else self.log.evaluating(), torch.no_grad():
-            loss = self.model(torch.randn(ROWS, 8, dtype=kind)).float().pow(2).mean()
+            loss = self.evaluated()
         self.model.train()
         if self.log is not None:
             self.log.eval({"loss": float(loss)})
+
+    def evaluated(self) -> torch.Tensor:
+        kind = next(self.model.parameters()).dtype
+        return self.model(torch.randn(ROWS, 8, dtype=kind)).float().pow(2).mean()  # type: ignore[no-any-return]
 
     def come_back(self) -> None:
         """Save, make everything anew, and load it: what another process would do."""
@@ -451,13 +473,16 @@ class Training:
         trains = [parameter.requires_grad for parameter in self.model.parameters()]
         self.build()
         for name, state in saved.items():
-            getattr(self, name).load_state_dict(state)
+            self.load(name, state)
         for parameter, one in zip(self.model.parameters(), trains):
             parameter.requires_grad_(one)
         if before is not None:
             self.log = self.begin(before.folder, self.taken)
         torch.set_rng_state(drawn)
         self.batches = self.endless()
+
+    def load(self, name: str, state: dict[str, Any]) -> None:
+        getattr(self, name).load_state_dict(state)
 
     def bits(self) -> list[torch.Tensor]:
         found = [torch.get_rng_state()]

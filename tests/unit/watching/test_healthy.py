@@ -461,3 +461,32 @@ def test_a_wrapper_whose_inner_optimizer_steps_is_no_missing_step(tmp_path: Path
         loop.optimizer.inner.step()  # type: ignore[attr-defined]
 
     assert [(f.rule, f.severity) for f in loop.run(30, step)] == [("step_not_taken", "warning")]
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_weights_that_go_to_their_average_and_back_for_an_evaluation_are_not_changed_by_it(
+    tmp_path: Path, kind: torch.dtype
+) -> None:
+    """As schedule-free optimizers do: the way back rounds."""
+    loop = Loop(tmp_path, SGD, small().to(kind))
+    averages = [torch.randn_like(parameter) * 0.1 for parameter in loop.model.parameters()]
+
+    def step(number: int) -> None:
+        loop.optimizer.zero_grad()
+        loop.model(torch.randn(4, 8, dtype=kind)).float().pow(2).mean().backward()
+        loop.optimizer.step()
+        if number != 3:
+            return
+        before = [parameter.detach().clone() for parameter in loop.model.parameters()]
+        loop.model.eval()
+        with loop.log.evaluating(), torch.no_grad():
+            for parameter, average in zip(loop.model.parameters(), averages):
+                parameter.lerp_(average, 1 - 1 / 0.9)
+            loop.model(torch.randn(4, 8, dtype=kind))
+        loop.model.train()
+        with torch.no_grad():
+            for parameter, average in zip(loop.model.parameters(), averages):
+                parameter.lerp_(average, 1 - 0.9)
+        assert any(not torch.equal(a, b) for a, b in zip(before, loop.model.parameters()))
+
+    assert loop.run(6, step) == []
