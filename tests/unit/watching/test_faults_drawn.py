@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.unit.watching.drawn import PLANS, Plan
 from tests.unit.watching.faulty import FAULTS, Fault, outcome
 
-EXAMPLES = 500 if os.environ.get("EEGWATCH_FULL") else 12
+EXAMPLES = 500 if os.environ.get("EEGWATCH_FULL") else 8
 LATE = (
     3  # steps: gradients that are not cleared any more after a step are part of the next; a rest is told of at 2, 3, …
 )

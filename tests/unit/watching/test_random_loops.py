@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from tests.unit.watching.drawn import PLANS, Plan, Training
 from tests.unit.watching.loops import silent
 
-EXAMPLES = 400 if os.environ.get("EEGWATCH_FULL") else 20
+EXAMPLES = 400 if os.environ.get("EEGWATCH_FULL") else 12
 
 
 def bytes_of(tensor: torch.Tensor) -> torch.Tensor:
