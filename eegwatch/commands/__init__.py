@@ -19,7 +19,7 @@ from eegwatch.wording import UserError
 COMMANDS = {
     "watch": "watch a run on the screen; `eegwatch PATH` does the same",
     "check": "print the findings without a screen, for cron and CI",
-    "meant": "say of a finding that it is meant: it no longer counts",
+    "dismiss": "dismiss a finding as intended: it no longer counts",
     "runs": "list the runs of a log root",
     "note": "show or write the note of a run",
     "cost": "say what a fault of the learning rate has cost, by training the run again without it",
@@ -32,6 +32,7 @@ COMMANDS = {
     "man": "print the manual page",
     "help": "show the help of a subcommand",
 }
+FORMER_NAMES = {"meant": "dismiss"}  # of version 0.2, still accepted
 DESCRIPTION = "Watch a training run: its learning rate against the declared schedule, its loss, what is wrong."
 EPILOG = (
     "`eegwatch COMMAND --help` shows the options of a subcommand. "
@@ -99,6 +100,7 @@ def run(words: Sequence[str]) -> int:
 def choose_subcommand(words: list[str]) -> tuple[str, list[str]]:
     """(subcommand, the words that remain for it). Raises UsageError for a word that is nearly a subcommand."""
     first = words[0] if words else ""
+    first = FORMER_NAMES.get(first, first)
     if first in COMMANDS or first in ("-h", "--help", "--version"):
         return first, words[1:]
     if first and not first.startswith("-") and not Path(first).exists():

@@ -18,10 +18,9 @@ from typing import Any
 import msgspec
 
 from eegpt_daemon.link import Attempt
-from eegpt_daemon.script.checkpoints import files_of
 from eegpt_daemon.script.ending import LastLines
+from eegpt_daemon.script.log_file import LogFile
 from eegpt_daemon.script.saving import StepTimes
-from eegwatch import formats
 from eegwatch.diagnosis.rate.precision import PRINTED as PRECISION_OF_TEXT
 from eegwatch.formats.lines import LINE_KINDS
 from eegwatch.formats.patterns import compile_patterns
@@ -29,7 +28,7 @@ from eegwatch.formats.row_reader import RowReader
 from eegwatch.formats.text import TextDecoder
 from eegwatch.run.config import Config, ConfigError, expected_rates, schedule_of
 from eegwatch.run.folder import RUN_LOG
-from eegwatch.run.follow import FollowedLog, FormatError
+from eegwatch.run.follow import FormatError
 from eegwatch.run.log import AppendLog, Tail, each_record, run_decoder
 from eegwatch.run.records import Checkpoint, End, Eval, Record, Run, RunRecord, Step
 from eegwatch.schedule import Schedule, ScheduleError, as_dict, resumed
@@ -41,7 +40,6 @@ FROM_ZERO = "the output numbers epochs from 0"  # said in the run's notes: a res
 QUIET_S = 1.0  # a step whose values may stand in several lines is passed on after so long a silence
 READ_BYTES = 1 << 20
 EVALUATIONS_ALONE = 3  # after so many epochs without a step, evaluations are all that a script prints
-LAST_BYTES = 1 << 14  # of a log, in which the error that ended its script stands
 COUNTS_ANEW = 0.5  # a resumed script whose first step lies below this share of its checkpoint's counts from 0 again
 
 
@@ -75,9 +73,7 @@ class ScriptLog:
         self._text = self._decoder_of_text()
         if self._from_zero:
             self._text.reader.counter.count_epochs_from_zero()
-        self._file: FollowedLog | None = None
-        self._file_path: Path | None = None
-        self._file_begun = 0  # bytes of it that an earlier attempt wrote
+        self._file = LogFile(folder, config.script, self._patterns)
         self._fed_at = 0.0
         self._started_at = time.time() - COARSE_S
         self._pass_over_the_old()
@@ -161,41 +157,17 @@ class ScriptLog:
     def _look_for_file(self) -> None:
         try:
             if self.source is None:
-                self._find_file(since=self._started_at)
-            if self._file is not None:
-                records, _, _ = self._file.read(READ_BYTES)
-                self._take(FILE, records)
+                self._file.find(since=self._started_at)
+            self._take(FILE, self._file.read())
         except (OSError, FormatError) as error:
             self.trouble = str(error)
-
-    def _find_file(self, since: float) -> None:
-        """The log that the script writes: the newest of script.log, else one of a known kind below the run folder."""
-        path = self._named_file() if self._script.log else self._file_below()
-        if path is None or path.path == self._file_path or _written(path.path) < since:
-            return
-        if self._file is not None:
-            self._file.close()
-        self._file_begun = 0
-        self._file, self._file_path = path.follow(), path.path
-
-    def _named_file(self) -> formats.ForeignLog | None:
-        files = files_of(self.folder, self._script, self._script.log or "")
-        return formats.find(files[0][1], self._patterns) if files else None
-
-    def _file_below(self) -> formats.ForeignLog | None:
-        below = [path for path in self.folder.iterdir() if path.is_dir() and path.name != "checkpoints"]
-        return next((log for path in below if (log := formats.find(path, self._patterns)) is not None), None)
 
     def _pass_over_the_old(self) -> None:
         """Skip the steps of earlier attempts in a log that the script continues to write."""
         if self.attempt.attempt == 1:
             return
         try:
-            self._find_file(since=0.0)
-            while self._file is not None and self._file.read(READ_BYTES)[2]:
-                pass
-            if self._file_path is not None and self._file_path.is_file():
-                self._file_begun = self._file_path.stat().st_size
+            self._file.skip_earlier()
         except (OSError, FormatError) as error:
             self.trouble = str(error)
 
@@ -374,13 +346,10 @@ class ScriptLog:
 
     def read_last_lines(self) -> None:
         """Read the last lines of a script that writes its output into a file, as if it had printed them."""
-        if self.source != FILE or self._file_path is None or not self._file_path.is_file():
+        if self.source != FILE:
             return
         try:
-            with self._file_path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                file.seek(max(self._file_begun, size - LAST_BYTES))
-                lines = file.read(LAST_BYTES).decode("utf-8", "replace").splitlines()
+            lines = self._file.last_lines()
         except OSError as error:
             self.trouble = str(error)
             return
@@ -399,13 +368,6 @@ class ScriptLog:
         if not self._ended:
             self.append(End(time=time.time(), step=self.step, reason=reason, error=error))
             self._ended = True
-
-
-def _written(path: Path) -> float:
-    """The time when a log was last written; for a folder, that of its newest file. Raises OSError."""
-    if not path.is_dir():
-        return path.stat().st_mtime
-    return max((p.stat().st_mtime for p in path.iterdir() if p.is_file()), default=0.0)
 
 
 def _target(config: Config) -> dict[str, float] | None:

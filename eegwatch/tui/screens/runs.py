@@ -6,7 +6,7 @@ with a thousand runs opens at once, and stays quick.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +18,12 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import DataTable, Input, Static
 
-from eegwatch.run.branches import changes, family, in_tree
-from eegwatch.run.folder import CONFIG, runs
+from eegwatch.run.branches import family, in_tree
+from eegwatch.run.folder import runs
 from eegwatch.run.notes import LONGEST, NotNoted, note_of, write_note
 from eegwatch.run.seed_series import SeriesPlace, SeriesScores, place_of, scores_of
 from eegwatch.run.summary import Summary, summarise
-from eegwatch.run.yaml_file import ConfigError, text_of, tree_of, without_secrets
+from eegwatch.tui.screens.run_diff import run_diff
 from eegwatch.tui.screens.text import TextScreen
 from eegwatch.tui.settings import Settings
 from eegwatch.tui.widgets.chart import TITLE_FRAME
@@ -450,51 +450,3 @@ class RunsScreen(ModalScreen[RunChoice | None]):
 
     def action_up(self) -> None:
         self.table.action_cursor_up()
-
-
-def run_diff(one: Path, other: Path) -> Text:
-    """The differences between two runs: their configurations, then the commands about their rates."""
-    commanded = []
-    for folder in (one, other):
-        try:
-            commanded.append(changes(folder))
-        except OSError as error:
-            commanded.append([error.strerror or str(error)])
-    text = config_diff(one, other)
-    for folder, words, style in zip((one, other), commanded, ("red", "green"), strict=True):
-        if commanded[0] != commanded[1]:
-            text.append(f"\n\nrates of {folder.name}", "bold")
-            text.append("".join(f"\n  {line}" for line in words or ["as declared"]), style)
-    return text
-
-
-def config_diff(one: Path, other: Path) -> Text:
-    """The differences between the configurations of two runs, one key per line: key: A → B."""
-    flat: list[dict[str, str]] = []
-    for folder in (one, other):
-        path = folder / CONFIG
-        try:
-            flat.append(dict(_flat(tree_of(without_secrets(text_of(path, str(path))), str(path)))))
-        except (ConfigError, OSError) as error:
-            return Text(plain(str(error)))
-    before, after = flat
-    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-    if not keys:
-        return Text("the configurations are the same")
-    width = min(max(map(len, keys)), 48)
-    lines = []
-    for key in sorted(keys):
-        old, new = before.get(key, "–"), after.get(key, "–")
-        lines.append(
-            Text.assemble((f"{plain(key):<{width}}  ", "bold"), (plain(old), "red"), " → ", (plain(new), "green"))
-        )
-    return Text("\n").join(lines)
-
-
-def _flat(tree: object, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """The leaves of a configuration as (training.scheduler.max_lr, 0.003)."""
-    if isinstance(tree, dict) and tree:
-        for key, value in tree.items():
-            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    elif prefix:
-        yield prefix, "none" if tree is None else str(tree)

@@ -42,12 +42,13 @@ def found(path: Path) -> list[Finding]:
         log.close()
 
 
-def test_a_finding_that_is_meant_no_longer_counts_and_says_who_meant_it(
-    log_writer: LogWriter, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("command", ["dismiss", "meant"])  # meant: its name in version 0.2
+def test_a_dismissed_finding_no_longer_counts_and_names_the_person(
+    command: str, log_writer: LogWriter, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = frozen(log_writer)
     assert main(["check", str(folder)]) == 1
-    assert main(["meant", str(folder), "lr_stuck", "--reason", "a constant rate on purpose"]) == 0
+    assert main([command, str(folder), "lr_stuck", "--reason", "a constant rate on purpose"]) == 0
     capsys.readouterr()
     assert main(["check", "--json", str(folder)]) == 0
     (finding,) = json.loads(capsys.readouterr().out)["findings"]
@@ -107,7 +108,7 @@ def test_a_rule_that_found_nothing_is_one_line_that_names_those_that_did(
     log_writer: LogWriter, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = frozen(log_writer)
-    assert main(["meant", str(folder), "loss_spike"]) == 2
+    assert main(["dismiss", str(folder), "loss_spike"]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and "there is lr_stuck" in err
 

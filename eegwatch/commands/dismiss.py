@@ -1,4 +1,4 @@
-"""`eegwatch meant PATH RULE`: dismiss a finding as intended; it is recorded and no longer counts."""
+"""`eegwatch dismiss PATH RULE`: dismiss a finding as intended; it is recorded and no longer counts."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class NothingToDismiss(UserError):
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
     add_path(parser, help=A_RUN)
     parser.add_argument("rule", metavar="RULE", help="the finding's rule, as `eegwatch check` prints it")
-    parser.add_argument("--reason", default="", metavar="TEXT", help="why it is meant, for whoever reads it later")
+    parser.add_argument("--reason", default="", metavar="TEXT", help="the reason, for later readers")
     add_declaration(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write an `intent` record for each finding of the rule, healed ones included. Raises UserError."""
+    """Write an `intent` record for each finding of the rule, resolved ones included. Raises UserError."""
     log = open_run(arguments, arguments.path)
     try:
         outcome = log.read_to_end()
@@ -41,6 +41,6 @@ def run(arguments: argparse.Namespace) -> int:
         run_id=attempt.run_id if attempt is not None else "",
     )
     for finding in chosen:
-        words = f"{outcome.run}: {finding.rule} since step {finding.since_step:,} is meant, recorded in {path}"
+        words = f"{outcome.run}: {finding.rule} since step {finding.since_step:,} is dismissed, recorded in {path}"
         print(plain(words))
     return 0
