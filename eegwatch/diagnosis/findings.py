@@ -49,6 +49,8 @@ FAMILIES = {
     "weights_not_restored": EQUALITY,
     "order_repeated": EQUALITY,
     "order_restarted": FACT,
+    "weights_overwritten": FACT,
+    "steps_draw_the_same": FACT,
     "statistics_not_restored": FACT,
     "ema_statistics_stand": FACT,
     "order_lost": EQUALITY,

@@ -29,6 +29,7 @@ from eegwatch.watching.folds import Marks, Trained, goes_on, leave
 from eegwatch.watching.forwards import Forwards
 from eegwatch.watching.gradients import Turns
 from eegwatch.watching.loads import Loads
+from eegwatch.watching.masters import Masters
 from eegwatch.watching.micro_batches import MicroBatches
 from eegwatch.watching.model_state import Frozen, Surroundings
 from eegwatch.watching.naming import NAMED, first_names
@@ -38,6 +39,7 @@ from eegwatch.watching.replicas import BatchRows, ReplicaSums, is_copy
 from eegwatch.watching.scheduled_values import Scheduled
 from eegwatch.watching.splits import trained_before
 from eegwatch.watching.step_calls import StepCalls
+from eegwatch.watching.step_draws import STEPS, StepDraws
 from eegwatch.watching.streams import SampleSums, StreamSamples, is_stream
 from eegwatch.watching.tensors import named, torch_module
 from eegwatch.watching.workers import Workers
@@ -60,6 +62,8 @@ class Watcher:
         self.declared = Declarations()
         self.around = Surroundings()
         self.forwards = Forwards(self.guarded)
+        self._draws = StepDraws(self.guarded)
+        self._masters: dict[int, Masters] = {}  # of each optimizer
         self.loads = Loads(self.guarded, self._tell_load)
         self.turns = Turns()  # of several optimizers
         self.calls = StepCalls()
@@ -96,6 +100,7 @@ class Watcher:
             self.around.of(self.models)
             self.forwards.of(self.models)
             self.loads.of(new)
+            self._draws.of(new)
         own, said = said, said.with_earlier(self.declared)
         self.declared = said
         self.copied = self.copied or any(is_copy(model) for model in new)
@@ -309,6 +314,7 @@ class Watcher:
     def first_look(self, eye: OptimizerListener) -> None:
         """Called before each step that is looked at."""
         self.around.begin()
+        self._at_first_steps(eye)
         for evaluation in self._evaluations:
             values = evaluation.before_step()
             if values is not None:
@@ -322,6 +328,15 @@ class Watcher:
                 order.first_step(eye.step - 1, resumed=self._resumed)
             if self._resumed:
                 self._emit_state("begin", eye.step - 1)
+
+    def _at_first_steps(self, eye: OptimizerListener) -> None:
+        """Called before each of the first steps that is looked at."""
+        if self._draws.before_step():
+            self.emit("draws", {"steps": STEPS}, step=eye.step)
+        masters = self._masters.setdefault(eye.number, Masters())
+        values = masters.compared([held.parameter for held in eye.table.all], self.models, eye.step)
+        if values is not None:
+            self.emit("masters", values, step=values.pop("step"))
 
     def before_step(self, eye: OptimizerListener, *, whole: bool) -> None:
         """Called before every step: an average that waits is compared now, when it has had its update.
@@ -363,6 +378,7 @@ class Watcher:
         self.forwards.stepped()
         if eye.taken >= FIRST:
             self.forwards.close()
+            self._draws.close()
         for order in self.orders:
             order.settle()
         for loader in self.workers:
@@ -437,7 +453,7 @@ class Watcher:
     def _release(self) -> None:
         self.off = True
         rows = [self._rows] if self._rows is not None else []
-        parts: tuple[Any, ...] = (self.forwards, self.loads, *self._statistics, *rows)
+        parts: tuple[Any, ...] = (self.forwards, self.loads, self._draws, *self._statistics, *rows)
         parts += (*self.eyes, *self.orders, *self.workers, *self.streams)
         for part in parts:
             with contextlib.suppress(Exception):  # each is taken off, whatever the others do

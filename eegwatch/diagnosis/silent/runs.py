@@ -388,6 +388,24 @@ def ema_statistics_stand(record: Watch, attempt: Attempt) -> Judgement:
     )
 
 
+def weights_overwritten(record: Watch, attempt: Attempt) -> Judgement:
+    values = record.values
+    return Violation(
+        f"the float32 copies that the optimizer holds of {names(values)} were not the weights before step "
+        f"{record.step:,}, and the weights are the copies after it: what was loaded is lost",
+        "load the weights before the optimizer copies them, or load the copies too",
+    )
+
+
+def steps_draw_the_same(record: Watch, attempt: Attempt) -> Judgement:
+    return Violation(
+        f"torch's generator began and ended {int(record.values['steps']):,} steps in a row in the same states and drew "
+        "within each: dropouts and noise are the same in every step",
+        "seed once, before the loop (no manual_seed in a step, a forward pass or __getitem__); dismiss this if each "
+        "step is meant to draw the same",
+    )
+
+
 RULES = (
     SilentRule("step_not_taken", "calls", True, step_not_taken),
     SilentRule("optimizer_state_lost", "state", True, optimizer_state_lost),
@@ -402,6 +420,8 @@ RULES = (
     SilentRule("microbatch_weights", "micro", True, microbatch_weights),
     SilentRule("tying_lost", "step", True, tying_lost),
     SilentRule("evaluation_draws", "evaluating", False, evaluation_draws),
+    SilentRule("weights_overwritten", "masters", False, weights_overwritten),
+    SilentRule("steps_draw_the_same", "draws", False, steps_draw_the_same),
     SilentRule("ema_statistics_stand", "ema", False, ema_statistics_stand),
     *(ema(kind) for kind in ("ema_aliased", "ema_not_updated", "ema_updated_twice", "ema_differs")),
 )

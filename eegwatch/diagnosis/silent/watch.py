@@ -35,6 +35,8 @@ NEEDS = {
     "microbatch_weights": "no log.micro() was called",
     "optimizer_state_lost": "no resume from a checkpoint that log.checkpoint() told of",
     "optimizer_state_differs": "no resume from a checkpoint that log.checkpoint() told of",
+    "weights_overwritten": "no copies of half-precision weights that an optimizer holds were other than these",
+    "steps_draw_the_same": "no generator that steps draw from was put back",
     "statistics_not_restored": "no resume with batch norms from a checkpoint that log.checkpoint() told of",
     "ema_statistics_stand": "no log.ema() of a model with batch norms was used in evaluation mode",
     "scaler_state_lost": "no resume with scaler= from a checkpoint that log.checkpoint() told of",

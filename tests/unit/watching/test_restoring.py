@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from eegwatch.diagnosis.findings import WARNING
-from tests.unit.watching.loops import Loop, rules
+from tests.unit.watching.loops import Loop, rules, small
 
 
 def normed() -> nn.Module:
@@ -106,3 +106,60 @@ def test_an_average_whose_statistics_stand_is_a_fact_once_it_is_used(tmp_path: P
         average.train(how == "in training mode")(torch.randn(4, 8))
     assert rules(loop.judged()) == found
     assert not average.state_dict(keep_vars=True)["0.weight" if how != "torch's average" else "module.0.weight"].grad
+
+
+@pytest.mark.parametrize("copied", ["before the load", "after the load", "and restored"])
+def test_copies_of_weights_that_overwrite_what_was_loaded_are_a_fact(tmp_path: Path, copied: str) -> None:
+    model = small().bfloat16()
+    torch.manual_seed(5)
+    loaded = {name: torch.randn_like(tensor) for name, tensor in model.state_dict().items()}
+    if copied != "before the load":
+        model.load_state_dict(loaded)
+    masters = [p.detach().float().clone().requires_grad_() for p in model.parameters()]
+    if copied == "and restored":
+        for master in masters:  # what bfloat16 rounds away is in the copies alone
+            master.data *= 1 + 2**-10
+    model.load_state_dict(loaded)
+    loop = Loop(tmp_path, lambda _: torch.optim.Adam(masters, lr=1e-2), model)
+
+    def step(number: int) -> None:
+        model.zero_grad()
+        model(torch.randn(4, 8).bfloat16()).float().pow(2).mean().backward()
+        for master, p in zip(masters, model.parameters()):
+            assert p.grad is not None
+            master.grad = p.grad.float()
+        loop.optimizer.step()
+        with torch.no_grad():
+            for master, p in zip(masters, model.parameters()):
+                p.copy_(master)
+
+    assert rules(loop.run(4, step)) == ({"weights_overwritten"} if copied == "before the load" else set())
+
+
+@pytest.mark.parametrize(
+    ("seeds", "dropout", "found"),
+    [
+        ("in each step", 0.5, {"steps_draw_the_same"}),
+        ("in each step", 0.0, set()),  # nothing is drawn within a step
+        ("once", 0.5, set()),
+        ("for both passes of a step", 0.5, set()),
+    ],
+)
+def test_a_seed_that_is_set_in_every_step_is_a_fact(
+    tmp_path: Path, seeds: str, dropout: float, found: set[str]
+) -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(dropout), nn.Linear(8, 2))
+    loop = Loop(tmp_path, model=model)
+    batches = torch.randn(8, 4, 8)
+
+    def step(number: int) -> None:
+        loop.optimizer.zero_grad()
+        if seeds == "in each step":
+            torch.manual_seed(7)
+        state = torch.get_rng_state()
+        for _ in range(2 if seeds == "for both passes of a step" else 1):
+            torch.set_rng_state(state)
+            model(batches[number]).pow(2).mean().backward()
+        loop.optimizer.step()
+
+    assert rules(loop.run(7, step)) == found
