@@ -83,6 +83,7 @@ FAMILIES = {
     "nothing_to_train": FACT,
     "micro_gradients_shrunk": FACT,
     "accumulation_differs": FACT,
+    "held_twice": FACT,
     "update_rounded_away": FACT,
     "optimizer_state_stands": FACT,
     "recomputation_draws": FACT,

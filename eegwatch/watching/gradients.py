@@ -21,6 +21,7 @@ from eegwatch.watching.gather import Gathered
 from eegwatch.watching.optimizer_tensors import OptimizerTensor
 from eegwatch.watching.tensors import compiling, eagerly, elements, torch_module
 
+LATELY = 6  # steps: one of five of another optimizer lies between two of this one
 TURNS = 256  # steps of several optimizers, and calls of backward(), that are remembered
 MOST_PASSES = 16  # backward passes between two steps whose beginnings are kept
 TABLES = ("_backward_hooks", "_post_accumulate_grad_hooks")  # torch's, on a tensor; None where it never had a hook
@@ -71,6 +72,10 @@ class Turns:
         """The optimizers that took the steps from `begin` to `end`; none where that is not remembered any more."""
         ago = self.count - begin
         return set(list(self.taken)[len(self.taken) - ago :][: end - begin]) if ago <= len(self.taken) else set()
+
+    def lately(self) -> set[int]:
+        """The optimizers that took one of the last few steps."""
+        return set(list(self.taken)[-LATELY:])
 
     def of_others(self, number: int, marks: Sequence[tuple[int, int]], found: Sequence[bool]) -> bool:
         """Does the gradient of optimizer `number` hold what a pass for another optimizer left?

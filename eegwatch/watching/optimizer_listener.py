@@ -225,7 +225,7 @@ class OptimizerListener:
         self.seen = seen
         values |= _of_gradients(seen, self.declared.accumulate) | found
         values |= self.watcher.around.at(self, self.watcher.eyes)
-        values |= self._of_forwards()
+        values |= self._of_forwards() | self._shared()
         resting = self._resting(look) if self.reads_grad else []
         if resting:
             values["resting"] = first_names(resting) | {"of": len(self.table.all)}
@@ -275,6 +275,16 @@ class OptimizerListener:
         before, count = (max(kept[id(held.parameter)] for held in lost) for kept in (had, now))
         told = {"before": before, "count": count} if self.kind == "adam" else {}
         return {"forgotten": first_names([held.name for held in lost]) | told}
+
+    def _shared(self) -> dict[str, Any]:
+        """{"twice"} of tensors that another optimizer holds, which steps by turns with this one; of the first steps."""
+        if not self.watcher.around.shared or self.taken < REPLACES or self.taken > FIRST:
+            return {}
+        for other in self.watcher.eyes:
+            both = [h.name for h in self.table.all if id(h.parameter) in other.table.ids]
+            if other.number > self.number and both and other.number in self.watcher.turns.lately():
+                return {"twice": first_names(both) | {"other": other.number}}
+        return {}
 
     def _of_forwards(self) -> dict[str, Any]:
         """What the forward passes of the first steps have shown."""

@@ -76,16 +76,27 @@ def gradients_dropped(record: Watch, attempt: Attempt) -> Judgement:
         return None  # the tail of an epoch
     dropped = counted < declared
     looks = seen_in_a_row(attempt, "micro_gradients_dropped", record, dropped)
+    again = _windows_thrown_away(record, attempt, exact=passes == declared, dropped=dropped)
     if not dropped:
-        return True
+        return True if not again else None
     each_time = passes == declared and int(values.get("begins", 0)) >= passes - 1
-    if (not each_time or (passes == 2 and record.step > 1)) and looks < 2:
+    fact = (not each_time or (passes == 2 and record.step > 1)) and looks < 2
+    if fact and again < 2:
         return None  # a pass for something else, or of a step that failed, lies before the tail of an epoch
     return Violation(
         f"step {record.step:,} holds the gradient of {counted} of its {passes} micro-batches: "
         "the others were cleared before it",
-        "call optimizer.zero_grad() once a step, not at every micro-batch",
+        "call optimizer.zero_grad() once a step, not at every micro-batch, and not in the middle of a window",
+        fact=fact,
     )
+
+
+def _windows_thrown_away(record: Watch, attempt: Attempt, *, exact: bool, dropped: bool) -> int:
+    """How many steps so far hold a part of the declared passes; 0 once a step had more: others are made as well."""
+    key = "windows_thrown_away", int(record.values.get("opt", 0))
+    known = attempt.in_a_row.get(key, 0)
+    attempt.in_a_row[key] = -1 if known < 0 or not exact else known + dropped
+    return max(attempt.in_a_row[key], 0)
 
 
 def _cleared_unused(record: Watch, attempt: Attempt) -> Judgement:
@@ -344,6 +355,15 @@ def not_in_optimizer(record: Watch, attempt: Attempt) -> Judgement:
     )
 
 
+@unless("twice")
+def held_twice(record: Watch, twice: Any) -> Violation:
+    return Violation(
+        f"{names(twice)} {'is' if twice['n'] == 1 else 'are'} held by optimizer {twice['other']} too, and both step: "
+        "each moves what the other trains",
+        "build each optimizer from the part that it is to train; dismiss this if both are to train it",
+    )
+
+
 def no_gradient(record: Watch, attempt: Attempt) -> Judgement:
     none, resting = record.values.get("no_gradient"), record.values.get("resting")
     if resting is not None and none is None:
@@ -429,6 +449,7 @@ RULES = (
     SilentRule("clip_before_unscale", "step", True, clip_before_unscale),
     SilentRule("optimizer_holds_strangers", "step", True, optimizer_holds_strangers),
     SilentRule("not_in_optimizer", "step", False, not_in_optimizer),
+    SilentRule("held_twice", "step", False, held_twice),
     SilentRule("no_gradient", "step", False, no_gradient),
     SilentRule("train_mode_lost", "step", False, train_mode_lost),
     SilentRule("frozen_draws", "step", False, frozen_draws),

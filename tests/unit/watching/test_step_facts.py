@@ -138,6 +138,21 @@ def test_short_windows_between_full_ones_are_the_ends_of_epochs(tmp_path: Path, 
     assert windows(tmp_path, lengths) == set()
 
 
+def test_windows_that_are_thrown_away_now_and_then_are_a_fact(tmp_path: Path) -> None:
+    loop = Loop(tmp_path, accumulate=3)
+
+    def step(number: int) -> None:
+        for micro in range(3):
+            if micro == 1 and number in (3, 6, 9):
+                loop.optimizer.zero_grad()
+            loop.backward()
+        loop.optimizer.step()
+        loop.optimizer.zero_grad()
+
+    found = loop.run(10, step)
+    assert told(found) == {("micro_gradients_dropped", "warning")} and found[0].since_step == 6
+
+
 def weighed(folder: Path, divisor: Callable[[int], float], items: Callable[[int], int] = lambda _: 4) -> set[str]:
     """Windows of four micro-batches and one of two; `divisor` of a window's length, `items` of a micro-batch."""
     loop, count = Loop(folder), 0
@@ -417,6 +432,29 @@ def test_masks_that_a_recomputation_draws_anew_are_a_fact(tmp_path: Path, reentr
 
 
 # ---- the state and the steps of an optimizer ----
+
+
+def test_tensors_that_two_optimizers_step_are_a_fact(tmp_path: Path) -> None:
+    def trained(second: Callable[[nn.Module, nn.Module], Any], *, by_turns: bool = True) -> set[str]:
+        first, other = nn.Linear(8, 8), nn.Linear(8, 2)
+        optimizers = [torch.optim.Adam(first.parameters(), lr=1e-3), torch.optim.Adam(second(first, other), lr=1e-3)]
+        log = RunLog(tmp_path, control=False)
+        log.watch([first, other], optimizers)
+        for number in range(8):
+            for optimizer in optimizers if by_turns else optimizers[number // 4 :][:1]:
+                optimizer.zero_grad()
+                other(first(torch.randn(4, 8))).pow(2).mean().backward()
+                optimizer.step()
+            log.step()
+        log.end()
+        return rules(silent(log.folder))
+
+    def every(first: nn.Module, other: nn.Module) -> Any:
+        return [*first.parameters(), *other.parameters()]
+
+    assert trained(every) == {"held_twice"}
+    assert "held_twice" not in trained(lambda _, other: other.parameters())
+    assert "held_twice" not in trained(every, by_turns=False)
 
 
 def test_a_state_that_is_lost_within_a_run_is_a_fact(tmp_path: Path) -> None:
