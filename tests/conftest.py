@@ -8,6 +8,7 @@ import importlib
 import math
 import os
 import random
+import signal
 import socket
 import sys
 import tempfile
@@ -35,6 +36,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # hundreds of processes begin here, and each would compile our sources anew: 40 s of a whole run
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# who runs the tests in the background may ignore these, and so would every process that a test starts
+for number, handler in (
+    (signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL), (signal.SIGQUIT, signal.SIG_DFL),
+):  # fmt: skip
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, handler)
 
 # what draws without a seed, and sets of strings, which hashing orders, are the same every time as well
 if not os.environ.get("EEGWATCH_FULL"):
