@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,22 +30,48 @@ def _drawable(declared: dict[str, Any] | None, steps_per_epoch: int | None) -> S
     return schedule
 
 
+@dataclass(frozen=True)
+class Declared:
+    """A declared schedule and the steps that it is of: after `begin`, up to `end`; None where it cannot be drawn."""
+
+    begin: int
+    end: int
+    schedule: Schedule | None
+    steps_per_epoch: int | None
+
+
+NEVER = 2**62
+
+
+def declared_schedules(history: History) -> list[Declared]:
+    """The schedule of each attempt, and those to which a command has changed it within the newest one."""
+    laws = [(run.step, run.schedule, run.steps_per_epoch) for run in history.attempts]
+    per_epoch = laws[-1][2] if laws else None
+    laws += [(change.step, change.schedule, per_epoch) for change in history.schedules]
+    ends = [begin for begin, _, _ in laws[1:]] + [NEVER] * bool(laws)
+    return [
+        Declared(begin, max(begin, min(end, NEVER)), _drawable(declared, length), length)
+        for (begin, declared, length), end in zip(laws, ends, strict=True)
+    ]
+
+
 def expected_rates(history: History, steps: NDArray[np.int64]) -> NDArray[np.float64]:
     """The rate that each step (ascending) should have used, by its attempt and the changes of schedule within it.
 
     NaN where no schedule is known.
     """
     rates = np.full(len(steps), np.nan)
-    laws = [(run.step, run.schedule, run.steps_per_epoch) for run in history.attempts]
-    per_epoch = laws[-1][2] if laws else None
-    laws += [(change.step, change.schedule, per_epoch) for change in history.schedules]
-    ends = [begin for begin, _, _ in laws[1:]] + [2**62] * bool(laws)
-    for (begin, declared, length), end in zip(laws, ends, strict=True):
-        rows = slice(*np.searchsorted(steps, [begin, max(begin, min(end, 2**62))], side="right"))
-        schedule = _drawable(declared, length) if rows.stop > rows.start else None
-        if schedule is not None:
-            rates[rows] = rate_at(schedule, steps[rows], length)
+    for law in declared_schedules(history):
+        rows = slice(*np.searchsorted(steps, [law.begin, law.end], side="right"))
+        if law.schedule is not None and rows.stop > rows.start:
+            rates[rows] = rate_at(law.schedule, steps[rows], law.steps_per_epoch)
     return rates
+
+
+def expected_at(history: History, step: int) -> float | None:
+    """The rate that one step should have used; None where no schedule is known."""
+    rate = float(expected_rates(history, np.array([step]))[0])
+    return rate if np.isfinite(rate) else None
 
 
 BLOCK = 1 << 16  # steps whose expected rates are held at once: of millions they would take as much as the history

@@ -1,11 +1,11 @@
-"""The expected learning rate as series: each attempt's declared curve, and the curve after a resume."""
+"""The expected learning rate as series: each declared curve over its steps, and the curve after a resume."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eegwatch.charts.deviation import schedule_of
+from eegwatch.charts.deviation import declared_schedules
 from eegwatch.charts.model import EXPECTED, OBSERVED, ChartData, Series
 from eegwatch.run.history import History
 from eegwatch.schedule import Manual, Schedule, position_at, rate_at
@@ -14,17 +14,12 @@ SAMPLES = 2048  # points of the expected curve: more than any terminal has dot c
 
 
 def expected_series(history: History, left: float, right: float) -> list[Series]:
-    """Each attempt's declared curve over the steps in sight that it stands for, the newest one's to the end."""
+    """Each declared curve over the steps in sight that it stands for, the newest one's to the end."""
     series: list[Series] = []
-    attempts = history.attempts
-    for i, run in enumerate(attempts):
-        schedule = schedule_of(run)
-        if schedule is None:
-            continue
-        begin = max(run.step + 1, left)
-        end = min(attempts[i + 1].step, right) if i + 1 < len(attempts) else right
-        if end >= begin:
-            series.append(curve(schedule, begin, end, run.steps_per_epoch))
+    for law in declared_schedules(history):
+        begin, end = max(law.begin + 1, left), min(law.end, right)
+        if law.schedule is not None and end >= begin:
+            series.append(curve(law.schedule, begin, end, law.steps_per_epoch))
     return series
 
 

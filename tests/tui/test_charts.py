@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from eegwatch.charts import deviation as deviations
-from eegwatch.charts.deviation import Deviation
+from eegwatch.charts.deviation import Deviation, expected_at
 from eegwatch.charts.kinds import KINDS, kinds
 from eegwatch.charts.model import ChartStyle
+from eegwatch.charts.view import readout
 from eegwatch.diagnosis.rules.batch_noise import batch_loss_band
 from eegwatch.run.follow import history_of
 from eegwatch.run.history import History
-from eegwatch.run.records import System
-from eegwatch.schedule import parse
+from eegwatch.run.records import ScheduleChange, System
+from eegwatch.schedule import as_dict, parse, resumed
 from eegwatch.tui.ascii import to_ascii
 from eegwatch.tui.widgets.chart import Chart
 from eegwatch.tui.widgets.panels import sparkline
@@ -415,3 +416,20 @@ async def test_a_picture_has_the_runs_name_and_a_legend_in_the_colours_of_its_li
     for colour in (figure.COLOURS[OBSERVED], figure.COLOURS[EXPECTED]):
         assert f"stroke: {colour}" in parts[1], "the legend has no stroke of the colour of its line"
     assert "samples" in picture and "gradient norm" in picture
+
+
+def test_a_schedule_that_a_command_changed_is_drawn_from_there_on(log_writer: LogWriter) -> None:
+    """`m` on a running script: no new attempt begins, and what is expected from the next step on is another curve."""
+    changed = as_dict(resumed(parse(ONE_CYCLE), 100, 3e-4, "anneal", steps_per_epoch=200, force=False))
+    log_writer.run()
+    log_writer.healthy(1, 100)
+    log_writer.add(ScheduleChange(time=log_writer.time, step=100, schedule=changed, command="c1"))
+    log_writer.steps(parse(changed).rate(np.arange(100, 150)), first=101)
+    history = history_of(log_writer.folder)
+    data = drawn("lr", history)
+    before, after = [series for series in data.series if series.kind == "dotted"]
+    assert before.x[-1] == 100 and after.x[0] == 101 and after.x[-1] == 2000
+    assert after.y[0] == pytest.approx(3e-4) and after.y[-1] == pytest.approx(3e-6)
+    assert [name for name, _, _ in data.bands] == ["warm-up", "manual anneal"]
+    assert "expected 3.00e-4" in readout(history, 101, expected_at(history, 101))
+    assert {BY_NAME["residual"].value_at(history, step) for step in (100, 101)} == {"+0 %"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from eegwatch.charts.deviation import schedule_of
+from eegwatch.charts.deviation import declared_schedules
 from eegwatch.charts.expected import expected_series, sampled
 from eegwatch.charts.kinds.common import empty_chart, placed
 from eegwatch.charts.kinds.steps import value_at_step
@@ -28,10 +28,10 @@ def lr_chart(history: History, style: ChartStyle) -> ChartData:
     series += [Series(old.step, old.lr, "line", PAST) for old in history.superseded]
     series.append(Series(history.step, history.lr, "line", OBSERVED))
     chart.series = [placed(history, view, s) for s in series]
-    run = history.run
-    schedule = schedule_of(run)
+    laws = declared_schedules(history)
+    schedule = laws[-1].schedule if laws else None
     if schedule is not None:
-        scale = (run.steps_per_epoch or 1) if run and schedule.unit == "epoch" else 1
+        scale = (laws[-1].steps_per_epoch or 1) if schedule.unit == "epoch" else 1
         bands = [(name, a * scale, b * scale) for name, a, b in schedule.phases()]
         ends = on_axis(history, view.axis, np.array([[a, b] for _, a, b in bands]).reshape(-1, 2))
         chart.bands = [(name, float(a), float(b)) for (name, _, _), (a, b) in zip(bands, ends, strict=True)]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from eegwatch.charts.deviation import schedule_of
+from eegwatch.charts.deviation import expected_at, schedule_of
 from eegwatch.charts.kinds.common import empty_chart, placed
 from eegwatch.charts.model import EXPECTED, OBSERVED, ChartData, ChartKind, ChartStyle, Series
 from eegwatch.run.history import History
-from eegwatch.schedule import rate_at
 
 NOISE_PERCENT = 1e-7  # a deviation below is the last bits of float64: on schedule
 
@@ -28,11 +27,9 @@ def residual_chart(history: History, style: ChartStyle) -> ChartData:
 
 def _at_residual(history: History, step: int) -> str:
     i = int(np.searchsorted(history.step, step))
-    run = next((run for run in reversed(history.attempts) if run.step < step), None)
-    schedule = schedule_of(run)
-    if i >= history.length or history.step[i] != step or run is None or schedule is None:
+    if i >= history.length or history.step[i] != step:
         return ""
-    expected = float(rate_at(schedule, step, run.steps_per_epoch))
+    expected = expected_at(history, step)
     return f"{(history.lr[i] / expected - 1) * 100:+.3g} %" if expected else ""
 
 

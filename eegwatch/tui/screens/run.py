@@ -12,12 +12,11 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Input
 
-from eegwatch.charts.deviation import schedule_of
+from eegwatch.charts.deviation import expected_at
 from eegwatch.charts.model import ChartStyle
 from eegwatch.charts.view import View, on_axis, readout
 from eegwatch.diagnosis.findings import RATE
 from eegwatch.run.folder import TRAINER_LOG
-from eegwatch.schedule import rate_at
 from eegwatch.tui.actions import bindings
 from eegwatch.tui.session import Session
 from eegwatch.tui.settings import SIDE_WIDTH, Settings
@@ -171,9 +170,7 @@ class RunScreen(Screen[None]):
     def _readout(self) -> str:
         history, cursor = self.session.history, self.view.cursor
         assert cursor is not None
-        schedule, run = schedule_of(history.run), history.run
-        expected = float(rate_at(schedule, cursor, run.steps_per_epoch)) if schedule is not None and run else None
-        return readout(history, cursor, expected, self.charts.charts["lr"].title_width)
+        return readout(history, cursor, expected_at(history, cursor), self.charts.charts["lr"].title_width)
 
     # ---- what part ----
 

@@ -133,7 +133,8 @@ class StatusLine(TextLines):
             parts.append((1, Text("checking it …" if session.complete else "reading the log …", "dim")))
         if run.steps_per_epoch and step:
             epoch, batch = divmod(step - 1, run.steps_per_epoch)
-            parts.append((1, Text(f"epoch {epoch + 1} / {run.epochs or '?'}")))
+            epochs = run.epochs or (-(-run.total_steps // run.steps_per_epoch) if run.total_steps else None)
+            parts.append((1, Text(f"epoch {epoch + 1}" + (f" / {epochs}" if epochs else ""))))
             parts.append((4, Text(f"batch {batch + 1:,} / {run.steps_per_epoch:,}")))
         speed = pace(session)
         if speed is not None and moving:
