@@ -38,9 +38,11 @@ def exact_rate(value: float, other: float) -> str:
 
 
 def exact(value: float) -> str:
-    """A number as a person would type it, all its digits kept: 3e-4, 1.875e-3."""
+    """A number as a person would type it, all its digits kept: 3e-4, 1.875e-3, 0.5, 5."""
     if not math.isfinite(value) or value == 0:
         return f"{value:g}"
+    if 0.1 <= abs(value) < 1e6:
+        return repr(float(value)).removesuffix(".0")
     return next(text for text in (scientific(value, digits) for digits in range(18)) if float(text) == value)
 
 
@@ -76,9 +78,9 @@ def path_end(path: Path, width: int) -> str:
 
 
 def short_rate(value: float) -> str:
-    """For axes and tables: 3e-3, 1.2e-4."""
-    if not math.isfinite(value) or value == 0:
-        return f"{value:g}"
+    """For axes and tables: 3e-3, 1.2e-4, 0.1."""
+    if not math.isfinite(value) or value == 0 or 0.1 <= abs(value) < 100:
+        return f"{value:.3g}"
     mantissa, _, exponent = scientific(value, 2).partition("e")
     return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{exponent}"
 

@@ -32,6 +32,12 @@ def test_two_rates_are_told_with_as_many_digits_as_tell_them_apart() -> None:
     assert wording.exact_rate(3e-4, 3e-4) == "3.00e-4"
 
 
+@pytest.mark.parametrize(("value", "words"), [(5.0, "5"), (0.1, "0.1"), (0.30000000000000004, "0.30000000000000004")])
+def test_a_number_that_people_type_without_an_exponent_has_none(value: float, words: str) -> None:
+    assert wording.exact(value) == words and float(words) == value
+    assert wording.short_rate(value) == f"{value:.3g}"
+
+
 def test_a_rate_of_zero_is_0() -> None:
     assert wording.exact_rate(0.0, 1e-3) == "0" and wording.exact_rate(1e-3, 0.0) == "1.00e-3"
 

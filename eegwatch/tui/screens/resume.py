@@ -33,7 +33,7 @@ from eegwatch.tui.resume_form import (
 )
 from eegwatch.tui.session import Session
 from eegwatch.tui.widgets.chart import Chart
-from eegwatch.wording import rate, short_rate
+from eegwatch.wording import fitting, rate, short_rate
 
 FOLLOW_S = 0.5  # the run goes on under the dialog: the step at which the resume begins moves with it
 EXPLAINED_FROM = 20  # rows of the terminal from which each choice has a line
@@ -139,6 +139,7 @@ class ResumeDialog(ModalScreen[ResumeChoice | None]):
         self.force = ForceCheckbox(self._force_words(), id="force")
         self.begins, self.outcome, self.typed_line = Static(id="from"), Static(id="problem"), Static(id="shell")
         self.judged = CheckedForm()
+        self.keys = Static(id="keys")
 
     def _force_words(self) -> str:
         declared = declared_schedule(self.session)
@@ -157,7 +158,7 @@ class ResumeDialog(ModalScreen[ResumeChoice | None]):
             yield self.force
             yield self.outcome
             yield self.typed_line
-            yield Static(Text("Enter resume   Esc cancel   ↑↓ what follows   Tab next field", "bold"), id="keys")
+            yield self.keys
 
     def on_mount(self) -> None:
         self.force.display = self.preview.can_focus = False
@@ -179,6 +180,8 @@ class ResumeDialog(ModalScreen[ResumeChoice | None]):
         """Show the meaning of the form: the choice, the starting point, the curve, the equivalent shell command."""
         roomy = self.app.size.height >= EXPLAINED_FROM
         self.set_class(not roomy, "low")
+        keys = ["Enter resume", "Esc cancel", "↑↓ what follows", "Tab next field"]
+        self.keys.update(Text(fitting(keys, self.app.size.width - 4, "   "), "bold"))
         judged = self.judged = self._read()
         self.branch_row.display = can_branch(self.session)
         branch = self.branch.value.strip() if self.branch_row.display else ""

@@ -308,7 +308,7 @@ class RunsScreen(ModalScreen[RunChoice | None]):
         if place is not None:
             words = f"{self._about_series(place)}  {words}".rstrip()
         about = self.query_one("#about", Static)
-        about.update(Text(plain(words), "yellow", no_wrap=True, overflow="ellipsis"))
+        about.update(whole_words(Text(plain(words), "yellow"), self.app.size.width - 4))
         about.set_class(bool(words), "shown")
 
     def _about_series(self, place: SeriesPlace) -> str:
