@@ -43,7 +43,8 @@ def event_of(item: Item) -> Event | None:
         name = SPLITS.get(item.split, plain(item.split))
         text = f"{name}: {results(item)} at step {item.step:,}"
     elif isinstance(item, End):
-        text = f"{item.reason} at step {item.step:,}" + (f": {plain(item.error)}" if item.error else "")
+        why = plain(item.error or "").replace("the supervisor is gone", "the daemon is gone")  # as logs have it
+        text = f"{item.reason} at step {item.step:,}" + (f": {why}" if why else "")
     return None if text is None or isinstance(item, StepBlock) else Event(item.time, text)
 
 

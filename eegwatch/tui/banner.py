@@ -45,8 +45,8 @@ class Notice:
 def _left_by_the_daemon(session: Session) -> str:
     """The state of the training after the death of its daemon."""
     if session.folder is not None and script_of(session.folder) is not None:
-        return "The script goes on; the next daemon takes it over."
-    return "The trainer writes a checkpoint and ends by itself."
+        return "the script goes on; the next daemon takes it over"
+    return "the trainer writes a checkpoint and ends by itself"
 
 
 def why_it_ended(end: End) -> str:
@@ -74,8 +74,9 @@ def notice(session: Session, *, read_only: bool) -> Notice | None:
         return unread
     if session.is_current and life.word == "dead":
         ago = f" {duration(time.time() - life.since)} ago" if life.since else ""
-        kept = _left_by_the_daemon(session) if history.length else ""
-        return Notice("error", f"the daemon died{ago}. {kept}".strip(), f"go on where it stood:  {start}")
+        kept = (_left_by_the_daemon(session),) if history.length else ()
+        go_on = f"go on where it stood:  {start}"
+        return Notice("error", f"the daemon died{ago}", go_on, brief_do="m tells the command that goes on", parts=kept)
     if session.is_current and life.word == "hung":
         return Notice("error", life.detail, "t what the trainer printed last")
     end = history.end

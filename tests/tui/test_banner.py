@@ -63,6 +63,17 @@ async def test_a_dead_daemon_is_explained_with_the_command_that_helps_and_withou
         assert "it/s" not in text and " left " not in text and "samples/s" not in text
 
 
+async def test_at_60_by_15_a_dead_daemon_comes_first_with_what_helps(frozen: Path) -> None:
+    log = AppendLog(frozen.parent / DAEMON_LOG)
+    log.append(DaemonState(time=NOW - 1200, state="training", pid=1, run_id=frozen.name, since=NOW - 3000))
+    log.close()
+    async with screen(frozen.parent, frozen, (60, 15)) as pilot:
+        lines = [line.strip() for line in pilot.text().splitlines()]
+        at = next(n for n, line in enumerate(lines) if "the daemon died 20 min ago" in line)
+        assert lines[at + 1].startswith("do ") and "…" not in lines[at] + lines[at + 1]
+        assert "LR STUCK" in lines[at + 2]
+
+
 async def test_a_script_goes_on_without_its_daemon_and_its_results_have_their_own_names(frozen: Path) -> None:
     (frozen / "config.yaml").write_text("script: {command: [python, t.py]}")
     log = AppendLog(frozen.parent / DAEMON_LOG)
@@ -73,7 +84,7 @@ async def test_a_script_goes_on_without_its_daemon_and_its_results_have_their_ow
     log.close()
     async with screen(frozen.parent, frozen, (120, 30)) as pilot:
         text = unwrapped(pilot.text())
-        assert "The script goes on; the next daemon takes it over." in text
+        assert "the script goes on; the next daemon takes it over" in text
         assert "validation: kappa 0.3125, accuracy 54.2 at step 1" in text
 
 

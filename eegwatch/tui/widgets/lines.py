@@ -22,7 +22,10 @@ def whole_words(line: Text, width: int) -> Text:
         return line
     kept = line.plain[: max(1, width - 1)]
     at = kept.rfind(" ")
-    return Text.assemble(line[: at if at > width // 2 else len(kept) - 1].copy(), " …" if at > width // 2 else "…")
+    if at <= width // 2:
+        return Text.assemble(line[: len(kept) - 1], "…")  # one long word, a path
+    shown = line[: len(kept[:at].rstrip())]
+    return Text.assemble(shown, " …")
 
 
 class TextLines(Static):

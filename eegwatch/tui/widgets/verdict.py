@@ -41,7 +41,8 @@ class Verdict(TextLines):
         lines = self._notice(current, width, tight=tight, alone=not findings) if current is not None else []
         told = len(lines)
         if findings:
-            lines += self._finding(session, findings[0], compact, tight, read_only)
+            room = not tight or current is None or current.kind != "error"  # what helps against an error stands first
+            lines += self._finding(session, findings[0], compact, tight, read_only)[: None if room else 1]
             if compact:
                 more = len(findings) - 1
             else:
@@ -64,8 +65,9 @@ class Verdict(TextLines):
             more = current.more if len(current.more) + INDENT <= width else current.brief
             lines += self._wrapped(Text(" " * INDENT), Text(more), width, 1)
         fits = len(current.do) + LABELLED <= width
-        do = current.do if fits or not current.brief_do else current.brief_do
-        if do and (alone or not tight):
+        brief = current.brief_do and not fits and (tight or current.kind == "good")
+        do = current.brief_do if brief else current.do
+        if do and (alone or not tight or current.kind == "error"):
             lines += self._wrapped(Text("   do   ", LABEL), Text(do), width, 1 if tight else 3)
         return lines
 
