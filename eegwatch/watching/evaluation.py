@@ -127,7 +127,7 @@ class Evaluation:
             for name, module in model.named_modules():
                 at = prefixed(number, plain_name(name) or type(module).__name__)
                 self._read(at, module)
-                if not compiled and any(kind in type(module).__name__ for kind in WITH_MODES):
+                if not compiled and _has_modes(module):
                     self._modules += 1
                     hook = TrainingModeHook(at, self._trained, self._sampling, _inner(model))
                     self._handles.append(module.register_forward_pre_hook(hook))
@@ -205,6 +205,14 @@ class Evaluation:
         for handle in self._handles:
             handle.remove()
         self._handles = []
+
+
+def _has_modes(module: Any) -> bool:
+    """Does the forward pass of this module depend on its mode? Norms without statistics and dropouts of 0 are alike."""
+    if not any(kind in type(module).__name__ for kind in WITH_MODES):
+        return False
+    share = getattr(module, "p", None)
+    return bool(getattr(module, "track_running_stats", True)) and not (isinstance(share, int | float) and share == 0)
 
 
 def _inner(model: Any) -> Any:

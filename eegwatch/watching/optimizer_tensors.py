@@ -60,6 +60,8 @@ class OptimizerTensors:
                 why = why_unread(parameter)
                 if why is None and memory[parameter.data_ptr()] > 1:
                     why = "in the memory of another"  # each step moves it once for every name that it has
+                elif why is None and parameter.device.type == "cpu" and parameter.is_shared():
+                    why = "in memory that processes share"  # another one may step between two looks (Hogwild)
                 name = names.get(id(parameter), f"group {number} tensor {place}")
                 at = (0, 1) if why else spread(int(parameter.numel()))
                 self.all.append(OptimizerTensor(name, parameter, number, why, *at))

@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 from eegwatch import RunLog
+from eegwatch.check import open_run
 from tests.unit.watching.loops import Loop, rules, silent, small
 
 SGD = lambda p: torch.optim.SGD(p, lr=0.01)  # noqa: E731
@@ -490,3 +491,29 @@ def test_weights_that_go_to_their_average_and_back_for_an_evaluation_are_not_cha
         assert any(not torch.equal(a, b) for a, b in zip(before, loop.model.parameters()))
 
     assert loop.run(6, step) == []
+
+
+@pytest.mark.parametrize(
+    "part", [nn.InstanceNorm1d(4), nn.BatchNorm1d(4, track_running_stats=False), nn.Dropout(0.0)], ids=repr
+)
+def test_a_layer_that_has_no_modes_is_evaluated_in_either(tmp_path: Path, part: nn.Module) -> None:
+    model = nn.Sequential(
+        nn.Unflatten(1, (1, 8)), nn.Conv1d(1, 4, 3), copy.deepcopy(part), nn.Flatten(), nn.Linear(24, 2)
+    )
+    loop = Loop(tmp_path, SGD, model)
+
+    def step(number: int) -> None:
+        loop.step(number)
+        with loop.log.evaluating(), torch.no_grad():
+            loss_of(model)
+
+    assert loop.run(3, step) == []
+
+
+def test_nothing_is_claimed_of_weights_that_processes_share(tmp_path: Path) -> None:
+    loop = Loop(tmp_path, SGD, small().share_memory())
+    assert loop.run(3) == []
+    run = open_run(loop.log.folder, None, None)
+    remarks = run.read_to_end().watched
+    run.close()
+    assert any("4 in memory that processes share" in remark for remark in remarks)
