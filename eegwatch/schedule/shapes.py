@@ -58,17 +58,19 @@ def one_cycle(
         ]
     else:
         phases = [(float(pct_start * total_steps) - 1, initial, max_lr), (total_steps - 1, max_lr, floor)]
-    phase = np.zeros(p.shape, np.int8)  # the last one whose begin lies before p
-    for number, (end, _, _) in enumerate(phases[:-1], 1):
-        phase[p > end] = number
-    rate = np.empty_like(p)
-    start = 0.0
-    for number, (end, low, high) in enumerate(phases):
-        rows, span = phase == number, end - start
+    rate, later = p, np.zeros(p.shape, bool)
+    for number, (end, low, high) in reversed(list(enumerate(phases))):  # most often all positions lie in one phase
+        start = phases[number - 1][0] if number else 0.0
+        inside = p > start if number else np.ones(p.shape, bool)
+        if number and not inside.any():
+            continue
+        span = end - start
         # pct_start 0 (or a run of one step) leaves a phase without length: torch never evaluates it before its end.
-        fraction = (p[rows] - start) / span if span else np.ones_like(p[rows])
-        rate[rows] = _anneal(anneal_strategy, low, high, fraction)
-        start = end
+        fraction = (p - start) / span if span else np.ones_like(p)
+        rate = np.where(later, rate, _anneal(anneal_strategy, low, high, fraction))
+        if inside.all():
+            break
+        later = later | inside
     return rate
 
 

@@ -74,13 +74,20 @@ class Situation:
         return rate_at(self.schedule, step, self.steps_per_epoch)
 
 
-def with_total(schedule: Schedule, total: float) -> Schedule | None:
-    """The schedule over another length, or None where length is no parameter of its curve."""
+def over_length(schedule: Schedule, total: float) -> Schedule | None:
+    """The schedule over another length; None where no such run exists."""
     if total < 1 or isinstance(schedule, Manual):
         return None
     if getattr(schedule, "pct_start", 0) and schedule.pct_start * total <= 1:  # type: ignore[attr-defined]
-        return None  # torch itself divides by a warm-up of no length: no such run exists
-    other = msgspec.structs.replace(schedule, total_steps=total)
+        return None  # torch itself divides by a warm-up of no length
+    return msgspec.structs.replace(schedule, total_steps=total)
+
+
+def with_total(schedule: Schedule, total: float) -> Schedule | None:
+    """The same, or None where length is no parameter of its curve."""
+    other = over_length(schedule, total)
+    if other is None:
+        return None
     probe = np.linspace(0, schedule.total_steps - 1, 9)
     return other if not np.array_equal(other.rate(probe), schedule.rate(probe)) else None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from eegwatch.diagnosis.rate.causes import Evidence, Situation, with_total
+from eegwatch.diagnosis.rate.causes import Evidence, Situation, over_length, with_total
 
 
 def other_totals(s: Situation, latest: Evidence) -> dict[int, tuple[str, int]]:
@@ -41,7 +41,7 @@ def _totals_through(s: Situation, latest: Evidence) -> list[int]:
     target = (float(latest.low[0]) + float(latest.high[0])) / 2
 
     def miss(total: float) -> float:
-        variant = with_total(s.schedule, total)
+        variant = over_length(s.schedule, total)
         return float(variant.rate(p)) - target if variant is not None else np.nan
 
     grid = np.geomspace(max(p + 1, s.schedule.total_steps / 64), s.schedule.total_steps * 64, 600)
