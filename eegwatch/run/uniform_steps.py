@@ -1,4 +1,4 @@
-"""Step records of one layout as columns, by way of msgpack: a fifth less time than attribute by attribute.
+"""Step records of one layout as columns, by way of msgpack: a tenth less time than attribute by attribute.
 
 A chunk of a log whose step records all name the same fields, with a number in each or null in each, is decoded into
 `UniformStep`, whose fields are floats. msgpack writes a float as 9 bytes, so that each record has the same length, and
@@ -77,15 +77,15 @@ class _Layout:
         """Raises NotUniformError for a record with other things than numbers."""
         one = _encoder.encode(record)
         at = one.index(bytes([SHORT_TEXT + 4]) + b"time")
-        self.head = one[:8]  # how many fields, and the first letters of the tag's name
-        self.markers: dict[int, int] = {}
+        self.head = int.from_bytes(one[:8], "little")  # how many fields, and the first letters of the tag's name
+        markers: list[int] = []
         numbers: dict[str, int] = {}
         self.missing = {name for name in UniformStep.__struct_fields__ if getattr(record, name) is UNSET}
         for name in UniformStep.__struct_fields__:
             if name in self.missing:
                 continue
             at += 1 + len(name)
-            self.markers[at] = one[at]
+            markers.append(at)
             if one[at] == FLOAT:
                 numbers[name] = at + 1
                 at += 8
@@ -95,6 +95,8 @@ class _Layout:
         if at != len(one):
             raise NotUniformError
         self.size = at
+        self._at = np.array(markers)
+        self._markers = np.frombuffer(one, np.uint8)[self._at]
         self.numbers = np.dtype(
             {"names": list(numbers), "formats": [">f8"] * len(numbers), "offsets": list(numbers.values()),
              "itemsize": self.size}
@@ -106,10 +108,8 @@ class _Layout:
         if head not in ARRAY_HEADS:
             raise NotUniformError
         raw = np.frombuffer(data, np.uint8, offset=head).reshape(count, self.size)
-        heads = np.ndarray(count, "V8", data, head, (self.size,))
-        if not (heads == np.void(self.head)).all():
-            raise NotUniformError
-        if not all((raw[:, at] == marker).all() for at, marker in self.markers.items()):
+        heads = np.ndarray(count, "<u8", data, head, (self.size,))
+        if not ((heads == self.head).all() and (raw[:, self._at] == self._markers).all()):
             raise NotUniformError
         return np.frombuffer(data, self.numbers, offset=head)
 
@@ -121,23 +121,23 @@ def block_of_uniform(steps: list[UniformStep]) -> StepBlock:
     numbered = rows.dtype.names or ()
 
     def column(name: str, kind: type[np.floating[Any]]) -> NDArray[Any]:
-        with np.errstate(over="ignore"):  # beyond float32 a number is infinite there
-            return rows[name].astype(kind) if name in numbered else np.full(count, np.nan, kind)
+        return rows[name].astype(kind) if name in numbered else np.full(count, np.nan, kind)
 
     step = rows["step"].astype(np.float64)
     whole = step.astype(np.int64)
     if not ((np.abs(step) < WHOLE) & (whole == step)).all():
         raise NotUniformError
-    loss = column("loss", np.float32)
+    with np.errstate(over="ignore"):  # beyond float32 a number is infinite there
+        block = StepBlock(
+            step=whole,
+            time=column("time", np.float64),
+            lr=column("lr", np.float64),
+            position=column("position", np.float64),
+            loss=column("loss", np.float32),
+            grad_norm=column("grad_norm", np.float32),
+            samples_per_s=column("samples_per_s", np.float32),
+            skipped=np.zeros(count, np.int32),
+        )
     if "loss" in layout.missing:
-        loss.view(np.uint32)[:] = NOT_LOGGED
-    return StepBlock(
-        step=whole,
-        time=column("time", np.float64),
-        lr=column("lr", np.float64),
-        position=column("position", np.float64),
-        loss=loss,
-        grad_norm=column("grad_norm", np.float32),
-        samples_per_s=column("samples_per_s", np.float32),
-        skipped=np.zeros(count, np.int32),
-    )
+        block.loss.view(np.uint32)[:] = NOT_LOGGED
+    return block
