@@ -142,21 +142,31 @@ def _length(sampler: Any) -> int:
 
 
 def _looking_on(kind: type, order: SamplerOrder) -> type:
-    source = SamplerIntent(kind)
+    intent = SamplerIntent(kind)
 
     def __iter__(self: Any) -> Iterator[Any]:
+        # what draws its order here and not in its first step draws it before the loader draws the seed of its workers
+        with order.guard():
+            intent.read(self)
+        iterator = kind.__iter__(self)  # type: ignore[attr-defined]
+        with order.guard():
+            intent.drew(self)
+        return looked_at(self, iterator)
+
+    def looked_at(sampler: Any, iterator: Iterator[Any]) -> Iterator[Any]:
         drawn: EpochDraws | None = None
         with order.guard():
-            drawn = EpochDraws(_length(self), source.read(self))
+            drawn = EpochDraws(_length(sampler), intent)
             order.begun(drawn)
+            intent.waits(sampler)
         first = True
-        for index in kind.__iter__(self):  # type: ignore[attr-defined]
+        for index in iterator:
             if drawn is not None:
                 drawn.add(index)
             if first:
                 first = False
                 with order.guard():
-                    source.drew(self)
+                    intent.drew(sampler)
             yield index
         if drawn is not None and order.open is drawn:
             order.end()
@@ -165,23 +175,33 @@ def _looking_on(kind: type, order: SamplerOrder) -> type:
 
 
 def _looking_on_batches(kind: type, order: SamplerOrder) -> type:
-    source = SamplerIntent(kind)
+    intent = SamplerIntent(kind)
 
     def __iter__(self: Any) -> Iterator[Any]:
-        drawn: EpochDraws | None = None
-        before, first = order.epoch, True
+        before = order.epoch
         with order.guard():
-            source.read(self)
-        for batch in kind.__iter__(self):  # type: ignore[attr-defined]
+            intent.read(self)
+        iterator = kind.__iter__(self)  # type: ignore[attr-defined]
+        with order.guard():
+            intent.drew(self)
+        return looked_at(self, iterator, before)
+
+    def looked_at(sampler: Any, iterator: Iterator[Any], before: int) -> Iterator[Any]:
+        drawn: EpochDraws | None = None
+        first = True
+        with order.guard():
+            intent.waits(sampler)
+        for batch in iterator:
             if first:
                 first = False
                 with order.guard():
-                    source.drew(self)
+                    intent.drew(sampler)
                     if order.epoch == before:  # it asks no sampler that is looked at
                         size = len(batch) if isinstance(batch, list | tuple) else 0
-                        drawn = EpochDraws(_length(self) * size, source)
+                        drawn = EpochDraws(_length(sampler) * size, intent)
                         order.begun(drawn)
             if drawn is not None and isinstance(batch, list | tuple):
+                drawn.batches += 1
                 for index in batch:
                     drawn.add(index)
             yield batch

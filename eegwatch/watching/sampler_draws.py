@@ -31,6 +31,8 @@ class EpochDraws:
         self.whole = True
         self.ascends = True
         self._last = -LARGEST
+        self.batches = 0  # that a batch sampler of the script's own has drawn
+        self._breaks = 0  # places where an index is not the one after the last
         self.every = max(1, size // COMPARED)
         self._some: set[int] = set()
 
@@ -46,8 +48,10 @@ class EpochDraws:
             self.whole = False  # indices of another kind are not compared
             return
         self._waiting.append(index)
-        if index < self._last:
-            self.ascends = False
+        if index != self._last + 1:
+            self._breaks += 1
+            if index < self._last:
+                self.ascends = False
         self._last = index
         if self.every == 1 or (index * 2654435761 & 0xFFFFFFFF) % self.every == 0:
             self._some.add(index)
@@ -73,6 +77,8 @@ class EpochDraws:
             values["head"] = self._marks[HEAD]
         if self.ascends:
             values["ascends"] = True
+        if self.source.asks is not None:  # what is drawn may be batches or blocks of indices that stay together
+            values["units"] = self.batches or self._breaks
         return values | {
             "length": self.size,
             "some": sorted(self._some),
@@ -116,12 +122,16 @@ class SamplerIntent:
         self._epochs += 1
         if not self.shuffles and not self.redraws and not self.once:
             self.asks = self.asks or asked_for(sampler)
-            if self.asks is None and self._epochs <= LOOKED:
-                self._states = states(sampler)
+            self.waits(sampler)
         return self
 
+    def waits(self, sampler: Any) -> None:
+        """What comes next is drawn by the sampler alone: it is looked whether random numbers are."""
+        told = self.shuffles or self.redraws or self.once or self.asks is not None
+        self._states = None if told or self._epochs > LOOKED else states(sampler)
+
     def drew(self, sampler: Any) -> None:
-        """The first index is there."""
+        """It has drawn what it draws at its begin, or its first index."""
         before, self._states = self._states, None
         if before is not None and getattr(sampler, "shuffle", None) is not False and states(sampler) != before:
             self.asks = "draws random numbers"

@@ -33,6 +33,9 @@ def order_repeated(record: Watch, attempt: Attempt) -> Judgement:
         return True
     if math.lgamma(n + 1) < -math.log(BY_CHANCE) or (values.get("redraws") and int(values["distinct"]) < LEAST):
         return None
+    units = int(values.get("units", n))
+    if not values.get("shuffles") and math.lgamma(units + 1) < -math.log(BY_CHANCE):
+        return None  # a few batches or blocks that are shuffled as they are
     told = f"epoch {values['epoch']} reads the data in the order of epoch {before['epoch']}: {n:,} indices alike"
     if not values.get("shuffles"):
         return Violation(
