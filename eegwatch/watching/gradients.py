@@ -337,9 +337,9 @@ def _judge(
         if before[number] is not None and made[number - 1] is not None and not any(made[number - 1] or ()):
             anew[number] = False  # the pass before made zeros (a product with what begins at zero): nothing was cleared
     begun = max((i for i, one in enumerate(anew) if one), default=-1)  # the last pass onto nothing
-    seen.tasks.update(trace.tasks)
-    if final is not None and (any(final) or not any(map(_lies, made))):
-        seen.used.update(trace.tasks[max(begun, 0) :])
+    if any(map(_lies, made)):  # zeros do not tell whether they were cleared
+        seen.tasks.update(trace.tasks)
+        seen.used.update(trace.tasks[max(begun, 0) :] if _lies(final) else ())
     if trace.passes >= seen.passes:
         counted, begins = trace.passes - max(begun, 0), sum(anew[1:])
         if trace.passes > seen.passes:

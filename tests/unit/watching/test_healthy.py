@@ -353,14 +353,18 @@ def test_micro_batches_of_a_step_that_was_left_out_are_not_those_of_the_next(tmp
     assert loop.run(6, step) == []
 
 
-def test_a_closure_that_is_called_twice_makes_one_step_of_each_call(tmp_path: Path) -> None:
-    experts = nn.ModuleList([nn.Linear(8, 2), nn.Linear(8, 2)])
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_a_closure_that_is_called_twice_makes_one_step_of_each_call(tmp_path: Path, set_to_none: bool) -> None:
+    experts = nn.ModuleList([nn.Linear(8, 2), nn.Linear(8, 2), nn.Linear(8, 2)])
     loop = Loop(tmp_path, lambda p: torch.optim.LBFGS(p, max_iter=2), experts)
     turns = iter(range(100))
 
     def closure() -> Any:
-        loop.optimizer.zero_grad()
-        loss = loop.log.micro(experts[next(turns) % 2](torch.ones(4, 8)).pow(2).mean(), items=4)
+        loop.optimizer.zero_grad(set_to_none=set_to_none)
+        made = experts[next(turns) % 2](torch.ones(4, 8)) + 0 * experts[2](
+            torch.ones(4, 8)
+        )  # one whose gradient is zero
+        loss = loop.log.micro(made.pow(2).mean(), items=4)
         loss.backward()
         return loss
 
