@@ -28,7 +28,7 @@ from eegwatch.run.follow import ForeignLog
 from eegwatch.run.yaml_file import without_secrets
 from eegwatch.shell import SERVER_PID
 from eegwatch.tui import settings
-from eegwatch.tui.actions import possible
+from eegwatch.tui.actions import ACTIONS, possible
 from eegwatch.tui.ascii import Ascii, Harmless
 from eegwatch.tui.daemon_commands import DaemonCommands
 from eegwatch.tui.key_order import OrderedKeysApp
@@ -345,7 +345,9 @@ class WatchApp(DaemonCommands, OrderedKeysApp[None]):
     def action_help(self) -> None:
         from eegwatch.tui.screens.help import HelpScreen
 
-        self.push_screen(HelpScreen(possible(self.session, read_only=self.read_only)), self._run_action)
+        able = possible(self.session, read_only=self.read_only)
+        keys = [action.key for action in ACTIONS if action.command is not None and action not in able]
+        self.push_screen(HelpScreen(able, keys), self._run_action)
 
     async def _run_action(self, action: str | None) -> None:
         """Run the action that was chosen in the help or the palette."""

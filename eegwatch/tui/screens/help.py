@@ -13,7 +13,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
-from eegwatch.tui.actions import GROUPS, Action
+from eegwatch.tui.actions import COMMANDS, GROUPS, Action
 from eegwatch.tui.widgets.lines import hanging
 from eegwatch.wording import pattern_of
 
@@ -49,9 +49,10 @@ class HelpScreen(ModalScreen[str | None]):
     HelpScreen Input.shown { display: block; }
     """
 
-    def __init__(self, actions: Sequence[Action]) -> None:
+    def __init__(self, actions: Sequence[Action], impossible: Sequence[str] = ()) -> None:
+        """`actions`: those that can work now; `impossible`: keys of commands that cannot."""
         super().__init__()
-        self.actions = actions
+        self.actions, self.impossible = actions, impossible
         self.options = OptionList()
         self.pattern = Input(placeholder="search: part of a word, or a regular expression", compact=True)
 
@@ -75,17 +76,26 @@ class HelpScreen(ModalScreen[str | None]):
         """The lines that match, under the names of their groups."""
         pattern = pattern_of(self.pattern.value.strip())
         lines: list[Option] = []
+        everything = not self.pattern.value.strip()
         for group in GROUPS:
             chosen = [a for a in self.actions if a.group == group and pattern.search(f"{a.key} {a.words} {a.help}")]
-            if chosen:
+            told = [self._impossible_line()] if self.impossible and everything and group == COMMANDS else []
+            if chosen or told:
                 lines.append(Option(Text(group, "bold underline"), disabled=True))
-                lines += [Option(self._line(a), id=a.action) for a in chosen]
-        if not self.pattern.value.strip():
+                lines += [*(Option(self._line(a), id=a.action) for a in chosen), *told]
+        if everything:
             lines.append(Option(Text(""), disabled=True))
             lines += [Option(Text(words), disabled=True) for words in MARKS]
         self.options.clear_options()
         self.options.add_options(lines or [Option(Text("nothing matches"), disabled=True)])
         self.options.action_first()
+
+    def _impossible_line(self) -> Option:
+        """The commands that cannot be carried out now: their keys say why."""
+        keys = f"{' '.join(self.impossible):>7}  "
+        words = Text.assemble((keys, "bold"), "cannot work now; pressed, each says why and what to do")
+        width = min(self.app.size.width, WIDTH) - FRAME
+        return Option(Text("\n").join(hanging(words, self.app.console, width, len(keys))), disabled=True)
 
     def _line(self, action: Action) -> Text:
         """Key and words; what wraps stands below the words."""
