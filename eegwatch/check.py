@@ -126,7 +126,9 @@ class Checked:
     def covered(self) -> list[str]:
         """The coverage of the verdict: the schedule of the comparison, the rules that ran, and those that could not."""
         if self.schedule is None:
-            law = "no schedule is declared: whether the learning rate is right cannot be told (--config declares one)"
+            law = (
+                "no schedule is declared: whether the learning rate is right cannot be decided (--config declares one)"
+            )
         else:
             length = (
                 f" over {self.schedule['total_steps']:,}" if isinstance(self.schedule.get("total_steps"), int) else ""

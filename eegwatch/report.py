@@ -150,7 +150,7 @@ def _verdict(run: CheckedRun) -> tuple[str, str]:
     if run.diagnosis.lr is None:
         return (
             "info",
-            "Nothing wrong found. No schedule is declared: whether the learning rate is right cannot be told.",
+            "Nothing wrong found. No schedule is declared: whether the learning rate is right cannot be decided.",
         )
     return "good", "Nothing wrong: the learning rate follows its declared schedule."
 

@@ -56,10 +56,10 @@ def main() -> int:
     try:
         reason = wait_for_end(folder)
     except KeyboardInterrupt:
-        print("interrupted: the run goes on; the same command again reports on it", file=sys.stderr)
+        print("interrupted: the run continues; the same command again reports on it", file=sys.stderr)
         return 130
     if reason not in ENDED:
-        print(f"{folder.name}: {reason}; a report needs a run that ended by itself", file=sys.stderr)
+        print(f"{folder.name}: {reason}; a report needs a completed run", file=sys.stderr)
         return 1
     for command in ("optimum", "baselines"):
         code = daemon_main([command, str(folder), "--logs", str(arguments.logs)])

@@ -216,7 +216,7 @@ def _length(config: Config, schedule: Schedule, outcome: Preflight) -> list[Prob
     if getattr(schedule, "warmup", 0) >= 1:
         problems.append(Problem(ERROR, "training.scheduler.warmup", "the run is all warm-up", "warmup: 0.1"))
     if s.unit == "epoch" and configuration.schedule_name(s.name) == "one_cycle":
-        message = "a one-cycle rate that moves once an epoch is the incident itself, unless it is meant"
+        message = "a one-cycle rate that changes once an epoch is a common fault; keep it only if it is intended"
         problems.append(Problem(WARNING, "training.scheduler.unit", message, "unit: step"))
     return problems
 
@@ -348,5 +348,5 @@ def refuse_if_wrong(path: Path) -> None:
         also = f" (and {more} more)" if more else ""
         write = f"; write {first.write}" if first.write else ""
         raise ConfigError(
-            f"{path}: {first.key}: {first.message}{write}{also}; eegpt-daemon check says all, --no-check insists"
+            f"{path}: {first.key}: {first.message}{write}{also}; eegpt-daemon check lists all, --no-check starts anyway"
         )

@@ -60,7 +60,7 @@ def _launcher(script: Script) -> list[Problem]:
         message = f"{path.name} starts something in the background and does not wait: only its output is seen"
         traps.append(Problem(WARNING, "script.command", message, "the command of the training itself"))
     if any(_TEE.search(line) for _, line in code) and "pipefail" not in text:
-        message = f"{path.name} pipes into tee: its exit code hides a crash, which is then told by the last lines alone"
+        message = f"{path.name} pipes into tee: its exit code hides a crash, which only the last lines then show"
         traps.append(Problem(WARNING, "script.command", message, f"set -o pipefail (in {path.name})"))
     return traps
 

@@ -22,7 +22,7 @@ COMMANDS = {
     "dismiss": "dismiss a finding as intended: it no longer counts",
     "runs": "list the runs of a log root",
     "note": "show or write the note of a run",
-    "cost": "say what a fault of the learning rate has cost, by training the run again without it",
+    "cost": "compute the cost of a fault of the learning rate, by training the run again without it",
     "compare": "compare the scores of runs by their predictions",
     "report": "write one self-contained page on a run",
     "export": "write the metrics or the charts of a run",

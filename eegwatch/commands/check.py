@@ -15,9 +15,9 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object a run and line instead of text")
     add_declaration(parser)
     parser.add_argument(
-        "--now", action="store_true", help="the present alone: what healed is not listed and does not count"
+        "--now", action="store_true", help="only present findings: resolved ones are not listed and do not count"
     )
-    parser.add_argument("--follow", action="store_true", help="go on as the log grows, print what changes")
+    parser.add_argument("--follow", action="store_true", help="keep reading as the log grows, print each change")
 
 
 def run(arguments: argparse.Namespace) -> int:

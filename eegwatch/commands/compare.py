@@ -11,7 +11,7 @@ from eegwatch.wording import UserError, json_line
 
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
     add_path(parser, nargs="+", metavar="RUN", help="run folders of the daemon's trainer; each is held to the first")
-    parser.add_argument("--seeds", action="store_true", help="each RUN stands for all seeds of its series")
+    parser.add_argument("--seeds", action="store_true", help="each RUN represents all seeds of its series")
     parser.add_argument("--split", choices=("eval", "val"), default="eval", help="which predictions (default: eval)")
     parser.add_argument("--model", choices=("final", "best"), default="final", help="of which model (default: final)")
     form = parser.add_mutually_exclusive_group()

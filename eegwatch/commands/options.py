@@ -40,7 +40,7 @@ def add_declaration(parser: argparse.ArgumentParser) -> None:
         help='the same in one line: "cosine max_lr=3e-4 warmup=500 total=10000"',
     )
     parser.add_argument(
-        "--steps-per-epoch", type=whole(1), metavar="N", help="where neither --config nor the log says it"
+        "--steps-per-epoch", type=whole(1), metavar="N", help="if neither --config nor the log contains it"
     )
     parser.add_argument(
         "--pattern",

@@ -21,7 +21,7 @@ HEADER = ("run", "state", "step", "LR", "AUROC", "verdict", "note")
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
     add_path(parser, nargs="?", help="log root (default: $EEGWATCH_LOGS, else ./logs)")
     parser.add_argument("--json", action="store_true", help="one JSON object a run and line instead of a table")
-    parser.add_argument("--seeds", action="store_true", help="each run of a series of seeds by itself")
+    parser.add_argument("--seeds", action="store_true", help="one row for each run of a series of seeds")
     parser.add_argument("-n", "--newest", type=whole(1), metavar="N", help="only the newest N")
 
 

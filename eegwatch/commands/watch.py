@@ -38,12 +38,12 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     add_declaration(parser)
     add_read_only(parser)
     parser.add_argument("--theme", help="a theme of Textual's, or the next of them with ctrl+p")
-    parser.add_argument("--ascii", action="store_true", help="no Unicode (by itself where the terminal has none)")
+    parser.add_argument("--ascii", action="store_true", help="no Unicode (default on a terminal without it)")
     parser.add_argument(
         "--slow-link",
         action=argparse.BooleanOptionalAction,
         default="SSH_CONNECTION" in os.environ,
-        help="draw twice a second at most, charts every two seconds (by itself inside ssh)",
+        help="draw at most twice a second, charts every two seconds (default inside ssh)",
     )
     parser.add_argument("--version", action="version", version=f"eegwatch {__version__}")
 

@@ -75,7 +75,7 @@ def compare(paths: list[Path], split: str, model: str, *, all_seeds: bool) -> Co
         pairs.append(Pair(arm, apart, _configuration(arms[0], arm), verdicts))
     remarks += _looks(arms) if split == "eval" else []
     if len(pairs) > 1:
-        remarks.append(f"{len(pairs)} comparisons: each interval is a 95 % one by itself, not all of them together")
+        remarks.append(f"{len(pairs)} comparisons: each interval has a level of 95 %, all of them together have less")
     return Comparison(split, model, subjects, arms, figures, pairs, remarks)
 
 

@@ -22,7 +22,7 @@ from eegwatch.run.log import CHUNK_BYTES, Chunk, Tail, begins_anew
 from eegwatch.run.records import RunRecord
 
 LEFT_ALONE_S = 2.0  # a file that has not grown for so long is finished, for all that can be known
-ANEW = "read anew: values of one step stand in several lines"
+ANEW = "read again: values of one step are in several lines"
 READ_MOST = 1 << 24  # a chunk larger than this only makes memory grow
 
 
@@ -208,7 +208,7 @@ class FollowedLines:
             self._head = self._first_line() if self._header else b""
         elif chunk.data and self._took_rest:  # the line that looked finished went on
             self._left_alone_s *= 10  # a slow writer: it is not read anew every two seconds
-            return [], self._anew("read anew: its last line was written on"), True
+            return [], self._anew("read again: its last line was continued"), True
         reset = chunk.reset or reset
         records = self._decode(chunk.data) if chunk.data else []
         behind = len(chunk.data) > most // 2

@@ -47,7 +47,7 @@ def unsaved(folder: Path, step: int, newest: Checkpoint | None) -> str | None:
     beyond = max(0, step - newest.step)
     lie = "1 step lies" if beyond == 1 else f"{beyond:,} steps lie"
     where = f"{newest.path}, step {newest.step:,}"
-    return f"The script gets {script.stop}; {lie} beyond its newest whole checkpoint ({where})."
+    return f"The script gets {script.stop}; {lie} beyond its newest complete checkpoint ({where})."
 
 
 def unsaved_of(folder: Path) -> str | None:

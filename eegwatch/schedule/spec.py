@@ -229,7 +229,7 @@ def resumed(
     if not math.isfinite(lr) or lr <= 0:
         raise ScheduleError(f"the learning rate must be a finite number above 0, not {lr}")
     if lr > peak_rate(base) and not force:
-        raise ScheduleError(f"{lr:g} is above the declared peak {peak_rate(base):g}; force it if that is meant")
+        raise ScheduleError(f"{lr:g} is above the declared peak {peak_rate(base):g}; use force if that is intended")
     total = length_in_steps(base, steps_per_epoch)
     if from_step >= total:
         raise ScheduleError(f"step {from_step} is the end of the run ({total} steps): nothing is left")

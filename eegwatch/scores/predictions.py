@@ -128,7 +128,7 @@ def _checked(path: Path, arrays: dict[str, NDArray[np.generic]], step: int, corp
         raise PredictionsError(f"{path}: logits must be (windows, classes) with two classes or more")
     for name in ("recording", "subject", "label"):
         if arrays[name].shape != (rows,) or arrays[name].dtype.kind not in "iu":
-            raise PredictionsError(f"{path}: {name} must be {rows} whole numbers")
+            raise PredictionsError(f"{path}: {name} must be {rows} integers")
     if arrays["start"].shape != (rows,) or any(arrays[name].dtype.kind not in "fiu" for name in ("start", "logits")):
         raise PredictionsError(f"{path}: start must be {rows} numbers, and logits numbers")
     recording, subject, label = (arrays[name].astype(np.int64) for name in ("recording", "subject", "label"))

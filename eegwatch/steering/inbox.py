@@ -30,7 +30,7 @@ from eegwatch.run.log import AppendLog, Tail
 
 ROOT_LOCK = "runs.lock"
 CHUNK = 1 << 20
-PAST = "it was there before this attempt began, and nobody had read it; send it again if it is still meant"
+PAST = "it was written before this attempt began, and never read; send it again if it is still wanted"
 # POSIX locks belong to the process: asking for one that this process holds would drop it when the question is closed.
 _held: set[Path] = set()
 

@@ -169,9 +169,7 @@ class LiveControl:
         if command.command not in ("resume", "release"):
             raise Refused(f"a running script cannot {command.command}: stop it and start it again from its shell")
         if command.branch is not None:
-            raise Refused(
-                "a live run does not branch off by itself: a daemon does, or RunLog(…, parent=FOLDER, step=K)"
-            )
+            raise Refused("a live run cannot branch off: use a daemon, or RunLog(…, parent=FOLDER, step=K)")
         if command.checkpoint is not None:
             raise Refused("a live run does not go back to a checkpoint; stop the script and resume it from its shell")
         if self._setter is None:
@@ -232,7 +230,7 @@ class LiveControl:
         self._hooks_last()
         self._setter.begin(course)
         _say(f"from step {course.from_step + 1:,} eegwatch sets the learning rate: {course.words}")
-        _say("what this script prints goes on showing its own scheduler's rate")
+        _say("the script still prints the rate of its own scheduler")
 
     def _leave_course(self, step: int) -> None:
         if self.course is not None:

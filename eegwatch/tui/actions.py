@@ -58,7 +58,7 @@ ACTIONS = (
     Action(COMMANDS, "s", "app.stop", "stop",
            "stop after the current step, with a checkpoint; asks first, and the daemon stays", bar=5, command="stop"),
     Action(COMMANDS, "w", "app.checkpoint", "write a checkpoint",
-           "write a checkpoint now and keep it; the training goes on", command="checkpoint"),
+           "write a checkpoint now and keep it; the training continues", command="checkpoint"),
     Action(WRONG, "e", "app.events", "events", "findings and events, the newest first", bar=6),
     Action(WRONG, "enter", "app.evidence", "evidence", "a finding in full: each possible cause drawn over the record",
            "⏎"),
@@ -98,7 +98,7 @@ ACTIONS = (
     Action(FILES, "p", "app.picture", "save the screen", "save this screen as an SVG picture"),
     Action(FILES, "P", "app.chart_picture", "save the charts", "save the charts as an SVG picture"),
     Action(PROGRAM, "question_mark", "app.help", "help", "this help; Enter on a line runs it", "?", bar=1),
-    Action(PROGRAM, "q", "app.quit", "quit", "quit the monitor; the training goes on", bar=2),
+    Action(PROGRAM, "q", "app.quit", "quit", "quit the monitor; the training continues", bar=2),
 )  # fmt: skip
 OF_A_RUN_FOLDER = ("output", "app.runs", "app.trainer_log", "app.config")  # which a log of another program has none of
 GROUPS = (COMMANDS, WRONG, MOVE, CHARTS, FILES, PROGRAM)
@@ -144,7 +144,7 @@ def why_not(session: Session, command: str, *, read_only: bool) -> str | None:
             else f"The daemon holds another run, {life.run_id}."
         )
     if command in ("stop", "checkpoint") and life.word not in TRAINS and life.word != "hung":
-        return f"Nothing is training: the run stands at step {history.step_done:,}."
+        return f"Nothing is training: the run is at step {history.step_done:,}."
     if _over(session, command):
         earlier = shell("eegpt-daemon", "resume", "--checkpoint", "CHECKPOINT", "--logs", logs)
         return (
@@ -164,7 +164,7 @@ def _over(session: Session, command: str) -> bool:
 def _over_without_daemon(session: Session) -> str:
     logs, folder = session.logs, session.folder
     if folder is None or not (folder / CONFIG).exists():
-        return f"The run has taken all its {session.history.step_done:,} steps. Start it anew where it was started."
+        return f"The run has taken all its {session.history.step_done:,} steps. Start it again where it was started."
     line = shell("eegpt-daemon", "start", "--config", folder / CONFIG, "--logs", logs)
     return f"The run has taken all its {session.history.step_done:,} steps. A new run with its configuration:\n{line}"
 
@@ -187,7 +187,7 @@ def _of_live_script(command: str) -> str | None:
 def _without_daemon(session: Session, command: str) -> str:
     logs, folder = session.logs, session.folder
     if folder is not None and not session.is_current and not (folder / CONFIG).exists():
-        return "This run was written by a script of its own (RunLog): stop or restart it where it was started."
+        return "This run belongs to a script with RunLog: stop or restart it where it was started."
     words: tuple[object, ...] = ("start", "--continue")
     if command == "restart" and folder is not None:
         words = ("start", "--config", folder / CONFIG)

@@ -259,7 +259,7 @@ class WatchApp(DaemonCommands, OrderedKeysApp[None]):
         from eegwatch.tui.screens.runs import Overlays, RunsScreen
 
         if self.session.foreign is not None:
-            self.notify("this is one log by itself: the list is of a log root's runs", severity="warning")
+            self.notify("this is a single log: the list shows the runs of a log root", severity="warning")
             return
         life = self.session.life
         live = (life.run_id if life.alive else None, life.word)
@@ -322,7 +322,7 @@ class WatchApp(DaemonCommands, OrderedKeysApp[None]):
 
         folder = self.session.folder
         if self.session.foreign is not None:
-            self.notify("this is one log by itself: there is no folder of a run beside it", severity="warning")
+            self.notify("this is a single log without a run folder", severity="warning")
             return
         path = folder / name if folder is not None and folder.is_dir() else None
         try:

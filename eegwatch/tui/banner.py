@@ -45,8 +45,8 @@ class Notice:
 def _left_by_the_daemon(session: Session) -> str:
     """The state of the training after the death of its daemon."""
     if session.folder is not None and script_of(session.folder) is not None:
-        return "the script goes on; the next daemon takes it over"
-    return "the trainer writes a checkpoint and ends by itself"
+        return "the script continues; the next daemon takes it over"
+    return "the trainer writes a checkpoint and ends"
 
 
 def why_it_ended(end: End) -> str:

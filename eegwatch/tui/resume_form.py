@@ -96,10 +96,10 @@ def start_point(session: Session, *, branch: bool = False) -> StartPoint:
         return StartPoint(history.step_done, f"after the current step ({history.step_done:,} now); the script runs on")
     if commanded(session, branch=branch) is not None:
         if not history.checkpoints:
-            return StartPoint(0, "nowhere: the script has written no whole checkpoint yet")
+            return StartPoint(0, "nowhere: the script has written no complete checkpoint yet")
         newest, lost = history.checkpoints[-1], max(0, history.step_done - history.checkpoints[-1].step)
         told = f"the {lost:,} steps since are this run's alone" if branch else f"{lost:,} steps are lost"
-        return StartPoint(newest.step, f"at the newest whole checkpoint, step {newest.step:,}; {told}")
+        return StartPoint(newest.step, f"at the newest complete checkpoint, step {newest.step:,}; {told}")
     if session.is_current and session.life.alive and session.life.word in AT_NEXT_STEP and history.length:
         step = history.step_done
         return StartPoint(step, f"after the current step ({step:,} now), where a checkpoint is written")

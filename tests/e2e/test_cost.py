@@ -97,4 +97,4 @@ def test_a_run_at_its_declared_rates_and_one_that_goes_on_have_no_cost(
     assert "was the declared one" in (cost_of(run, 1, print).reason or "")
     log = run / "run.jsonl"
     log.write_text("".join(line for line in log.read_text().splitlines(True) if '"type":"end"' not in line))
-    assert "has not ended by itself" in (cost_of(run, 1, print).reason or "")
+    assert "has not completed" in (cost_of(run, 1, print).reason or "")

@@ -178,7 +178,7 @@ def test_a_stop_is_heard_as_ctrl_c_and_says_beforehand_what_lies_beyond(start: C
     daemon = start()
     wait(lambda: of(daemon, "checkpoint"))
     said = daemon.cli("stop").stdout
-    assert "lie beyond its newest whole checkpoint (output/step" in said or "lies beyond" in said
+    assert "lie beyond its newest complete checkpoint (output/step" in said or "lies beyond" in said
     assert "KeyboardInterrupt" in (daemon.run / "trainer.log").read_text()
     assert "SIGTERM" not in (daemon.run / "trainer.log").read_text()
 

@@ -84,7 +84,7 @@ async def test_a_script_goes_on_without_its_daemon_and_its_results_have_their_ow
     log.close()
     async with screen(frozen.parent, frozen, (120, 30)) as pilot:
         text = unwrapped(pilot.text())
-        assert "the script goes on; the next daemon takes it over" in text
+        assert "the script continues; the next daemon takes it over" in text
         assert "validation: kappa 0.3125, accuracy 54.2 at step 1" in text
 
 

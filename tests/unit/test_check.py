@@ -110,7 +110,7 @@ def test_without_a_declared_schedule_that_is_said_and_the_configuration_is_named
     drawn = np.random.default_rng(1).uniform(1e-4, 1e-3, 300).tolist()
     lawless.write_text("".join(f'{{"step":{n},"lr":{lr!r},"loss":0.5}}\n' for n, lr in enumerate(drawn, 1)))
     text = Answer(capsys, str(lawless)).out
-    assert "no schedule is declared: whether the learning rate is right cannot be told" in text
+    assert "no schedule is declared: whether the learning rate is right cannot be decided" in text
     assert Answer(capsys, str(lawless), "--json").object["schedule"] is None
     config = tmp_path / "users.yaml"
     config.write_text(CONFIG)
@@ -183,4 +183,4 @@ def test_the_report_of_an_undeclared_log_does_not_vouch_for_its_rate(tmp_path: P
     log = tmp_path / "rows.jsonl"
     log.write_text("".join(f'{{"step":{n},"lr":{1e-3 / n!r},"loss":0.5}}\n' for n in range(1, 200)))
     assert main(["report", str(log), "-o", str(tmp_path / "report.md")]) == 0
-    assert "whether the learning rate is right cannot be told" in (tmp_path / "report.md").read_text()
+    assert "whether the learning rate is right cannot be decided" in (tmp_path / "report.md").read_text()

@@ -80,7 +80,7 @@ def test_the_verdict_says_whether_the_set_can_tell_them_apart(
     assert "the evaluation set tells them apart" in said
     assert "the evaluation set cannot tell them apart; it resolves differences of about 0.00" in said
     assert "data.batch_size: 32 -> 64" in said and "the configurations do not differ" in said
-    assert "2 comparisons: each interval is a 95 % one by itself" in said
+    assert "2 comparisons: each interval has a level of 95 %" in said
 
 
 def test_few_subjects_are_said_to_be_too_few(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

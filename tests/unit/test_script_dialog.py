@@ -39,7 +39,7 @@ def session(tmp_path: Path) -> Session:
 
 
 def test_it_begins_at_the_newest_checkpoint_and_says_what_is_lost(session: Session) -> None:
-    assert start_point(session).words == "at the newest whole checkpoint, step 100; 30 steps are lost"
+    assert start_point(session).words == "at the newest complete checkpoint, step 100; 30 steps are lost"
     assert judge(session, Form()).choice is not None  # rejoin
 
 

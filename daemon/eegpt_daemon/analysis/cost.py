@@ -59,7 +59,9 @@ def cost_of(folder: Path, seeds: int, say: Say) -> Cost:
     for seeds_of_row in ([own], cost.seeds) if len(cost.seeds) > 1 else ([own],):
         cost.rows += _differences([arms[seed] for seed in seeds_of_row])
     if not cost.rows:
-        raise CorpusError(f"{folder / TWIN}: the arms left no predictions to compare; their trainer.log says why")
+        raise CorpusError(
+            f"{folder / TWIN}: the retrained runs left no predictions to compare; their trainer.log gives the reason"
+        )
     return cost
 
 
@@ -80,7 +82,7 @@ def rates_of(config: Config, history: History) -> tuple[Rates, Rates]:
 def _nothing_to_tell(history: History, observed: Rates, declared: Rates) -> str | None:
     end = history.end
     if end is None or end.reason not in ENDED:
-        return "the run has not ended by itself; ask again when it has"
+        return "the run has not completed; run the command again when it has"
     if bool((np.abs(observed - declared[: len(observed)]) <= SAME * declared.max()).all()):
         return "the learning rate of every step was the declared one"
     return None
@@ -135,7 +137,9 @@ def _train(folder: Path, config: Config, rates: Rates | None, say: Say) -> None:
     retrain.prepare(folder, config, rates)
     code = retrain.train(folder)
     if not retrain.ended(folder):
-        raise CorpusError(f"{folder}: the trainer ended with code {code} before the run did; its trainer.log says why")
+        raise CorpusError(
+            f"{folder}: the trainer ended with code {code} before the end of the run; its trainer.log gives the reason"
+        )
     say(f"{folder.name}: trained in {time.monotonic() - began:.0f} s")
 
 

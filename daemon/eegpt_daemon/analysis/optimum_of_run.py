@@ -42,7 +42,7 @@ def reach_of(folder: Path, say: Say) -> OptimumResult:
         if model.data_hash != run.data.hash():
             raise CorpusError(
                 f"{model.name} was trained on other features than {run.store.folder} holds now: the encoder's file, "
-                "the corpus or a library has changed since; nothing can be said of it on these"
+                "the corpus or a library has changed since; it cannot be compared on these"
             )
     shift, scale = standardiser(run, models)
     path = lambda_path(run, run.data.train, shift, scale, say)

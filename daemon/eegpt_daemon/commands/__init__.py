@@ -12,19 +12,19 @@ from typing import Protocol, cast
 
 COMMANDS = {
     "start": "start a daemon and a new run",
-    "status": "say what the daemon is doing, and since when",
+    "status": "print the daemon's state, and since when",
     "stop": "checkpoint, end the run and the daemon",
     "restart": "stop the run and start a new one from step 0",
-    "resume": "go on with the newest run: rejoin the schedule, or with an LR of your choice",
-    "checkpoint": "write a checkpoint now, and keep it; the training goes on",
+    "resume": "continue the newest run: on its schedule, or with an LR of your choice",
+    "checkpoint": "write a checkpoint now, and keep it; the training continues",
     "check": "check a configuration without starting anything: its schedule, drawn, and every trap in it",
     "prepare": "index, check and encode a corpus into the cache, without training: start then begins at once",
-    "join": "on a further node: take part in the runs of the daemon whose log root this is",
+    "join": "on a further node: take part in the runs of the daemon of this log root",
     "prune": "list old runs, packs and caches, and remove them with --yes",
     "logs": "print what the trainer printed",
     "baselines": "score simpler models on the cache and split of a run, in one table with its protocol",
-    "cost": "say what a fault of the learning rate has cost, by training the run again at its declared rates",
-    "optimum": "prove what a linear probe could still reach on the features of a run, and say how far it is from that",
+    "cost": "compute the cost of a fault of the learning rate, by training the run again at its declared rates",
+    "optimum": "prove how far a run is from the optimum of a linear probe on its features",
 }
 
 

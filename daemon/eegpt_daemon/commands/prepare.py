@@ -23,5 +23,5 @@ def run(arguments: argparse.Namespace, logs: Path) -> int:
     except USER_ERRORS as error:
         raise Refused(str(error), WRONG_CONFIG) from None
     except KeyboardInterrupt:
-        raise Refused("interrupted; what is done is kept, the same command goes on from there", 130) from None
+        raise Refused("interrupted; finished parts are kept, the same command continues from there", 130) from None
     return OK

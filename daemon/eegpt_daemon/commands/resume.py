@@ -29,7 +29,9 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, logs: Path) -> int:
     if arguments.then is not None and arguments.lr is None:
-        raise Refused("--then says what follows a manual LR: give --lr X too, or neither to rejoin the schedule", USAGE)
+        raise Refused(
+            "--then is the course after a manual LR: give --lr X too, or neither to rejoin the schedule", USAGE
+        )
     _refuse_above_the_peak(logs, arguments.lr, force=arguments.force)
     if daemon_pid(logs) is None:
         if newest_run(logs) is None:
@@ -54,7 +56,7 @@ def _refuse_above_the_peak(logs: Path, lr: float | None, *, force: bool) -> None
     except ScheduleError:
         return  # a schedule of another version: the daemon says what it makes of it
     if lr > peak:
-        raise Refused(f"{lr:g} is above the declared peak {peak:g}; --force if it is meant", USAGE)
+        raise Refused(f"{lr:g} is above the declared peak {peak:g}; add --force if that is intended", USAGE)
 
 
 def _rate(text: str) -> float:

@@ -23,7 +23,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
         "--continue",
         dest="go_on",
         action="store_true",
-        help="go on with the run that a crash, a reboot or a signal cut off; without one begin --config, or wait",
+        help="continue the run that a crash, a reboot or a signal interrupted; without one begin --config, or wait",
     )
 
 
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace, logs: Path) -> int:
         print(f"eegpt-daemon: warning: {warning}", file=sys.stderr)
     run_id, pid = current_run(logs) or (watched.name if watched else None), daemon_pid(logs)
     if run_id is None:
-        print(f"started: daemon pid {pid}, idle: there was no run to go on with; begin one:  {begin_anew(logs)}")
+        print(f"started: daemon pid {pid}, idle: there was no run to continue; begin one:  {begin_anew(logs)}")
     else:
         print(f"started: daemon pid {pid}, run {run_id}")
     stop = shell("eegpt-daemon", "stop", "--logs", logs)

@@ -74,9 +74,9 @@ def advice(life: Liveness, summary: Summary | None, logs: Path, *, saved: bool) 
     if life.word == "hung":
         return f"{typed('stop')}, or kill -9 {life.pid}, then start --continue; its output: {logs}/daemon.out"
     if life.word == "unknown":
-        return "nothing can be said of the daemon until these files can be read"
+        return "the state of the daemon is unknown until these files can be read"
     if life.word == "dead":
-        goes_on = "goes on from the newest checkpoint" if saved else "begins the run again: it has no checkpoint yet"
+        goes_on = "continues from the newest checkpoint" if saved else "begins the run again: it has no checkpoint yet"
         return f"{typed('start', '--continue')} {goes_on}; why it died may be in {logs}/daemon.out"
     if life.alive and life.word != "idle":
         return ""
@@ -88,7 +88,7 @@ def advice(life: Liveness, summary: Summary | None, logs: Path, *, saved: bool) 
         anew = typed("restart" if life.alive else "start")
         return f"no checkpoint was written: {typed('logs')} says why it failed; {anew} begins anew"
     if summary.end in ("failed", "stopped") or summary.end is None:
-        return f"{typed('resume')} goes on from the newest checkpoint"
+        return f"{typed('resume')} continues from the newest checkpoint"
     return ""
 
 

@@ -153,7 +153,9 @@ def windows(
         return _windows(config, store, planned, report, note)
     except OSError as error:
         where = error.filename or store.folder
-        raise CorpusError(f"{where}: {error.strerror or error}: make room or mend it; what is done is kept") from None
+        raise CorpusError(
+            f"{where}: {error.strerror or error}: free some space or repair it; finished parts are kept"
+        ) from None
 
 
 def _windows(

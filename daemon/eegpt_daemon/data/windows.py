@@ -186,7 +186,7 @@ class WindowStore(ABC):
         missing = [entry for entry in entries if self.store.get(names[entry.relative]) is None]
         if len(missing) == len(entries):
             for other in self.store.like_this():
-                note(f"the cache begins anew: {other}")
+                note(f"a new cache is begun: {other}")
         rejected = list(left_out or [])
         for fault in rejected:
             note(f"{fault.alias or fault.relative}: skipped: {fault.reason}")

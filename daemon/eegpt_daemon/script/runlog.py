@@ -308,7 +308,7 @@ class ScriptLog:
         if "scheduler" not in declared_keys(self.config):
             return None, []
         if per_epoch is None:
-            return None, ["the output has not said how long an epoch is: the declared schedule is not drawn yet"]
+            return None, ["the length of an epoch is not known from the output: the declared schedule is not drawn yet"]
         if per_epoch == 1 and self.config.training.scheduler.unit != "epoch":
             return None, [
                 "the output counts epochs, and the declared schedule counts steps: it is not drawn; declare "

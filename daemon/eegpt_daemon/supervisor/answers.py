@@ -80,16 +80,14 @@ class PatientLog:
             return
         self._log.close()
         self._log = log
-        self.anew(f"{self.path.name} was deleted, rotated or replaced, and is begun anew")
+        self.anew(f"{self.path.name} was deleted, rotated or replaced; a new one is begun")
 
     def _patiently(self, what: Callable[[], None]) -> bool:
         try:
             what()
         except OSError as error:
             if self.trouble is None:
-                self._say(
-                    f"{self.path} cannot be written: {error.strerror}; what it would hold is kept until it can be"
-                )
+                self._say(f"{self.path} cannot be written: {error.strerror}; its records are kept until it can be")
             self.trouble = error.strerror or str(error)
             return False
         if self.trouble is not None:

@@ -27,7 +27,7 @@ class Incidents:
         self._lasting[what] = words
         trace = "".join(traceback.format_exception(error))
         self._say(f"{what} failed: {words}\n{trace}")
-        self._note(f"{what} failed: {words}; the daemon goes on")
+        self._note(f"{what} failed: {words}; the daemon continues")
 
     def over(self, what: str) -> None:
         """Report that `what` works again, if it had failed."""

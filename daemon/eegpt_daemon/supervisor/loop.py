@@ -36,9 +36,9 @@ from eegwatch.steering.inbox import relay
 T = TypeVar("T")
 RELAYED = "relayed"
 LIVE = {"resume", "checkpoint", "evaluate", "release"}  # what RunLog in a script can do without a restart
-STALE = "it was there before this daemon started; send it again if it is still meant"
+STALE = "it was written before this daemon started; send it again if it is still wanted"
 LONGEST_REASON = 1000  # characters
-LATE = "it came too late: its time had run out before the daemon read it"
+LATE = "it expired before the daemon read it"
 
 
 class Supervisor:
@@ -186,7 +186,7 @@ class Supervisor:
             self.runs.conclude(ending, exiting=self.exiting is not None)
         except Exception as error:
             self.incidents.tell("deciding whether to start the trainer again", error)
-            self.log.enter("idle", f"the trainer ended ({ending.cause}), and what follows could not be decided")
+            self.log.enter("idle", f"the trainer ended ({ending.cause}), and the decision about a restart failed")
 
     # ---- commands ----
 

@@ -64,7 +64,7 @@ def message_of_end(run_id: str, end: End | None, words: str) -> Message:
     reason = end.reason if end is not None else "failed"
     severity = "error" if reason == "failed" else "info"
     step = end.step if end is not None else 0
-    do = "eegpt-daemon resume goes on from its newest checkpoint" if reason == "failed" else ""
+    do = "eegpt-daemon resume continues from its newest checkpoint" if reason == "failed" else ""
     return Message(event=reason, severity=severity, run_id=run_id, step=step, message=words, do=do)
 
 
@@ -168,7 +168,7 @@ class Notifier:
         try:
             import apprise
         except ImportError:
-            self._complain("apprise", "notify.urls are told by apprise: pip install 'eegwatch[notify]'")
+            self._complain("apprise", "notify.urls needs apprise: pip install 'eegwatch[notify]'")
             return
         for url in urls:
             where = url.partition("://")[0]  # the rest may hold a password

@@ -33,7 +33,7 @@ def cause_of(code: int | None, words: str, oom_kills: int = 0) -> str:
     `code`: None if it is unknown, as for a process that another daemon had started.
     """
     if code is None:
-        cause = "an exit code that is not known: another daemon had started it, and it ended without a word"
+        cause = "an unknown exit code: another daemon had started it"
     elif code < 0:
         cause = f"killed by {signal.Signals(-code).name}"
         if oom_kills and code == -signal.SIGKILL:
@@ -105,7 +105,7 @@ class Restarts:
         newer = checkpoint_step is not None and checkpoint_step > self.started_from
         self.bare = 0 if newer else self.bare + 1
         if not newer and not (preparing and code < 0 and self.bare <= MOST_BARE):
-            return "no checkpoint was written since the last start, it would die at the same place"
+            return "no checkpoint was written since the last start, it would die at the same step"
         now = time.monotonic()
         self._times = [at for at in self._times if now - at < limit.window_minutes * 60]
         if len(self._times) >= limit.max:

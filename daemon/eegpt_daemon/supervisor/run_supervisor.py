@@ -248,7 +248,7 @@ class RunSupervisor:
         try:
             return configuration.expanded_notify(config.notify)
         except ConfigError as error:
-            self.log.note(f"nobody is notified: {error}")
+            self.log.note(f"no messages are sent: {error}")
             return Notify()
 
     def stop(self, reason: str, escalation: Escalation = CALM) -> None:

@@ -39,7 +39,7 @@ class TwinProcess:
                 start_new_session=True,
             )
         self._folder = folder
-        self._note(f"guard: twin: what a fault of {folder.name} has cost is computed in the background ({COST_LOG})")
+        self._note(f"guard: twin: the cost of a fault of {folder.name} is computed in the background ({COST_LOG})")
 
     def look(self) -> None:
         """Say how it ended, once."""
@@ -63,6 +63,6 @@ class TwinProcess:
                 self._process.kill()
                 self._process.wait()
             self._note(
-                f"guard: twin of {self._folder.name} gives way; eegwatch cost {self._folder.name} goes on with it"
+                f"guard: twin of {self._folder.name} is interrupted; eegwatch cost {self._folder.name} continues it"
             )
         self._process = self._folder = None

@@ -87,7 +87,7 @@ def load(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: not a checkpoint of this version of eegwatch (format {VERSION})")
     lacking = [key for key in NEEDED if key not in state]
     if lacking:
-        raise CheckpointError(f"{path}: lacks {', '.join(lacking)}: the run cannot go on from it exactly")
+        raise CheckpointError(f"{path}: lacks {', '.join(lacking)}: an exact resume is impossible")
     return state
 
 

@@ -56,7 +56,7 @@ class Journal:
     def _begin_anew(self, step: int) -> None:
         """The log of this name is another file or none: the attempt, and its checkpoints, so that it can be resumed."""
         assert self._log is not None and self._run is not None
-        message = f"{RUN_LOG} was deleted, rotated or replaced: begun anew at step {step:,}"
+        message = f"{RUN_LOG} was deleted, rotated or replaced: a new one begins at step {step:,}"
         log = AppendLog(self.home.path / RUN_LOG)
         self._log.close()
         self._log, self._index = log, WriterIndex(self.home.path, judge_of)

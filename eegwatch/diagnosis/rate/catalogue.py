@@ -84,7 +84,7 @@ def _of_epoch_schedule(s: Situation) -> Iterator[Hypothesis]:
 
 
 def _overrun(s: Situation) -> Hypothesis:
-    says = f"the run goes on past the {s.total:,} steps of its schedule"
+    says = f"the run continues past the {s.total:,} steps of its schedule"
     return Overrun("schedule_overrun", says, -1, s.expected, total=s.total)
 
 
@@ -128,7 +128,7 @@ def _from_scratch(s: Situation) -> Iterator[Hypothesis]:
     says = "scheduler.step() comes before optimizer.step(): the rate is one position ahead since the start"
     yield _line(s, "scheduler_stepped_before_optimizer", says, 2, lambda n: place(n) + 1.0)
     peak = peak_rate(s.schedule)
-    says = f"the rate stands at the declared peak {short_rate(peak)}: the scheduler moves another optimizer, or none"
+    says = f"the rate stays at the declared peak {short_rate(peak)}: the scheduler moves another optimizer, or none"
     yield _level("scheduler_of_another_optimizer", says, 4, peak)
 
 
@@ -185,7 +185,7 @@ def _after_resume(s: Situation, latest: Evidence, logged: bool) -> Iterator[Hypo
     says = f"the rate went back to the initial {short_rate(first)} {at} and has not moved since"
     yield _level("rate_reset_on_resume", says, 3, first)
     peak = peak_rate(s.schedule)
-    says = f"the rate stands at the declared peak {short_rate(peak)} {since}: the scheduler moves another optimizer"
+    says = f"the rate stays at the declared peak {short_rate(peak)} {since}: the scheduler moves another optimizer"
     yield _level("scheduler_of_another_optimizer", says, 5, peak)
     if not logged and s.schedule.unit == "step":
         says = f"the scheduler's optimizer no longer steps {since}: another one does, and its rate is not logged"

@@ -134,7 +134,7 @@ class Fault:
         return young and self._start.on_schedule >= PROVED and self.rule in ("lr_stuck", "lr_off_schedule")
 
     def withdraw(self, step: int) -> Finding:
-        says = "the loss scaler had skipped optimizer steps: the schedule goes on behind by as many"
+        says = "the loss scaler had skipped optimizer steps: the schedule continues with a lag of as many"
         return self.finding().renamed(step, f"{self.rule} since step {self.since:,} is withdrawn: {says}")
 
     def resolve(self, step: int) -> Finding:

@@ -215,7 +215,7 @@ class LawWatch:
             self._present.pop("law_length", None)
             return []
         says = length_words(law, run.total_steps)
-        remedy = "build the scheduler for the run's optimizer steps, unless this is meant"
+        remedy = "build the scheduler for the run's optimizer steps, unless this is intended"
         return self._say(
             Finding("law_length", INFO, int(self._steps[-1]), int(self._steps[0]), says, headline=says, remedy=remedy)
         )
@@ -238,7 +238,7 @@ class LawWatch:
         followed = f"the rate followed {description(law)} exactly up to step {step - 1:,}"
         clause = f"where that law has {exact_rate(expected, value)}"
         if stands:
-            says = f"{followed}, then stands at {exact_rate(value, expected)} since step {step:,}, {clause}"
+            says = f"{followed}, then stays at {exact_rate(value, expected)} since step {step:,}, {clause}"
             if self._may_be_a_floor(law, value):
                 says += ": a floor, or stuck"
                 return self._left(INFO, step, says, "declare the schedule (--schedule, --config): then it is decided")

@@ -166,11 +166,11 @@ class _Standing:
         return [self.finding]
 
     def _finding(self, step: int) -> Finding:
-        what = f"{self.name}: the rate stands at {self._value:.3g} since step {self._since:,} while group 0's moves"
+        what = f"{self.name}: the rate stays at {self._value:.3g} since step {self._since:,} while group 0's moves"
         if self.later:
             says = "the group was added after the scheduler was built, which does not move it"
             cause = Cause("group_not_scheduled", says, says=says)
-            remedy = "build the scheduler after the last group is added, or give the group a schedule of its own"
+            remedy = "build the scheduler after the last group is added, or declare a schedule for the group"
             message = f"{what}: {says}"
             return Finding("lr_stuck", WARNING, step, self._since, message, cause, headline=what, why=says,
                            remedy=remedy, group=self.name)  # fmt: skip

@@ -114,7 +114,7 @@ class UndeclaredWatch:
             f"the rate rose to the last record, from {rate(value)} at step {first:,} to {rate(level.value)} at step "
             f"{level.last:,}: the run is all warm-up"
         )
-        remedy = "make the warm-up shorter than the run, or the run longer; if the run goes on, disregard this"
+        remedy = "make the warm-up shorter than the run, or the run longer; if the run continues, disregard this"
         return self._say(Finding("warmup_never_ends", INFO, level.last, first, says, headline=says, remedy=remedy))
 
     def _stretch(self, value: float, since: int, last: int, records: int) -> list[Finding]:

@@ -156,7 +156,7 @@ def class_in_header(record: Watch, attempt: Attempt) -> Judgement:
         of_class = "; ".join(f"{name}: {words}" for name, words in fact["classes"].items())
         parts.append(f"{fact['what']} ({of_class}), {float(fact['told']):.0%} balanced accuracy")
     return Violation(
-        f"the class can be told by the header, without a signal: {'; '.join(parts)}",
+        f"the header predicts the class without the signal: {'; '.join(parts)}",
         "a model may learn the equipment in place of the disease: compare within one kind, or balance the classes",
     )
 
@@ -223,7 +223,7 @@ RULES = (
         "signal_twice",
         "twice",
         "a split holds the same signal twice: {pair}; its windows count double",
-        "remove one of the two files if that is not meant",
+        "remove one of the two files if that is not intended",
         proved=False,
     ),
     SilentRule("class_in_header", "headers", False, class_in_header),

@@ -16,7 +16,7 @@ from eegwatch.formats.rows import RowMaker
 from eegwatch.run.records import RunRecord
 
 Value = tuple[str, int, float, float]  # name, step, time (seconds since 1970), value
-LATE = "read anew: values of one step came later"
+LATE = "read again: values of an earlier step arrived"
 
 
 class SeriesStore(FollowedDocument):

@@ -112,7 +112,7 @@ class Declaration:
             return self._declare_other(run, per_epoch, self.config)
         if per_epoch is None:
             raise ConfigError(
-                f"{self.path}: how long an epoch is, neither it nor the log says: give --steps-per-epoch N"
+                f"{self.path}: neither it nor the log gives the length of an epoch: add --steps-per-epoch N"
             )
         schedule = configuration.schedule_of(self.config, per_epoch, str(self.path))
         self.applied = True

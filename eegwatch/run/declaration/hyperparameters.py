@@ -58,7 +58,7 @@ def interpret(tree: Any, where: str) -> Hyperparameters | None:
 
 def _length(total: int | None, what: str) -> int:
     if not total:
-        raise Unclear(f"how long the run is, neither it nor the log says ({what})")
+        raise Unclear(f"neither it nor the log gives the length of the run ({what})")
     return int(total)
 
 

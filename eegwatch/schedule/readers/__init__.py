@@ -84,7 +84,7 @@ def law_of(scheduler: Any, group: int, total: int | None) -> Law:
             return readers[name](scheduler, group, total, law_of)
     known = torch_class(scheduler)
     if known is None or known not in TORCH:
-        raise NotRead("it computes its rates by a formula of its own")
+        raise NotRead("it computes its rates by another formula")
     return TORCH[known](scheduler, group, total, law_of)
 
 
@@ -95,5 +95,5 @@ def _stands_at_its_start(scheduler: Any, optimizer: Any, group: int, law: Law) -
     now, begins = float_of(optimizer.param_groups[group]["lr"]), float(parse(law).rate(0))
     if abs(now - begins) > START_DIFFERS * max(abs(begins), abs(now)):
         raise NotRead(
-            f"it begins at {begins:.6g} and the optimizer stands at {now:.6g}: something else moves the rate too"
+            f"it begins at {begins:.6g} and the optimizer stands at {now:.6g}: something else changes the rate too"
         )

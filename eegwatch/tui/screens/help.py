@@ -18,7 +18,7 @@ from eegwatch.tui.widgets.lines import hanging
 from eegwatch.wording import pattern_of
 
 MARKS = (
-    "✔ proved right   ✖ proved wrong   ! evidence, not proof   … cannot be told yet",
+    "✔ proved right   ✖ proved wrong   ! evidence, not proof   … not decided yet",
     "━ logged   ┄ planned, drawn to the end of the run   ░ all values of a column   ◆ evaluation   ┊ a resume",
     "A finding about the learning rate is a fact: the logged rates cannot come from the planned schedule.",
     "A single batch's loss scatters: the dotted range is what batch size and AUROC explain.",

@@ -209,7 +209,7 @@ class ResumeDialog(ModalScreen[ResumeChoice | None]):
                 return Text(f"resume at your LR: {rate(judged.lr)} until the end of the run")
             if judged.then == RELEASE:
                 return Text("the script's own scheduler sets the learning rate again, from the next step on")
-            return Text("the trainer goes on with the schedule of its configuration")
+            return Text("the trainer continues on the schedule of its configuration")
         run = self.session.history.run
         per_epoch = run.steps_per_epoch if run else None
         lr = judged.lr if judged.lr is not None else float(rate_at(judged.schedule, begins.step + 1, per_epoch))

@@ -313,7 +313,7 @@ def test_a_full_disk_while_features_are_written_is_one_line_and_keeps_what_is_do
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
     words, counts = done.stdout.splitlines()
-    assert "File too large: make room or mend it; what is done is kept" in words, done.stderr
+    assert "File too large: free some space or repair it; finished parts are kept" in words, done.stderr
     assert counts == "24 0"
 
 

@@ -53,7 +53,7 @@ def test_an_error_keeps_start_from_starting_and_a_warning_is_printed(
     assert config.script is not None
     config.script.cwd = str(tmp_path)
     script = resolved(config.script)
-    with pytest.raises(ConfigError, match="detaches the training.*--no-check insists"):
+    with pytest.raises(ConfigError, match="detaches the training.*--no-check starts anyway"):
         refuse_traps(config, script, "mine.yaml")
     (tmp_path / "launch.sh").write_text("python t.py\n")
     refuse_traps(config, script, "mine.yaml")
@@ -80,10 +80,10 @@ def test_a_stop_says_beforehand_what_lies_beyond_the_newest_checkpoint(tmp_path:
     log.append(Checkpoint(time=2.0, step=100, path="a.pt"))
     log.append(Checkpoint(time=2.0, step=125, path="b.pt"))
     log.append(Step(time=time.time(), step=131, lr=1e-3))
-    said = "The script gets SIGINT; 6 steps lie beyond its newest whole checkpoint (b.pt, step 125)."
+    said = "The script gets SIGINT; 6 steps lie beyond its newest complete checkpoint (b.pt, step 125)."
     assert unsaved_of(tmp_path) == said
     log.append(Run(time=3.0, run_id="r", name="r", attempt=2, step=100))
     log.append(Step(time=time.time(), step=101, lr=1e-3))
-    assert "1 step lies beyond its newest whole checkpoint (a.pt, step 100)" in str(unsaved_of(tmp_path))
+    assert "1 step lies beyond its newest complete checkpoint (a.pt, step 100)" in str(unsaved_of(tmp_path))
     (tmp_path / "config.yaml").write_text("script: {command: [bash, launch.sh]}")
     assert "what it saves is not known" in str(unsaved_of(tmp_path))

@@ -206,7 +206,7 @@ def test_what_is_not_known_is_not_guessed_and_the_reason_is_said() -> None:
         (S.ReduceLROnPlateau(o), "follows a metric"),
         (get_scheduler("reduce_lr_on_plateau", o), "follows a metric"),
         (get_scheduler("greedy", o), "follows a metric"),
-        (Mine(o, 5), "formula of its own"),
+        (Mine(o, 5), "another formula"),
         (S.CyclicLR(o, 1e-4, 1e-2, scale_fn=lambda _: 1.0, cycle_momentum=False), "function of your own"),
         (object(), "holds no optimizer"),
         (None, "holds no optimizer"),

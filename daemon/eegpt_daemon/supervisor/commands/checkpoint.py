@@ -21,9 +21,9 @@ class Checkpoint(Action):
         if problem is not None or run is None:
             return problem
         if run.script is not None and standing.phase is not None:
-            return "a script writes its own checkpoints; one that uses RunLog can look at log.checkpoint_requested"
+            return "a script writes its own checkpoints; a script with RunLog can read log.checkpoint_requested"
         if standing.phase is None:
-            return f"nothing is training; the run stands at step {run.step:,}"
+            return f"nothing is training; the run is at step {run.step:,}"
         if standing.phase not in WORKING:
             return "the run is still being prepared: there is nothing to save before its first step"
         return None
@@ -49,7 +49,7 @@ class Checkpoint(Action):
             outcome = _verified(run, saved[-1])
             return outcome._replace(reason=outcome.reason or "written before the daemon died")
         step = run.step if run else 0
-        return Outcome(FAILED, f"the daemon died while carrying it out; the run stands at step {step:,}")
+        return Outcome(FAILED, f"the daemon died while carrying it out; the run is at step {step:,}")
 
 
 def _verified(run: WatchedRun, saved: Saved) -> Outcome:

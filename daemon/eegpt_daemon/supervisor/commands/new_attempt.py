@@ -78,7 +78,7 @@ class NewAttempt(Action):
             return None
         if math.isclose(float(first.lr), asked, rel_tol=PRINTED):
             return None
-        return f"the script goes on at {float(first.lr):g}, not at {asked:g}: its resume does not take this rate"
+        return f"the script continues at {float(first.lr):g}, not at {asked:g}: its resume ignores this rate"
 
     @classmethod
     def recover(cls, command_id: str, run: WatchedRun | None) -> Outcome:
@@ -93,4 +93,4 @@ class NewAttempt(Action):
         if run is not None and first is not None:
             return Outcome(DONE, "finished before the daemon died", numbers(first) | {"run_id": run.run_id})
         step = run.step if run else 0
-        return Outcome(FAILED, f"the daemon died while carrying it out; the run stands at step {step:,}")
+        return Outcome(FAILED, f"the daemon died while carrying it out; the run is at step {step:,}")

@@ -20,7 +20,7 @@ class Resume(NewAttempt):
     @classmethod
     def refuse(cls, command: Command, standing: CommandContext) -> str | None:
         if command.then is not None and command.lr is None:
-            return "`then` says what follows a manual rate, and there is no `lr`: give both, or neither to rejoin"
+            return "`then` is the course after a manual rate, and there is no `lr`: give both, or neither to rejoin"
         if command.branch is not None and not command.branch.strip():
             return "`as` is the name of a new run, and it is empty"
         problem = standing.misdirected(command)
@@ -52,7 +52,7 @@ class Resume(NewAttempt):
 def _script_refusal(command: Command, run: WatchedRun, script: Script) -> str | None:
     """Why a script cannot be resumed so, or None."""
     if script.resume is None:
-        return "the configuration has no script.resume: it does not say how this script goes on; restart it"
+        return "the configuration has no script.resume: this script cannot be resumed; restart it"
     if command.lr is not None and not takes_rate(script):
         return "script.resume has no {lr}: this script cannot be given a rate; resume it without one"
     if command.lr is not None and command.then not in (None, "hold"):
@@ -60,7 +60,7 @@ def _script_refusal(command: Command, run: WatchedRun, script: Script) -> str | 
     if command.branch is not None and (script.checkpoints or "").startswith(("/", "{cwd}")):
         return "its checkpoints lie outside its run folder: a run that branches off would write over them"
     if command.checkpoint is None and run.newest_good()[0] is None:
-        return f"there is no whole checkpoint yet ({script.checkpoints} below the run folder); restart it"
+        return f"there is no complete checkpoint yet ({script.checkpoints} below the run folder); restart it"
     return None
 
 
@@ -69,7 +69,7 @@ def _rate_refusal(command: Command, lr: float, run: WatchedRun, at: int) -> str 
     try:
         declared = run.declared()
     except ScheduleError as error:
-        return f"the run's schedule is not one that this version knows ({error}); resume it without an LR"
+        return f"this version cannot read the run's schedule ({error}); resume it without an LR"
     if declared is None and run.script is not None:
         return None  # nothing is declared that a rate could lie above
     if declared is None or run.record is None:
