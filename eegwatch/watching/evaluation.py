@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from eegwatch.watching.gather import Gathered
 from eegwatch.watching.model_state import STATISTICS, WITH_MODES
+from eegwatch.watching.module_hooks import NotCopied
 from eegwatch.watching.naming import first_names
 from eegwatch.watching.tensors import (
     bit_sums,
@@ -27,11 +28,7 @@ THERE_AND_BACK = 8.0  # units in the last place that moving a weight away and ba
 FORWARDS = 2  # of each evaluation whose random numbers are looked for
 
 
-def _nothing(*given: Any) -> None:
-    """What a copy of a watched module calls in place of the hook."""
-
-
-class TrainingModeHook:
+class TrainingModeHook(NotCopied):
     """A hook on a module whose forward pass depends on its mode: notes that it ran in training mode.
 
     A module in training mode below a model in evaluation mode was put there on purpose (dropout that samples).
@@ -45,16 +42,6 @@ class TrainingModeHook:
             self._trained[self._name] = "Dropout" not in type(module).__name__
         elif module.training:
             self._sampling.add(self._name)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return _nothing
-
-    def __reduce__(self) -> str | tuple[Any, ...]:
-        return (_nothing_made, ())
-
-
-def _nothing_made() -> Any:
-    return _nothing
 
 
 class RandomDraws:

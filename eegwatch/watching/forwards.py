@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from eegwatch.watching.gradients import graph_task, reference
+from eegwatch.watching.module_hooks import NotCopied
 from eegwatch.watching.naming import first_names
 from eegwatch.watching.tensors import compiling, is_compiled, plain_name, prefixed, torch_module, why_unread
 
@@ -19,7 +20,7 @@ WALKS = 2  # forward passes whose graphs are looked at
 DEEP = 3  # lists of lists, dictionaries of lists, … in what a model is given and makes
 
 
-class AtPass:
+class AtPass(NotCopied):
     """A hook on a module. A copy of the module calls nothing."""
 
     def __init__(self, call: Any) -> None:
@@ -27,20 +28,6 @@ class AtPass:
 
     def __call__(self, module: Any, given: Any, made: Any = None) -> None:
         self._call(module, given, made)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return _nothing
-
-    def __reduce__(self) -> tuple[Any, tuple[()]]:
-        return (_nothing_made, ())
-
-
-def _nothing(*given: Any) -> None:
-    """What a copy of a watched model calls in place of the hook."""
-
-
-def _nothing_made() -> Any:
-    return _nothing
 
 
 class Forwards:

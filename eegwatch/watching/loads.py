@@ -8,10 +8,11 @@ from functools import partial
 from typing import Any
 
 from eegwatch.watching.folds import bare
+from eegwatch.watching.module_hooks import NotCopied
 from eegwatch.watching.tensors import why_unread
 
 
-class AtLoad:
+class AtLoad(NotCopied):
     """A hook on a module's load_state_dict. A copy of the module calls nothing."""
 
     def __init__(self, call: Callable[..., None]) -> None:
@@ -19,20 +20,6 @@ class AtLoad:
 
     def __call__(self, *given: Any) -> None:
         self._call(*given)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return _nothing
-
-    def __reduce__(self) -> tuple[Any, tuple[()]]:
-        return (_nothing_made, ())
-
-
-def _nothing(*given: Any) -> None:
-    """What a copy of a watched model calls in place of the hook."""
-
-
-def _nothing_made() -> Any:
-    return _nothing
 
 
 class Loads:

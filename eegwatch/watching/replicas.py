@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from eegwatch.watching.cadence import FIRST
 from eegwatch.watching.checkpoint_state import named_sums, summed, weights_of
 from eegwatch.watching.model_state import STATISTICS
+from eegwatch.watching.module_hooks import NotCopied
 from eegwatch.watching.tensors import compiling, plain_name, prefixed, torch_module, why_unread
 
 EVERY = 100  # steps between two sums of the weights
@@ -81,7 +82,7 @@ def _group_of(models: Sequence[Any]) -> str:
     return "" if len(ranks) == dist.get_world_size() else f" of ranks {ranks}"
 
 
-class BatchRows:
+class BatchRows(NotCopied):
     """How many rows the first batch has that a copy trains on: fewer than were loaded are a share of them.
 
     A hook on DistributedDataParallel for one forward pass, and on nothing that torch.compile runs.
@@ -103,17 +104,3 @@ class BatchRows:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
-        return _nothing
-
-    def __reduce__(self) -> tuple[Any, tuple[()]]:
-        return (_nothing_made, ())
-
-
-def _nothing(*given: Any) -> None:
-    """What a copy of a watched model calls in place of the hook."""
-
-
-def _nothing_made() -> Callable[..., None]:
-    return _nothing
