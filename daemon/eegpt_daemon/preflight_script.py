@@ -24,7 +24,7 @@ def refuse_traps(config: Config, script: Script, path: str) -> None:
     """For `start`: prints the warnings. Raises ConfigError with the first error."""
     for trap in script_traps(msgspec.structs.replace(config, script=script)):
         if trap.severity == ERROR:
-            raise ConfigError(f"{path}: {trap.key}: {trap.message}; write {trap.write}; --no-check insists")
+            raise ConfigError(f"{path}: {trap.key}: {trap.message}; write {trap.write}; --no-check starts anyway")
         print(f"eegpt-daemon: {trap.key}: {trap.message}", file=sys.stderr)
 
 
