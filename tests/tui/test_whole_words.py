@@ -57,3 +57,12 @@ async def test_a_verdict_that_the_list_has_no_room_for_stands_in_full_below_it(w
         row = next(line for line in pilot.text().splitlines() if writer.folder.name in line)
         assert "overfitting: " in row and " …" in row
         assert "validation loss 0.572, 7 % above its best" in unwrapped(pilot.text())
+
+
+@pytest.mark.parametrize("width", [100, 110, 112, 120])
+async def test_how_bad_a_finding_is_stands_in_one_row(frozen: Path, width: int) -> None:
+    async with screen(frozen.parent, frozen, (width, 34)) as pilot:
+        await settled(pilot)
+        lines = [line for line in pilot.text().splitlines() if line.strip()]
+        at = next(n for n, line in enumerate(lines) if "if nothing is done" in line)
+        assert lines[at + 1].startswith("    why")

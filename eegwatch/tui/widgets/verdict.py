@@ -83,6 +83,8 @@ class Verdict(TextLines):
         sign, style = SIGN[finding.severity]
         what = Text.assemble((f" {sign} {headline(finding)} ", style))
         bad = consequence(session, finding, short=compact)
+        if len(bad) + 3 > self.app.size.width - 2:
+            bad = consequence(session, finding, short=True)
         lines = [what]
         if bad and not compact and what.cell_len + len(bad) + 4 < self.app.size.width:
             what.append(f" {bad}")
