@@ -15,7 +15,7 @@ import tests.bench.silent as here
 from tests.bench.silent.script import Script
 
 GITHUB = "https://github.com/"
-PARTS = ("first", "second", "third")
+PARTS = ("first", "second", "third", "fourth")
 CASES: dict[str, Case] = {}
 _loaded = False
 

@@ -70,7 +70,8 @@ class Script:
         self.close()
         if not self.watched:
             return Unwatched()
-        where = {"resume": self._folder, "step": step} if resume else {}
+        folder = next(path.parent for path in self.logs.glob("*/run.jsonl")) if resume and self.rank else self._folder
+        where = {"resume": folder, "step": step} if resume else {}
         log = RunLog(self.logs, name="case", control=False, **where, **options)
         self._folder = log.folder
         self._open.append(log)
