@@ -140,7 +140,13 @@ class WatchMethods:
         from eegwatch.run.records import Watch
 
         assert self._splits is not None
-        for values in self._splits.take():
+        try:
+            declared = self._splits.take()
+        except Exception as error:  # ids of any kind
+            self._splits.waiting.clear()
+            self._say(f"log.split: {type(error).__name__}: {error}; the splits are not compared")
+            return
+        for values in declared:
             if self.watcher is not None and not self.watcher.off:  # a rank above 0 writes beside the run of rank 0
                 self.watcher.emit_split(values)
             else:
@@ -152,7 +158,7 @@ class WatchMethods:
             self._tell_splits()
         if self.watcher is not None:
             if self._splits is not None:
-                self.watcher.leave(self._splits.trained())
+                self.watcher.leave(self._splits)
             self.watcher.close()
 
     def _put_watched(self, record: Watch) -> None:

@@ -37,7 +37,7 @@ from eegwatch.watching.optimizer_listener import OptimizerListener
 from eegwatch.watching.record_output import RecordOutput
 from eegwatch.watching.replicas import BatchRows, ReplicaSums, is_copy
 from eegwatch.watching.scheduled_values import Scheduled
-from eegwatch.watching.splits import trained_before
+from eegwatch.watching.splits import Splits, trained_before
 from eegwatch.watching.step_calls import StepCalls
 from eegwatch.watching.step_draws import STEPS, StepDraws
 from eegwatch.watching.streams import SampleSums, StreamSamples, is_stream
@@ -211,7 +211,8 @@ class Watcher:
         for eye in self.eyes:
             eye.taken_at_call = eye.cadence.taken
         if self._marks is not None:
-            self._marks.stepped()
+            with self.guarded():
+                self._marks.stepped()
         for scheduled in {id(eye.scheduled): eye.scheduled for eye in self.eyes}.values() if metrics else ():
             if scheduled.others:
                 with self.guarded():
@@ -269,14 +270,13 @@ class Watcher:
         with self.guarded():
             self.emit("split", values | trained_before(values, self._earlier))
 
-    def leave(self, trained: dict[str, Any]) -> None:
-        """The run ends, which has these training splits: a later run of the same model is to know of them."""
-        if trained and not self.off and self._marks is not None:
+    def leave(self, splits: Splits) -> None:
+        """The run ends, which has these splits: a later run of the same model is to know what it was trained on."""
+        if not self.off and self._marks is not None:
             with self._counted():
-                if not self._marks.stand(self.models):
-                    return
-                run = self.log.name if self.declared.rank else self.log.folder.name
-                leave(self.models, run, trained, self._earlier)
+                if self._marks.stand(self.models):
+                    run = self.log.name if self.declared.rank else self.log.folder.name
+                    leave(self.models, run, splits.trained(), self._earlier)
 
     def replica(self) -> None:
         """Note the sums of the weights."""

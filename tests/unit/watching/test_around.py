@@ -168,6 +168,25 @@ def test_splits_of_folds_and_parts_of_one_kind_may_share_ids(tmp_path: Path) -> 
     assert silent(log.folder) == []
 
 
+class Named:
+    """An id whose name cannot be told."""
+
+    def __repr__(self) -> str:
+        raise ValueError("it has no name")
+
+
+def test_ids_that_cannot_be_compared_are_said_and_end_no_training(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, control=False)
+    with pytest.warns(UserWarning, match="log.split: train: TypeError: unhashable"):
+        log.split("train", [{}])
+    log.split("train", [Named()])
+    with pytest.warns(UserWarning, match="log.split: ValueError: it has no name; the splits are not compared"):
+        log.step(loss=1.0)
+    log.step(loss=1.0)
+    log.end()
+    assert silent(log.folder) == []
+
+
 def test_a_split_that_is_declared_again_is_judged_as_it_is_now(tmp_path: Path) -> None:
     log = RunLog(tmp_path, control=False)
     log.split("train", ["s1", "s2"])
