@@ -26,8 +26,9 @@ class WeightAverage:
     def __init__(self, model: Any, decay: Any, models: Sequence[Any], number: int) -> None:
         """`decay`: a number, a function of the step (None where it rests), or None: only the aliases are looked for."""
         self.decay, self.number = decay, number
-        own = {plain_name(name): p for one in reversed(models) for name, p in one.named_parameters()}
-        pairs = [(plain_name(name), p, own.get(plain_name(name))) for name, p in _parameters(model)]
+        given = [(plain_name(name), p) for name, p in _parameters(model)]
+        own = _averaged(given, models)
+        pairs = [(name, p, own.get(name)) for name, p in given]
         self.tensors = {name: average for name, average, _ in pairs}
         self.aliased = [name for name, a, w in pairs if w is not None and a.numel() and a.data_ptr() == w.data_ptr()]
         self._pairs = [
@@ -105,6 +106,23 @@ def _parameters(model: Any) -> list[tuple[str, Any]]:
         if isinstance(inner, dict):
             return [(str(key), value) for key, value in inner.items() if hasattr(value, "data_ptr")]
     raise TypeError(f"log.ema: {type(model).__name__} is no module and no dict of tensors")
+
+
+def _averaged(given: list[tuple[str, Any]], models: Sequence[Any]) -> dict[str, Any]:
+    """The weights that are averaged, by name.
+
+    Of several watched models with tensors of these names and shapes it is the one that the average is a copy of now;
+    where that is none of them, or more than one, it is not known.
+    """
+    named = [{plain_name(name): p for name, p in one.named_parameters()} for one in models]
+    fitting = [own for own in named if all(name in own and own[name].shape == a.shape for name, a in given)]
+    if len(fitting) > 1:
+        torch = torch_module()
+        read = [(name, a) for name, a in given if why_unread(a) is None]
+        with torch.no_grad():
+            fitting = [own for own in fitting if all(torch.equal(a, own[name].to(a)) for name, a in read)]
+        return fitting[0] if len(fitting) == 1 else {}
+    return {name: p for own in reversed(named) for name, p in own.items()}
 
 
 def _unit(tensor: Any) -> float:

@@ -19,6 +19,7 @@ class StepDraws:
         self._guarded = guarded
         self._handles: list[Any] = []
         self._known: list[Any] = []
+        self.begins: Callable[[], None] | None = None  # called once, when the first pass in training mode comes
         self._at_pass: int | None = None
         self._last: tuple[int, int] | None = None  # at the pass, before the step
         self._alike = 0
@@ -36,6 +37,9 @@ class StepDraws:
         if self._at_pass is None and module.training and not compiling():
             with self._guarded():
                 self._at_pass = _state()
+                begins, self.begins = self.begins, None
+                if begins is not None:
+                    begins()
 
     def before_step(self) -> bool:
         """A step comes that is looked at. Has the generator drawn the same in STEPS steps in a row?"""

@@ -18,7 +18,7 @@ from typing import Any
 from eegwatch.optimizer_hooks import unwrapped
 from eegwatch.run.records import Watch
 from eegwatch.watching.cadence import FIRST
-from eegwatch.watching.checkpoint_state import whole_state
+from eegwatch.watching.checkpoint_state import weights_of, whole_state
 from eegwatch.watching.cost import Cost
 from eegwatch.watching.data_order import SamplerOrder
 from eegwatch.watching.declarations import Declarations, WatchedLog
@@ -63,6 +63,9 @@ class Watcher:
         self.around = Surroundings()
         self.forwards = Forwards(self.guarded)
         self._draws = StepDraws(self.guarded)
+        if log.step_done:
+            self._draws.begins = self._begins_pass
+        self._at_pass: dict[str, Any] | None = None  # the weights at the first forward pass of a resume
         self._masters: dict[int, Masters] = {}  # of each optimizer
         self.loads = Loads(self.guarded, self._tell_load)
         self.turns = Turns()  # of several optimizers
@@ -163,6 +166,11 @@ class Watcher:
             before.close()
             self.orders.remove(before)
         self.orders.append(order)
+
+    def _begins_pass(self) -> None:
+        """The first forward pass of a resume: what comes before its step may add to the weights and take away again."""
+        with torch_module().no_grad():
+            self._at_pass = weights_of(self.models)
 
     def _tell_load(self, values: dict[str, Any]) -> None:
         if any(eye.taken for eye in self.eyes):
@@ -410,6 +418,8 @@ class Watcher:
 
     def _emit_state(self, when: str, step: int, *, skipped: bool = False) -> None:
         values = whole_state(self.models, self.eyes, self.averages, self.declared, skipped=skipped)
+        if when == "begin" and self._at_pass is not None:
+            values["weights_at_pass"], self._at_pass = self._at_pass["crc"], None
         self.emit("state", {"when": when} | values, step=step)
 
     def account(self) -> None:

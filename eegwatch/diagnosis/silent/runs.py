@@ -125,7 +125,8 @@ def weights_not_restored(record: Watch, attempt: Attempt) -> Judgement:
     if values.get("when") != "begin" or saved is None:
         return None
     before, now = saved["weights"], values["weights"]
-    if before["crc"] == now["crc"] or any(_same(one, now) for one in saved.get("averages", [])):
+    restored = before["crc"] in (now["crc"], values.get("weights_at_pass"))
+    if restored or any(_same(one, now) for one in saved.get("averages", [])):
         return True
     if not before["n"] or not now["n"] or before.get("kinds") != now.get("kinds"):
         return None  # another head, another type: a second stage

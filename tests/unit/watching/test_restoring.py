@@ -108,6 +108,52 @@ def test_an_average_whose_statistics_stand_is_a_fact_once_it_is_used(tmp_path: P
     assert not average.state_dict(keep_vars=True)["0.weight" if how != "torch's average" else "module.0.weight"].grad
 
 
+def test_weights_that_are_moved_and_moved_back_before_the_first_step_are_restored(tmp_path: Path) -> None:
+    first = Loop(tmp_path)
+    first.step(1)
+    first.log.step()
+    first.log.checkpoint("c.pt")
+    saved = copy.deepcopy((first.model.state_dict(), first.optimizer.state_dict()))
+    first.log.end()
+    again = Loop(tmp_path, resume=first.log.folder, step=1)
+    again.model.load_state_dict(saved[0])
+    again.optimizer.load_state_dict(saved[1])
+
+    def step(number: int) -> None:  # sharpness-aware minimisation: there and back, up to rounding
+        again.optimizer.zero_grad()
+        again.backward()
+        with torch.no_grad():
+            for p in again.model.parameters():
+                p.add_(0.3).sub_(0.3)
+        again.optimizer.step()
+
+    assert rules(again.run(2, step)) == set()
+
+
+def test_an_average_of_one_of_two_models_of_the_same_names_is_held_against_that_one(tmp_path: Path) -> None:
+    for copied in (True, False):
+        loop = Loop(tmp_path, lambda p: torch.optim.SGD(p, lr=0.1))
+        other = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 2))
+        optimizer = torch.optim.SGD(other.parameters(), lr=0.1)
+        loop.log.watch([other], [optimizer])
+        average = copy.deepcopy(other)
+        if not copied:  # of which of them it is cannot be known
+            torch.nn.init.ones_(average[0].weight)
+        loop.log.ema(average, 0.9)
+
+        def step(number: int, other: Any = other, optimizer: Any = optimizer, average: Any = average) -> None:
+            optimizer.zero_grad()
+            loop.optimizer.zero_grad()
+            (loop.model(torch.ones(4, 8)) + other(torch.ones(4, 8))).pow(2).mean().backward()
+            loop.optimizer.step()
+            optimizer.step()
+            with torch.no_grad():
+                for a, w in zip(average.parameters(), other.parameters()):
+                    a.mul_(0.9).add_(w, alpha=0.1)
+
+        assert rules(loop.run(3, step)) == set(), copied
+
+
 @pytest.mark.parametrize("copied", ["before the load", "after the load", "and restored"])
 def test_copies_of_weights_that_overwrite_what_was_loaded_are_a_fact(tmp_path: Path, copied: str) -> None:
     model = small().bfloat16()
