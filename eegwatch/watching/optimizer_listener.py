@@ -11,7 +11,7 @@ import numpy as np
 from eegwatch.optimizer_hooks import StepHooks, unwrapped
 from eegwatch.watching.cadence import FIRST, Cadence
 from eegwatch.watching.declarations import Declarations
-from eegwatch.watching.gradients import GradientReport, Gradients
+from eegwatch.watching.gradients import ASKED, GradientReport, Gradients, sampled
 from eegwatch.watching.naming import first_names
 from eegwatch.watching.optimizer_tensors import OptimizerTensor, OptimizerTensors
 from eegwatch.watching.scheduled_values import Scheduled
@@ -54,6 +54,8 @@ class OptimizerListener:
         self._frozen: dict[int, int] = {}  # ids of tensors that were frozen at the first look -> sums of their bits
         self._before_look, self._after_look = eagerly(self._look_before), eagerly(self._look_after)
         self._next_look = eagerly(self._arm_guarded)
+        self._before_evaluation: list[Any | None] | None = None  # elements of a few gradients
+        self._of_evaluation = False  # did an evaluation make what lay there when the next look was armed?
         self._spent = 0.0
         self.seen = GradientReport()  # what the backward passes before the last look's step have done
         self.hooks.listeners.append(self)
@@ -102,13 +104,39 @@ class OptimizerListener:
             self.gradients.restart()
         self._spent = self.cadence.clock() - began
 
+    def evaluation_begins(self) -> None:
+        """Keep elements of a few gradients, as they are before an evaluation."""
+        self._before_evaluation = self._few_gradients()
+
+    def _few_gradients(self) -> list[Any | None]:
+        with torch_module().no_grad():
+            few = (sampled(held, held.parameter.grad) for held in self.table.readable[:ASKED])
+            return [None if one is None else one.clone() for one in few]
+
+    def _made_gradients(self) -> bool:
+        """Did the evaluation that ends now make gradients, or add to them?"""
+        before, self._before_evaluation = self._before_evaluation, None
+        if before is None:
+            return False
+        torch = torch_module()
+        return any(
+            now is not None and bool((now != 0).any()) and (then is None or not torch.equal(now, then))
+            for then, now in zip(before, self._few_gradients())
+        )
+
     def look_soon(self) -> None:
         """The next step is looked at: an evaluation was made.
 
         Micro-batches may have come before it: what lies there is the last step's gradient only where that was looked
-        at. Else the step after the next is looked at too, whose look knows what the one before it has left.
+        at. Else the step after the next is looked at too, whose look knows what the one before it has left. Where the
+        evaluation itself made gradients, what lies there now must not be part of the next step.
         """
-        if not self.armed:
+        if self._made_gradients():
+            if not self.armed:
+                self.cadence.soon()
+            self.arm()
+            self._of_evaluation = self.armed
+        elif not self.armed:
             self.cadence.soon()
             self.arm(between=True)
             self._again = self.armed
@@ -223,7 +251,12 @@ class OptimizerListener:
         if any(eye.taken >= FIRST for eye in self.watcher.eyes if eye is not self):
             seen.others = []  # not every pass of theirs is seen any more
         self.seen = seen
+        of_evaluation, self._of_evaluation = self._of_evaluation, False
+        if of_evaluation:
+            seen.again = []  # a step is made of what the evaluation has made
         values |= _of_gradients(seen, self.declared.accumulate) | found
+        if seen.kept and of_evaluation:
+            values["of_evaluation"] = True
         values |= self.watcher.around.at(self, self.watcher.eyes)
         values |= self._of_forwards() | self._shared()
         resting = self._resting(look) if self.reads_grad else []

@@ -245,6 +245,8 @@ class Watcher:
         evaluation: Evaluation | None = None
         with self._counted():
             evaluation = Evaluation(self.models, self.log.step_done)
+            for eye in self.eyes:
+                eye.evaluation_begins()
         try:
             yield
         finally:

@@ -41,6 +41,12 @@ def gradients_not_cleared(record: Watch, attempt: Attempt) -> Judgement:
             "of another one reaches its tensors; dismiss this if it is to learn from both",
             fact=True,
         )
+    if record.values.get("of_evaluation"):
+        return Violation(
+            f"gradients that the evaluation before it made are part of step {record.step:,}: {names(kept)} "
+            f"({number(kept.get('value')):.6g} was still there when backward() added to it)",
+            "call backward() in training alone, or optimizer.zero_grad() after the evaluation",
+        )
     return Violation(
         f"the gradient of the step before is part of step {record.step:,}'s: {names(kept)} "
         f"({number(kept.get('value')):.6g} was still there when backward() added to it)",

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, Tenso
 
 from eegwatch import RunLog
 from eegwatch.check import open_run
+from eegwatch.diagnosis.findings import Finding
 from tests.unit.watching.loops import Loop, rules, silent, since
 
 # ---- resumes ----
@@ -231,6 +232,61 @@ def test_an_evaluation_changes_nothing_and_is_not_in_training_mode(tmp_path: Pat
     assert judged(right) == set()
     assert judged(training) == {"evaluation_in_train_mode", "evaluation_changed_model"}
     assert judged(swapped) == {"evaluation_changed_model"}
+
+
+@pytest.mark.parametrize("evaluated_after", [2, 30])  # within the steps that are all looked at, and beyond them
+def test_gradients_of_an_evaluation_are_no_part_of_the_next_step(tmp_path: Path, evaluated_after: int) -> None:
+    def judged(*, backward: bool, clear: bool) -> list[Finding]:
+        loop = Loop(tmp_path)
+
+        def step(number: int) -> None:
+            loop.backward()
+            loop.optimizer.step()
+            loop.optimizer.zero_grad()
+            if number == evaluated_after:
+                with loop.log.evaluating():
+                    loss = loop.model(torch.randn(16, 8)).pow(2).mean()
+                    if backward:
+                        loss.backward()
+                if clear:
+                    loop.optimizer.zero_grad()
+
+        return [one for one in loop.run(evaluated_after + 3, step) if one.rule != "evaluation_in_train_mode"]
+
+    (left,) = judged(backward=True, clear=False)
+    assert (left.rule, left.since_step, left.severity) == ("gradients_not_cleared", evaluated_after + 1, "error")
+    assert "the evaluation" in left.message
+    assert judged(backward=True, clear=True) == judged(backward=False, clear=False) == []
+
+
+def test_a_step_made_of_what_an_evaluation_has_made_is_taken_on_purpose(tmp_path: Path) -> None:
+    loop = Loop(tmp_path)
+    loop.model.eval()
+
+    def step(number: int) -> None:
+        with loop.log.evaluating():
+            loop.backward()
+        loop.optimizer.step()
+        loop.optimizer.zero_grad()
+
+    assert loop.run(30, step) == []
+
+
+def test_an_evaluation_amid_micro_batches_may_leave_their_gradients(tmp_path: Path) -> None:
+    loop = Loop(tmp_path, accumulate=4)
+
+    def step(number: int) -> None:
+        for part in range(4):
+            loop.backward()
+            if part == 1:
+                loop.model.eval()
+                with loop.log.evaluating(), torch.no_grad():
+                    loop.model(torch.randn(16, 8))
+                loop.model.train()
+        loop.optimizer.step()
+        loop.optimizer.zero_grad()
+
+    assert loop.run(30, step) == []
 
 
 def test_an_error_of_the_evaluation_goes_on_to_the_script(tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def test_a_sampler_of_ones_own_may_keep_its_order(tmp_path: Path) -> None:
 
     for number in range(3):
         epoch(number)
-    assert loop.judged() == []
+    assert [(one.rule, one.severity) for one in loop.judged()] == [("order_repeated", "warning")]  # a fact
 
 
 def test_optimizers_of_a_second_stage_and_in_another_order_are_no_lost_state(tmp_path: Path) -> None:
