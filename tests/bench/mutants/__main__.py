@@ -52,14 +52,27 @@ LONGEST_CPU_S = 240  # a mutant that makes a loop endless is killed by the clock
 LONGEST_S = 3600.0  # one that waits for ever uses no processor
 
 
-def sample(tree: Path, count: int) -> list[Mutant]:
-    """`count` mutants, the same for the same tree."""
-    files = [
+def core_files(tree: Path) -> list[Path]:
+    return [
         file
         for part in CORE
         for file in ([tree / part] if part.endswith(".py") else sorted((tree / part).rglob("*.py")))
     ]
-    every = [mutant for file in files for mutant in mutants_of(file, str(file.relative_to(tree)))]
+
+
+def copy_of(tree: Path, copy: Path) -> Path:
+    """The tree in which mutants are tried; a run that was killed may have left one in it."""
+    if not copy.exists():
+        left_out = shutil.ignore_patterns(".git", ".venv*", "__pycache__", ".mypy_cache", "logs")
+        shutil.copytree(tree, copy, ignore=left_out)
+    for file in core_files(tree):
+        shutil.copyfile(file, copy / file.relative_to(tree))
+    return copy
+
+
+def sample(tree: Path, count: int) -> list[Mutant]:
+    """`count` mutants, the same for the same tree."""
+    every = [mutant for file in core_files(tree) for mutant in mutants_of(file, str(file.relative_to(tree)))]
     return sorted(
         random.Random(SEED).sample(every, count), key=lambda mutant: (mutant.path, mutant.line, mutant.column)
     )
@@ -164,12 +177,9 @@ def main() -> int:
     if arguments.action == "map":
         make_map(tree, out)
         return 0
-    results, copy = out / "results.jsonl", out / "tree"
+    results = out / "results.jsonl"
     done = {key(result) for result in json_lines(results)} if results.exists() else set()
-    if not copy.exists():
-        shutil.copytree(
-            tree, copy, ignore=shutil.ignore_patterns(".git", ".venv*", "__pycache__", ".mypy_cache", "logs")
-        )
+    copy = copy_of(tree, out / "tree")
     with results.open("a") as file:
         for result in (
             same(tree, copy, arguments.before, arguments.commit, done)
@@ -200,12 +210,14 @@ def same(tree: Path, copy: Path, before: Path, commit: str, done: set[Key]) -> I
     now = renamed(tree, commit)
     for known in json_lines(before):
         path = now.get(known["path"], known["path"])
-        if not known["killed"] or (path, known["what"], known["nth"]) in done:
+        if not known["killed"]:
             continue
         there = mutants_of(tree / path, path) if (tree / path).exists() else []
-        mutant = next((m for m in there if (m.what, m.nth) == (known["what"], known["nth"])), None)
+        mutant = counterpart([m for m in there if m.what == known["what"]], tree / path, known, tree, commit)
         if mutant is None:
             print(f"no longer there: {path}: {known['what']}", flush=True)
+            continue
+        if (mutant.path, mutant.what, mutant.nth) in done:
             continue
         file, _, test = (known["by"] or "").partition("::")
         file = now.get(file, file)
@@ -215,6 +227,20 @@ def same(tree: Path, copy: Path, before: Path, commit: str, done: set[Key]) -> I
             if result["killed"]:
                 break
         yield result
+
+
+def counterpart(there: list[Mutant], file: Path, known: dict[str, Any], tree: Path, commit: str) -> Mutant | None:
+    """Of those that change an equal expression (`1` stands in many places): on an equal line, else of equal number."""
+    command = ["git", "-C", str(tree), "show", f"{commit}:{known['path']}"]
+    before = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    lines = file.read_text().splitlines() if there else []
+    indent = len(before[known["line"] - 1]) - len(before[known["line"] - 1].lstrip())
+    for mutant in there:
+        line = lines[mutant.line - 1]
+        place = mutant.column - (len(line) - len(line.lstrip()))
+        if line.strip() == before[known["line"] - 1].strip() and place == known["column"] - indent:
+            return mutant
+    return next((mutant for mutant in there if mutant.nth == known["nth"]), None)
 
 
 def renamed(tree: Path, commit: str) -> dict[str, str]:
