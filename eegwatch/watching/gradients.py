@@ -287,6 +287,8 @@ class Gradients:
             if len(made) > 1:
                 factors.append(_factors(values_made, found))
                 used.append(_cleared(trace, found, values_made, at(final)))
+        if -1 not in seen.used:  # a call may reach some tensors alone (a mixture of experts): all are counted
+            seen.counted = max(seen.counted, len(seen.used))
         seen.shrunk = _shrunk(factors)
         seen.least = min((trace.passes for trace in traces if trace.passes), default=0)
         seen.cleared = min(used) if len(used) == len(rows) else 0

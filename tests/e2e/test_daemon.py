@@ -209,8 +209,8 @@ def test_commands_that_must_not_fire_do_not(daemon: Daemon, config_file: ConfigF
     cases = [
         ({"command": "stop", "id": "other-run", "run_id": "20200101-000000-other"}, "rejected", "the current run is"),
         ({"command": "stop", "id": "other-attempt", "attempt": 7}, "rejected", "attempt 1 runs"),
-        ({"command": "stop", "id": "too-late", "time": time.time() - 3600}, "expired", "too late"),
-        ({"command": "stop", "id": "expired", "expires": 1.0}, "expired", "too late"),
+        ({"command": "stop", "id": "too-late", "time": time.time() - 3600}, "expired", "expired before"),
+        ({"command": "stop", "id": "expired", "expires": 1.0}, "expired", "expired before"),
         ({"command": "resume", "id": "nan", "lr": "nan"}, "rejected", "not a command"),
         ({"command": "resume", "id": "negative", "lr": -1.0}, "rejected", "above 0"),
         ({"command": "resume", "id": "huge", "lr": 1e9}, "rejected", "above the declared peak"),

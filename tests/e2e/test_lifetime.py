@@ -51,7 +51,7 @@ def test_of_two_starts_at_once_one_trains_and_the_other_says_so(daemon: Daemon, 
 
 def test_a_daemon_without_a_run_names_commands_that_begin_one(daemon: Daemon, config_file: ConfigFile) -> None:
     started = daemon.cli("start", "--continue").stdout
-    assert "idle: there was no run to go on with" in started and "?" not in started and "None" not in started
+    assert "idle: there was no run to continue" in started and "?" not in started and "None" not in started
     named = started.partition("begin one:  ")[2].splitlines()[0]
     assert named in daemon.cli("status").stdout  # one answer, whoever is asked
     refused = daemon.cli("start", "--config", str(config_file(**LONG)), code=1).stderr

@@ -244,7 +244,7 @@ def test_how_an_adopted_runner_ended_that_was_killed_is_not_known(start: Callabl
         os.kill(int((daemon.run / "trainer.lock").read_text()), signal.SIGKILL)
         daemon.wait(lambda: of(daemon, "end") and daemon.states()[-1] == "idle")
         error = of(daemon, "end")[-1]["error"]
-        assert "an exit code that is not known" in error and "exit code 1" not in error
+        assert "an unknown exit code" in error and "exit code 1" not in error
     finally:
         daemon.cli("stop", code=None)
         daemon.kill()

@@ -31,7 +31,7 @@ def test_the_cost_is_computed_when_the_run_has_ended_and_gives_way_to_a_new_one(
         time.sleep(0.05)
     assert process.nice() == 19
     twin.give_way()
-    assert not process.is_running() and "gives way" in notes[-1] and read(run) is None
+    assert not process.is_running() and "is interrupted" in notes[-1] and read(run) is None
     twin.begin(run)
     while twin._process is not None:
         twin.look()
@@ -69,7 +69,7 @@ def test_the_daemon_begins_it_when_told_to_and_takes_it_along_when_it_ends(
     daemon.wait(costs)
     daemon.cli("stop")
     assert costs() == [] and not (daemon.run / "cost.json").exists()
-    assert any("gives way" in (line.get("reason") or "") for line in whole_lines(daemon.logs / "daemon.jsonl"))
+    assert any("is interrupted" in (line.get("reason") or "") for line in whole_lines(daemon.logs / "daemon.jsonl"))
 
 
 def test_nothing_to_give_way_is_no_error() -> None:

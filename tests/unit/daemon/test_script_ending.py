@@ -213,7 +213,7 @@ def test_a_checkpoint_that_was_given_up_is_passed_over_unless_it_was_written_aga
 
 
 def test_an_exit_code_that_nobody_can_know_is_not_named() -> None:
-    assert "is not known" in cause_of(None, "") and "exit code 1" not in cause_of(None, "")
+    assert "an unknown exit code" in cause_of(None, "") and "exit code 1" not in cause_of(None, "")
     assert cause_of(None, "MemoryError").endswith("out of memory")
 
 

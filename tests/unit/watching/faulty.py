@@ -126,7 +126,7 @@ class FaultyTraining(Training):
         elif self.plan.fault == "a layer is in no optimizer":
             self.wrong(self.plan.fault)
             held = self.optimizer.param_groups[-1]["params"]
-            held.remove(next(p for p in held if p.requires_grad))
+            del held[next(number for number, one in enumerate(held) if one.requires_grad)]
         elif self.plan.fault == "the average is the model":
             self.wrong(self.plan.fault)
             assert self.average is not None

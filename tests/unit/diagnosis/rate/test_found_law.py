@@ -54,7 +54,7 @@ def test_a_cosine_that_freezes_is_a_warning_with_the_step() -> None:
     rates[1607:] = rates[1607]
     finding = told(read(rates))["lr_left_its_law"]
     assert finding.severity == "warning" and finding.since_step == 1610
-    assert "followed a cosine from 3e-4 to 0 at step 4,000" in finding.message and "then stands" in finding.message
+    assert "followed a cosine from 3e-4 to 0 at step 4,000" in finding.message and "then stays" in finding.message
 
 
 def test_a_line_that_ends_at_a_floor_is_no_break() -> None:
