@@ -37,6 +37,7 @@ class WeightAverage:
             if w is not None and why_unread(a) is None and why_unread(w) is None and a.shape == w.shape
         ][:MOST]
         self._before: tuple[int, NDArray[np.float64], NDArray[np.float64]] | None = None
+        self._mark: tuple[int, float | None] = (0, None)  # calls of log.step() and the scale at the step
         self.updates = 0
 
     def held_by(self, eye: OptimizerListener) -> bool:
@@ -48,15 +49,24 @@ class WeightAverage:
     def waits(self) -> bool:
         return self._before is not None
 
-    def stepped(self, step: int) -> None:
-        """The optimizer has made step `step`: what the average and the weights are now."""
+    def stepped(self, step: int, calls: int, scale: float | None) -> None:
+        """The optimizer has made step `step`: what the average and the weights are now.
+
+        `calls`: of log.step() so far; `scale`: of the gradient scaler that was declared.
+        """
         if self.decay is not None and self._pairs:
             self._before = (step, self._read(1), self._read(2))
+            self._mark = (calls, scale)
 
-    def compared(self) -> dict[str, Any] | None:
-        """Before the next step: what the average has become since. None where nothing can be told."""
+    def compared(self, calls: int, scale: float | None) -> dict[str, Any] | None:
+        """Before the next step: what the average has become since. None where nothing can be told.
+
+        A gradient scaler may have skipped steps in between, whose average was updated all the same: several calls of
+        log.step(), or a smaller scale.
+        """
         before, self._before = self._before, None
-        if before is None:
+        then, at = self._mark
+        if before is None or calls - then > 1 or (scale is not None and at is not None and scale < at):
             return None
         step, old, weight = before
         decay = self.decay(step) if callable(self.decay) else self.decay

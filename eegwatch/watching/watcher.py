@@ -359,7 +359,7 @@ class Watcher:
         for average in self.averages:
             if average.waits and average.held_by(eye):
                 with self.guarded():
-                    values = average.compared()
+                    values = average.compared(self.calls.calls, eye.scale())
                     if values is not None:
                         self.emit("ema", values, step=values["step"])
 
@@ -402,7 +402,7 @@ class Watcher:
                     self.emit("stream", stream.first | rows, step=step)
         for average in self.averages:
             if average.held_by(eye):
-                average.stepped(step)
+                average.stepped(step, self.calls.calls, eye.scale())
         values = self.micros.take(eye.seen, several=len(self.eyes) > 1)
         if values is not None:
             scale = eye.scale()

@@ -521,3 +521,22 @@ def test_nothing_is_claimed_of_weights_that_processes_share(tmp_path: Path) -> N
     remarks = run.read_to_end().watched
     run.close()
     assert any("4 in memory that processes share" in remark for remark in remarks)
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_an_average_that_moves_at_skipped_steps_too_is_clean(tmp_path: Path, declared: bool) -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=3)
+    loop = Loop(tmp_path, **({"scaler": scaler} if declared else {}))
+    average = copy.deepcopy(loop.model)
+    loop.log.ema(average, 0.9)
+
+    def step(number: int) -> None:
+        loop.optimizer.zero_grad()
+        scaler.scale(loss_of(loop.model) * 1e6).backward()
+        scaler.step(loop.optimizer)
+        scaler.update()
+        with torch.no_grad():
+            for a, p in zip(average.parameters(), loop.model.parameters()):
+                a.mul_(0.9).add_(p, alpha=0.1)
+
+    assert loop.run(40, step) == []
