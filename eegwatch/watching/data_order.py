@@ -31,6 +31,7 @@ class SamplerOrder:
         self._identity: str | None = None
         self._beside: dict[str, Any] = {}
         self._first = 0  # indices that were drawn before the first step
+        self._trained = 0  # batches that passed through the model before it
         self._resumed = False
         self._owed: int | None = None  # the last step before a resume that is still to be told of
         self.batch = getattr(loader, "batch_size", None)
@@ -85,9 +86,12 @@ class SamplerOrder:
         if self.began is not None:
             self.began()
 
-    def first_step(self, step: int, *, resumed: bool) -> None:
-        """The first step of the attempt comes, after step `step`: how far the epoch was drawn for it."""
-        self._resumed = resumed
+    def first_step(self, step: int, *, resumed: bool, trained: int) -> None:
+        """The first step of the attempt comes, after step `step`: how far the epoch was drawn for it.
+
+        `trained`: batches that passed through the model until then. More than a step's were left out by the script.
+        """
+        self._resumed, self._trained = resumed, trained
         self._first = 0 if self.open is None else self.open.n
         self._owed = step if resumed else None
 
@@ -100,8 +104,8 @@ class SamplerOrder:
     def note(self, when: str, step: int) -> None:
         """Tell how far the epoch under way is drawn: at a checkpoint, at the end, and when a resume begins."""
         if self.open is not None and self.open.n:
-            values = {"partial": True, "when": when, "step": step, "first": self._first, "resumed": self._resumed}
-            self._tell(self._values(self.open, whole=True) | values)
+            values = {"partial": True, "when": when, "step": step, "first": self._first, "trained": self._trained}
+            self._tell(self._values(self.open, whole=True) | values | {"resumed": self._resumed})
 
     def so_far(self, step: int, beside: dict[str, Any]) -> None:
         """Tell what the epoch under way has drawn until now: ranks that read the same are seen at once."""

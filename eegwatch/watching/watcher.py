@@ -334,8 +334,9 @@ class Watcher:
             self._begun = True
             if self.log.has_splits:
                 self._earlier, self._marks = goes_on(self.models), Marks(self.models)
+            passes = max(eye.gradients.passes, self.forwards.passes // max(len(self.models), 1))
             for order in self.orders:
-                order.first_step(eye.step - 1, resumed=self._resumed)
+                order.first_step(eye.step - 1, resumed=self._resumed, trained=passes)
             if self._resumed:
                 self._emit_state("begin", eye.step - 1)
 

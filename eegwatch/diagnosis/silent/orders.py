@@ -109,6 +109,9 @@ def order_lost(record: Watch, attempt: Attempt) -> Judgement:
     before, now, alike = both
     done, first = int(before["n"]), int(now["first"])
     skips = done <= first <= done + int(before.get("first", 0))
+    untrained = first - int(now.get("trained", 0)) * int(now.get("batch") or 1)
+    if 2 * untrained < done:
+        return None  # an epoch that begins anew, and whose first steps were left out (a loss that is not finite)
     if alike or not skips or not now.get("shuffles") or now.get("redraws"):
         return None if not skips else True
     if before.get("batch") != now.get("batch"):
