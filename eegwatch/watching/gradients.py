@@ -177,6 +177,8 @@ class GradientReport:
     cleared: int = 0  # passes whose gradients were cleared before they were used; the step used the last one's as it is
     tasks: set[int] = field(default_factory=set)  # calls of backward() that were seen
     used: set[int] = field(default_factory=set)  # those of them whose gradients the step has used
+    perhaps: set[int] = field(default_factory=set)  # those that added nothing to a tensor which the step has used
+    thrown: set[int] = field(default_factory=set)  # those whose gradients of some tensor were cleared
     begins: int = 0  # of the passes of that tensor but the first, those that found nothing there
     shrunk: tuple[int, float] | None = None  # (pass, factor): what lay there was made smaller before it
 
@@ -287,6 +289,7 @@ class Gradients:
             if len(made) > 1:
                 factors.append(_factors(values_made, found))
                 used.append(_cleared(trace, found, values_made, at(final)))
+        seen.used |= seen.perhaps - seen.thrown
         if -1 not in seen.used:  # a call may reach some tensors alone (a mixture of experts): all are counted
             seen.counted = max(seen.counted, len(seen.used))
         seen.shrunk = _shrunk(factors)
@@ -341,7 +344,7 @@ def _judge(
     begun = max((i for i, one in enumerate(anew) if one), default=-1)  # the last pass onto nothing
     if any(map(_lies, made)):  # zeros do not tell whether they were cleared
         seen.tasks.update(trace.tasks)
-        seen.used.update(trace.tasks[max(begun, 0) :] if _lies(final) else ())
+        _used(seen, trace, before, made, max(begun, 0), _lies(final))
     if trace.passes >= seen.passes:
         counted, begins = trace.passes - max(begun, 0), sum(anew[1:])
         if trace.passes > seen.passes:
@@ -355,6 +358,23 @@ def _judge(
         seen.again.append(name)
     if before and begun == -1 and before[0] == stale:
         seen.kept.append((name, max(stale, key=abs)))
+
+
+def _used(
+    seen: GradientReport,
+    trace: GradientHook,
+    before: list[list[float] | None],
+    made: list[list[float] | None],
+    begun: int,
+    lies: bool,
+) -> None:
+    """Which calls of backward() this tensor's gradient holds, and which were cleared; one that added zeros is neither."""
+    for number, (task, left) in enumerate(zip(trace.tasks, made)):
+        if number >= begun and lies:
+            adds = _lies(left) and left != before[number]
+            (seen.used if adds else seen.perhaps).add(task)
+        elif number < begun and _lies(left):
+            seen.thrown.add(task)
 
 
 def _cleared(

@@ -261,6 +261,8 @@ class Training:
         plan = self.plan
         choices = OPTIONS[plan.optimizer]
         options = dict(choices[plan.option % len(choices)])
+        if plan.optimizer == "SGD" and plan.frozen and options.get("fused"):
+            del options["fused"]  # torch 2.13's fused SGD with momentum raises where a tensor has no gradient at first
         if plan.foreach is not None and plan.optimizer not in WITHOUT_FOREACH and "fused" not in options:
             options["foreach"] = plan.foreach
         one_rate = plan.tensor_rate and plan.optimizer in ("SGD", "Adam", "AdamW") and not options.get("foreach")
