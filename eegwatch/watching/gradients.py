@@ -368,7 +368,7 @@ def _used(
     begun: int,
     lies: bool,
 ) -> None:
-    """Which calls of backward() this tensor's gradient holds, and which were cleared; one that added zeros is neither."""
+    """Which calls of backward() this gradient holds, and which were cleared; one that added zeros is neither."""
     for number, (task, left) in enumerate(zip(trace.tasks, made)):
         if number >= begun and lies:
             adds = _lies(left) and left != before[number]
