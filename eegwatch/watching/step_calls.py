@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,10 +33,18 @@ class StepCalls:
         self._weights: NDArray[np.float64] | None = None
         self._rests: dict[int, IdleOptimizer] = {}
 
-    def counted(self, eyes: Sequence[OptimizerListener]) -> Iterator[dict[str, Any]]:
+    def counted(self, eyes: Sequence[OptimizerListener]) -> Iterable[dict[str, Any]]:
         """log.step() was called: what is to be written of it."""
-        taken = sum(eye.taken for eye in eyes)
         self.calls += 1
+        if len(eyes) == 1 and not self._idle:  # this runs at every step: the usual case takes 0.3 µs and not 4
+            taken = eyes[0].cadence.taken
+            if taken not in (self._taken, eyes[0].taken_at_call):
+                self._taken = taken
+                return ()
+        return self._counted(eyes)
+
+    def _counted(self, eyes: Sequence[OptimizerListener]) -> Iterator[dict[str, Any]]:
+        taken = sum(eye.taken for eye in eyes)
         if not eyes or any(is_patched(eye.hooks.optimizer) for eye in eyes if eye.taken == eye.taken_at_call):
             return  # its steps are not seen
         if taken != self._taken:
