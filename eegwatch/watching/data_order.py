@@ -11,6 +11,7 @@ import copyreg
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from eegwatch.watching.dataset_changes import DatasetChanges, has_own_order
 from eegwatch.watching.dataset_identity import fingerprint
 from eegwatch.watching.sampler_draws import FIRST_MARK, LOOKS_ON, EpochDraws, SamplerIntent
 from eegwatch.watching.tensors import torch_module
@@ -19,11 +20,27 @@ Tell = Callable[[dict[str, Any]], None]
 
 
 class SamplerOrder:
-    """Looks on at one loader's sampler. `tell` takes what an epoch drew: {"sampler", "n", "length", "crc", "head"}."""
+    """Looks on at one loader's sampler. `tell` takes what an epoch drew: {"sampler", "n", "length", "crc", "head"}.
 
-    def __init__(self, loader: Any, number: int, tell: Tell, guard: Callable[[], Any], world: int = 1) -> None:
+    `taken` gives the steps that the watched optimizers have taken so far.
+    """
+
+    def __init__(
+        self,
+        loader: Any,
+        number: int,
+        tell: Tell,
+        guard: Callable[[], Any],
+        world: int = 1,
+        taken: Callable[[], int] = int,
+    ) -> None:
         """Raises TypeError for a loader whose sampler cannot be looked at, with the reason."""
         self.number, self._tell, self.guard, self._world = number, tell, guard, world
+        self._taken, self._began_at = taken, 0
+        self._changes = DatasetChanges(loader)
+        self._stale: int | None = None  # values of the data set that were told of as unknown to the workers
+        self._own_order = False
+        self.shuffled = False  # has it read in another order than that of the indices?
         self.epoch = 0
         self.open: EpochDraws | None = None
         self.began: Callable[[], None] | None = None  # called when an epoch begins
@@ -77,14 +94,23 @@ class SamplerOrder:
             sampler.__class__ = before
         self._swapped = []
         self._loader = self._data = self.began = None
+        self._changes.close()
 
     def begun(self, drawn: EpochDraws) -> None:
         """An epoch begins."""
         self.end()
         self.epoch += 1
-        self.open = drawn
+        self.open, self._began_at = drawn, self._taken()
         if self.began is not None:
             self.began()
+        sequential = drawn.source.sequential
+        self.shuffled = self.shuffled or not sequential
+        if sequential and self.epoch == 1:
+            self._own_order = has_own_order(self._data)
+        stale = self._changes.begun(sequential=sequential)
+        if stale is not None and stale["n"] != self._stale:
+            self._stale = stale["n"]
+            self._tell({"loader": self.number, "epoch": self.epoch, "stale": stale})
 
     def first_step(self, step: int, *, resumed: bool, trained: int) -> None:
         """The first step of the attempt comes, after step `step`: how far the epoch was drawn for it.
@@ -124,7 +150,13 @@ class SamplerOrder:
     def _values(self, drawn: EpochDraws, *, whole: bool = False) -> dict[str, Any]:
         of_loader: dict[str, Any] = {"loader": self.number, "epoch": self.epoch} | drawn.source.values()
         if self._identity is not None:
-            of_loader |= {"data": self._identity, "once": drawn.source.once} | self._beside
+            once, weighted = drawn.source.once or drawn.source.weighted, drawn.source.weighted
+            of_loader |= {"data": self._identity, "once": once} | ({"weighted": True} if weighted else {})
+            of_loader |= self._beside
+        if drawn.source.sequential:
+            of_loader["steps"] = self._taken() - self._began_at
+            if self._changes.changed or self._own_order:
+                of_loader["own_order"] = True
         values = of_loader | {"batch": self.batch} | drawn.summed()
         if self._world < 2 and not whole:
             values.pop("some", None)

@@ -210,6 +210,12 @@ class TrainingModes:
         return names
 
 
+def has_recurrence(models: Sequence[Any]) -> bool:
+    """Is one of their modules recurrent? Such a model may carry its state from one batch to the next."""
+    kinds = (torch_module().nn.RNNBase, torch_module().nn.RNNCellBase)
+    return any(isinstance(module, kinds) for model in models for module in model.modules())
+
+
 def _all_evaluate(part: Any) -> bool:
     modules = list(part.modules())
     if any(module.training for module in modules) or all("Norm" in type(module).__name__ for module in modules):

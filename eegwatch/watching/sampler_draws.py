@@ -102,12 +102,13 @@ class SamplerIntent:
     """A sampler as it draws: its class, and whether it was asked for a new order in each epoch.
 
     `shuffles`: torch's own, which draws a new order each time. `asks`: a class of the script's own of which something
-    says that it is meant to, in words. `once`: no sample is drawn twice in an epoch.
+    says that it is meant to, in words. `once`: no sample is drawn twice in an epoch. `weighted`: nor here, where torch
+    draws by weights. `sequential`: torch's own that draws the indices as they come, the same in each epoch.
     """
 
     def __init__(self, kind: type) -> None:
         self._kind, self.name = kind, kind.__name__
-        self.shuffles = self.redraws = self.once = False
+        self.shuffles = self.redraws = self.once = self.weighted = self.sequential = False
         self.asks: str | None = None
         self._replicas = 0
         self._epochs = 0
@@ -116,7 +117,7 @@ class SamplerIntent:
     def read(self, sampler: Any) -> SamplerIntent:
         """An epoch begins."""
         self.shuffles, self.redraws = shuffles(sampler), redraws(sampler)
-        self.once = reads_once(sampler)
+        self.once, self.weighted, self.sequential = reads_once(sampler), by_weights(sampler), in_sequence(sampler)
         replicas = getattr(sampler, "num_replicas", 0)
         self._replicas = replicas if isinstance(replicas, int) else 0
         self._epochs += 1
@@ -145,6 +146,8 @@ class SamplerIntent:
             values["asks"] = self.asks
         if self._replicas > 1:
             values["replicas"] = self._replicas
+        if self.sequential:
+            values["sequential"] = True
         return values
 
 
@@ -181,30 +184,43 @@ def shuffles(sampler: Any) -> bool:
     A class of the script's own with another __iter__ may have any order on purpose.
     """
     data = torch_module().utils.data
-    if _draws_as(sampler, data.distributed.DistributedSampler):
+    if draws_as(sampler, data.distributed.DistributedSampler):
         return bool(sampler.shuffle)
-    if _draws_as(sampler, data.RandomSampler):
+    if draws_as(sampler, data.RandomSampler):
         return not sampler.replacement
-    return _draws_as(sampler, data.SubsetRandomSampler)
+    return draws_as(sampler, data.SubsetRandomSampler)
 
 
 def redraws(sampler: Any) -> bool:
     """Is this one of torch's samplers that draw with replacement?"""
     data = torch_module().utils.data
-    if _draws_as(sampler, data.RandomSampler):
+    if draws_as(sampler, data.RandomSampler):
         return bool(sampler.replacement)
-    return _draws_as(sampler, data.WeightedRandomSampler) and bool(sampler.replacement)
+    return draws_as(sampler, data.WeightedRandomSampler) and bool(sampler.replacement)
 
 
 def reads_once(sampler: Any) -> bool:
     """Is this one of torch's samplers that draw no sample twice in an epoch?"""
     return shuffles(sampler) or any(
-        _draws_as(sampler, kind)
+        draws_as(sampler, kind)
         for kind in (torch_module().utils.data.SequentialSampler, torch_module().utils.data.DistributedSampler)
     )
 
 
-def _draws_as(sampler: Any, kind: Any) -> bool:
+def by_weights(sampler: Any) -> bool:
+    """Is this torch's sampler by weights, without replacement?"""
+    return draws_as(sampler, torch_module().utils.data.WeightedRandomSampler) and not sampler.replacement
+
+
+def in_sequence(sampler: Any) -> bool:
+    """Is this one of torch's samplers that draw the indices as they come?"""
+    data = torch_module().utils.data
+    if draws_as(sampler, data.distributed.DistributedSampler):
+        return not sampler.shuffle
+    return draws_as(sampler, data.SequentialSampler)
+
+
+def draws_as(sampler: Any, kind: Any) -> bool:
     """Does it draw as this class of torch's does?"""
     for own in type(sampler).__mro__:
         if "__iter__" in vars(own) and LOOKS_ON not in vars(own):

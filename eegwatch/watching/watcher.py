@@ -21,6 +21,7 @@ from eegwatch.watching.cadence import FIRST
 from eegwatch.watching.checkpoint_state import weights_of, whole_state
 from eegwatch.watching.cost import Cost
 from eegwatch.watching.data_order import SamplerOrder
+from eegwatch.watching.dataset_changes import sizes
 from eegwatch.watching.declarations import Declarations, WatchedLog
 from eegwatch.watching.ema import WeightAverage, aliased
 from eegwatch.watching.ema_statistics import AverageStatistics
@@ -31,7 +32,7 @@ from eegwatch.watching.gradients import Turns
 from eegwatch.watching.loads import Loads
 from eegwatch.watching.masters import Masters
 from eegwatch.watching.micro_batches import MicroBatches
-from eegwatch.watching.model_state import Frozen, Surroundings
+from eegwatch.watching.model_state import Frozen, Surroundings, has_recurrence
 from eegwatch.watching.naming import NAMED, first_names
 from eegwatch.watching.optimizer_listener import OptimizerListener
 from eegwatch.watching.record_output import RecordOutput
@@ -154,8 +155,11 @@ class Watcher:
         before = next((order for order in self.orders if order.goes_on_in(loader)), None)
         try:
             number = self._loaders if before is None else before.number
-            order = SamplerOrder(loader, number, self._tell_order, self.guarded, self.declared.world)
+            order = SamplerOrder(loader, number, self._tell_order, self.guarded, self.declared.world, self._taken)
             self._loaders += before is None
+            size = sizes(loader)
+            if size is not None and before is None:
+                self.emit("loader", {"loader": number} | size)
         except TypeError as error:
             self.emit("order", {"loader": self._loaders, "unread": str(error)})
             return
@@ -177,7 +181,12 @@ class Watcher:
             self.emit("load", values)
 
     def _tell_order(self, values: dict[str, Any]) -> None:
+        if values.get("sequential") and any(order.shuffled for order in self.orders):
+            values["beside"] = True  # a loader that shuffles is read too
         self.emit("order", values, step=values.pop("step", None))
+
+    def _taken(self) -> int:
+        return sum(eye.taken for eye in self.eyes)
 
     def _emit_attached(self) -> None:
         said = self.declared
@@ -191,6 +200,8 @@ class Watcher:
         }
         if self.copied:
             values["copies"] = True
+        if has_recurrence(self.models):
+            values["recurrent"] = True
         values["declared"] = said.values()
         frozen = self.around.frozen
         if frozen is not None:
@@ -343,6 +354,9 @@ class Watcher:
 
     def _at_first_steps(self, eye: OptimizerListener) -> None:
         """Called before each of the first steps that is looked at."""
+        drawn = self._draws.drawn() if self.copied and eye.taken == 1 else None
+        if drawn is not None:
+            self.emit("rank_draws", dict(drawn), step=eye.step)
         if self._draws.before_step():
             self.emit("draws", {"steps": STEPS}, step=eye.step)
         masters = self._masters.setdefault(eye.number, Masters())

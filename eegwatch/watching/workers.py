@@ -93,12 +93,12 @@ def states(dataset: Any) -> dict[str, str]:
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         found["numpy.random"] = _sum(numpy.random.get_state()[1].tobytes() + bytes(numpy.random.get_state()[2] % 256))
-    for where, state in _held(dataset).items():  # dataset.generator, dataset.transform.transforms[0].generator
+    for where, state in generators_of(dataset).items():  # dataset.generator, dataset.transform.transforms[0].generator
         found[f"the data set's {where}"] = _sum(state)
     return found
 
 
-def _held(dataset: Any) -> dict[str, Any]:
+def generators_of(dataset: Any) -> dict[str, Any]:
     """The states of the generators that an object holds, a few attributes and list entries deep, by their place."""
     found: dict[str, Any] = {}
     seen: set[int] = set()

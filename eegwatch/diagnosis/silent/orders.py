@@ -8,6 +8,8 @@ from eegwatch.diagnosis.silent.rule import Attempt, Judgement, SilentRule, Value
 from eegwatch.run.records import Watch
 
 BY_CHANCE = 1e-9  # two shuffles of n are alike once in n!: 13 are enough
+LEFT_ALIKE = 3  # epochs in a row that were left at the same place
+FEW_BATCHES = 3  # an epoch of so few is one that is to be overfitted
 LEAST = 13  # different samples: draws with replacement of so many are alike at most once in 13^13
 
 
@@ -49,6 +51,53 @@ def order_repeated(record: Watch, attempt: Attempt) -> Judgement:
         told + chance,
         "call loader.sampler.set_epoch(epoch) at the beginning of each epoch, and seed once, not in every epoch",
         f"a {values['sampler']} draws each epoch anew unless its seed is the same again",
+    )
+
+
+def order_unshuffled(record: Watch, attempt: Attempt) -> Judgement:
+    """Epoch after epoch the samples are read by their indices, and steps are taken with them.
+
+    Said of feed-forward models alone: a recurrent one may carry its state from batch to batch. Nothing is said where
+    the data set has another order by itself, or a loader that shuffles is read beside this one.
+    """
+    values = record.values
+    if "partial" in values or not values.get("n"):
+        return None
+    reader, n, batch = reader_of(values), int(values["n"]), int(values.get("batch") or 1)
+    meant = values.get("own_order") or values.get("beside") or attempt.attached.get("recurrent")
+    if not values.get("sequential") or not int(values.get("steps", 0)) or meant:
+        attempt.sequences.pop(reader, None)
+        return None if not values.get("shuffles") else True
+    before, times = attempt.sequences.get(reader, (0, 0))
+    times = times + 1 if before == n else 1
+    attempt.sequences[reader] = n, times
+    size = int(values.get("length") or n)
+    left = n + batch <= size
+    if times < (LEFT_ALIKE if left else 2) or (n <= FEW_BATCHES * batch and not left):
+        return None
+    said = f"the last {times} epochs read the first {n:,} of {size:,} samples, in the order of their indices: "
+    if left:
+        said += "the others are never read"
+    else:
+        said = f"epochs {values['epoch'] - 1} and {values['epoch']} read {n:,} samples in the order of their indices"
+    return Violation(
+        said,
+        "DataLoader(..., shuffle=True), and one iterator for a whole epoch (no next(iter(loader)) in a step); dismiss "
+        "this if the order is meant (a series)",
+        f"a {values['sampler']} never shuffles",
+    )
+
+
+def sampler_leaves_out(record: Watch, attempt: Attempt) -> Judgement:
+    values = record.values
+    indices, samples = int(values["indices"]), int(values["samples"])
+    if indices >= samples:
+        return True
+    return Violation(
+        f"the {values['sampler']} draws among {indices:,} indices and the data set has {samples:,} samples: "
+        f"{samples - indices:,} are never read",
+        "give the sampler one weight for each sample (not for each class), and the data set that the loader reads; "
+        "dismiss this if the rest is left out on purpose",
     )
 
 
@@ -175,6 +224,8 @@ def _same_reader(before: Values, now: Values) -> bool:
 
 RULES = (
     SilentRule("order_repeated", "order", True, order_repeated),
+    SilentRule("order_unshuffled", "order", False, order_unshuffled),
+    SilentRule("sampler_leaves_out", "loader", False, sampler_leaves_out),
     SilentRule("order_restarted", "order", False, order_restarted),
     SilentRule("order_lost", "order", True, order_lost),
 )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Literal
 
-from eegwatch.diagnosis.silent.rule import Attempt, Judgement, SilentRule, Values, Violation
+from eegwatch.diagnosis.silent.rule import Attempt, Judgement, SilentRule, Values, Violation, names
 from eegwatch.diagnosis.silent.runs import differing
 from eegwatch.run.records import Watch
 
@@ -54,6 +55,7 @@ def ranks_overlap(record: Watch, attempt: Attempt) -> Judgement:
         f"ranks {one} and {other} read {shared:,} of the same samples in epoch {record.values['epoch']}"
         + (f" (of one in {share:,} that was compared)" if share > 1 else ""),
         "give every rank the same seed for the order and its own rank: DistributedSampler(data, num_replicas, rank)",
+        fact=bool(record.values.get("weighted")),  # each rank may be meant to draw by weights from all of the data
     )
 
 
@@ -69,6 +71,30 @@ def ranks_read_the_same(record: Watch, attempt: Attempt) -> Judgement:
         f"{record.values['epoch']}",
         "divide the data: DistributedSampler(data) with the rank of each process; world=1 if they should read the same",
     )
+
+
+def ranks_draw_the_same(record: Watch, attempt: Attempt) -> Judgement:
+    """Ranks whose generators are in one state after a resume, and were not in the attempt before.
+
+    Where they are from the beginning, one seed for all ranks may be meant.
+    """
+    values = record.values
+    known = attempt.ranks.setdefault(("draws", ""), {})
+    known[int(values.get("rank", 0))] = values
+    number = 1 if attempt.run is None else attempt.run.attempt
+    if len(known) < 2:
+        return None
+    for one, other in combinations(sorted(known), 2):
+        if known[one]["from"] != known[other]["from"]:
+            attempt.apart["draws"] = max(number, attempt.apart.get("draws", 0))
+        elif known[one]["to"] == known[other]["to"] and attempt.apart.get("draws", number) < number:
+            return Violation(
+                f"ranks {one} and {other} draw the same random numbers from step {record.step:,} on: torch's generator "
+                "is in one state in both since the resume, and was in two before it",
+                "save the generator's state of each rank and restore its own, or seed by the rank after a resume too",
+                "dropouts and noise are the same in these ranks",
+            )
+    return True
 
 
 def streams_alike(record: Watch, attempt: Attempt) -> Judgement:
@@ -245,6 +271,19 @@ def epochs_draw_the_same(record: Watch, attempt: Attempt) -> Judgement:
     return True
 
 
+def workers_stale(record: Watch, attempt: Attempt) -> Judgement:
+    stale = record.values.get("stale")
+    if stale is None:
+        return None
+    if not stale["n"]:
+        return True
+    return Violation(
+        f"{names(stale)} of the data set changed since the persistent workers were started: their copies of the data "
+        f"set have the old value in epoch {record.values['epoch']}",
+        "persistent_workers=False, or keep the value in shared memory (torch.tensor(0).share_memory_())",
+    )
+
+
 def ranks_leave_out(record: Watch, attempt: Attempt) -> Judgement:
     replicas, world = int(record.values.get("replicas", 0)), int(attempt.declared.get("world", 1))
     if not replicas or world < 2 or "when" in record.values:
@@ -265,9 +304,11 @@ RULES = (
     SilentRule("ranks_overlap", "stream", True, streams_overlap),
     SilentRule("ranks_read_the_same", "order", True, ranks_read_the_same),
     SilentRule("ranks_leave_out", "order", False, ranks_leave_out),
+    SilentRule("ranks_draw_the_same", "rank_draws", False, ranks_draw_the_same),
     SilentRule("ranks_read_the_same", "stream", True, streams_alike),
     SilentRule("ranks_read_the_same", "workers", True, streams_alike),
     SilentRule("workers_yield_the_same", "workers", True, workers_yield_the_same),
     SilentRule("workers_draw_the_same", "workers", True, workers_draw_the_same),
     SilentRule("epochs_draw_the_same", "workers", True, epochs_draw_the_same),
+    SilentRule("workers_stale", "order", False, workers_stale),
 )

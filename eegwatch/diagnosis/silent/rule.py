@@ -35,6 +35,8 @@ class Attempt:
     orders: dict[tuple[int, int], Values] = field(default_factory=dict)  # the last epoch of each (loader, rank)
     # of earlier attempts too: (loader, rank) -> epochs that were read to their end, with the attempt's first step
     read: dict[tuple[int, int], list[tuple[int, Values]]] = field(default_factory=dict)
+    # (loader, rank) -> (samples, epochs of so many in a row) that were read in the order of their indices
+    sequences: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
     done: dict[tuple[int, int], list[Values]] = field(default_factory=dict)  # of those, what lies before this attempt
     # (look, what is compared) -> rank or worker -> values
     ranks: dict[tuple[str, str], dict[int, Values]] = field(default_factory=dict)
@@ -45,6 +47,7 @@ class Attempt:
     splits: dict[tuple[int, str], Values] = field(default_factory=dict)  # (rank, name) -> the newest record of it
     trained: list[tuple[int, Values]] = field(default_factory=list)  # (attempt, training split) of earlier attempts
     begun: Values = field(default_factory=dict)  # the weights that the attempt began with, where a resume told of them
+    apart: dict[str, int] = field(default_factory=dict)  # what ranks draw from -> the last attempt in which it differed
     in_a_row: dict[tuple[str, int], int] = field(default_factory=dict)  # (rule, optimizer) -> looks that showed it
 
     @property

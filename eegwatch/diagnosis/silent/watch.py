@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from eegwatch.diagnosis.findings import ERROR, INFO, WARNING, Finding
+from eegwatch.diagnosis.findings import ERROR, INFO, RESOLVED, WARNING, Finding
 from eegwatch.diagnosis.silent import data, orders, processes, runs, steps
 from eegwatch.diagnosis.silent.rule import Attempt, SilentRule, Violation, steps_of_epoch
 from eegwatch.run.records import Run, Watch
@@ -29,6 +29,10 @@ NEEDS = {
         ("order_restarted", "order_lost"),
         "no resume in the middle of an epoch with loader= from a checkpoint that log.checkpoint() recorded",
     ),
+    "order_unshuffled": "no loader= that takes steps in the order of its indices was read for two epochs",
+    "sampler_leaves_out": "no loader= with a sampler of torch's and a data set of known length",
+    "workers_stale": "no loader= with persistent workers was read for two epochs",
+    "ranks_draw_the_same": "no copies of a model that draws random numbers were trained by several ranks",
     "splits_overlap": "no log.split() was called",
     "evaluation_in_train_mode": "no log.evaluating() was entered",
     "evaluation_changed_model": "no log.evaluating() was entered",
@@ -59,6 +63,7 @@ NEEDS = {
 # rules that compare ranks or workers: one finding for all of them
 JOINED = frozenset(rule.name for rule in processes.RULES)
 SETTLED_AFTER = 2000  # steps of an attempt: the looks at its first ones are a small part of the share from here on
+EARLIER = 4  # attempts before the present one that records of other ranks are still judged with
 KEPT = 64  # epochs whose order is remembered over a resume
 NO_FORMULA = "no update of an optimizer whose formula is known was read"
 
@@ -68,6 +73,8 @@ class SilentWatch:
 
     def __init__(self) -> None:
         self._attempt = Attempt()
+        self._earlier: dict[int, Attempt] = {}  # attempts that are over, by number
+        self._told: set[tuple[int, str]] = set()  # (attempt, rule) that was said of one of them
         self._up: dict[tuple[str, int, int], Finding] = {}  # by rule, optimizer (loader, average) and rank
         self.judged: set[str] = set()
         self.watched = False
@@ -83,7 +90,13 @@ class SilentWatch:
     def begin(self, run: Run) -> list[Finding]:
         """A new attempt: what it does is judged anew; what its checkpoints hold is remembered."""
         before = self._attempt
-        self._attempt = Attempt(run, states=before.states, counted=before.counted, drawn=before.drawn)
+        self._attempt = Attempt(
+            run, states=before.states, counted=before.counted, drawn=before.drawn, apart=before.apart
+        )
+        if before.run is not None:
+            self._earlier[before.run.attempt] = before
+            for old_number in list(self._earlier)[:-EARLIER]:
+                del self._earlier[old_number]
         number = 0 if before.run is None else before.run.attempt
         if before.run is not None and before.run.step < run.step:  # of one that began later nothing is left
             own = [(number, split) for split in before.splits.values() if split.get("kind") == "train"]
@@ -103,7 +116,7 @@ class SilentWatch:
         values, attempt = record.values, self._attempt
         rank = int(values.get("rank", 0))
         if rank and "attempt" in values and (attempt.run is None or values["attempt"] != attempt.run.attempt):
-            return []  # of another attempt: rank files are read beside the log
+            return self._of_earlier(record)
         if record.look == "attached":
             if rank:
                 return []
@@ -116,15 +129,37 @@ class SilentWatch:
         if record.look == "off":
             self.off = str(values.get("why", ""))
             return self._told_off(record)
+        changes = self._judged(record)
+        if record.look == "calls" and not any(f.severity == ERROR for f in changes):
+            self.judged.add("step_not_taken")
+        return changes
+
+    def _judged(self, record: Watch) -> list[Finding]:
+        values = record.values
         subject = int(values.get("opt", values.get("loader", values.get("average", 0))) or 0)
         changes: list[Finding] = []
         for rule in RULES:
             if rule.look == record.look:
                 changes += self._judge(rule, record, subject)
         self._remember(record)
-        if record.look == "calls" and not any(f.severity == ERROR for f in changes):
-            self.judged.add("step_not_taken")
         return changes
+
+    def _of_earlier(self, record: Watch) -> list[Finding]:
+        """A record that another rank wrote in an attempt that is over: its file is read after the log.
+
+        What it shows is of the past: it is raised and resolved at once, each rule once an attempt.
+        """
+        number = int(record.values["attempt"])
+        if number not in self._earlier or record.look in ("attached", "cost", "off"):
+            return []
+        present = self._attempt, self._up
+        self._attempt, self._up = self._earlier[number], {}
+        changes = self._judged(record)
+        self._attempt, self._up = present
+        new = [one for one in changes if one.severity != RESOLVED and (number, one.rule) not in self._told]
+        self._told |= {(number, one.rule) for one in new}
+        end = self._attempt.run.step if self._attempt.run is not None else record.step
+        return [told for one in new for told in (one, one.resolved(end, f"attempt {number} is over"))]
 
     def _remember(self, record: Watch) -> None:
         values, attempt = record.values, self._attempt

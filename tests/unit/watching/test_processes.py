@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
+from eegwatch.diagnosis.silent.watch import SilentWatch
+from eegwatch.run.records import Run, Watch
 from tests.unit.watching.loops import Loop, rules, silent
 
 JOB = """
@@ -18,7 +20,7 @@ import os, sys, torch
 import torch._dynamo  # else each rank loads it, with its first optimizer
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, WeightedRandomSampler
 
 class Stream(IterableDataset):
     def __init__(self, data):
@@ -55,9 +57,13 @@ def train(rank, folder, fault):
     if fault == "parts":  # each rank holds a part of the data: a number means another sample in each
         loader = DataLoader(data[rank::2], batch_size=4, shuffle=True)
     if fault == "shares":  # each rank reads all and takes its own share of each batch
-        loader = DataLoader(data, batch_size=8, sampler=SequentialSampler(data))
+        loader = DataLoader(data, batch_size=8, shuffle=True, generator=torch.Generator().manual_seed(0))
     if fault == "replacement":
         sampler = RandomSampler(data, replacement=True, generator=torch.Generator().manual_seed(rank))
+        loader = DataLoader(data, batch_size=4, sampler=sampler)
+    if fault == "weights":  # each rank draws without replacement from all of the data
+        generator = torch.Generator().manual_seed(rank)
+        sampler = WeightedRandomSampler([1.0] * 32, 16, replacement=False, generator=generator)
         loader = DataLoader(data, batch_size=4, sampler=sampler)
     if fault in ("stream", "streams"):
         loader = DataLoader(Stream(data if fault == "stream" else data[rank::2]), batch_size=4)
@@ -107,7 +113,7 @@ for fault in sys.argv[2:]:
 FAULTS = (
     *("none", "past", "order", "parts", "shares", "replacement", "stream", "streams"),
     *("splits", "split shares", "moves", "buffers", "statistics", "replicas"),
-    *("shuffled apart", "shuffled", "shuffled doubles"),
+    *("shuffled apart", "shuffled", "shuffled doubles", "weights"),
 )
 
 
@@ -128,6 +134,50 @@ def test_ranks_are_compared_beside_the_run_of_rank_0(tmp_path: Path) -> None:
     assert said("shuffled apart") == {"ranks_overlap": 3}
     assert said("shuffled") == said("shuffled doubles") == {}
     assert said("replicas") == {"ranks_leave_out": 1}
+    assert said("weights") == {"ranks_overlap": 4}
+
+
+def drawn(rank: int, attempt: int, state: int) -> Watch:
+    values = {"from": state, "to": state + 1} | ({"rank": rank, "attempt": attempt} if rank else {})
+    return Watch(step=12 * (attempt - 1) + 1, look="rank_draws", values=values)
+
+
+def test_ranks_that_draw_the_same_since_a_resume_are_a_fact_in_whatever_order_their_files_are_read() -> None:
+    def said(*states: tuple[int, int], late: bool) -> list[str]:
+        """`states`: of the generators of rank 0 and 1 in each attempt; `late`: the file of rank 1 is read last."""
+        watch, found = SilentWatch(), []
+        waiting: list[Watch] = []
+        for attempt, (first, second) in enumerate(states, start=1):
+            found += watch.begin(Run(attempt=attempt, step=12 * (attempt - 1)))
+            found += watch.feed(drawn(0, attempt, first))
+            waiting.append(drawn(1, attempt, second))
+            while waiting and not late:
+                found += watch.feed(waiting.pop(0))
+        for record in waiting:
+            found += watch.feed(record)
+        return [f"{one.rule} {one.severity} {one.step}" for one in found]
+
+    for late in (False, True):
+        assert said((1, 5), (9, 9), late=late) == ["ranks_draw_the_same warning 13"]
+        assert said((1, 5), (9, 8), late=late) == []
+        assert said((5, 5), (9, 9), late=late) == []  # one seed for all ranks
+
+
+def test_what_another_rank_wrote_in_an_attempt_that_is_over_is_judged_and_past() -> None:
+    watch = SilentWatch()
+    for attempt in (1, 2):
+        watch.begin(Run(attempt=attempt, step=4 * (attempt - 1)))
+        for step in (1, 2):
+            values = {"nth": "step 1", "n": 1, "crc": "aa", "parts": {"w": "aa"}}
+            watch.feed(Watch(step=4 * (attempt - 1) + step, look="replica", values=values))
+    late = {"nth": "step 1", "n": 1, "crc": "bb", "parts": {"w": "bb"}, "rank": 1, "attempt": 1}
+    found = watch.feed(Watch(step=2, look="replica", values=late))
+    assert [(one.rule, one.severity) for one in found] == [
+        ("replicas_differ", "error"),
+        ("replicas_differ", "resolved"),
+    ]
+    assert watch.findings == []
+    assert watch.feed(Watch(step=1, look="replica", values=late)) == []  # it has been said
 
 
 class Noisy(Dataset[Any]):
