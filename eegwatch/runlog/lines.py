@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections import deque
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from eegwatch.run.log import AppendLog
 from eegwatch.run.records import Run
 
 KEPT_UNWRITTEN = 100_000  # lines kept for a disk that is full: some 20 MB
+PACKAGE = str(Path(__file__).parents[1])
 
 
 def _judge_of(data: bytes | None) -> DetectorsKept | None:
@@ -89,4 +91,12 @@ class Writing:
         kind = words[:40]
         if kind not in self._said:
             self._said.add(kind)
-            warnings.warn(words if words.startswith("eegwatch") else f"eegwatch: {words}", stacklevel=4)
+            warnings.warn(words if words.startswith("eegwatch") else f"eegwatch: {words}", stacklevel=_script_level())
+
+
+def _script_level() -> int:
+    """`stacklevel` of the nearest frame outside this package: the line of the script that a warning is about."""
+    frame, level = sys._getframe(1), 1  # level 1 is the caller of this function, which calls warnings.warn
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        frame, level = frame.f_back, level + 1
+    return level

@@ -2,10 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from eegwatch.schedule import Schedule, as_dict, from_torch, parse_for_run
+
 Law = dict[str, Any]
+
+
+def laws_of(
+    schedule: Any,
+    *,
+    unit: str | None,
+    every: int,
+    steps_per_epoch: int | None,
+    total_steps: int | None,
+    fresh: bool,
+    warn: Callable[[str], None],
+) -> list[Law | None]:
+    """The law of each parameter group that is known; of a dict or a Schedule, the law of the first.
+
+    `unit`, `every`: as of RunLog; `fresh`: the scheduler has not been stepped yet. What cannot be read off a scheduler
+    goes to `warn`. Raises ScheduleError for a dict that is no schedule.
+    """
+    if schedule is None:
+        return []
+    if isinstance(schedule, Mapping | Schedule):
+        declared: Law = as_dict(schedule) if isinstance(schedule, Schedule) else dict(schedule)
+        declared.setdefault("unit", unit or "step")
+        parse_for_run(declared, steps_per_epoch)
+        return [declared]
+    unit = unit or from_torch.reading_of(schedule, total_steps, fresh=fresh).unit
+    if unit == "epoch" and not steps_per_epoch:
+        warn(f"{no_schedule(schedule)}: it counts epochs, and steps_per_epoch is not given")
+        return []
+    pace = every * (steps_per_epoch or 1 if unit == "epoch" else 1)
+    length = None if total_steps is None else -(-total_steps // pace)  # a last epoch that is cut short is one
+    reading = from_torch.reading_of(schedule, length, fresh=fresh)
+    if reading.why is not None:
+        unread = [number for number, law in enumerate(reading.groups) if law is None]
+        where = "" if len(unread) == len(reading.groups) else f" for parameter group {unread[0]}"
+        warn(f"{no_schedule(schedule)}{where}: {reading.why}; rates are logged without one")
+    within = steps_per_epoch if unit == "step" else None
+    return [None if law is None else paced(law, every, within) | {"unit": unit} for law in reading.groups]
 
 
 def no_schedule(schedule: Any) -> str:

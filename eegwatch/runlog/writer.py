@@ -22,7 +22,7 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, SupportsFloat, TypeVar
@@ -33,15 +33,13 @@ from eegwatch.run.folder import RUN_LOG, make_run_folder
 from eegwatch.run.history import History
 from eegwatch.run.log import read_all, run_decoder
 from eegwatch.run.records import EVAL_FIELDS, Checkpoint, End, Eval, Record, Run, ScheduleChange, Step, encode
+from eegwatch.runlog.commands import CommandMethods
 from eegwatch.runlog.lines import Writing
-from eegwatch.runlog.schedules import Law, described, no_schedule, paced, position_reader
+from eegwatch.runlog.schedules import Law, described, laws_of, position_reader
 from eegwatch.runlog.used_rates import Follower, UsedRates, name_of_type, precision_of
-from eegwatch.schedule import Schedule, ScheduleError, as_dict, from_torch, parse_for_run
+from eegwatch.schedule import Schedule, ScheduleError
 from eegwatch.schedule.readers.common import optimizer_of
-from eegwatch.steering.attach import Attached, AttachedRank, Locked
 from eegwatch.steering.daemon_attempt import attempt_of_daemon, goes_on
-from eegwatch.steering.follower_rank import FollowerControl
-from eegwatch.steering.live import LiveControl
 from eegwatch.steering.ranks import job_of_this_process
 from eegwatch.watching.api import WatchMethods
 
@@ -50,7 +48,7 @@ FOLDER_WITHIN_S = 30.0  # for rank 0's run, where another rank asks for its fold
 T = TypeVar("T")
 
 
-class RunLog(Writing, WatchMethods):
+class RunLog(Writing, CommandMethods, WatchMethods):
     """The log of one run.
 
     `folder` is where it lies; `step_done` the last step that was given to it; `follower` reads the rates off the
@@ -95,11 +93,7 @@ class RunLog(Writing, WatchMethods):
         its commands (docs/live_control.md). Raises ScheduleError for a dict that is no schedule, ValueError for other
         wrong arguments, OSError where the folder cannot be written.
         """
-        if unit not in (None, "step", "epoch"):
-            raise ValueError(f'unit: "step" or "epoch", not {unit!r}')
-        for metric, goal in (goals or {}).items():
-            if goal not in ("min", "max"):
-                raise ValueError(f'goals: {metric}: "min" or "max", not {goal!r}')
+        _check_arguments(unit, goals)
         if total_steps is None and epochs and steps_per_epoch:
             total_steps = epochs * steps_per_epoch
         self.step_done, self._per_epoch = step, steps_per_epoch
@@ -109,19 +103,18 @@ class RunLog(Writing, WatchMethods):
         laws = self._laws(schedule, fresh=step == 0 and resume is None)
         declared = laws[0] if laws else None
         optimizer = self._optimizer(optimizer)
-        attempt, given = 1, attempt_of_daemon() if resume is None else None
+        self._job = job_of_this_process(name)
+        given = attempt_of_daemon() if resume is None else None
         if given is not None:
             resume, attempt = given.run, given.attempt
-        self._job = job_of_this_process(name)
+        else:
+            attempt = 1 if resume is None else 1 + _attempts_of(Path(resume))
         self._resumed = None if resume is None else Path(resume)
+        self._root = Path(logs) if self._resumed is None else self._resumed.parent
         self._folder = self._resumed
-        self._root = Path(logs) if self._folder is None else self._folder.parent
         if self._folder is None and not self._job.rank:
             self._root.mkdir(mode=0o755, parents=True, exist_ok=True)  # no control file where everybody can write
             self._folder = make_run_folder(self._root, name)
-        elif self._folder is not None and given is None:
-            earlier = [r for r in read_all(self._folder / RUN_LOG, run_decoder()) if isinstance(r, Run)]
-            attempt = 1 + max((r.attempt for r in earlier), default=0)
         self._open_log(None if self._job.rank or self._folder is None else self._folder / RUN_LOG)
         groups = [] if optimizer is None else list(optimizer.param_groups)
         self._precision = precision_of([group.get("lr") for group in groups]) if groups else "float64"
@@ -160,113 +153,19 @@ class RunLog(Writing, WatchMethods):
             self.follower = Follower(optimizer, self._position_of, self._write_followed)
         self._control = self._controlled(goes_on(attempt, given)) if control else None
 
-    @property
-    def folder(self) -> Path:
-        """The run's folder. On a rank above 0 it is that of rank 0, which the call waits for."""
-        end = time.monotonic() + FOLDER_WITHIN_S
-        while self._folder is None:
-            live = None if self._control is None else self._control.live
-            self._folder = live.folder if isinstance(live, FollowerControl) else None
-            if self._folder is None and (live is None or time.monotonic() > end):
-                self._say(f"rank {self._job.rank} finds no run of rank 0 in {self._root}: its RunLog has no folder")
-                return self._root
-            time.sleep(0.01)
-        return self._folder
-
-    def _controlled(self, resumed: bool) -> Attached | AttachedRank | None:
-        """The control of this run; None, with a warning, where the log root or the run cannot be had."""
-        try:
-            if self._job.rank:
-                resume = self._resumed if resumed else None
-                return AttachedRank(self._root, self._job, self._run, self.follower, self._next_step, resume=resume)
-            return Attached(
-                self._root,
-                self.folder,
-                self._run,
-                self.follower,
-                self._scheduler,
-                self._append,
-                self._next_step,
-                job=self._job,
-                past=self._resumed is not None,
-                resumed=resumed,
-            )
-        except Locked:
-            self._say("another process writes this run: this one does not obey its commands")
-        except (OSError, ScheduleError) as error:
-            self._say(f"this run does not obey commands: {error}")
-        return None
-
-    def _next_step(self) -> int:
-        """The step that the optimizer is about to take."""
-        waits = self.follower is not None and self.follower.waits
-        return self.step_done if waits else self.step_done + 1
-
-    # ---- control ----
-
-    @property
-    def stop_requested(self) -> bool:
-        """True if a stop was requested: save what you need, and leave the loop."""
-        return self._wants("stop")
-
-    @property
-    def checkpoint_requested(self) -> bool:
-        """True if a checkpoint was requested: write one, and call `log.checkpoint(path)`."""
-        return self._wants("checkpoint")
-
-    @property
-    def evaluation_requested(self) -> bool:
-        """True if an evaluation was requested: run one, and call `log.eval(…)`."""
-        return self._wants("evaluate")
-
-    def _wants(self, command: str) -> bool:
-        if self._control is None:
-            return False
-        return bool(self._guarded(lambda live: live.wants(command, self.step_done)))
-
-    def _guarded(self, do: Callable[[LiveControl | FollowerControl], T]) -> T | None:
-        """Something of the control; one that fails is switched off, and a warning says so."""
-        if self._control is None:
-            return None
-        try:
-            return do(self._control.live)
-        except Exception as error:  # whatever it is, it must not end the training
-            self._control = None
-            self._say(f"this run does not obey commands any more: {type(error).__name__}: {error}")
-            return None
-
-    def _look(self, now: float) -> None:
-        """Look at the control file. Between two looks a step costs one comparison of clocks."""
-        control = self._control
-        if control is not None:
-            self._guarded(lambda live: live.look(self.step_done))
-            control.due = now + control.live.every
-
     # ---- what is declared ----
 
     def _laws(self, schedule: Any, *, fresh: bool) -> list[Law | None]:
-        """The law of each parameter group that is known; of what a person wrote, the law of the first."""
-        if schedule is None:
-            return []
-        per_epoch = self._per_epoch
-        if isinstance(schedule, Mapping | Schedule):
-            declared: Law = as_dict(schedule) if isinstance(schedule, Schedule) else dict(schedule)
-            declared.setdefault("unit", self._unit or "step")
-            parse_for_run(declared, per_epoch)
-            return [declared]
-        unit = self._unit or from_torch.reading_of(schedule, self._total, fresh=fresh).unit
-        if unit == "epoch" and not per_epoch:
-            self._say(f"{no_schedule(schedule)}: it counts epochs, and steps_per_epoch is not given")
-            return []
-        pace = self._every * (per_epoch or 1 if unit == "epoch" else 1)
-        length = None if self._total is None else -(-self._total // pace)  # a last epoch that is cut short is one
-        reading = from_torch.reading_of(schedule, length, fresh=fresh)
-        if reading.why is not None:
-            which = [number for number, law in enumerate(reading.groups) if law is None]
-            where = "" if len(which) == len(reading.groups) else f" for parameter group {which[0]}"
-            self._say(f"{no_schedule(schedule)}{where}: {reading.why}; rates are logged without one")
-        within = per_epoch if unit == "step" else None
-        return [None if law is None else paced(law, self._every, within) | {"unit": unit} for law in reading.groups]
+        """The law of each parameter group that is known. Raises ScheduleError for a dict that is no schedule."""
+        return laws_of(
+            schedule,
+            unit=self._unit,
+            every=self._every,
+            steps_per_epoch=self._per_epoch,
+            total_steps=self._total,
+            fresh=fresh,
+            warn=self._say,
+        )
 
     def _optimizer(self, given: Any) -> Any:
         """What the rates are read from, or None: the optimizer that was given, else the scheduler's."""
@@ -471,6 +370,20 @@ class RunLog(Writing, WatchMethods):
         if self.follower is not None:
             self.follower.flush()
         self._put(encode(record))
+
+
+def _check_arguments(unit: str | None, goals: Mapping[str, str] | None) -> None:
+    if unit not in (None, "step", "epoch"):
+        raise ValueError(f'unit: "step" or "epoch", not {unit!r}')
+    for metric, goal in (goals or {}).items():
+        if goal not in ("min", "max"):
+            raise ValueError(f'goals: {metric}: "min" or "max", not {goal!r}')
+
+
+def _attempts_of(folder: Path) -> int:
+    """The number of the run's newest attempt; 0 if its log holds none. Raises OSError."""
+    records = read_all(folder / RUN_LOG, run_decoder())
+    return max((record.attempt for record in records if isinstance(record, Run)), default=0)
 
 
 __all__ = ["RunLog", "ScheduleError"]
