@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from eegpt_daemon.commands.options import add_run, computed, in_the_background, run_folder, say
+from eegpt_daemon.commands.options import add_run, computed, in_the_background, print_result, run_folder, say
 from eegwatch.run.results import optimum as files
-from eegwatch.wording import plain
 
 
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
@@ -23,13 +22,7 @@ def run(arguments: argparse.Namespace, logs: Path) -> int:
         from eegpt_daemon.analysis.optimum_of_run import reach_of
 
         reach = reach_of(folder, say)
-        target = files.write(folder, reach)
-        if arguments.json:
-            print(target.read_text(), end="")
-            return 0
-        for sentence in files.sentences(reach):
-            print(plain(sentence))
-        print(plain(f"written to {target}"))
+        print_result(files.write(folder, reach), files.sentences(reach), json=arguments.json)
         return 0
 
     return computed(work)

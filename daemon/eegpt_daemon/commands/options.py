@@ -54,6 +54,15 @@ def say(text: str) -> None:
     print(plain(text), file=sys.stderr, flush=True)
 
 
+def print_result(target: Path, lines: list[str], *, json: bool) -> None:
+    """The file that was written as it is, or `lines` and where it lies."""
+    if json:
+        print(target.read_text(), end="")
+        return
+    for line in [*lines, f"written to {target}"]:
+        print(plain(line))
+
+
 def computed(work: Callable[[], int]) -> int:
     """`work`, with the mistakes of configuration, corpus or checkpoint as one line. Raises Unusable."""
     from eegpt_daemon.trainer.attempt import USER_ERRORS

@@ -11,28 +11,21 @@ from __future__ import annotations
 
 import re
 
+from eegwatch.formats.lines.headered_rows import HeaderedRows
 from eegwatch.formats.numerals import number
 from eegwatch.formats.row_reader import RowReader
-from eegwatch.formats.rows import Row, RowMaker
+from eegwatch.formats.rows import Row
 
 _HEADER = re.compile(r"^\s*epoch(?:\s{2,}[A-Za-z_]\w*)+\s*$")
 _RULE = re.compile(r"^\s*-{3,}(?:\s+-{2,})*\s*$")
 NO_RESULT = ("dur", "cp")
 
 
-class SkorchTable:
+class SkorchTable(HeaderedRows):
     """The rows under a header that skorch has printed."""
 
     name = "skorch console"
     marks = ("epoch",)
-
-    def __init__(self) -> None:
-        self._names: list[str] = []
-        self._maker = RowMaker()
-
-    @property
-    def active(self) -> bool:
-        return bool(self._names)
 
     def take(self, line: str, reader: RowReader) -> list[Row] | None:
         if _HEADER.match(line):

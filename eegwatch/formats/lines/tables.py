@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 
+from eegwatch.formats.lines.headered_rows import HeaderedRows
 from eegwatch.formats.names import role
 from eegwatch.formats.numerals import fraction, number
 from eegwatch.formats.row_reader import RowReader
@@ -24,19 +25,11 @@ _CELL_LINE = re.compile(r"^\s*[|│┃].*[|│┃]\s*$")
 _RULE = re.compile(r"^[\s|+:\-=─━┼╇╪├┤└┘┌┐┴┬╰╯╭╮]{6,}$")
 
 
-class HeaderTable:
+class HeaderTable(HeaderedRows):
     """Rows under a line of names that holds a counter and a loss, a rate or an evaluation."""
 
     name = "table"
     marks = ("|", "│")
-
-    def __init__(self) -> None:
-        self._names: list[str] = []
-        self._maker = RowMaker()
-
-    @property
-    def active(self) -> bool:
-        return bool(self._names)
 
     def take(self, line: str, reader: RowReader) -> list[Row] | None:
         if not self._names and ("|" not in line and "│" not in line):

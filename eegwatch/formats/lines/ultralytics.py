@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+from eegwatch.formats.lines.headered_rows import HeaderedRows
 from eegwatch.formats.row_reader import RowReader
 from eegwatch.formats.rows import Row
 
@@ -19,20 +20,16 @@ _EVALUATED = re.compile(r"^\s*all\s+\d+\s+\d+\s+([\d.\s]+)$|^\s*all\s+\d+\s+\d+\
 _RESULT_NAMES = re.compile(r"^\s*Class\s+Images\s+(?:Instances|Labels)\s+(.+?)(?::\s|\s*$)")
 
 
-class Ultralytics:
+class Ultralytics(HeaderedRows):
     """The last state of an epoch's bar, and its evaluation."""
 
     name = "YOLO console"
     marks = ("pu_mem", "PU_mem")
 
     def __init__(self) -> None:
-        self._names: list[str] = []
+        super().__init__()
         self._results: list[str] = []
         self._zero = False  # YOLOv5 and v7 count epochs from 0
-
-    @property
-    def active(self) -> bool:
-        return bool(self._names)
 
     def take(self, line: str, reader: RowReader) -> list[Row] | None:
         if "pu_mem" in line.lower() and (match := _NAMES.match(line)) is not None:
