@@ -124,14 +124,9 @@ class Scanner:
 
     def scan(self, line: str) -> LineValues | None:
         """None for a line that names nothing known."""
-        line_values = LineValues()
-        split: str | None = None
-        known = False
+        scan = _Scan(line)
         at = 0
-        last_list: list[float] | None = None
-        count = 0
-        for begin, end, text, of, unit in numbers(line):
-            count += 1
+        for count, (begin, end, text, of, unit) in enumerate(numbers(line), 1):
             if count > MOST_NUMBERS:
                 break
             left = line[at:begin]
@@ -140,59 +135,15 @@ class Scanner:
             if line[at : at + 1] == ":" and line[at + 1 : at + 2].isdigit():
                 continue  # a time of day or a duration
             if what.split is not None:
-                split = what.split
-                line_values.trained = line_values.trained or what.trained
-                line_values.splits = True
-            if not what.letters:
-                if last_list is not None and not unit and left.strip() in (",", ""):
-                    last_list.append(_value(text))
-                    continue
-                last_list = None
-                if of is not None and line_values.inner is None and not unit:
-                    line_values.inner = (_value(text), int(of) if len(of) < 16 else None)
-                    line_values.bar = bool(_BAR.match(line, at)) or "%|" in left
-                    known = known or line_values.bar or line_values.outer is not None
-                elif what.opened and line_values.outer is not None and line_values.inner is None:
-                    line_values.inner = (_value(text), None)
-                continue
-            last_list = None
-            role_ = what.role
-            if role_.kind == "skip" or (unit not in _PLAIN_UNITS and not (unit in _ORDINALS and role_.kind == "step")):
-                continue
-            if unit == "%" and line[at : at + 1] == "|":
-                continue  # the share that a bar shows
-            value, total = _value(text), int(of) if of is not None and len(of) < 16 else None
-            if role_.kind == "outer":
-                line_values.outer = (value, total)
-                continue
-            if role_.kind == "epochs" and total is not None:
-                role_ = role_._replace(kind="epoch")  # `Epochs: 3/50`
-            if role_.kind in ("step", "epoch", "batch", "steps", "epochs"):
-                line_values.values.append((role_, value, total))
-                known = True
-                if role_.kind == "epoch":
-                    line_values.outer = line_values.outer or (value, total)
-                continue
-            if not what.sure and not (known and (what.named or _IDENTIFIER.match(role_.name))):
-                continue
-            if role_.kind == "lr":
-                if what.opened and left.rstrip().endswith("["):
-                    last_list = line_values.lists.setdefault(role_.name, [value])
-                line_values.values.append((role_, value, None))
-                known = True
-                continue
-            if role_.split is None and split is not None:
-                role_ = role_._replace(split=split)
-            if not line_values.values and role_.kind == "loss":
-                line_values.loss_first = role_.split in (None, TRAIN)
-            if of is not None and role_.kind == "metric":
-                continue  # `Hits: 3/10`
-            known = known or what.sure
-            line_values.trained = line_values.trained or role_.split == TRAIN
-            line_values.values.append((role_, value, None))
-        if not known or (not line_values.values and line_values.inner is None):
+                scan.begin_split(what)
+            if what.letters:
+                scan.named(what, left, at, text, of, unit)
+            else:
+                scan.unnamed(what, left, at, text, of, unit)
+        found = scan.found
+        if not scan.known or (not found.values and found.inner is None):
             return None
-        return line_values
+        return found
 
     def _learn(self, left: str) -> _Left:
         if len(self._lefts) >= KNOWN_LEFTS:
@@ -201,11 +152,101 @@ class Scanner:
         return what
 
 
+class _Scan:
+    """One line while its numbers are taken in their order."""
+
+    __slots__ = ("_last_list", "_line", "_split", "found", "known")
+
+    def __init__(self, line: str) -> None:
+        self.found = LineValues()
+        self.known = False  # a counter, a rate, a loss or a metric that people measure was named
+        self._line = line
+        self._split: str | None = None
+        self._last_list: list[float] | None = None  # `lr: [1e-3, 1e-4`: what further rates are appended to
+
+    def begin_split(self, what: _Left) -> None:
+        """A word of its own names a split: it holds for what follows on the line."""
+        self._split = what.split
+        self.found.trained = self.found.trained or what.trained
+        self.found.splits = True
+
+    def unnamed(self, what: _Left, left: str, at: int, text: str, of: str | None, unit: str) -> None:
+        """A number after punctuation alone: one more of a list, or a position `[10/200]`."""
+        found = self.found
+        if self._last_list is not None and not unit and left.strip() in (",", ""):
+            self._last_list.append(_value(text))
+            return
+        self._last_list = None
+        if of is not None and found.inner is None and not unit:
+            found.inner = (_value(text), _total(of))
+            found.bar = bool(_BAR.match(self._line, at)) or "%|" in left
+            self.known = self.known or found.bar or found.outer is not None
+        elif what.opened and found.outer is not None and found.inner is None:
+            found.inner = (_value(text), None)
+
+    def named(self, what: _Left, left: str, at: int, text: str, of: str | None, unit: str) -> None:
+        """A number after a name: a counter, a rate, a loss or a metric; others are passed over."""
+        self._last_list = None
+        role_ = what.role
+        if role_.kind == "skip" or (unit not in _PLAIN_UNITS and not (unit in _ORDINALS and role_.kind == "step")):
+            return
+        if unit == "%" and self._line[at : at + 1] == "|":
+            return  # the share that a bar shows
+        if self._counter(role_, _value(text), _total(of)):
+            return
+        if not what.sure and not (self.known and (what.named or _IDENTIFIER.match(role_.name))):
+            return
+        if role_.kind == "lr":
+            self._rate(role_, _value(text), opens_list=what.opened and left.rstrip().endswith("["))
+        else:
+            self._measured(role_, _value(text), sure=what.sure, fraction=of is not None)
+
+    def _counter(self, role_: Role, value: float, total: int | None) -> bool:
+        """Take a step, an epoch or a batch; False for another role."""
+        found = self.found
+        if role_.kind == "outer":
+            found.outer = (value, total)
+            return True
+        if role_.kind == "epochs" and total is not None:
+            role_ = role_._replace(kind="epoch")  # `Epochs: 3/50`
+        if role_.kind not in ("step", "epoch", "batch", "steps", "epochs"):
+            return False
+        found.values.append((role_, value, total))
+        self.known = True
+        if role_.kind == "epoch":
+            found.outer = found.outer or (value, total)
+        return True
+
+    def _rate(self, role_: Role, value: float, *, opens_list: bool) -> None:
+        if opens_list:
+            self._last_list = self.found.lists.setdefault(role_.name, [value])
+        self.found.values.append((role_, value, None))
+        self.known = True
+
+    def _measured(self, role_: Role, value: float, *, sure: bool, fraction: bool) -> None:
+        """A loss or a metric."""
+        found = self.found
+        if role_.split is None and self._split is not None:
+            role_ = role_._replace(split=self._split)
+        if not found.values and role_.kind == "loss":
+            found.loss_first = role_.split in (None, TRAIN)
+        if fraction and role_.kind == "metric":
+            return  # `Hits: 3/10`
+        self.known = self.known or sure
+        found.trained = found.trained or role_.split == TRAIN
+        found.values.append((role_, value, None))
+
+
 def _value(text: str) -> float:
     try:
         return float(text)
     except ValueError:  # 1,000
         return number(text) or 0.0
+
+
+def _total(of: str | None) -> int | None:
+    """The 200 of `3/200`; None for more digits than a count has."""
+    return int(of) if of is not None and len(of) < 16 else None
 
 
 def _read(left: str) -> _Left:
