@@ -60,61 +60,19 @@ class RowMaker:
         split: str | None = None,
         lists: Mapping[str, list[float]] | None = None,
     ) -> Row:
-        row = Row()
-        at = row.at
-        given = split or self.split
-        losses: dict[str, list[tuple[int, str, float]]] = {}
-        rates: list[tuple[int, int | None, str, float]] = []
-        step_rank, total = 99, None
-        counts: list[tuple[float, int | None]] = []
+        """As `row`, of values whose roles are known."""
+        building = _Building(split or self.split or TRAIN)
         for what, value, of in values:
-            kind = what.kind
-            if kind in ("metric", "grad_norm", "samples_per_s", "loss"):
-                where = what.split or given or TRAIN
-                if what.setting:
-                    row.settings += 1
-                if kind == "loss":
-                    losses.setdefault(where, []).append((what.rank, what.name, value))
-                elif where == TRAIN:
-                    row.train.setdefault(what.name if kind == "metric" else kind, value)
-                else:
-                    row.evals.setdefault(where, {}).setdefault(what.name, value)
-            elif kind == "lr":
-                rates.append((what.rank, what.group, what.name, value))
-            elif kind == "step":
-                counts.append((value, of))
-                if what.rank < step_rank:
-                    at.step, at.steps, step_rank = value, of, what.rank
-                    at.local = what.rank in (1, 2)
-            elif kind == "steps":
-                total = whole(value) or total
-            elif kind == "epoch":
-                if what.rank == 0 or at.epoch is None:
-                    at.epoch = value
-                at.epochs = of or at.epochs
-            elif kind == "epochs":
-                at.epochs = whole(value, 1 << 31) or at.epochs
-            elif kind == "batch":
-                at.batch, at.batches = value, of or at.batches
-            elif kind == "batches":
-                at.batches = whole(value, 1 << 40) or at.batches
-            elif kind == "time" and (clock := clock_of(value)) is not None:
-                row.time = clock
-            elif kind == "time":  # a duration
-                where = what.split or given or TRAIN
-                (row.train if where == TRAIN else row.evals.setdefault(where, {})).setdefault(what.name, value)
-        if at.steps and at.epoch is None:
-            # `iteration: 74 step: 649/1687`: the other counter is the epoch's
-            (first, of), inner = counts[0], at.step
-            at.epoch = first if of is None and first != inner and first <= MOST_EPOCHS else None
-        at.steps = at.steps or total
-        for where, named in losses.items():
-            self._losses(where, named, row)
+            building.take(what, value, of)
+        building.settle_counters()
+        for where, named in building.losses.items():
+            self._losses(where, named, building.row)
+        rates = building.rates
         if len(rates) == 1 and not rates[0][0] and not lists:
-            row.train["lr"] = rates[0][3]
+            building.row.train["lr"] = rates[0][3]
         elif rates or lists:
-            self._rates(rates, lists or {}, row)
-        return row
+            self._rates(rates, lists or {}, building.row)
+        return building.row
 
     def _losses(self, where: str, named: list[tuple[int, str, float]], row: Row) -> None:
         """One of a split's losses is the loss, the others are metrics under their own names."""
@@ -163,3 +121,75 @@ class RowMaker:
         row.train["lr"] = groups[0]
         if len(groups) > 1 and any(rate != groups[0] for rate in groups):
             row.rates = groups[:256]
+
+
+class _Building:
+    """A row while its values are taken; losses and rates wait until all names are known."""
+
+    __slots__ = ("_counts", "_split", "_step_rank", "_total", "losses", "rates", "row")
+
+    def __init__(self, split: str) -> None:
+        """`split`: of values whose name says none."""
+        self.row = Row()
+        self.losses: dict[str, list[tuple[int, str, float]]] = {}  # split -> (rank, name, value)
+        self.rates: list[tuple[int, int | None, str, float]] = []  # (rank, parameter group, name, value)
+        self._split = split
+        self._step_rank = 99  # of the name that gave the step: a lower one is a better name
+        self._total: int | None = None
+        self._counts: list[tuple[float, int | None]] = []
+
+    def take(self, what: Role, value: float, of: int | None) -> None:
+        kind = what.kind
+        if kind in ("metric", "grad_norm", "samples_per_s", "loss"):
+            self._measured(what, value)
+        elif kind == "lr":
+            self.rates.append((what.rank, what.group, what.name, value))
+        elif kind == "time":
+            if (clock := clock_of(value)) is not None:
+                self.row.time = clock
+            else:  # a duration
+                self._values(what.split or self._split).setdefault(what.name, value)
+        else:
+            self._counted(what, value, of)
+
+    def _measured(self, what: Role, value: float) -> None:
+        where = what.split or self._split
+        if what.setting:
+            self.row.settings += 1
+        if what.kind == "loss":
+            self.losses.setdefault(where, []).append((what.rank, what.name, value))
+        else:
+            named_by_kind = where == TRAIN and what.kind != "metric"
+            self._values(where).setdefault(what.kind if named_by_kind else what.name, value)
+
+    def _values(self, where: str) -> dict[str, float]:
+        return self.row.train if where == TRAIN else self.row.evals.setdefault(where, {})
+
+    def _counted(self, what: Role, value: float, of: int | None) -> None:
+        at, kind = self.row.at, what.kind
+        if kind == "step":
+            self._counts.append((value, of))
+            if what.rank < self._step_rank:
+                at.step, at.steps, self._step_rank = value, of, what.rank
+                at.local = what.rank in (1, 2)
+        elif kind == "steps":
+            self._total = whole(value) or self._total
+        elif kind == "epoch":
+            if what.rank == 0 or at.epoch is None:
+                at.epoch = value
+            at.epochs = of or at.epochs
+        elif kind == "epochs":
+            at.epochs = whole(value, 1 << 31) or at.epochs
+        elif kind == "batch":
+            at.batch, at.batches = value, of or at.batches
+        elif kind == "batches":
+            at.batches = whole(value, 1 << 40) or at.batches
+
+    def settle_counters(self) -> None:
+        """The epoch of a row with two counters, and the total that a name of its own gave."""
+        at = self.row.at
+        if at.steps and at.epoch is None:
+            # `iteration: 74 step: 649/1687`: the other counter is the epoch's
+            (first, of), inner = self._counts[0], at.step
+            at.epoch = first if of is None and first != inner and first <= MOST_EPOCHS else None
+        at.steps = at.steps or self._total

@@ -166,56 +166,81 @@ def _is_run(line: bytes) -> bool:
 
 
 def _summary_of(run_id: str, records: list[RunRecord]) -> Summary:
-    run, step, end, progress, test = None, None, None, None, None
-    steps: list[Step] = []
-    evaluations: list[Eval] = []
-    open_findings: dict[str, Finding] = {}
+    newest = _NewestAttempt()
     for record in records:
+        newest.take(record)
+    return newest.summary(run_id, time=records[-1].time if records else 0.0)
+
+
+class _NewestAttempt:
+    """What the records so far say of the newest attempt."""
+
+    def __init__(self) -> None:
+        self.run: Run | None = None
+        self.step: Step | None = None
+        self.end: End | None = None
+        self.progress: Progress | None = None
+        self.test: Eval | None = None
+        self.steps: list[Step] = []
+        self.evaluations: list[Eval] = []
+        self.open_findings: dict[str, Finding] = {}
+
+    def take(self, record: RunRecord) -> None:
         if isinstance(record, Run):
-            run, end, step, steps = record, None, None, []
-            test = test if test is not None and test.step <= record.step else None
-            open_findings.clear()
-            evaluations = [e for e in evaluations if e.step <= record.step]  # the rest is superseded
+            self._begin(record)
         elif isinstance(record, Step):
-            step, progress = record, None
-            steps.append(record)
+            self.step, self.progress = record, None
+            self.steps.append(record)
         elif isinstance(record, Eval) and record.split == "val":
-            evaluations.append(record)
+            self.evaluations.append(record)
         elif isinstance(record, Eval) and record.split == "eval":
-            test = record
+            self.test = record
         elif isinstance(record, End):
-            end = record
+            self.end = record
         elif isinstance(record, Finding):
-            open_findings.pop(record.rule, None)
+            self.open_findings.pop(record.rule, None)
             if record.severity in ("warning", "error"):
-                open_findings[record.rule] = record
+                self.open_findings[record.rule] = record
         elif isinstance(record, Progress):
-            progress = record if record.done < record.total else None
-    worst = min(open_findings.values(), key=lambda f: (f.severity != "error", -f.step), default=None)
-    return Summary(
-        run_id=run_id,
-        name=run.name if run else "",
-        attempt=run.attempt if run else 0,
-        step=_step_done(run, step, end),
-        total_steps=run.total_steps if run else None,
-        epoch=step.epoch if step else None,
-        epochs=run.epochs if run else None,
-        lr=_known(step.lr) if step else None,
-        loss=_known(step.loss) if step else None,
-        auroc=next((_known(e.auroc) for e in reversed(evaluations) if e.auroc is not None), None),
-        end=end.reason if end else None,
-        error=end.error if end else None,
-        progress=f"{progress.what} {progress.done} of {progress.total}" if progress else None,
-        time=records[-1].time if records else 0.0,
-        verdict=worst.message if worst else None,
-        severity=worst.severity if worst else None,
-        steps_per_s=(pace := _pace(steps[-PACE_STEPS:])),
-        left_s=(run.total_steps - step.step) / pace if run and run.total_steps and step and pace and not end else None,
-        target=run.target.get("auroc") if run and run.target else None,
-        test_auroc=_known(test.auroc) if test else None,
-        parent=run.parent if run else None,
-        parent_step=run.parent_step if run else None,
-    )
+            self.progress = record if record.done < record.total else None
+
+    def _begin(self, run: Run) -> None:
+        """An attempt supersedes what came after its first step."""
+        self.run, self.end, self.step, self.steps = run, None, None, []
+        self.open_findings.clear()
+        self.evaluations = [one for one in self.evaluations if one.step <= run.step]
+        if self.test is not None and self.test.step > run.step:
+            self.test = None
+
+    def summary(self, run_id: str, time: float) -> Summary:
+        """`time`: of the newest record, in seconds since the epoch."""
+        run, step, end, progress, test = self.run, self.step, self.end, self.progress, self.test
+        worst = min(self.open_findings.values(), key=lambda f: (f.severity != "error", -f.step), default=None)
+        pace = _pace(self.steps[-PACE_STEPS:])
+        return Summary(
+            run_id=run_id,
+            name=run.name if run else "",
+            attempt=run.attempt if run else 0,
+            step=_step_done(run, step, end),
+            total_steps=run.total_steps if run else None,
+            epoch=step.epoch if step else None,
+            epochs=run.epochs if run else None,
+            lr=_known(step.lr) if step else None,
+            loss=_known(step.loss) if step else None,
+            auroc=next((_known(e.auroc) for e in reversed(self.evaluations) if e.auroc is not None), None),
+            end=end.reason if end else None,
+            error=end.error if end else None,
+            progress=f"{progress.what} {progress.done} of {progress.total}" if progress else None,
+            time=time,
+            verdict=worst.message if worst else None,
+            severity=worst.severity if worst else None,
+            steps_per_s=pace,
+            left_s=None if end else _time_left(run, step, pace),
+            target=run.target.get("auroc") if run and run.target else None,
+            test_auroc=_known(test.auroc) if test else None,
+            parent=run.parent if run else None,
+            parent_step=run.parent_step if run else None,
+        )
 
 
 def _pace(steps: list[Step]) -> float | None:
@@ -224,6 +249,13 @@ def _pace(steps: list[Step]) -> float | None:
         return None
     seconds = steps[-1].time - steps[0].time
     return (steps[-1].step - steps[0].step) / seconds if seconds > 0 else None
+
+
+def _time_left(run: Run | None, step: Step | None, pace: float | None) -> float | None:
+    """Seconds until the last step at this pace; None where one of them is unknown."""
+    if run is None or not run.total_steps or step is None or not pace:
+        return None
+    return (run.total_steps - step.step) / pace
 
 
 def first_run(folder: Path) -> Run | None:

@@ -66,9 +66,20 @@ def _check_seeds(config: Config, where: str) -> None:
 
 
 def check(config: Config, where: str) -> None:
-    """Values that no run can have. What a run should not have is the preflight's business."""
-    data, training = config.data, config.training
+    """Values that no run can have, raised as ConfigError. What a run should not have is the preflight's business."""
     _check_seeds(config, where)
+    _check_ranges(config, where)
+    _check_processes(config, where)
+    _check_labels(config, where)
+    _check_entry(config, where)
+    _check_detectors(config, where)
+    if config.inject and schedule_name(config.training.scheduler.name) != "one_cycle":
+        raise ConfigError(f"{where}: inject: {config.inject} needs training.scheduler.name: one_cycle")
+
+
+def _check_ranges(config: Config, where: str) -> None:
+    """Single numbers, each within the range of its kind."""
+    data, training = config.data, config.training
     at_least_one = {
         "data.batch_size": data.batch_size,
         "data.sampling_rate": data.sampling_rate,
@@ -96,33 +107,38 @@ def check(config: Config, where: str) -> None:
     for key, number in {"data.val_fraction": data.val_fraction, "data.max_rejected": data.max_rejected}.items():
         if not 0 <= number < 1:
             raise ConfigError(f"{where}: {key}: is a fraction, 0 or more and below 1, not {number}")
-    if data.num_workers < 0:
-        raise ConfigError(f"{where}: data.num_workers: must be 0 (no worker processes) or more, not {data.num_workers}")
-    if config.distributed.nnodes > 1 and not config.distributed.rdzv_endpoint:
-        raise ConfigError(f"{where}: distributed.rdzv_endpoint: {config.distributed.nnodes} nodes meet at host:port")
     if training.pace_steps_per_s is not None and training.pace_steps_per_s <= 0:
         raise ConfigError(f"{where}: training.pace_steps_per_s: must be above 0, or null for no pace")
-    if len(data.labels) < 2 or len({label.lower() for label in data.labels}) < len(data.labels):
-        raise ConfigError(f"{where}: data.labels: two or more different folder names, not {data.labels}")
     if not 0 <= config.model.probe.dropout < 1:
         raise ConfigError(f"{where}: model.probe.dropout: must be 0 or more and below 1")
-    if config.model.probe.n_classes not in (None, len(data.labels)):
-        raise ConfigError(
-            f"{where}: model.probe.n_classes: data.labels names {len(data.labels)} classes, not "
-            f"{config.model.probe.n_classes}"
-        )
-    _check_entry(config, where)
+
+
+def _check_processes(config: Config, where: str) -> None:
+    workers, distributed = config.data.num_workers, config.distributed
+    if workers < 0:
+        raise ConfigError(f"{where}: data.num_workers: must be 0 (no worker processes) or more, not {workers}")
+    if distributed.nnodes > 1 and not distributed.rdzv_endpoint:
+        raise ConfigError(f"{where}: distributed.rdzv_endpoint: {distributed.nnodes} nodes meet at host:port")
+
+
+def _check_labels(config: Config, where: str) -> None:
+    labels, classes = config.data.labels, config.model.probe.n_classes
+    if len(labels) < 2 or len({label.lower() for label in labels}) < len(labels):
+        raise ConfigError(f"{where}: data.labels: two or more different folder names, not {labels}")
+    if classes not in (None, len(labels)):
+        raise ConfigError(f"{where}: model.probe.n_classes: data.labels names {len(labels)} classes, not {classes}")
+
+
+def _check_detectors(config: Config, where: str) -> None:
     unknown = sorted(set(config.detectors) - set(TUNABLE))
     if unknown:
         near = difflib.get_close_matches(unknown[0], TUNABLE, 1)
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(TUNABLE)}"
         raise ConfigError(f"{where}: detectors.{unknown[0]} is not a rule that can be tuned; {hint}")
-    if config.inject and schedule_name(training.scheduler.name) != "one_cycle":
-        raise ConfigError(f"{where}: inject: {config.inject} needs training.scheduler.name: one_cycle")
 
 
 def _check_entry(config: Config, where: str) -> None:
-    """An encoder of one's own is frozen, is no checkpoint of EEGPT, and says itself how wide it is."""
+    """A user's own encoder: it is used frozen, is not a checkpoint of EEGPT, and names its own width."""
     backbone, probe = config.model.backbone, config.model.probe
     if backbone.entry is None:
         return

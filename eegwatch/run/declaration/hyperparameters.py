@@ -68,69 +68,73 @@ def _number(value: Any, name: str) -> float:
     if isinstance(value, str):
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Unclear(f"{name} is no number: {value!r}")
+        raise Unclear(f"{name} is not a number: {value!r}")
     return float(value)
 
 
 # ---- transformers ----
 
 
+# lr_scheduler_type -> the keys of lr_scheduler_kwargs that are understood
+TRANSFORMERS_KEYS: dict[str, tuple[str, ...]] = {
+    "linear": (), "cosine": ("num_cycles",), "cosine_with_restarts": ("num_cycles",), "constant": (),
+    "constant_with_warmup": (), "polynomial": ("lr_end", "power"), "inverse_sqrt": ("timescale",),
+    "cosine_with_min_lr": ("min_lr", "min_lr_rate", "num_cycles"),
+    "warmup_stable_decay": ("num_decay_steps", "num_stable_steps", "min_lr_ratio", "decay_type", "num_cycles"),
+}  # fmt: skip
+
+
 def _transformers(tree: Tree, total: int | None, per_epoch: int | None) -> Tree:
     rate = _number(tree["learning_rate"], "learning_rate")
     name = str(tree.get("lr_scheduler_type", "linear")).rpartition(".")[2].lower()
+    T = _transformers_length(tree, total, per_epoch)
+    more = tree.get("lr_scheduler_kwargs") or {}
+    if not isinstance(more, dict):
+        raise Unclear("lr_scheduler_kwargs is not a mapping")
+    if name not in TRANSFORMERS_KEYS or set(more) - set(TRANSFORMERS_KEYS[name]):
+        raise Unclear(f"lr_scheduler_type {name} with {sorted(more)} is not read as a schedule")
+    if name == "constant":
+        return {"name": "constant", "lr": rate, "total_steps": T}
+    W = int(tree.get("warmup_steps") or 0) or math.ceil(T * float(tree.get("warmup_ratio") or 0))
+    warm: Tree = {"total_steps": T, "warmup_steps": W, "initial_lr": 0.0}
+    if name == "constant_with_warmup":
+        return {"name": "constant", "lr": rate} | warm
+    return {"max_lr": rate} | _transformers_shape(name, rate, more) | warm
+
+
+def _transformers_length(tree: Tree, total: int | None, per_epoch: int | None) -> int:
     steps = int(tree.get("max_steps") or -1)
     epochs = float(tree.get("num_train_epochs") or 0)
     if steps <= 0:
         steps = total or (math.ceil(epochs * per_epoch) if epochs and per_epoch else 0)
-    T = _length(steps, "max_steps")
-    more = tree.get("lr_scheduler_kwargs") or {}
-    if not isinstance(more, dict):
-        raise Unclear("lr_scheduler_kwargs is no mapping")
-    W = int(tree.get("warmup_steps") or 0) or math.ceil(T * float(tree.get("warmup_ratio") or 0))
-    warm: Tree = {"total_steps": T, "warmup_steps": W, "initial_lr": 0.0}
-    known = {
-        "linear": (), "cosine": ("num_cycles",), "cosine_with_restarts": ("num_cycles",), "constant": (),
-        "constant_with_warmup": (), "polynomial": ("lr_end", "power"), "inverse_sqrt": ("timescale",),
-        "cosine_with_min_lr": ("min_lr", "min_lr_rate", "num_cycles"),
-        "warmup_stable_decay": ("num_decay_steps", "num_stable_steps", "min_lr_ratio", "decay_type", "num_cycles"),
-    }  # fmt: skip
-    if name not in known or set(more) - set(known[name]):
-        raise Unclear(f"lr_scheduler_type {name} with {sorted(more)} is not read as a schedule")
-    if name == "constant":
-        return {"name": "constant", "lr": rate, "total_steps": T}
-    if name == "constant_with_warmup":
-        return {"name": "constant", "lr": rate} | warm
+    return _length(steps, "max_steps")
+
+
+def _transformers_shape(name: str, rate: float, more: Tree) -> Tree:
+    """The name and the parameters of the decay after the warm-up."""
     if name == "inverse_sqrt":
-        scale = {"timescale": float(more["timescale"])} if more.get("timescale") else {}
-        return {"name": "inverse_sqrt", "max_lr": rate} | scale | warm
+        return {"name": name} | ({"timescale": float(more["timescale"])} if more.get("timescale") else {})
     if name == "polynomial":
-        end = {"power": float(more.get("power", 1.0)), "final_lr": float(more.get("lr_end", 1e-7))}
-        return {"name": "polynomial", "max_lr": rate} | end | warm
+        return {"name": name, "power": float(more.get("power", 1.0)), "final_lr": float(more.get("lr_end", 1e-7))}
     if name == "cosine_with_restarts":
-        return {"name": "cosine", "max_lr": rate, "restarts": float(more.get("num_cycles", 1))} | warm
+        return {"name": "cosine", "restarts": float(more.get("num_cycles", 1))}
+    cycles = {"cycles": float(more.get("num_cycles", 0.5))}
     if name == "warmup_stable_decay":
-        shape: Tree = {
-            "decay_steps": float(more["num_decay_steps"]),
-            "decay_type": str(more.get("decay_type", "cosine")),
-        }
-        if more.get("num_stable_steps") is not None:
-            shape["stable_steps"] = float(more["num_stable_steps"])
-        floor = rate * float(more.get("min_lr_ratio", 0.0))
+        kept = more.get("num_stable_steps")
         return (
-            {"name": name, "max_lr": rate, "final_lr": floor, "cycles": float(more.get("num_cycles", 0.5))}
-            | shape
-            | warm
+            cycles
+            | {
+                "name": name,
+                "final_lr": rate * float(more.get("min_lr_ratio", 0.0)),
+                "decay_steps": float(more["num_decay_steps"]),
+                "decay_type": str(more.get("decay_type", "cosine")),
+            }
+            | ({} if kept is None else {"stable_steps": float(kept)})
         )
     if name == "cosine_with_min_lr":
         floor = more["min_lr"] if more.get("min_lr") is not None else rate * float(more["min_lr_rate"])
-        return {
-            "name": "cosine",
-            "max_lr": rate,
-            "final_lr": float(floor),
-            "cycles": float(more.get("num_cycles", 0.5)),
-        } | warm
-    cycles = {"cycles": float(more.get("num_cycles", 0.5))} if name == "cosine" else {}
-    return {"name": name, "max_lr": rate} | cycles | warm
+        return cycles | {"name": "cosine", "final_lr": float(floor)}
+    return {"name": name} | (cycles if name == "cosine" else {})
 
 
 # ---- fairseq ----
