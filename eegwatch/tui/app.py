@@ -256,7 +256,8 @@ class WatchApp(DaemonCommands, OrderedKeysApp[None]):
         self.call_from_thread(self.notify, f"saved {path}")
 
     def action_runs(self) -> None:
-        from eegwatch.tui.screens.runs import Overlays, RunsScreen
+        from eegwatch.tui.screens.run_rows import Overlays
+        from eegwatch.tui.screens.runs import RunsScreen
 
         if self.session.foreign is not None:
             self.notify("this is a single log: the list shows the runs of a log root", severity="warning")

@@ -140,7 +140,7 @@ async def test_a_thousand_runs_open_at_once_and_stay_quick(tmp_path: Path) -> No
         screen = await opened(app, pilot)
         assert screen.query_one(DataTable).row_count == 1000
         end = time.monotonic() + PATIENCE_S
-        while len(screen._known) < 1000 and time.monotonic() < end:
+        while len(screen.rows.known) < 1000 and time.monotonic() < end:
             await asyncio.sleep(0.1)
         last = screen.query_one(DataTable).get_row_at(999)
         assert "3 / 2,000" in str(last[4])
@@ -172,7 +172,7 @@ async def test_no_note_is_written_on_a_screen_that_is_read_only(logs: Path) -> N
         screen = await opened(app, pilot)
         await pilot.press("n", *"x", "enter")
         await pilot.pause()
-        assert not (logs / screen.folders[0].name / "note.txt").exists()
+        assert not (logs / screen.rows.folders[0].name / "note.txt").exists()
 
 
 async def test_a_series_of_seeds_is_one_row_and_each_seed_one_key_away(logs: Path) -> None:
@@ -220,9 +220,9 @@ async def test_branches_stand_below_their_parent_and_are_drawn_over_it_with_one_
         assert names == ["newest", "lowest", "lower", "bad", "good"]
         assert "└ " in str(screen.table.get_row_at(1)[0]) and "└ " not in str(screen.table.get_row_at(0)[0])
         await pilot.press("b")
-        assert screen.overlays is not None
-        await until(pilot, lambda: len(screen.overlays.labels()) == 2)  # type: ignore[union-attr]
-        assert {folder.name[16:] for folder in screen.overlays.labels()} == {"lower", "lowest"}
+        assert screen.rows.overlays is not None
+        await until(pilot, lambda: len(screen.rows.overlays.labels()) == 2)  # type: ignore[union-attr]
+        assert {folder.name[16:] for folder in screen.rows.overlays.labels()} == {"lower", "lowest"}
 
 
 async def test_a_run_whose_log_cannot_be_read_is_listed_as_that(logs: Path, tmp_path: Path) -> None:

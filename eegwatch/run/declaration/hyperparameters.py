@@ -15,6 +15,10 @@ from eegwatch.run.records import Run
 from eegwatch.schedule import ScheduleError, as_dict, parse
 
 Tree = dict[str, Any]
+# what the reading of a value of another type or size leads to: a word where a mapping is expected, 1e400 steps
+OTHER_SHAPES = (
+    ScheduleError, TypeError, ValueError, ZeroDivisionError, AttributeError, IndexError, OverflowError,
+)  # fmt: skip
 
 
 class Unclear(Exception):
@@ -35,7 +39,9 @@ class Hyperparameters:
             return as_dict(parse(KINDS[self.kind][1](self.tree, run.total_steps, steps_per_epoch)))
         except Unclear as error:
             raise ConfigError(f"{self.where}: {error}") from None
-        except (ScheduleError, TypeError, ValueError, ZeroDivisionError) as error:
+        except KeyError as error:
+            raise ConfigError(f"{self.where}: no schedule can be read off it: {error.args[0]} is missing") from None
+        except OTHER_SHAPES as error:
             raise ConfigError(f"{self.where}: no schedule can be read off it: {error}") from None
 
     def __str__(self) -> str:

@@ -186,3 +186,50 @@ def test_a_line_declares_a_log_of_someone_else(tmp_path: Path) -> None:
     outcome = run.read_to_end()
     assert [f.rule for f in outcome.findings if f.bad] == ["lr_stuck"]
     assert outcome.schedule is not None and outcome.schedule["source"] == "config"
+
+
+def paths_of(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The way to each value of a tree."""
+    if not isinstance(tree, dict | list):
+        return [path]
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    return [*([path] if path else []), *(p for key, value in items for p in paths_of(value, (*path, key)))]
+
+
+def refusal_of(tree: Any) -> str | None:
+    """Why no schedule is read off these hyperparameters; None where one is, or where nobody's names are in them."""
+    source = interpret(tree, "theirs.json")
+    try:
+        if source is not None:
+            parse(source.declare(RUN, None))
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_each_value_of_another_shape_or_missing_is_refused_in_one_line(name: str) -> None:
+    tree = FILES[name][0]
+    tried = 0
+    for path in paths_of(tree):
+        for other in (None, "a word", [], {}, [[]], -1, float("inf"), float("nan"), 1 << 80, KeyError):
+            damaged = json.loads(json.dumps(tree))
+            inner = damaged
+            for key in path[:-1]:
+                inner = inner[key]
+            if other is KeyError:
+                del inner[path[-1]]
+            else:
+                inner[path[-1]] = other
+            refusal = refusal_of(damaged)
+            assert refusal is None or (refusal.startswith("theirs.json: ") and "\n" not in refusal), refusal
+            tried += 1
+    assert tried >= 30
+
+
+def test_a_key_that_is_missing_is_named() -> None:
+    tree = {"learning_rate": 1e-3, "lr_scheduler_type": "warmup_stable_decay", "max_steps": 100}
+    source = interpret(tree, "training_args.json")
+    assert source is not None
+    with pytest.raises(ConfigError, match="training_args.json: .*: num_decay_steps is missing"):
+        source.declare(RUN, None)
