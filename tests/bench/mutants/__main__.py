@@ -1,12 +1,12 @@
-"""A fixed sample of mutants of the core, and which of them the tests kill.
+"""A fixed sample of mutants of a part of the project, and which of them the tests kill.
 
-`python -m tests.bench.mutants map --out FOLDER` runs the tests of the core once under coverage (needs `coverage` and
+`python -m tests.bench.mutants map --out FOLDER` runs the tests of the part (`--part core` or `silent`) once under coverage (needs `coverage` and
 `pytest-cov`) and keeps which test executes which line. `… run --out FOLDER [--count 200]` runs for each mutant, in a copy
-of the tree, the tests that execute its line, quickest first, until one fails, then the two slow ones; it appends a line
+of the tree, the tests that execute its line, quickest first, until one fails, then the slow ones; it appends a line
 to `results.jsonl` and does not run again what is there.
 `… same --out OTHER --before FOLDER/results.jsonl --commit COMMIT` makes the mutants that were killed in the tree of
 another commit, by file and expression, and runs for each the test that killed it, all tests of that file where it
-passes, and all tests of the core where they pass. Files and tests that were renamed since are followed as git does.
+passes, and all tests of the part where they pass. Files and tests that were renamed since are followed as git does.
 
 The sample is drawn with SEED from the tree of `--tree` (this one, if not given): the same tree gives the same mutants.
 """
@@ -26,6 +26,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,44 +36,57 @@ from tests.bench.mutants.operators import Mutant, mutants_of
 Key = tuple[str, str, int]  # file, what is changed, which of the equal ones
 ROOT = Path(__file__).parents[3]
 SEED = 14
-CORE = (
-    "eegwatch/schedule", "eegwatch/diagnosis", "eegwatch/run/log.py", "eegwatch/run/control.py",
-    "daemon/eegpt_daemon/trainer/checkpoint.py",
-)  # fmt: skip
-TESTS = (
-    "tests/unit/schedule", "tests/unit/run", "tests/unit/diagnosis", "tests/unit/daemon/test_checkpoint.py",
-    "tests/unit/test_check.py", "tests/unit/test_runlog.py", "tests/unit/test_used_rates.py",
-)  # fmt: skip
-# half a minute each, and every line that they execute is executed by others too
-SLOW = (
-    "tests/unit/diagnosis/test_fault_corpus.py",
-    "tests/unit/diagnosis/test_evidence.py::test_findings_are_the_same_read_at_once_and_as_the_log_grows",
-)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the project: what is mutated, the tests of it, and those of half a minute each, which come last."""
+
+    files: tuple[str, ...]
+    tests: tuple[str, ...]
+    slow: tuple[str, ...] = ()  # every line that they execute is executed by others too
+
+
+PARTS = {
+    "core": Part(
+        ("eegwatch/schedule", "eegwatch/diagnosis", "eegwatch/run/log.py", "eegwatch/run/control.py",
+         "daemon/eegpt_daemon/trainer/checkpoint.py"),
+        ("tests/unit/schedule", "tests/unit/run", "tests/unit/diagnosis", "tests/unit/daemon/test_checkpoint.py",
+         "tests/unit/test_check.py", "tests/unit/test_runlog.py", "tests/unit/test_used_rates.py"),
+        ("tests/unit/diagnosis/test_fault_corpus.py",
+         "tests/unit/diagnosis/test_evidence.py::test_findings_are_the_same_read_at_once_and_as_the_log_grows"),
+    ),
+    "silent": Part(
+        ("eegwatch/watching", "eegwatch/diagnosis/silent"),
+        ("tests/unit/watching", "tests/unit/diagnosis/test_saved_state.py"),
+        ("tests/unit/test_silent_bench.py",),
+    ),
+}  # fmt: skip
 LONGEST_CPU_S = 240  # a mutant that makes a loop endless is killed by the clock; a busy machine kills none
 LONGEST_S = 3600.0  # one that waits for ever uses no processor
 
 
-def core_files(tree: Path) -> list[Path]:
+def files_of(tree: Path, part: Part) -> list[Path]:
     return [
         file
-        for part in CORE
-        for file in ([tree / part] if part.endswith(".py") else sorted((tree / part).rglob("*.py")))
+        for place in part.files
+        for file in ([tree / place] if place.endswith(".py") else sorted((tree / place).rglob("*.py")))
     ]
 
 
-def copy_of(tree: Path, copy: Path) -> Path:
+def copy_of(tree: Path, copy: Path, part: Part) -> Path:
     """The tree in which mutants are tried; a run that was killed may have left one in it."""
     if not copy.exists():
         left_out = shutil.ignore_patterns(".git", ".venv*", "__pycache__", ".mypy_cache", "logs")
         shutil.copytree(tree, copy, ignore=left_out)
-    for file in core_files(tree):
+    for file in files_of(tree, part):
         shutil.copyfile(file, copy / file.relative_to(tree))
     return copy
 
 
-def sample(tree: Path, count: int) -> list[Mutant]:
+def sample(tree: Path, count: int, part: Part) -> list[Mutant]:
     """`count` mutants, the same for the same tree."""
-    every = [mutant for file in core_files(tree) for mutant in mutants_of(file, str(file.relative_to(tree)))]
+    every = [mutant for file in files_of(tree, part) for mutant in mutants_of(file, str(file.relative_to(tree)))]
     return sorted(
         random.Random(SEED).sample(every, count), key=lambda mutant: (mutant.path, mutant.line, mutant.column)
     )
@@ -94,11 +108,11 @@ def pytest_of(tree: Path, *words: str, timeout: float | None = None) -> subproce
     )
 
 
-def make_map(tree: Path, out: Path) -> None:
-    deselected = [word for test in SLOW for word in ("--deselect", test)]
+def make_map(tree: Path, out: Path, part: Part) -> None:
+    deselected = [word for test in part.slow for word in ("--deselect", test)]
     measured = ["-p", "pytest_cov", "--cov=eegwatch", "--cov=eegpt_daemon", "--cov-context=test", "--cov-report="]
     os.environ["COVERAGE_FILE"] = str(out / "coverage")
-    done = pytest_of(tree, *measured, "--durations=0", "-vv", *TESTS, *deselected)
+    done = pytest_of(tree, *measured, "--durations=0", "-vv", *part.tests, *deselected)
     (out / "cov.out").write_text(done.stdout + done.stderr)
 
 
@@ -167,24 +181,23 @@ def main() -> int:
     parser.add_argument("action", choices=["map", "run", "same"])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--tree", type=Path, default=ROOT)
+    parser.add_argument("--part", choices=tuple(PARTS), default="core")
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--before", type=Path)
     parser.add_argument("--commit", default="HEAD", help="of the tree that --before was made in")
     parser.add_argument("--quick", action="store_true", help="without the two slow tests: fewer are killed")
     arguments = parser.parse_args()
-    tree, out = arguments.tree.resolve(), arguments.out.resolve()
+    tree, out, part = arguments.tree.resolve(), arguments.out.resolve(), PARTS[arguments.part]
     out.mkdir(parents=True, exist_ok=True)
     if arguments.action == "map":
-        make_map(tree, out)
+        make_map(tree, out, part)
         return 0
     results = out / "results.jsonl"
     done = {key(result) for result in json_lines(results)} if results.exists() else set()
-    copy = copy_of(tree, out / "tree")
+    copy = copy_of(tree, out / "tree", part)
     with results.open("a") as file:
         for result in (
-            same(tree, copy, arguments.before, arguments.commit, done)
-            if arguments.before
-            else fresh(tree, copy, out, done, arguments)
+            same(tree, copy, arguments, done, part) if arguments.before else fresh(tree, copy, arguments, done, part)
         ):
             file.write(json.dumps(result) + "\n")
             file.flush()
@@ -194,21 +207,24 @@ def main() -> int:
     return 0
 
 
-def fresh(tree: Path, copy: Path, out: Path, done: set[Key], arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    tests = tests_of_lines(tree, out)
-    mutants = sample(tree, arguments.count)
+def fresh(
+    tree: Path, copy: Path, arguments: argparse.Namespace, done: set[Key], part: Part
+) -> Iterator[dict[str, Any]]:
+    tests = tests_of_lines(tree, arguments.out.resolve())
+    mutants = sample(tree, arguments.count, part)
     random.Random(SEED).shuffle(mutants)  # a run that is cut short has tried all parts alike
     for mutant in mutants:
         if (mutant.path, mutant.what, mutant.nth) in done:
             continue
         result = verdict(copy, mutant, tests.get((mutant.path, mutant.line)) or of_file(tests, mutant.path))
-        yield result if result["killed"] or arguments.quick else verdict(copy, mutant, list(SLOW))
+        yield result if result["killed"] or arguments.quick else verdict(copy, mutant, list(part.slow))
 
 
-def same(tree: Path, copy: Path, before: Path, commit: str, done: set[Key]) -> Iterator[dict[str, Any]]:
+def same(tree: Path, copy: Path, arguments: argparse.Namespace, done: set[Key], part: Part) -> Iterator[dict[str, Any]]:
     """What was killed before; a mutant whose expression is no longer there is named and left out."""
+    commit = arguments.commit
     now = renamed(tree, commit)
-    for known in json_lines(before):
+    for known in json_lines(arguments.before):
         path = now.get(known["path"], known["path"])
         if not known["killed"]:
             continue
@@ -222,7 +238,7 @@ def same(tree: Path, copy: Path, before: Path, commit: str, done: set[Key]) -> I
         file, _, test = (known["by"] or "").partition("::")
         file = now.get(file, file)
         tried = [[f"{file}::{test}"], [file]] if file.startswith("tests/") else []
-        for tests in [*tried, list(TESTS)]:
+        for tests in [*tried, list(part.tests)]:
             result = verdict(copy, mutant, tests)
             if result["killed"]:
                 break
