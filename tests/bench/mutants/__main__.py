@@ -1,9 +1,10 @@
 """A fixed sample of mutants of a part of the project, and which of them the tests kill.
 
-`python -m tests.bench.mutants map --out FOLDER` runs the tests of the part (`--part core` or `silent`) once under coverage (needs `coverage` and
-`pytest-cov`) and keeps which test executes which line. `… run --out FOLDER [--count 200]` runs for each mutant, in a copy
-of the tree, the tests that execute its line, quickest first, until one fails, then the slow ones; it appends a line
-to `results.jsonl` and does not run again what is there.
+`python -m tests.bench.mutants map --out FOLDER` runs the tests of the part (`--part core`, or `silent`: the watcher and
+its rules) once under coverage (needs `coverage` and `pytest-cov`) and keeps which test executes which line.
+`… run --out FOLDER [--count 200]` runs for each mutant, in a copy of the tree, the tests that execute its line,
+quickest first, until one fails, then the slow ones; it appends a line to `results.jsonl` and does not run again what is
+there.
 `… same --out OTHER --before FOLDER/results.jsonl --commit COMMIT` makes the mutants that were killed in the tree of
 another commit, by file and expression, and runs for each the test that killed it, all tests of that file where it
 passes, and all tests of the part where they pass. Files and tests that were renamed since are followed as git does.
