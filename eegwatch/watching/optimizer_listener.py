@@ -11,13 +11,13 @@ import numpy as np
 from eegwatch.optimizer_hooks import StepHooks, unwrapped
 from eegwatch.watching.cadence import FIRST, Cadence
 from eegwatch.watching.declarations import Declarations
+from eegwatch.watching.formulas.known import formula_of, is_torchs
 from eegwatch.watching.gradients import ASKED, GradientReport, Gradients, sampled
 from eegwatch.watching.naming import first_names
 from eegwatch.watching.optimizer_tensors import OptimizerTensor, OptimizerTensors
 from eegwatch.watching.scheduled_values import Scheduled
 from eegwatch.watching.step_sample import StepSample
 from eegwatch.watching.tensors import compiling, eagerly, torch_module
-from eegwatch.watching.update import is_torchs, kind_of
 
 if TYPE_CHECKING:
     from eegwatch.watching.watcher import Watcher
@@ -35,7 +35,7 @@ class OptimizerListener:
         self.own_hooks = hooks is None
         self.hooks = StepHooks(optimizer) if hooks is None else hooks
         self.name = type(unwrapped(optimizer)).__name__
-        self.kind = kind_of(unwrapped(optimizer))
+        self.formula = formula_of(unwrapped(optimizer))
         self.reads_grad = is_torchs(unwrapped(optimizer))  # its step is known to use .grad and nothing else
         self.cadence = Cadence(_clock_of(unwrapped(optimizer)))
         self.declared, self.scheduled = Declarations(), Scheduled({}, None)  # of this optimizer
@@ -174,10 +174,10 @@ class OptimizerListener:
                 self._armed = self.table.still(self._armed)
             self.watcher.first_look(self)
             self._sees = self.hooks.enclose
-            kind = self.kind if self._sees else None
+            formula = self.formula if self._sees else None
             self._passes = self.gradients.state() if self.hooks.closure else {}
             searched = self.table.searched(self._armed, self.cadence.taken <= FIRST)
-            self._look = StepSample(optimizer, kind, self._armed, searched, closure=self.hooks.closure)
+            self._look = StepSample(optimizer, formula, self._armed, searched, closure=self.hooks.closure)
             if self.declared.clip and not self.hooks.closure:
                 self._look.measure(self.table.all)
 
@@ -228,7 +228,7 @@ class OptimizerListener:
             look.measure(self.table.all)
         if self.table.skipped:
             values["unread"] = dict(self.table.skipped)
-        if self.kind is None:
+        if self.formula is None:
             values["formula"] = f"{self.name}: not known"
         elif not self._sees:
             values["formula"] = "a hook of another lies between"
@@ -306,7 +306,7 @@ class OptimizerListener:
         if not lost:
             return {}
         before, count = (max(kept[id(held.parameter)] for held in lost) for kept in (had, now))
-        told = {"before": before, "count": count} if self.kind == "adam" else {}
+        told = {"before": before, "count": count} if self.formula is not None and self.formula.counts else {}
         return {"forgotten": first_names([held.name for held in lost]) | told}
 
     def _shared(self) -> dict[str, Any]:

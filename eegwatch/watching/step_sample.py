@@ -9,29 +9,36 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eegwatch.watching.formulas.elements import Elements
+from eegwatch.watching.formulas.explanation import explained
+from eegwatch.watching.formulas.formula import Formula
 from eegwatch.watching.gather import Gathered
 from eegwatch.watching.gradients import sampled
 from eegwatch.watching.optimizer_tensors import OptimizerTensor
 from eegwatch.watching.tensors import bit_sums, elements, host, joined, place_of_largest, torch_module, why_unread
-from eegwatch.watching.update import Elements, expected, explained
 
 COARSE = 1e-4  # unit roundoff: bfloat16 and float16
 NEARLY = 0.9  # of the elements that should move
 FEW = 8  # tensors that tell whether a step has moved anything
-STATE = {"adam": ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"), "sgd": ("momentum_buffer", None, None)}
 
 
 class StepSample:
-    """What is read around one step. `kind`: whose formula the optimizer uses, None where no claim is made."""
+    """What is read around one step. `formula`: that of the optimizer, None where no claim is made."""
 
     def __init__(
-        self, optimizer: Any, kind: str | None, chosen: Sequence[OptimizerTensor], searched: set[int], *, closure: bool
+        self,
+        optimizer: Any,
+        formula: Formula | None,
+        chosen: Sequence[OptimizerTensor],
+        searched: set[int],
+        *,
+        closure: bool,
     ) -> None:
         """Before the step. With a closure the gradients do not exist yet: they are read after it.
 
         `searched`: ids of those of `chosen` whose largest gradient's element is read too. Call it in no_grad.
         """
-        self.kind, self.closure = kind, closure
+        self.formula, self.closure = formula, closure
         self.norm: float | None = None
         self.norm_unit = 0.0
         self.stands = False  # after the step: has it moved tensors, and not its own count of steps?
@@ -45,15 +52,16 @@ class StepSample:
         self._rows: list[OptimizerTensor] = []
         self._largest: dict[int, Any] = {}  # row -> place of the largest gradient
         self._counts: list[float] = []
+        self._scalars: list[list[float]] = []  # numbers that the optimizer keeps of each tensor: of each kind, by row
         self._known: list[tuple[float, ...]] = []  # settings of each group
         self._gathered = Gathered()
         self._pieces: dict[str, dict[int, int]] = {}  # what -> row -> number of the piece
-        self._some = [] if kind is not None else [h for h in chosen if h.parameter.requires_grad][:FEW]
+        self._some = [] if formula is not None else [h for h in chosen if h.parameter.requires_grad][:FEW]
         self._few = self._elements_of_some()
         self._steps = self._steps_of_some(optimizer)
-        if kind is None or skipped:
+        if formula is None or skipped:
             return
-        self._known = [settings_of(group, optimizer) for group in groups]
+        self._known = [tuple(one.read(group, optimizer) for one in formula.settings) for group in groups]
         for held in chosen:
             gradient = held.parameter.grad
             if not closure and (gradient is None or gradient.layout is not torch_module().strided):
@@ -98,39 +106,25 @@ class StepSample:
         return {id(held.parameter): count for held, count in zip(self._rows, self._counts)}
 
     def _read(self, state: Any) -> None:
-        assert self.kind is not None
+        formula = self.formula
+        assert formula is not None
         states = [state.get(held.parameter) or {} for held in self._rows]
         for row, held in enumerate(self._rows):
             self._keep("weight", row, held.parameter)
         if not self.closure:
             for row, held in enumerate(self._rows):
                 self._keep("gradient", row, held.parameter.grad)
-        for what, name in zip(("first", "second", "largest"), STATE[self.kind]):
-            if name is None:
-                continue
+        for what, name in formula.averages.items():
             for row, (held, own) in enumerate(zip(self._rows, states)):
                 average = own.get(name)
                 if average is not None and average.numel() == held.parameter.numel():
                     self._keep(what, row, average)
-        if self.kind == "adam":
-            self._counts = self._counted(states)
+        if formula.counts:
+            self._counts = _numbers([own.get(formula.count, 0) for own in states])
         else:
-            self._counts = [float(own.get("momentum_buffer") is not None) for own in states]
+            self._counts = [float(own.get(formula.count) is not None) for own in states]
+        self._scalars = [_numbers([own.get(key, np.nan) for own in states]) for key in formula.scalars.values()]
         self._gathered.copy()
-
-    def _counted(self, states: list[dict[str, Any]]) -> list[float]:
-        """The steps that the optimizer has counted of each tensor; those in tensors are fetched together."""
-        tensor = torch_module().Tensor
-        found = [own.get("step", 0) for own in states]
-        far = [row for row, one in enumerate(found) if isinstance(one, tensor) and one.device.type != "cpu"]
-        if far:
-            counts = Gathered()
-            for row in far:
-                counts.add(found[row].reshape(1), 1)
-            counts.copy()
-            for row, value in zip(far, counts.values()[0]):
-                found[row] = value
-        return [float(one) for one in found]
 
     def _keep(self, what: str, row: int, tensor: Any) -> None:
         """Read a tensor at the places of a row."""
@@ -184,11 +178,13 @@ class StepSample:
                     self._keep("gradient", row, gradient)
         self._gathered.copy()
         read, after, lengths = self._elements()
-        assert self.kind is not None
-        want, bound = expected(self.kind, read)
+        assert self.formula is not None
         with np.errstate(all="ignore"):
+            want, bound = self.formula.update(read)
             off = np.abs(after - want) > bound
-        off &= np.isfinite(want) & np.isfinite(bound) & np.isfinite(read.gradient)
+            # a larger gradient has no square in its type; where there is none it is NaN
+            off &= read["gradient"] ** 2 < read["huge"]
+        off &= np.isfinite(want) & np.isfinite(bound) & np.isfinite(after)
         told = {"update": self._told(read, after, want, bound, off, lengths)} if off.any() else {}
         return told | _rounded(read, after, want)
 
@@ -207,37 +203,23 @@ class StepSample:
                 found[ends[row] : ends[row + 1]] = values[starts[number] : starts[number] + lengths[row]]
             return found
 
+        formula = self.formula
+        assert formula is not None
         rows = [
-            (count, *self._known[held.group], *limits(held.parameter.dtype))
-            for held, count in zip(self._rows, self._counts)
+            (count, *scalars, *self._known[held.group], *limits(held.parameter.dtype))
+            for held, count, *scalars in zip(self._rows, self._counts, *self._scalars)
         ]
-        spread = np.repeat(np.array(rows, np.float64).T, lengths, axis=1)
-        count, lr, beta1, beta2, eps, decay, decoupled, maximize, amsgrad, dampening, nesterov, unit, tiny = spread
-        read = Elements(
-            weight=column("weight"),
-            gradient=column("gradient", np.nan) / self.scale,  # where there is none nothing is claimed
-            first=column("first"),
-            second=column("second"),
-            largest=column("largest"),
-            count=count,
-            lr=lr,
-            beta1=beta1,
-            beta2=beta2,
-            eps=eps,
-            decay=decay,
-            decoupled=decoupled != 0,
-            maximize=maximize != 0,
-            amsgrad=amsgrad != 0,
-            dampening=dampening,
-            nesterov=nesterov != 0,
-            unit=unit,
-            tiny=tiny,
-        )
+        names = ("count", *formula.scalars, *(one.column for one in formula.settings), "unit", "tiny", "huge")
+        columns = dict(zip(names, np.repeat(np.array(rows, np.float64).T, lengths, axis=1)))
+        columns |= {what: column(what, formula.missing) for what in formula.averages}
+        columns["weight"] = column("weight")
+        columns["gradient"] = column("gradient", np.nan) / self.scale  # where there is none nothing is claimed
+        read = Elements(columns)
         return read, column("after"), lengths
 
     def _told(
         self,
-        elements: Elements,
+        read: Elements,
         after: NDArray[np.float64],
         want: NDArray[np.float64],
         bound: NDArray[np.float64],
@@ -247,34 +229,35 @@ class StepSample:
         """The element that differs most, how many tensors do, and how many of these did not move at all."""
         tensor = np.repeat(np.arange(len(lengths)), lengths)
         broken = np.unique(tensor[off])
-        still = [int(t) for t in broken if np.array_equal(after[tensor == t], elements.weight[tensor == t])]
+        still = [int(t) for t in broken if np.array_equal(after[tensor == t], read["weight"][tensor == t])]
         worst = int(np.argmax(np.where(off, np.abs(after - want) / bound, -1.0)))
         held = self._rows[int(tensor[worst])]
         nth = worst - int(np.flatnonzero(tensor == tensor[worst])[0])
         place = int(self._largest[int(tensor[worst])]) if nth == held.count else nth * held.stride
         rows = np.isin(tensor, broken)
-        assert self.kind is not None
-        why = None if len(still) == len(broken) else explained(self.kind, elements.of(rows), after[rows])
+        assert self.formula is not None
+        why = None if len(still) == len(broken) else explained(self.formula, read.of(rows), after[rows])
         told = {
             "broken": len(broken),
             "still": len(still),
             "name": held.name,
             "element": place,
             "group": held.group,
-            "before": float(elements.weight[worst]),
-            "gradient": float(elements.gradient[worst]),
+            "before": float(read["weight"][worst]),
+            "gradient": float(read["gradient"][worst]),
             "got": float(after[worst]),
             "want": float(want[worst]),
             "bound": float(bound[worst]),
-            "lr": float(elements.lr[worst]),
+            "lr": float(read["lr"][worst]),
         }
         return told | ({"as_if": why} if why is not None else {})
 
 
 def _rounded(read: Elements, after: NDArray[np.float64], want: NDArray[np.float64]) -> dict[str, Any]:
     """{"rounded": …} where nearly all elements of a coarse type stay that should move, by less than it can hold."""
-    meant = (want != read.weight) & np.isfinite(want) & (read.gradient != 0) & (read.unit > COARSE)
-    lost = int((meant & (after == read.weight)).sum())
+    weight = read["weight"]
+    meant = (want != weight) & np.isfinite(want) & (read["gradient"] != 0) & (read["unit"] > COARSE)
+    lost = int((meant & (after == weight)).sum())
     return {"rounded": {"n": lost, "of": int(meant.sum())}} if lost >= max(FEW, NEARLY * meant.sum()) else {}
 
 
@@ -286,34 +269,25 @@ def _old(held: OptimizerTensor, stale: list[float] | None) -> bool:
     return not bool(held.parameter.grad.detach().any()) or (stale is not None and host(now).tolist() == stale)
 
 
-def settings_of(group: dict[str, Any], optimizer: Any) -> tuple[float, ...]:
-    """The settings of a group that the formulas use; what is a tensor as a float.
-
-    lr, beta1 (SGD's momentum), beta2, eps, weight_decay, decoupled, maximize, amsgrad, dampening, nesterov.
-    """
-    betas = group.get("betas")
-    decoupled = group.get("decoupled_weight_decay")
-    if decoupled is None:
-        decoupled = isinstance(optimizer, torch_module().optim.AdamW)
-    return (
-        float(group["lr"]),
-        float(betas[0]) if betas else float(group.get("momentum", 0.0)),
-        float(betas[1]) if betas else 0.0,
-        float(group.get("eps", 0.0)),
-        float(group.get("weight_decay", 0.0)),
-        float(bool(decoupled)),
-        float(bool(group.get("maximize", False))),
-        float(bool(group.get("amsgrad", False))),
-        float(group.get("dampening", 0.0)),
-        float(bool(group.get("nesterov", False))),
-    )
+def _numbers(found: list[Any]) -> list[float]:
+    """One number of each tensor's state; those in tensors that are not on the CPU are fetched together."""
+    tensor = torch_module().Tensor
+    far = [row for row, one in enumerate(found) if isinstance(one, tensor) and one.device.type != "cpu"]
+    if far:
+        numbers = Gathered()
+        for row in far:
+            numbers.add(found[row].reshape(1), 1)
+        numbers.copy()
+        for row, value in zip(far, numbers.values()[0]):
+            found[row] = value
+    return [float(one) for one in found]
 
 
 @lru_cache
-def limits(kind: Any) -> tuple[float, float]:
-    """(unit roundoff, smallest normal number) of a floating-point type."""
+def limits(kind: Any) -> tuple[float, float, float]:
+    """(unit roundoff, smallest normal number, half the largest number) of a floating-point type."""
     of_kind = torch_module().finfo(kind)
-    return float(of_kind.eps) / 2, float(of_kind.smallest_normal)
+    return float(of_kind.eps) / 2, float(of_kind.smallest_normal), float(of_kind.max) / 2
 
 
 def _scaling(optimizer: Any) -> tuple[float, bool]:

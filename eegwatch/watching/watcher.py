@@ -193,7 +193,12 @@ class Watcher:
         values: dict[str, Any] = {
             "models": [type(model).__name__ for model in self.models],
             "optimizers": [
-                {"opt": eye.number, "name": eye.name, "tensors": len(eye.table.all), "formula": eye.kind}
+                {
+                    "opt": eye.number,
+                    "name": eye.name,
+                    "tensors": len(eye.table.all),
+                    "formula": eye.formula.name if eye.formula is not None else None,
+                }
                 for eye in self.eyes
             ],
             "loaders": len(self.orders),
