@@ -102,12 +102,16 @@ class WatchMethods:
             self.watcher.micro(loss, items)
         return loss
 
-    def ema(self, model: Any, decay: Any = None) -> None:
-        """`model` is an average of the watched weights: a step later it is decay·itself + (1 − decay)·the weights."""
+    def ema(self, model: Any, decay: Any = None, *, of: Any = None) -> None:
+        """`model` is an average of the watched weights: a step later it is decay·itself + (1 − decay)·the weights.
+
+        `model`: a module, a dict or a list of tensors, or an object that keeps one of them. `of`: the model that it
+        averages, where several watched ones have tensors of the same names and shapes.
+        """
         if self.watcher is None:
             self._say("log.ema: call log.watch(model, optimizer) first; the average is not watched")
             return
-        self.watcher.ema(model, decay)
+        self.watcher.ema(model, decay, _several(of))
 
     def split(self, name: str, ids: Iterable[Any]) -> None:
         """The subjects, recordings or windows of a split; no other split may hold one of them.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,18 +16,40 @@ from eegwatch.watching.tensors import elements, plain_name, spread, torch_module
 if TYPE_CHECKING:
     from eegwatch.watching.optimizer_listener import OptimizerListener
 
+Floats = NDArray[np.float64]
+UNKNOWN = (
+    "log.ema: which weights this {} averages is not known (by name and shape those of no watched model, or of "
+    "several): it is not compared; tell it with of=MODEL"
+)
+
 MOST = 64  # tensors of an average that are read
 ULPS = 8.0  # half units in the last place
+# where an average keeps its tensors: those of torch, timm, torch_ema, ema_pytorch, diffusers, Lightning and torchvision
+PLACES = (
+    "module",
+    "ema",
+    "model",
+    "shadow",
+    "ema_model",
+    "shadow_params",
+    "_average_model",
+    "params",
+    "averaged_model",
+)
+APART = 0.6  # of the sum of both squares: weights that were drawn apart are 1 apart, an average and its weights near 0
 
 
 class WeightAverage:
     """One average of the watched weights. `number`: which of them it is."""
 
-    def __init__(self, model: Any, decay: Any, models: Sequence[Any], number: int) -> None:
-        """`decay`: a number, a function of the step (None where it rests), or None: only the aliases are looked for."""
+    def __init__(self, model: Any, decay: Any, models: Sequence[Any], number: int, of: Sequence[Any] = ()) -> None:
+        """`decay`: a number, a function of the step (None where it rests), or None: only the aliases are looked for.
+
+        `models`: the watched ones; `of`: those that it averages, where that was told.
+        """
         self.decay, self.number = decay, number
-        given = [(plain_name(name), p) for name, p in _parameters(model)]
-        own = _averaged(given, models)
+        given = _tensors(model, of or models)
+        own = averaged(given, of or models, told=bool(of))
         pairs = [(name, p, own.get(name)) for name, p in given]
         self.tensors = {name: average for name, average, _ in pairs}
         self.aliased = [name for name, a, w in pairs if w is not None and a.numel() and a.data_ptr() == w.data_ptr()]
@@ -36,7 +58,7 @@ class WeightAverage:
             for name, a, w in pairs
             if w is not None and why_unread(a) is None and why_unread(w) is None and a.shape == w.shape
         ][:MOST]
-        self._before: tuple[int, NDArray[np.float64], NDArray[np.float64]] | None = None
+        self._before: tuple[int, Floats, Floats] | None = None
         self._mark: tuple[int, float | None] = (0, None)  # calls of log.step() and the scale at the step
         self.updates = 0
 
@@ -44,6 +66,15 @@ class WeightAverage:
         """Does this optimizer hold the weights that are averaged?"""
         held = {id(one.parameter) for one in eye.table.all}
         return any(id(weight) in held for _, _, weight, _ in self._pairs)
+
+    def alias(self) -> dict[str, Any]:
+        """What is written of an average that shares its memory with the weights."""
+        return {"average": self.number, "n": 1, "what": "aliased", "aliased": first_names(self.aliased)}
+
+    @property
+    def unpaired(self) -> bool:
+        """Is it to be compared, and is it not known with what?"""
+        return self.decay is not None and not self._pairs
 
     @property
     def waits(self) -> bool:
@@ -75,9 +106,7 @@ class WeightAverage:
             return None  # it rests, or something else has set the weights meanwhile
         return {"average": self.number, "step": step} | self._judged(old, now, weight, float(decay))
 
-    def _judged(
-        self, old: NDArray[np.float64], now: NDArray[np.float64], weight: NDArray[np.float64], decay: float
-    ) -> dict[str, Any]:
+    def _judged(self, old: Floats, now: Floats, weight: Floats, decay: float) -> dict[str, Any]:
         values: dict[str, Any] = {"n": len(now), "decay": decay}
         want = decay * old + (1 - decay) * weight
         unit = max(_unit(p) for _, a, w, _ in self._pairs for p in (a, w))
@@ -92,12 +121,15 @@ class WeightAverage:
         values["what"] = (
             "still" if np.array_equal(now, old) else "twice" if (np.abs(now - again) <= 2 * bound).all() else "other"
         )
+        made = _decay_of(old, now, weight, bound)
+        if made is not None:
+            values["as_if"] = made
         worst = int(np.argmax(np.where(off, np.abs(now - want) / bound, -1)))
         sizes = np.cumsum([count for *_, (count, _) in self._pairs])
         name = self._pairs[int(np.searchsorted(sizes, worst, side="right"))][0]
         return values | {"name": name, "got": float(now[worst]), "want": float(want[worst]), "old": float(old[worst])}
 
-    def _read(self, which: int) -> NDArray[np.float64]:
+    def _read(self, which: int) -> Floats:
         gathered = Gathered()
         with torch_module().no_grad():
             for pair in self._pairs:
@@ -107,41 +139,80 @@ class WeightAverage:
         return gathered.values()[0]
 
 
-def _parameters(model: Any) -> list[tuple[str, Any]]:
-    """The named tensors of an average: a module, a dict, or an object that keeps either as `module` or `shadow`."""
-    for name in ("", "module", "ema", "model", "shadow", "ema_model"):
-        inner: Any = getattr(model, name, None) if name else model
-        if hasattr(inner, "named_parameters"):
-            return list(inner.named_parameters())
-        if isinstance(inner, dict):
-            return [(str(key), value) for key, value in inner.items() if hasattr(value, "data_ptr")]
-    raise TypeError(f"log.ema: {type(model).__name__} is no module and no dict of tensors")
+def _tensors(model: Any, models: Sequence[Any]) -> list[tuple[str, Any]]:
+    """The named tensors of an average, which keeps them itself or in one of PLACES: what first fits a model."""
+    held = [list(_named(one, models)) for one in (model, *(getattr(model, place, None) for place in PLACES))]
+    known = {(plain_name(name), p.shape) for one in models for name, p in one.named_parameters()}
+    fitting = [one for one in held if any((name, tensor.shape) in known for name, tensor in one)]
+    found = next(iter((*fitting, *(one for one in held if one))), None)
+    if found is None:
+        raise TypeError(f"log.ema: {type(model).__name__} is no module, no dict and no list of tensors")
+    return found
 
 
-def _averaged(given: list[tuple[str, Any]], models: Sequence[Any]) -> dict[str, Any]:
-    """The weights that are averaged, by name.
+def _named(held: Any, models: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    """The named tensors of a module, of a dict, or of a list: one for each parameter of a model, or each trainable."""
+    tensor = torch_module().Tensor
+    if hasattr(held, "named_parameters"):
+        yield from ((plain_name(name), p) for name, p in held.named_parameters())
+    elif isinstance(held, dict):
+        yield from ((plain_name(str(name)), one) for name, one in held.items() if isinstance(one, tensor))
+    elif isinstance(held, list | tuple | torch_module().nn.ParameterList) and all(isinstance(p, tensor) for p in held):
+        shapes = [one.shape for one in held]
+        for model in models:
+            whole = [(plain_name(name), p) for name, p in model.named_parameters()]
+            for named in (whole, [(name, p) for name, p in whole if p.requires_grad]):
+                if [p.shape for _, p in named] == shapes:
+                    yield from zip((name for name, _ in named), held)
+                    return
 
-    Of several watched models with tensors of these names and shapes it is the one that the average is a copy of now;
-    where that is none of them, or more than one, it is not known.
+
+def averaged(given: Sequence[tuple[str, Any]], models: Sequence[Any], *, told: bool) -> dict[str, Any]:
+    """The weights that are averaged, by name; `told`: these are the models of the average.
+
+    Of several watched models with tensors of these names and shapes it is the one that the average is a copy of now; a
+    single one is taken where the average lies near it. Where it is none of them, or more than one, it is not known.
     """
     named = [{plain_name(name): p for name, p in one.named_parameters()} for one in models]
     fitting = [own for own in named if all(name in own and own[name].shape == a.shape for name, a in given)]
+    read = [(name, a) for name, a in given if why_unread(a) is None]
+    itself = {id(a) for _, a in given}  # a teacher may be watched beside the student that it averages
+    fitting = [own for own in fitting if not itself <= {id(p) for p in own.values()}] or fitting
     if len(fitting) > 1:
-        torch = torch_module()
-        read = [(name, a) for name, a in given if why_unread(a) is None]
-        with torch.no_grad():
-            fitting = [own for own in fitting if all(torch.equal(a, own[name].to(a)) for name, a in read)]
+        with torch_module().no_grad():
+            fitting = [own for own in fitting if all(torch_module().equal(a, own[name].to(a)) for name, a in read)]
         return fitting[0] if len(fitting) == 1 else {}
-    return {name: p for own in reversed(named) for name, p in own.items()}
+    whole = fitting[0] if fitting else {name: p for own in reversed(named) for name, p in own.items()}
+    return whole if told or _near(read, whole) else {}
+
+
+def _near(given: Sequence[tuple[str, Any]], own: dict[str, Any]) -> bool:
+    """Is an average these weights, as far as an average may be: more alike than weights that were drawn apart?"""
+    apart = size = 0.0
+    with torch_module().no_grad():
+        for name, a in given:
+            w = own.get(name)
+            if w is not None and w.shape == a.shape and why_unread(w) is None:
+                one, other = a.detach().float(), w.detach().to(a.device).float()
+                apart += float((one - other).square().sum())
+                size += float(one.square().sum() + other.square().sum())
+    return apart <= APART * size
+
+
+def _decay_of(old: Floats, now: Floats, weight: Floats, bound: Floats) -> float | None:
+    """The decay that explains what the average has become, if one does, with as few digits as do it."""
+    at = int(np.argmax(np.abs(weight - old)))
+    gap = weight[at] - old[at]
+    if not np.isfinite(gap) or not gap or not np.isfinite(now[at]):
+        return None
+    decay = float(1 - (now[at] - old[at]) / gap)
+    for digits in range(1, 8):
+        shown = float(f"{decay:.{digits}g}")
+        if (np.abs(now - shown * old - (1 - shown) * weight) <= bound).all():
+            return shown
+    return None
 
 
 def _unit(tensor: Any) -> float:
     unit = float(torch_module().finfo(tensor.dtype).eps) / 2
     return unit if math.isfinite(unit) else 1.0
-
-
-def aliased(average: WeightAverage) -> dict[str, Any] | None:
-    """What is written of an average that shares its memory with the weights."""
-    if not average.aliased:
-        return None
-    return {"average": average.number, "n": 1, "what": "aliased", "aliased": first_names(average.aliased)}

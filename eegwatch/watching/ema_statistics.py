@@ -8,7 +8,8 @@ from typing import Any
 from eegwatch.watching.forwards import AtPass
 from eegwatch.watching.tensors import bit_sums, compiling, is_compiled, plain_name, torch_module
 
-PLACES = ("", "module", "ema", "model", "ema_model")  # where an average keeps its module
+PLACES = ("", "module", "ema", "model", "ema_model", "_average_model")  # where an average keeps its module
+FEW = 8  # tensors of its weights that tell whether an average was updated
 
 
 class AverageStatistics:
@@ -20,6 +21,7 @@ class AverageStatistics:
         self._number, self._guarded, self._tell = number, guarded, tell
         self._handle: Any = None
         self._pairs: list[tuple[Any, Any]] = []
+        self._weights: list[Any] = []
         places = (getattr(average, name, None) if name else average for name in PLACES)
         module = next((one for one in places if hasattr(one, "named_modules")), None)
         if module is None or any(is_compiled(one) for one in module.modules()):
@@ -28,8 +30,9 @@ class AverageStatistics:
         pairs = [(one, own.get(plain_name(name))) for name, one in module.named_modules()]
         self._pairs = [(a, w) for a, w in pairs if _has_statistics(a) and _has_statistics(w) and a is not w]
         if self._pairs:
+            self._weights = list(module.parameters())[:FEW]
             with torch_module().no_grad():
-                self._before = self._read(0), self._read(1)
+                self._before = self._read(0), self._read(1), bit_sums(self._weights)
             self._handle = self._pairs[0][0].register_forward_pre_hook(AtPass(self._passed))
 
     def _read(self, which: int) -> list[int]:
@@ -42,6 +45,8 @@ class AverageStatistics:
         with self._guarded(), torch_module().no_grad():
             if self._read(0) != self._before[0]:
                 self.close()  # they follow, or have been set
+            elif bit_sums(self._weights) == self._before[2]:
+                return  # it has not been updated yet, and its statistics may be with it
             elif all(now != then for now, then in zip(self._read(1), self._before[1])):
                 self._tell({"average": self._number, "n": 1, "what": "statistics", "norms": len(self._pairs)})
                 self.close()
@@ -50,7 +55,7 @@ class AverageStatistics:
         """Take the hook off."""
         if self._handle is not None:
             self._handle.remove()
-            self._handle, self._pairs = None, []
+            self._handle, self._pairs, self._weights = None, [], []
 
 
 def _has_statistics(module: Any) -> bool:

@@ -23,7 +23,7 @@ from eegwatch.watching.cost import Cost
 from eegwatch.watching.data_order import SamplerOrder
 from eegwatch.watching.dataset_changes import sizes
 from eegwatch.watching.declarations import Declarations, WatchedLog
-from eegwatch.watching.ema import WeightAverage, aliased
+from eegwatch.watching.ema import UNKNOWN, WeightAverage
 from eegwatch.watching.ema_statistics import AverageStatistics
 from eegwatch.watching.evaluation import Evaluation
 from eegwatch.watching.folds import Marks, Trained, goes_on, leave
@@ -279,18 +279,19 @@ class Watcher:
             if any(eye.armed for eye in self.eyes):
                 self.micros.add(loss, items)
 
-    def ema(self, model: Any, decay: Any) -> None:
-        """`model` averages the watched weights."""
+    def ema(self, model: Any, decay: Any, of: Sequence[Any]) -> None:
+        """`model` averages the watched weights, or those of the models `of`."""
         if self.off:
             return
         with self.guarded():
-            average = WeightAverage(model, decay, self.models, len(self.averages))
+            average = WeightAverage(model, decay, self.models, len(self.averages), of)
             self.averages.append(average)
+            if average.unpaired:
+                self._say(UNKNOWN.format(type(model).__name__))
             tell = partial(self.emit, "ema")
-            self._statistics.append(AverageStatistics(model, self.models, average.number, self.guarded, tell))
-            alias = aliased(average)
-            if alias is not None:
-                self.emit("ema", alias)
+            self._statistics.append(AverageStatistics(model, of or self.models, average.number, self.guarded, tell))
+            if average.aliased:
+                self.emit("ema", average.alias())
 
     def emit_split(self, values: dict[str, Any]) -> None:
         """A split was declared: it is held against what earlier runs have trained this model on."""

@@ -371,6 +371,8 @@ def ema(kind: str) -> SilentRule:
                 f"{values['name']} is {number(values['got']):.9g}, a decay of {number(values['decay']):g} makes "
                 f"{number(values['want']):.9g}"
             )
+            if "as_if" in values:
+                element += f"; it was made with a decay of {number(values['as_if']):g}"
         return Violation(
             message.format(names=names(values.get("aliased", {})), step=f"{record.step:,}", element=element), remedy
         )
