@@ -23,6 +23,7 @@ UNKNOWN = (
 )
 
 MOST = 64  # tensors of an average that are read
+MOST_UPDATES = 16  # in one step that are told of
 ULPS = 8.0  # half units in the last place
 # where an average keeps its tensors: those of torch, timm, torch_ema, ema_pytorch, diffusers, Lightning and torchvision
 PLACES = (
@@ -117,10 +118,10 @@ class WeightAverage:
         self.updates += not np.array_equal(now, old)
         if not off.any() or copied:
             return values
-        again = decay * want + (1 - decay) * weight
-        values["what"] = (
-            "still" if np.array_equal(now, old) else "twice" if (np.abs(now - again) <= 2 * bound).all() else "other"
-        )
+        times = _times(old, now, weight, decay, bound)
+        values["what"] = "still" if np.array_equal(now, old) else "other" if times is None else "twice"
+        if times is not None:
+            values["times"] = times
         made = _decay_of(old, now, weight, bound)
         if made is not None:
             values["as_if"] = made
@@ -197,6 +198,15 @@ def _near(given: Sequence[tuple[str, Any]], own: dict[str, Any]) -> bool:
                 apart += float((one - other).square().sum())
                 size += float(one.square().sum() + other.square().sum())
     return apart <= APART * size
+
+
+def _times(old: Floats, now: Floats, weight: Floats, decay: float, bound: Floats) -> int | None:
+    """How often in a row an update by this decay gives what the average has become; None for no such number."""
+    for times in range(2, MOST_UPDATES + 1):
+        want = decay**times * old + (1 - decay**times) * weight
+        if (np.abs(now - want) <= times * bound).all():
+            return times
+    return None
 
 
 def _decay_of(old: Floats, now: Floats, weight: Floats, bound: Floats) -> float | None:

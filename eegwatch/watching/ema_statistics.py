@@ -13,12 +13,12 @@ FEW = 8  # tensors of its weights that tell whether an average was updated
 
 
 class AverageStatistics:
-    """Looks on when a batch norm of an average runs in evaluation mode. `tell` takes what stands, once."""
+    """Looks on when a batch norm of an average runs in evaluation mode. What stands is written by `emit`, once."""
 
     def __init__(
-        self, average: Any, models: Sequence[Any], number: int, guarded: Any, tell: Callable[[dict[str, Any]], None]
+        self, average: Any, models: Sequence[Any], number: int, guarded: Any, emit: Callable[..., None]
     ) -> None:
-        self._number, self._guarded, self._tell = number, guarded, tell
+        self._number, self._guarded, self._emit = number, guarded, emit
         self._handle: Any = None
         self._pairs: list[tuple[Any, Any]] = []
         self._weights: list[Any] = []
@@ -48,7 +48,7 @@ class AverageStatistics:
             elif bit_sums(self._weights) == self._before[2]:
                 return  # it has not been updated yet, and its statistics may be with it
             elif all(now != then for now, then in zip(self._read(1), self._before[1])):
-                self._tell({"average": self._number, "n": 1, "what": "statistics", "norms": len(self._pairs)})
+                self._emit("ema", {"average": self._number, "n": 1, "what": "statistics", "norms": len(self._pairs)})
                 self.close()
 
     def close(self) -> None:

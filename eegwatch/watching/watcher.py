@@ -11,7 +11,6 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -288,8 +287,9 @@ class Watcher:
             self.averages.append(average)
             if average.unpaired:
                 self._say(UNKNOWN.format(type(model).__name__))
-            tell = partial(self.emit, "ema")
-            self._statistics.append(AverageStatistics(model, of or self.models, average.number, self.guarded, tell))
+            self._statistics.append(
+                AverageStatistics(model, of or self.models, average.number, self.guarded, self.emit)
+            )
             if average.aliased:
                 self.emit("ema", average.alias())
 

@@ -350,7 +350,7 @@ def ema(kind: str) -> SilentRule:
         ),
         "ema_updated_twice": (
             "twice",
-            "the average was updated twice in step {step}: {element}",
+            "the average was updated {times} in step {step}: {element}",
             "call the average's update once a step",
         ),
         "ema_differs": (
@@ -371,11 +371,11 @@ def ema(kind: str) -> SilentRule:
                 f"{values['name']} is {number(values['got']):.9g}, a decay of {number(values['decay']):g} makes "
                 f"{number(values['want']):.9g}"
             )
-            if "as_if" in values:
+            if "as_if" in values and what == "other":
                 element += f"; it was made with a decay of {number(values['as_if']):g}"
-        return Violation(
-            message.format(names=names(values.get("aliased", {})), step=f"{record.step:,}", element=element), remedy
-        )
+        aliased, count = names(values.get("aliased", {})), int(values.get("times", 2))
+        times = "twice" if count == 2 else f"{count} times"
+        return Violation(message.format(names=aliased, step=f"{record.step:,}", element=element, times=times), remedy)
 
     return SilentRule(kind, "ema", True, judge)
 

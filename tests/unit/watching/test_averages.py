@@ -92,7 +92,9 @@ def test_the_decay_that_an_average_was_made_with_is_told(tmp_path: Path) -> None
     turned = followed(tmp_path / "turned", lambda model: Shadow(model, 0.1), once)
     assert rules(turned) == {"ema_differs"} and "made with a decay of 0.1" in turned[0].message
     twice = followed(tmp_path / "twice", Shadow, lambda average, model, _: average.update(model, 2))
-    assert rules(twice) == {"ema_updated_twice"}
+    assert rules(twice) == {"ema_updated_twice"} and "updated twice in step 1" in twice[0].message
+    each = followed(tmp_path / "each", Shadow, lambda average, model, _: average.update(model, 4))
+    assert rules(each) == {"ema_updated_twice"} and "updated 4 times in step 1" in each[0].message
 
 
 def swa(model: nn.Module, **options: Any) -> Any:
