@@ -61,6 +61,11 @@ class OptimizerListener:
         self.hooks.listeners.append(self)
         self.arm()
 
+    def attached(self) -> dict[str, Any]:
+        """What is written of this optimizer when it is watched."""
+        formula = self.formula.name if self.formula is not None else None
+        return {"opt": self.number, "name": self.name, "tensors": len(self.table.all), "formula": formula}
+
     @property
     def taken(self) -> int:
         """Steps so far, since it is watched."""

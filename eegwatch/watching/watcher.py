@@ -191,15 +191,7 @@ class Watcher:
         said = self.declared
         values: dict[str, Any] = {
             "models": [type(model).__name__ for model in self.models],
-            "optimizers": [
-                {
-                    "opt": eye.number,
-                    "name": eye.name,
-                    "tensors": len(eye.table.all),
-                    "formula": eye.formula.name if eye.formula is not None else None,
-                }
-                for eye in self.eyes
-            ],
+            "optimizers": [eye.attached() for eye in self.eyes],
             "loaders": len(self.orders),
         }
         if self.copied:
