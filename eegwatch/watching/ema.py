@@ -102,16 +102,42 @@ class WeightAverage:
             return None
         step, old, weight = before
         decay = self.decay(step) if callable(self.decay) else self.decay
-        now = self._read(1)
-        if decay is None or not np.array_equal(self._read(2), weight):
-            return None  # it rests, or something else has set the weights meanwhile
-        return {"average": self.number, "step": step} | self._judged(old, now, weight, float(decay))
+        now, weight_now = self._read(1), self._read(2)
+        if decay is None:
+            return None  # it rests
+        told: dict[str, Any] = {"average": self.number, "step": step}
+        if np.array_equal(weight_now, weight):
+            return told | self._judged(old, now, weight, float(decay))
+        return self._swapped(told, old, now, weight, weight_now, float(decay))
+
+    def _swapped(
+        self,
+        told: dict[str, Any],
+        old: NDArray[np.float64],
+        now: NDArray[np.float64],
+        weight: NDArray[np.float64],
+        weight_now: NDArray[np.float64],
+        decay: float,
+    ) -> dict[str, Any] | None:
+        """What is told where the weights have moved since the step: None, or that they, not the average, were averaged.
+
+        Something else may have set the weights. Where the average stands, and each weight is now decay times itself
+        plus the rest of the average, the two have changed places.
+        """
+        want = decay * weight + (1 - decay) * old
+        bound = self._bound(old, weight)
+        if not np.array_equal(now, old) or (np.abs(weight_now - want) > bound).any():
+            return None
+        if not (np.abs(weight_now - weight) > bound).any():
+            return None
+        worst = int(np.argmax(np.abs(weight_now - weight)))
+        told |= {"n": len(now), "decay": decay, "what": "swapped", "name": self._name_at(worst)}
+        return told | {"got": float(weight_now[worst]), "want": float(weight[worst]), "old": float(old[worst])}
 
     def _judged(self, old: Floats, now: Floats, weight: Floats, decay: float) -> dict[str, Any]:
         values: dict[str, Any] = {"n": len(now), "decay": decay}
         want = decay * old + (1 - decay) * weight
-        unit = max(_unit(p) for _, a, w, _ in self._pairs for p in (a, w))
-        bound = ULPS * unit * np.maximum(np.abs(old), np.abs(weight)) + 1e-38
+        bound = self._bound(old, weight)
         with np.errstate(all="ignore"):
             off = np.abs(now - want) > bound
         copied = not self.updates and np.array_equal(now, weight)  # the first update of many averages is a copy
@@ -126,9 +152,18 @@ class WeightAverage:
         if made is not None:
             values["as_if"] = made
         worst = int(np.argmax(np.where(off, np.abs(now - want) / bound, -1)))
+        values["name"] = self._name_at(worst)
+        return values | {"got": float(now[worst]), "want": float(want[worst]), "old": float(old[worst])}
+
+    def _bound(self, old: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What rounding in the tensors' types can make of one update."""
+        unit = max(_unit(p) for _, a, w, _ in self._pairs for p in (a, w))
+        return np.asarray(ULPS * unit * np.maximum(np.abs(old), np.abs(weight)) + 1e-38)
+
+    def _name_at(self, element: int) -> str:
+        """The name of the tensor that an element of all that are read belongs to."""
         sizes = np.cumsum([count for *_, (count, _) in self._pairs])
-        name = self._pairs[int(np.searchsorted(sizes, worst, side="right"))][0]
-        return values | {"name": name, "got": float(now[worst]), "want": float(want[worst]), "old": float(old[worst])}
+        return str(self._pairs[int(np.searchsorted(sizes, element, side="right"))][0])
 
     def _read(self, which: int) -> Floats:
         gathered = Gathered()

@@ -45,15 +45,16 @@ class TrainingModeHook(NotCopied):
 
 
 class RandomDraws:
-    """Hooks around the forward pass of a whole model: does it draw random numbers in evaluation mode?"""
+    """Hooks around the forward pass of a whole model: does it draw random numbers, and in which mode?"""
 
-    def __init__(self, name: str, drawn: dict[str, int]) -> None:
-        self._name, self._drawn = name, drawn
+    def __init__(self, name: str, drawn: dict[str, int], trained: dict[str, bool], root: Any) -> None:
+        """`drawn`, `trained`: what is told of passes in evaluation mode and in training mode."""
+        self._name, self._drawn, self._trained, self._root = name, drawn, trained, root
         self._before: bytes | None = None
         self.forwards = 0
 
     def before(self, module: Any, given: Any) -> None:
-        if not module.training and self.forwards < FORWARDS:
+        if self.forwards < FORWARDS:
             self._before = _generators(module)
 
     def after(self, module: Any, given: Any, made: Any) -> None:
@@ -61,7 +62,12 @@ class RandomDraws:
         if before is None:
             return
         self.forwards += 1
-        if _generators(module) != before:
+        if _generators(module) == before:
+            return
+        if module.training:
+            if self._root.training:
+                self._trained[self._name] = False  # functional dropout, or a model that samples
+        else:
             self._drawn[self._name] = self._drawn.get(self._name, 0) + 1
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
@@ -101,11 +107,13 @@ class Evaluation:
         self._tensors: dict[str, Any] = {}
         self._modules = 0
         self._drawn: dict[str, int] = {}
+        self._drawn_in_training: dict[str, bool] = {}
         self._draws: list[RandomDraws] = []
         for number, model in enumerate(models):
             compiled = any(is_compiled(module) for module in model.modules())
             if not compiled:
-                draws = RandomDraws(prefixed(number, type(model).__name__), self._drawn)
+                at = prefixed(number, type(model).__name__)
+                draws = RandomDraws(at, self._drawn, self._drawn_in_training, _inner(model))
                 self._draws.append(draws)
                 self._handles += [
                     model.register_forward_pre_hook(draws.before),
@@ -143,6 +151,7 @@ class Evaluation:
         values["forwards"] = sum(draws.forwards for draws in self._draws)
         if self._drawn and not self._trained and not self._sampling:
             values["draws"] = first_names(list(self._drawn))
+        self._trained = self._trained or self._drawn_in_training
         if self._trained:
             values["train_mode"] = first_names(list(self._trained)) | {"samples": not any(self._trained.values())}
         return values

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from eegwatch.watching.optimizer_tensors import OptimizerTensor
 
 STATISTICS = ("running_mean", "running_var")
+POSITIONS = ("pos_emb", "position", "pos_enc")  # in names of tables that many models keep fixed
 WITH_MODES = ("Dropout", "BatchNorm", "InstanceNorm")  # whose forward pass depends on the mode, by their class's name
 
 
@@ -42,10 +43,22 @@ class Surroundings:
             self.shared |= seen & held
             seen |= held
 
-    def undeclared(self, parameter: Any) -> bool:
-        """Is it a parameter of a watched model, as it was at the last look, that was not declared frozen?"""
-        frozen = () if self.frozen is None else self.frozen.tensors.values()
-        return id(parameter) in self._layout.parameters and all(parameter is not one for one in frozen)
+    def evaluation_begins(self) -> None:
+        """Note the modes that an evaluation finds."""
+        self._modes.note()
+
+    def may_train(self, parameter: Any) -> bool:
+        """Is it a parameter of a watched model, as it was at the last look, that nothing says is to rest?
+
+        What was declared frozen is, and so are tables of positions: a frozen embedding and what is called one.
+        """
+        if id(parameter) not in self._layout.parameters or id(parameter) in self._declared_frozen():
+            return False
+        name, _ = self._layout.parameters[id(parameter)]
+        return id(parameter) not in self._layout.embeddings and not any(word in name for word in POSITIONS)
+
+    def _declared_frozen(self) -> set[int]:
+        return set() if self.frozen is None else {id(one) for one in self.frozen.tensors.values()}
 
     def begin(self) -> None:
         """A step that is looked at comes."""
@@ -82,7 +95,8 @@ class Surroundings:
         """Trainable tensors that no optimizer holds, and held ones that no model has."""
         values: dict[str, Any] = {}
         held, own = frozenset().union(*(one.table.ids for one in eyes)), self._layout.parameters
-        missing = [(name, p) for name, p in own.values() if p.requires_grad and id(p) not in held]
+        frozen = self._declared_frozen()
+        missing = [(n, p) for i, (n, p) in own.items() if p.requires_grad and i not in held and i not in frozen]
         strangers = [] if eye.table.ids <= own.keys() else [h for h in eye.table.all if id(h.parameter) not in own]
         without = all(h.parameter.grad is None for h in strangers)
         masters = strangers and not (without and eye.idle) and _are_masters(strangers, [p for _, p in missing])
@@ -196,8 +210,14 @@ class TrainingModes:
             self._parts.append((prefixed(number, type(model).__name__), model))
             self._parts += [(prefixed(number, name), part) for name, part in inner.named_children()]
 
+    def note(self) -> None:
+        """An evaluation begins: what is in training mode now is to be so again at the next step."""
+        self._trained |= {number for number, (_, part) in enumerate(self._parts) if part.training}
+
     def lost(self) -> list[str]:
-        """Models, and parts right below them, that took a step in training mode and are in evaluation mode now.
+        """Models, and parts right below them, that have been in training mode and take a step in evaluation mode.
+
+        They took a step in it, or an evaluation began in it.
 
         As a whole, and with something to train in them: frozen parts and lone batch norms are put there on purpose.
         """
@@ -249,18 +269,22 @@ class ModelLayout:
         self._known: list[int] = []  # ids of all that the modules hold
         self._norms: list[tuple[str, Any]] = []
         self.parameters: dict[int, tuple[str, Any]] = {}
+        self.embeddings: set[int] = set()  # ids of the tables of embeddings
 
     def refresh(self) -> None:
         """Walk the models if something in them was replaced since."""
         if self._held() == self._known and self._modules:
             return
         kind = torch_module().nn.modules.batchnorm._BatchNorm
-        self._modules, self._norms, self.parameters = [], [], {}
+        embedding = torch_module().nn.Embedding
+        self._modules, self._norms, self.parameters, self.embeddings = [], [], {}, set()
         for number, model in enumerate(self._models):
             for name, module in model.named_modules():
                 self._modules.append(module)
                 if isinstance(module, kind):
                     self._norms.append((prefixed(number, plain_name(name)), module))
+                elif isinstance(module, embedding):
+                    self.embeddings.add(id(module.weight))
             for name, parameter in model.named_parameters():
                 self.parameters.setdefault(id(parameter), (prefixed(number, plain_name(name)), parameter))
         self._known = self._held()

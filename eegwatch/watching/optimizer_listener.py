@@ -22,6 +22,7 @@ from eegwatch.watching.tensors import compiling, eagerly, torch_module
 if TYPE_CHECKING:
     from eegwatch.watching.watcher import Watcher
 
+ADAPTERS = ("lora_", "ia3_", "vera_lambda", "oft_", "adapter", "prompt_encoder")  # in names of what is trained alone
 REPLACES = 3  # steps of an optimizer in which the one before it takes none
 SINGLE = 1e-6  # a type whose numbers are farther apart than this, relative, is no float32
 
@@ -70,6 +71,11 @@ class OptimizerListener:
     def taken(self) -> int:
         """Steps so far, since it is watched."""
         return self.cadence.taken
+
+    @property
+    def unlogged(self) -> int:
+        """Steps since log.step() was last called; where they are several, the number of a step is not known."""
+        return self.taken - self.taken_at_call
 
     @property
     def armed(self) -> bool:
@@ -348,6 +354,8 @@ class OptimizerListener:
         elif taken <= FIRST:
             written = {one for one, total in look.sums_of_frozen() if total != self._frozen.get(one)}
             self._frozen = {one: total for one, total in self._frozen.items() if one not in written}
+        if any(_adapts(held.name) and _trains(held.parameter) for held in self.table.all):
+            return []  # adapters in a frozen model: what they are put into rests
         resting = [
             held.name
             for held in self.table.all
@@ -356,8 +364,13 @@ class OptimizerListener:
         return resting if taken >= FIRST or (taken > 1 and 2 * len(resting) >= len(self.table.all)) else []
 
     def _meant_to_train(self, held: OptimizerTensor) -> bool:
-        """Is it a tensor of a watched model that was not declared frozen?"""
-        return self.watcher.around.undeclared(held.parameter)
+        """Is it a tensor of a watched model that nothing says is to rest?"""
+        return self.watcher.around.may_train(held.parameter)
+
+
+def _adapts(name: str) -> bool:
+    """Is it a tensor of an adapter, as peft calls them?"""
+    return any(word in name for word in ADAPTERS)
 
 
 def _trains(parameter: Any) -> bool:

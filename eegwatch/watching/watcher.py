@@ -211,8 +211,7 @@ class Watcher:
     def next_step(self) -> int:
         """The number of the step that an optimizer is about to take."""
         follower = self.log.follower
-        first = follower is not None and follower.logs_first
-        return self.log.step_done if first else self.log.step_done + 1
+        return self.log.step_done + (follower is None or not follower.logs_first)
 
     def logged(self, step: int, metrics: Mapping[str, Any] | None) -> None:
         """log.step() was called."""
@@ -253,6 +252,7 @@ class Watcher:
         evaluation: Evaluation | None = None
         with self._counted():
             evaluation = Evaluation(self.models, self.log.step_done)
+            self.around.evaluation_begins()
             for eye in self.eyes:
                 eye.evaluation_begins()
         try:
@@ -367,7 +367,7 @@ class Watcher:
 
         `whole`: the scheduled values are to be compared too.
         """
-        if whole and eye.scheduled.of_groups and not self._calls_apart(eye):
+        if whole and eye.scheduled.of_groups and eye.unlogged < 2:
             with self.guarded():
                 self._compare_scheduled(eye)
         for average in self.averages:
@@ -422,10 +422,6 @@ class Watcher:
             scale = eye.scale()
             self.emit("micro", values | ({"scale": scale} if scale is not None else {}), step=step)
 
-    def _calls_apart(self, eye: OptimizerListener) -> bool:
-        """Does this optimizer take several steps between two calls of log.step()? Then a step's number is not known."""
-        return eye.taken - eye.taken_at_call > 1
-
     # ---- records ----
 
     def emit(self, look: str, values: dict[str, Any], *, step: int | None = None) -> None:
@@ -434,6 +430,8 @@ class Watcher:
 
     def _emit_state(self, when: str, step: int, *, skipped: bool = False) -> None:
         values = whole_state(self.models, self.eyes, self.averages, self.declared, skipped=skipped)
+        if when == "checkpoint" and self.next_step() > step and any(eye.unlogged for eye in self.eyes):
+            values["ahead"] = True
         if when == "begin" and self._at_pass is not None:
             values["weights_at_pass"], self._at_pass = self._at_pass["crc"], None
         self.emit("state", {"when": when} | values, step=step)

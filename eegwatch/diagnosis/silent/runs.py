@@ -235,11 +235,9 @@ def differing(before: Values, now: Values) -> str:
 
 
 def evaluation_in_train_mode(record: Watch, attempt: Attempt) -> Judgement:
-    if not record.values.get("modules"):
-        return None
     trained = record.values.get("train_mode")
     if trained is None:
-        return True
+        return True if record.values.get("modules") else None
     return Violation(
         f"the evaluation at step {record.step:,} ran in training mode: {names(trained)}",
         "call model.eval() before the evaluation and model.train() after it",
@@ -363,6 +361,8 @@ def ema(kind: str) -> SilentRule:
 
     def judge(record: Watch, attempt: Attempt) -> Judgement:
         values = record.values
+        if kind == "ema_not_updated" and values.get("what") == "swapped":
+            return _swapped(record)
         if values.get("what") != what:
             return None if not values.get("n") else True
         element = ""
@@ -378,6 +378,17 @@ def ema(kind: str) -> SilentRule:
         return Violation(message.format(names=aliased, step=f"{record.step:,}", element=element, times=times), remedy)
 
     return SilentRule(kind, "ema", True, judge)
+
+
+def _swapped(record: Watch) -> Violation:
+    values = record.values
+    decay = number(values["decay"])
+    return Violation(
+        f"the weights were set to {decay:g} times themselves plus {1 - decay:g} of the average after step "
+        f"{record.step:,}, and the average did not move: {values['name']} was {number(values['want']):.9g} and is "
+        f"{number(values['got']):.9g}",
+        "exchange the average and the model in the update: the average is what moves",
+    )
 
 
 def ema_statistics_stand(record: Watch, attempt: Attempt) -> Judgement:

@@ -392,7 +392,8 @@ def no_gradient(record: Watch, attempt: Attempt) -> Judgement:
 @unless("eval_mode")
 def train_mode_lost(record: Watch, lost: Any) -> Violation:
     return Violation(
-        f"step {record.step:,} was taken in evaluation mode ({names(lost)}), earlier ones in training mode",
+        f"step {record.step:,} was taken in evaluation mode ({names(lost)}); before the evaluation, or "
+        "in earlier steps, that was in training mode",
         "call model.train() after each evaluation",
     )
 

@@ -176,6 +176,8 @@ class SilentWatch:
             attempt.begun = values["weights"]
         if record.look == "state" and values.get("when") == "checkpoint":
             attempt.states[record.step] = values
+            if values.get("ahead"):  # the script counts the step that it has taken, and has not logged it yet
+                attempt.states.setdefault(record.step + 1, values)
         if record.look == "step":
             attempt.counted[int(values.get("opt", 0))] = int(values.get("count", 0))
             self.judged.add("step_not_taken")

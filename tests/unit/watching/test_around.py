@@ -54,6 +54,23 @@ def test_a_resume_that_does_not_restore_all_is_found_at_its_first_step(
     assert resumed(tmp_path, change) == found
 
 
+@pytest.mark.parametrize(("restores", "found"), [(True, set()), (False, {"optimizer_state_lost"})])
+def test_a_checkpoint_may_be_written_before_its_step_is_logged(tmp_path: Path, restores: bool, found: set[str]) -> None:
+    first = Loop(tmp_path)
+    for number in range(1, 4):
+        first.step(number)
+        if number == 3:
+            saved = copy.deepcopy((first.model.state_dict(), first.optimizer.state_dict()))
+            first.log.checkpoint("c.pt")
+        first.log.step()
+    first.log.end()
+    again = Loop(tmp_path, resume=first.log.folder, step=3)  # the script counts the step that it had taken
+    again.model.load_state_dict(saved[0])
+    if restores:
+        again.optimizer.load_state_dict(saved[1])
+    assert rules(again.run(2)) == found
+
+
 def test_an_optimizer_that_is_meant_to_be_fresh_is_declared(tmp_path: Path) -> None:
     assert resumed(tmp_path, "optimizer", fresh_optimizer=True) == set()
 
@@ -234,6 +251,45 @@ def test_an_evaluation_changes_nothing_and_is_not_in_training_mode(tmp_path: Pat
     assert judged(swapped) == {"evaluation_changed_model"}
 
 
+class Functional(nn.Module):
+    """Its dropout is no module, and follows the mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made: torch.Tensor = self.inner(nn.functional.dropout(x, 0.5, training=self.training))
+        return made
+
+
+@pytest.mark.parametrize(("evaluates", "found"), [(True, set()), (False, {"evaluation_in_train_mode"})])
+def test_a_functional_dropout_tells_the_mode_of_an_evaluation(tmp_path: Path, evaluates: bool, found: set[str]) -> None:
+    loop = Loop(tmp_path, model=Functional())
+
+    def step(number: int) -> None:
+        loop.step(number)
+        with loop.log.evaluating(), torch.no_grad():
+            loop.model.train(not evaluates)
+            loop.model(torch.randn(4, 8))
+        loop.model.train()
+
+    made = loop.run(2, step)
+    assert rules(made) == found and all(one.severity == "warning" for one in made)
+
+
+@pytest.mark.parametrize(("gives_back", "found"), [(True, set()), (False, {"train_mode_lost"})])
+def test_an_evaluation_before_the_first_step_gives_the_mode_back(
+    tmp_path: Path, gives_back: bool, found: set[str]
+) -> None:
+    loop = Loop(tmp_path, model=nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.1), nn.Linear(8, 2)))
+    with loop.log.evaluating(), torch.no_grad():
+        loop.model.eval()
+        loop.model(torch.randn(4, 8))
+    loop.model.train(gives_back)
+    assert rules(loop.run(3)) == found
+
+
 @pytest.mark.parametrize("evaluated_after", [2, 30])  # within the steps that are all looked at, and beyond them
 def test_gradients_of_an_evaluation_are_no_part_of_the_next_step(tmp_path: Path, evaluated_after: int) -> None:
     def judged(*, backward: bool, clear: bool) -> list[Finding]:
@@ -374,6 +430,25 @@ def test_since_is_the_first_step_that_can_show_it(tmp_path: Path) -> None:
     loop = Loop(tmp_path)
     loop.log.ema(copy.deepcopy(loop.model), 0.9)
     assert since(loop.run(3), "ema_not_updated") == 1
+
+
+def test_an_average_that_is_written_into_the_weights_has_its_arguments_exchanged(tmp_path: Path) -> None:
+    def exchanged(average: Any, model: Any, number: int) -> None:
+        lerp(model, average, 0.9)
+
+    assert averaged(tmp_path / "ema", exchanged) == {"ema_not_updated"}
+
+    def copied(average: Any, model: Any, number: int) -> None:
+        model.load_state_dict(average.state_dict())
+
+    assert averaged(tmp_path / "copy", copied, decay=0.0) == {"ema_not_updated"}
+
+    def decays(average: Any, model: Any, number: int) -> None:
+        once(average, model, number)
+        for weight in model.parameters():
+            weight.mul_(0.99)  # the script's own decay, after the average is made
+
+    assert averaged(tmp_path / "decay", decays) == set()
 
 
 # ---- frozen parts ----

@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -155,3 +156,47 @@ def test_dropouts_alone_in_training_mode_are_a_fact_of_an_evaluation(tmp_path: P
 
     assert judged(nn.Dropout(0.1)) == [("evaluation_in_train_mode", "warning")]
     assert judged(nn.Dropout(0.1), nn.BatchNorm1d(8)) == [("evaluation_in_train_mode", "error")]
+
+
+class Adapted(nn.Module):
+    """A frozen layer with an adapter beside it, a frozen embedding and a frozen table of positions."""
+
+    def __init__(self, adapts: bool) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(8, 8), nn.Linear(8, 2)
+        self.first.requires_grad_(not adapts)
+        if adapts:
+            self.lora_A, self.lora_B = nn.Linear(8, 2, bias=False), nn.Linear(2, 8, bias=False)
+        else:
+            self.table = nn.Embedding.from_pretrained(torch.randn(3, 8))
+            self.pos_embed = nn.Parameter(torch.randn(1, 8), requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.first(x)
+        if hasattr(self, "table"):
+            hidden = hidden + self.table.weight[1] + self.pos_embed
+        else:
+            hidden = hidden + self.lora_B(self.lora_A(x))
+        made: torch.Tensor = self.head(torch.tanh(hidden))
+        return made
+
+
+@pytest.mark.parametrize("adapts", [True, False])
+def test_adapters_in_a_frozen_model_and_fixed_tables_of_positions_are_no_fact(tmp_path: Path, adapts: bool) -> None:
+    assert Loop(tmp_path, model=Adapted(adapts)).run(22) == []
+
+
+def test_what_is_declared_frozen_need_not_be_held_by_an_optimizer(tmp_path: Path) -> None:
+    model = small()
+    optimizer = torch.optim.Adam(model[2].parameters(), lr=1e-3)  # type: ignore[index]
+    log = RunLog(tmp_path, control=False)
+    log.watch(model, optimizer, frozen=[model[0]])  # type: ignore[index]
+    for _ in range(3):
+        with torch.no_grad():
+            features = model[:2](torch.randn(4, 8))  # type: ignore[index]
+        optimizer.zero_grad()
+        model[2](features).pow(2).mean().backward()  # type: ignore[index]
+        optimizer.step()
+        log.step()
+    log.end()
+    assert silent(log.folder) == []
