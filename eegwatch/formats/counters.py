@@ -206,7 +206,7 @@ class Counter:
             if epoch < self._epoch:
                 return self._restart(count, f"epoch {epoch:,} follows epoch {self._epoch:,}", at)
             self._base += (epoch - self._epoch) * self._length(at)
-        elif count < (self._last or 0):
+        elif count < (self._last or 0) or self._logged_once_an_epoch(count, epoch, at):
             if self._epoch_ended(count, epoch, at):
                 self._base += self._length(at)
             else:
@@ -225,6 +225,11 @@ class Counter:
         """Whether an epoch began without a fall of the counter: then the counter counts the whole run."""
         before, last = self._epoch, self._last
         return before is not None and last is not None and epoch > before and 0 < count - last == self._interval
+
+    def _logged_once_an_epoch(self, count: int, epoch: int | None, at: Counters) -> bool:
+        """`epoch:3 iter:0/18` on every line: the counter stands still, and the epoch goes on."""
+        before = self._epoch
+        return bool(at.local and at.steps) and count == self._last and None not in (epoch, before) and epoch != before
 
     def _epoch_ended(self, count: int, epoch: int | None, at: Counters) -> bool:
         """The counter fell: because an epoch ended?"""

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from eegwatch.formats.languages import in_english
 from eegwatch.formats.names import COMPONENT, SPLITS, TEST, TRAIN, VAL, Role, is_metric, role
 from eegwatch.formats.numerals import number
 
@@ -27,7 +28,7 @@ _BAR = re.compile(r"\s*(?:\[(?:[=>.\-]|[\d:?]+<)|[━╸╺])|\s*\|\s*\[?[\d:]+<
 _LETTER = re.compile(r"[^\W\d_]")
 _SPLIT = re.compile(
     r"(?<![\w./\\\-])"
-    r"(train|training|trn|val|valid|validation|dev|eval|evaluation|evaluating|test|testing)"
+    r"(train|training|trn|val|valid|validation|validating|dev|eval|evaluation|evaluating|test|testing)"
     r"(?![\w/\\]|\.\w|-\w)",
     re.IGNORECASE,
 )
@@ -148,7 +149,7 @@ class Scanner:
     def _learn(self, left: str) -> _Left:
         if len(self._lefts) >= KNOWN_LEFTS:
             self._lefts.clear()
-        what = self._lefts[left] = _read(left[-300:])
+        what = self._lefts[left] = _read(in_english(left[-300:]))
         return what
 
 

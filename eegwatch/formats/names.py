@@ -11,6 +11,8 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
+from eegwatch.formats.languages import in_english
+
 TRAIN, VAL, TEST = "train", "val", "eval"  # the official test set is called "eval" in our records
 SPLITS = {
     "train": TRAIN, "training": TRAIN, "trn": TRAIN, "tr": TRAIN,
@@ -79,7 +81,7 @@ EPOCH_MEAN = 5
 COMPONENT = 9  # one loss of several: it stands for the loss only where it is alone
 NO_LOSS = {
     "scale", "scaler", "weight", "weights", "std", "var", "best", "min", "max", "lowest", "prev", "coef", "lambda",
-    "ratio", "count",
+    "ratio", "count", "factor", "coefficient",
 }  # fmt: skip
 GRAD_NORMS = {
     ("grad", "norm"), ("gradient", "norm"), ("gnorm",), ("gradnorm",), ("grad", "norm", "total"), ("total", "norm"),
@@ -105,7 +107,8 @@ METRIC_WORDS = {
 }  # fmt: skip
 NO_RESULT = {  # last words of settings, not of results: `eval_accumulation_steps`
     "size", "steps", "num", "count", "weight", "every", "interval", "threshold", "window", "tokens", "mode", "path",
-    "type", "strategy", "delay", "patience", "alpha", "beta", "gamma", "coef", "scale", "scaler",
+    "type", "strategy", "delay", "patience", "alpha", "beta", "gamma", "coef", "scale", "scaler", "factor",
+    "coefficient",
 }  # fmt: skip
 # a line with one of these and without a counter is a configuration, whatever rate stands in it
 SETTINGS = {
@@ -138,6 +141,7 @@ def words_of(name: str) -> tuple[str, ...]:
 @lru_cache(8192)
 def role(name: str) -> Role:
     """The role of a name; every name has one, a metric's if nothing else."""
+    name = in_english(name)
     words = words_of(name)
     letters = "".join(words)
     split, rest, own = None, words, name.strip()
@@ -217,6 +221,8 @@ def _loss(words: tuple[str, ...]) -> int | None:
         rank = LOSS_RANKS.get(words[1:])
     if rank is None and words[:1] == ("losses",):
         return COMPONENT
+    if rank is None and len(words) > 1 and words[0] == "l" and words[1].isalpha() and not NO_LOSS & set(words):
+        return LOSS_RANKS.get(("loss", *words[1:]), COMPONENT)  # BasicSR: `l_pix`, `l_g_gan`, `l_total`
     if rank is None and ("loss" in words or "losses" in words) and not NO_LOSS & set(words):
         return COMPONENT
     return rank
@@ -226,7 +232,7 @@ def _without(name: str, word: str, last: bool) -> str:
     """A name without the word of its split: `val/box_loss` -> `box_loss`, `Val Acc` -> `Acc`, `loss_val` -> `loss`."""
     matches = list(re.finditer(re.escape(word), name, re.IGNORECASE))
     match = matches[-1] if last else matches[0]
-    before, after = name[: match.start()].rstrip(" _/.-:"), name[match.end() :].lstrip(" _/.-:")
+    before, after = name[: match.start()].rstrip(" _/.-:#"), name[match.end() :].lstrip(" _/.-:#")
     return f"{before}/{after}" if before and after else before or after or name
 
 

@@ -37,12 +37,13 @@ class RowReader:
         self._step: int | None = None
         self._train: dict[str, float] = {}
         self._rates: list[float] = []
-        self._evals: list[tuple[int, str, dict[str, float]]] = []
+        self._evals: list[tuple[int, str, dict[str, float], int | None]] = []  # step, split, results, epoch
         self._time = self._eval_time = 0.0
         self._loss_name: str | None = None
         self._loss = 0.0
         self._gone: set[str] = set()  # names of the current step that were passed on
-        self._last_evals: dict[str, tuple[int | None, dict[str, float]]] = {}  # by split: the epoch, the results
+        self._last_evals: dict[str, dict[str, float]] = {}  # by split: the results
+        self._bare: set[str] = set()  # splits of which a bar has shown nothing since their last evaluation
         self._gone_evals: dict[tuple[int, str], set[str]] = {}
 
     @property
@@ -83,7 +84,9 @@ class RowReader:
             if self._train and self._step is not None and where > self._step:
                 records += self.flush()
             for split, values in row.evals.items():
-                self._evaluation(where, split, values, time)
+                self._evaluation(where, split, values, time, row.bar)
+        if row.bar:
+            self._bare |= set(self._last_evals) - set(row.evals)
         return records
 
     def _announced(self, row: Row) -> None:
@@ -119,23 +122,24 @@ class RowReader:
         for name, value in row.train.items():
             values.setdefault(name if name == "lr" else f"train_{name}", value)
 
-    def _evaluation(self, step: int, split: str, values: dict[str, float], time: float) -> None:
+    def _evaluation(self, step: int, split: str, values: dict[str, float], time: float, bar: bool) -> None:
         if not values:
             return
-        epoch, last = self._last_evals.get(split, (None, {}))
-        if epoch is not None and epoch == self.counter.epoch and values.items() <= last.items():
+        shown = bar and split not in self._bare
+        if shown and split in self._last_evals and values.items() <= self._last_evals[split].items():
             return  # a bar shows the newest evaluation at each of the steps that follow
         gone = self._gone_evals.get((step, split))
         if gone is not None:
             self.late = self.late or bool(set(values) - gone)
             return
-        for at, of, held in self._evals:
+        for at, of, held, _ in self._evals:
             if (at, of) == (step, split):
                 for name, value in values.items():
                     held.setdefault(name, value)
                 return
         self._eval_time = time
-        self._evals.append((step, split, dict(values)))
+        self._evals.append((step, split, dict(values), self.counter.epoch))
+        self._bare.discard(split)
 
     def flush(self) -> list[RunRecord]:
         """Return the step that is being collected, if any, then its evaluations."""
@@ -146,10 +150,10 @@ class RowReader:
             self._lengths()
             records.append(self._record(self._step, values))
             self._rates = []
-        for step, split, values in self._evals:
+        for step, split, values, epoch in self._evals:
             self._gone_evals[(step, split)] = set(values)
-            self._last_evals[split] = (self.counter.epoch, dict(values))
-            records.append(self._eval(step, split, values))
+            self._last_evals[split] = dict(values)
+            records.append(self._eval(step, split, values, epoch))
         self._evals = []
         begin = self._begin(self._time or self._eval_time) if records else []
         for record in records:
@@ -182,7 +186,7 @@ class RowReader:
             **more,
         )
 
-    def _eval(self, step: int, split: str, values: dict[str, float]) -> Eval:
+    def _eval(self, step: int, split: str, values: dict[str, float], epoch: int | None) -> Eval:
         known: dict[str, Any] = {}
         metrics: dict[str, Number] = {}
         for name, value in values.items():
@@ -193,7 +197,7 @@ class RowReader:
                 metrics[name] = finite(value)
         if metrics:
             known["metrics"] = metrics
-        return Eval(time=self._eval_time, step=step, epoch=self.counter.epoch, split=split, **known)
+        return Eval(time=self._eval_time, step=step, epoch=epoch, split=split, **known)
 
     def _restarted(self, restart: Restart, time: float) -> Run:
         self._attempt += 1

@@ -25,6 +25,7 @@ class Row:
     loss_name: str | None = None  # under which name the loss stood
     lone: bool = False  # the loss is the one component that was found
     settings: int = 0  # how many names of a configuration stand among the values
+    bar: bool = False  # a progress bar, which shows the newest evaluation once more at each later step
 
     @property
     def empty(self) -> bool:

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from eegwatch.formats.counters import Counters
 from eegwatch.formats.csv_json import flat, lists_of, split_of
+from eegwatch.formats.languages import foreign, in_english
 from eegwatch.formats.line_scanner import LineValues, Scanner
 from eegwatch.formats.names import TEST, TRAIN, VAL, is_metric
 from eegwatch.formats.numerals import embedded, number
@@ -25,6 +26,7 @@ from eegwatch.formats.row_reader import RowReader
 from eegwatch.formats.rows import Row, RowMaker
 from eegwatch.run.records import RunRecord
 
+PROSE = 300  # characters of a line from which on it may be an article's, of a data set that was printed
 LONGEST = 20_000  # characters of a line that is searched for named numbers: a longer one is a dump of something
 _TIME = re.compile(r"\[?(\d{4})[-/](\d\d)[-/](\d\d)[T _](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,6}))?(?:Z|[+-]\d\d:?\d\d)?\]?")
 _CLOCK = re.compile(r"\d\d:\d\d")
@@ -32,11 +34,16 @@ _TIME_OF_DAY = re.compile(
     r"\[?\b(?:\d\d[/-]\d\d(?:[/-]\d\d(?:\d\d)?)?[ T])?\d\d:\d\d:\d\d(?:[.,]\d+)?(?: [\w.:]+)?\]?:?"
 )
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x08]+")
-_BEST = re.compile(r"^[^\d]*\b(?:best|lowest|highest)\b|^\W*(?:max(?:imum)?|min(?:imum)?)\b", re.IGNORECASE)
+_BEST = re.compile(
+    r"^(?:\W*(?:epoch|step|iter(?:ation)?)\W{0,3}\d+(?:/\d+)?)?[^\d]*\b(?:best|lowest|highest)\b"
+    r"|^\W*(?:max(?:imum)?|min(?:imum)?)\b",
+    re.IGNORECASE,
+)
 _HEADING = re.compile(
     r"\b(val|valid|validation|validating|eval|evaluation|evaluating|dev|test|testing)\b", re.IGNORECASE
 )
 _TRAINING = re.compile(r"\b(train|training)\b", re.IGNORECASE)
+_LOSSES = re.compile(r"\bloss(?:es)?\W*$", re.IGNORECASE)
 _SHORT_EPOCH = re.compile(r"^\s*[\[(]?[Ee]p?\s?(\d{1,7})(?:/(\d{1,7}))?[\])/:|,\s]")  # `[E3] step 10 loss 0.5`
 _SETTING = re.compile(r"^\W*(?:\w+_)?(?:steps|iters|iterations|max_iter|epochs|batches)\s*[:=]", re.IGNORECASE)
 _DIGIT = re.compile(r"\d|[Nn]a[Nn]|[Ii]nf|NAN|INF")
@@ -138,6 +145,8 @@ class TextDecoder:
             bare = line[: when.start()] + " " + line[when.end() :]
         elif clock and (of_day := _TIME_OF_DAY.search(line, 0, 40)) is not None:
             bare = line[: of_day.start()] + " " + line[of_day.end() :]
+        if foreign(bare):
+            bare = in_english(bare)
         if bare.startswith("wandb:"):
             return []  # its summary repeats the last values
         self._position_left -= 1
@@ -178,7 +187,10 @@ class TextDecoder:
             and not _TRAINING.search(before[-60:])
         ):
             split = TEST if match[1].lower().startswith("test") else VAL
-        row = self.maker.row(flat(inside), split or None, lists_of(inside))
+        values = list(flat(inside))
+        if _LOSSES.search(before):
+            values = [(f"{name} loss", value, of) for name, value, of in values]  # spaCy: `Losses {'ner': 12.3}`
+        row = self.maker.row(values, split or None, lists_of(inside))
         _only_results(row)
         if row.at.step is None and row.at.epoch is None and row.at.batch is None:
             if not row.evals and self._context and not {"loss", "lr"} & set(row.train):
@@ -190,6 +202,8 @@ class TextDecoder:
         return None if row.empty else row
 
     def _scanned(self, line: str) -> list[Row]:
+        if len(line) > PROSE and _is_prose(line):
+            return []
         line_values = self.scanner.scan(line)
         if line_values is None:
             self._heading(line)
@@ -201,7 +215,7 @@ class TextDecoder:
         if line_values.bar and line_values.inner is not None:
             self._as_the_bar(line_values, line_values.inner[0])
         row = self.maker.build(line_values.values, None, line_values.lists)
-        bar = line_values.bar or any_in(RICH, line)
+        bar = row.bar = line_values.bar or any_in(RICH, line)
         if bar and line_values.inner is not None and self.bars.old(line, *line_values.inner, row.train):
             row.train.clear()
         at = row.at
@@ -309,6 +323,12 @@ def _only_results(row: Row) -> None:
     for split in list(row.evals):
         if "loss" not in row.evals[split] and not any(is_metric(name) for name in row.evals[split]):
             del row.evals[split]
+
+
+def _is_prose(line: str) -> bool:
+    """More than twenty words a number: no line of a log, which names each of its numbers in a few."""
+    words = line.split()
+    return len(words) > 20 * sum(not word.isalpha() and bool(_DIGIT.search(word)) for word in words)
 
 
 def any_in(marks: tuple[str, ...], line: str) -> bool:

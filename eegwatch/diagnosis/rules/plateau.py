@@ -56,12 +56,18 @@ class LossPlateau(Rule):
             return ""
         chance = math.log(objective.classes) if objective.classes else math.nan
         at_chance = abs(late - chance) < max(0.01, 3 * noise)
-        if not at_chance and (learnt(objective) or course.lowest_start - late > max(2 * scatter, 0.05 * late)):
-            return ""  # it fell at first, and has converged
+        fell = course.lowest_start - late > max(2 * scatter, 0.05 * late)  # at first, and has converged
+        if not at_chance and (self._late(course) or learnt(objective) or fell):
+            return ""
         text = f"the mean loss is {significant(late)}"
         if at_chance:
             return f"{text}, chance for {objective.classes} classes is {chance:.3f}"
         return f"{text}, as it was in the beginning"
+
+    def _late(self, course: Trend) -> bool:
+        """The log begins in the middle of the run: how high the loss was before is not known."""
+        begun = self.attempt.run.step if self.attempt.run else 0
+        return bool(course.step[0] - begun > 3 * (course.step[1] - course.step[0]))
 
 
 def learnt(objective: Objective) -> bool:

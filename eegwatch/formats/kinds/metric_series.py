@@ -19,6 +19,10 @@ Value = tuple[str, int, float, float]  # name, step, time (seconds since 1970), 
 LATE = "read again: values of an earlier step arrived"
 
 
+# what transformers logs once, at the end of a run: no step of it
+SUMMARY = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "train_loss")
+
+
 class SeriesStore(FollowedDocument):
     """A store of series, as one log. `precision`: the floating-point type of its values, where it is not float64's."""
 
@@ -83,8 +87,15 @@ class SeriesStore(FollowedDocument):
         for step in sorted(self._rows):
             if step == newest and self._patient and not alone:
                 break
-            values = self._rows.pop(step)
+            values = _without_summary(self._rows.pop(step))
             row = self._maker.row((name, value, None) for name, value in values.items() if name != "epoch")
             row.at.step, row.at.steps, row.at.epoch, row.at.batch = float(step), None, None, None
             records += self._reader.add(row, self._times.pop(step))
         return records + self._reader.flush()
+
+
+def _without_summary(values: dict[str, float]) -> dict[str, float]:
+    """The values of a step without the summary of the run, where one was logged at this step."""
+    if not any(name.endswith("train_runtime") for name in values):
+        return values
+    return {name: value for name, value in values.items() if not name.endswith(SUMMARY)}

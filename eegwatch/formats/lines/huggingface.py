@@ -15,9 +15,11 @@ from eegwatch.formats.row_reader import RowReader
 from eegwatch.formats.rows import Row, RowMaker
 
 _BAR = re.compile(r"(?:^|[\s|])(\d+)/(\d+)\s*\[[\d:?]+<")
-_DESCRIBED = re.compile(r"^\s*\d{1,3}%\|")  # the trainer's own bars have no description
+_DESCRIBED = re.compile(r"^\s*\d{1,3}%(?:\|| \d+/\d+ \[)")  # the trainer's own bars have no description
 _TOTAL = re.compile(r"Total optimization steps\s*=\s*([\d,]+)")
 _EPOCH = re.compile(r"""['"]epoch['"]:\s*(?:\d+\.\d|['"][\d.]+['"])""")
+_LOGGING = re.compile(r"^\s*logging_steps=([1-9]\d{0,8}),?\s*$")  # TrainingArguments, printed
+_FIRST = re.compile(r"^\s*logging_first_step=True,?\s*$")
 _EPOCHS = re.compile(r"Num Epochs\s*=\s*([\d,]+)")
 
 
@@ -25,7 +27,7 @@ class HuggingFaceConsole:
     """Dicts of the Trainer, placed by the bar."""
 
     name = "Hugging Face console"
-    marks = ("%|", "{", "Total optimization", "Num Epochs")
+    marks = ("%|", "{", "Total optimization", "Num Epochs", "it/s", "s/it", "logging_")
     active = False
 
     def __init__(self) -> None:
@@ -37,11 +39,15 @@ class HuggingFaceConsole:
         self._drained: int | None = None
         self._fraction: float | None = None
         self._buffered = False
+        self._logging = 0  # steps from one dict to the next, where the log says how many
+        self._first = 0  # 1 if the first step was logged as well
+        self._dicts = 0
+        self._per_dict: float | None = None  # epochs
 
     def take(self, line: str, reader: RowReader) -> list[Row] | None:
         rows: list[Row] = []
         taken = False
-        if "%|" in line:
+        if "%|" in line or "it/s" in line or "s/it" in line:
             taken = bool(_DESCRIBED.match(line)) and line.count(":") < 6
             self._bar(line, rows, reader)
         if "{" in line and (inside := embedded(line)) is not None and self._is_ours(inside[1], line):
@@ -51,6 +57,8 @@ class HuggingFaceConsole:
             reader.stated_total = int(match[1].replace(",", ""))
         elif "Num Epochs" in line and (match := _EPOCHS.search(line)) is not None:
             reader.counter.announce(None, int(match[1].replace(",", "")))
+        elif "logging_" in line:
+            self._arguments(line)
         return rows if rows or (taken and "loss" not in line) else None
 
     @staticmethod
@@ -67,6 +75,8 @@ class HuggingFaceConsole:
             return
         count, total = int(match[1]), int(match[2][:15])
         if self._buffered:
+            if self._logging and 0 <= count - self._dicts * self._logging < self._logging:
+                reader.stated_total = total
             return
         if self._held is not None and (self._total in (None, total) and count >= self._count):
             rows.append(self._placed(count, total, reader))
@@ -74,6 +84,22 @@ class HuggingFaceConsole:
             reader.late, self._drained = True, None
         self._bars.pop(total, None)
         self._bars[total] = count
+
+    def _arguments(self, line: str) -> None:
+        """`logging_steps=10,` of the printed TrainingArguments."""
+        if not self._dicts and (match := _LOGGING.match(line)) is not None:
+            self._logging = int(match[1])
+        elif not self._dicts and _FIRST.match(line):
+            self._first = 1
+
+    def _check_interval(self) -> None:
+        """Dicts come every `logging_steps` only if their epochs do: not after a resume, nor where others print too."""
+        if self._fraction is None or self._first:
+            self._logging = 0
+        elif self._per_dict is None:
+            self._per_dict = self._fraction
+        elif abs(self._fraction - self._dicts * self._per_dict) > 0.006 * (self._dicts + 1):  # two decimals are printed
+            self._logging = 0
 
     def _placed(self, count: int, total: int, reader: RowReader) -> Row:
         row, self._held = self._held, None
@@ -96,6 +122,8 @@ class HuggingFaceConsole:
             row.evals.clear()
         if row.train:
             self._held, self._fraction = row, fraction
+            self._dicts += 1
+            self._check_interval()
         elif row.evals:
             rows.append(row)
         return rows
@@ -122,7 +150,9 @@ class HuggingFaceConsole:
         row, self._held = self._held, None
         assert row is not None
         total, epochs = reader.stated_total, reader.counter.epochs
-        if total and epochs and self._fraction is not None:
+        if self._logging:
+            row.at.step = self._count = max(self._dicts - self._first, 0) * self._logging or 1
+        elif total and epochs and self._fraction is not None:
             step = round(self._fraction * total / epochs)
             if step > self._count:
                 row.at.step = self._count = step

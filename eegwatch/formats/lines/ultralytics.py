@@ -20,6 +20,32 @@ _EVALUATED = re.compile(r"^\s*all\s+\d+\s+\d+\s+([\d.\s]+)$|^\s*all\s+\d+\s+\d+\
 _RESULT_NAMES = re.compile(r"^\s*Class\s+Images\s+(?:Instances|Labels)\s+(.+?)(?::\s|\s*$)")
 
 
+# results.txt, one row an epoch: `0/299 11.8G 0.069 0.031 0 0.101 30 640 0.0046 0.29 0.0013 0.0002 0.093 0.038 0`
+_RESULT_ROW = re.compile(r"^\s*(\d{1,7})/(\d{1,7})\s+[\d.]+G((?:\s+(?:\d[\d.]*(?:e[-+]?\d+)?|nan|inf)){13})\s*$", re.I)
+_RESULT_COLUMNS = ("box", "obj", "cls", "loss", "labels", "img_size", "P", "R", "mAP@.5", "mAP@.5:.95")
+
+
+class YoloResults:
+    """The rows of results.txt, which YOLOv3 to YOLOv7 write without a header. Read in train.py of YOLOv7."""
+
+    name = "YOLO results.txt"
+    marks = ("G ",)
+    active = False
+
+    def take(self, line: str, reader: RowReader) -> list[Row] | None:
+        if (match := _RESULT_ROW.match(line)) is None:
+            return None
+        numbers = [float(text) for text in match[3].split()]
+        values = dict(zip(_RESULT_COLUMNS, numbers, strict=False))
+        result = {name: values.pop(name) for name in _RESULT_COLUMNS[6:]}
+        if result["mAP@.5:.95"] > result["mAP@.5"]:
+            result["F1"] = result.pop("mAP@.5:.95")  # YOLOv3's last column; a mean over thresholds cannot be above
+        result |= {"loss": sum(numbers[10:]), "box": numbers[10], "obj": numbers[11], "cls": numbers[12]}
+        row = Row(train={name: value for name, value in values.items() if name not in NO_VALUES}, evals={"val": result})
+        row.at.epoch, row.at.epochs = float(match[1]), int(match[2]) + 1  # epochs from 0
+        return [row]
+
+
 class Ultralytics(HeaderedRows):
     """The last state of an epoch's bar, and its evaluation."""
 

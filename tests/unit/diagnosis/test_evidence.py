@@ -61,6 +61,19 @@ def test_a_loss_that_never_leaves_chance_is_said_after_the_warm_up() -> None:
     assert next(f for f in changes if f.rule == "loss_plateau").step >= 2000
 
 
+def test_a_log_that_begins_in_the_middle_of_a_run_does_not_show_whether_it_learns() -> None:
+    loss = 1.4 + np.random.default_rng(0).normal(0, 0.02, 20_000)
+
+    def rules(begin: int) -> set[str]:
+        """Of 20,000 steps of a flat loss of which the first is `begin`."""
+        diagnosis = Diagnosis()
+        blocks = [block(begin + n, 500, loss=loss[n : n + 500]) for n in range(0, 20_000, 500)]
+        return {f.rule for one in blocks for f in diagnosis.feed(one)}
+
+    assert "loss_plateau" in rules(1)
+    assert "loss_plateau" not in rules(180_001)
+
+
 @pytest.mark.parametrize("rule", ["loss_diverging", "loss_spike"])
 def test_a_rule_can_be_silenced_and_its_threshold_scaled(rule: str) -> None:
     def harm(n: Any, loss: Any) -> Any:

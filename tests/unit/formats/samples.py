@@ -249,6 +249,51 @@ TEXT = [
     Sample("a dict of numpy's numbers", "dict.log",
         "INFO {'step': 10, 'loss': np.float64(0.5), 'lr': tensor(0.001, device='cuda:0')}\nINFO {'step': 20, 'loss': np.float64(0.25), 'lr': tensor(0.0005)}\n",
         [10, 20], [0.5, 0.25], [1e-3, 5e-4]),
+    Sample("YOLO results.txt without a header", "runs/train/yolov7/results.txt",
+        "     0/299     11.8G   0.06250   0.03125         0    0.09375        30       640  0.004643    0.2902  0.001399 0.0002224   0.09375   0.03125         0\n"
+        "     1/299     11.8G   0.03125   0.03125         0    0.06250        12       640  0.004643    0.2902  0.001399 0.0002224   0.06250   0.03125         0\n",
+        [1, 2], [0.09375, 0.0625], total=300, metrics={"box": [0.0625, 0.03125]},
+        evals=[(1, "val", {"P": 0.004643, "R": 0.2902, "mAP@.5": 0.001399, "mAP@.5:.95": 0.0002224, "loss": 0.125, "box": 0.09375, "obj": 0.03125, "cls": 0.0}),
+               (2, "val", {"P": 0.004643, "R": 0.2902, "mAP@.5": 0.001399, "mAP@.5:.95": 0.0002224, "loss": 0.09375, "box": 0.0625, "obj": 0.03125, "cls": 0.0})]),
+    Sample("tf.estimator", "train.log",
+        "INFO:tensorflow:loss = 1.25, step = 0\nINFO:tensorflow:global_step/sec: 0.6\nINFO:tensorflow:loss = 0.5, step = 100 (162.563 sec)\n"
+        "INFO:tensorflow:Saving dict for global step 100: eval_accuracy = 0.75, eval_loss = 0.875, global_step = 100, loss = 0.8125\n"
+        "INFO:tensorflow:***** Eval results *****\nINFO:tensorflow:  eval_accuracy = 0.75\nINFO:tensorflow:  eval_loss = 0.875\n"
+        "INFO:tensorflow:  global_step = 100\nINFO:tensorflow:  loss = 0.8125\nINFO:tensorflow:loss = 0.25, step = 200 (162.563 sec)\n",
+        [1, 101, 201], [1.25, 0.5, 0.25], evals=[(101, "val", {"accuracy": 0.75, "loss": 0.875})]),
+    Sample("results of a BERT script", "nohup.out",
+        "step 1: loss 1.5 lr 1e-5\nstep 2: loss 1.25 lr 2e-5\n01/01/2020 10:00:00 - INFO - __main__ -   ***** Eval results *****\n"
+        "01/01/2020 10:00:00 - INFO - __main__ -     acc = 0.75\n01/01/2020 10:00:00 - INFO - __main__ -     eval_loss = 0.5\n"
+        "01/01/2020 10:00:00 - INFO - __main__ -     loss = 1.375\nstep 3: loss 1.0 lr 3e-5\n",
+        [1, 2, 3], [1.5, 1.25, 1.0], [1e-5, 2e-5, 3e-5], evals=[(2, "val", {"acc": 0.75, "loss": 0.5})]),
+    Sample("Hugging Face console with bars of numbers only", "train_log.txt",
+        "TrainingArguments(\nlogging_first_step=False,\nlogging_steps=10,\n)\n100% 31/31 [00:08<00:00,  3.90it/s]\n"
+        + "".join(f"{{'loss': {2 - n / 8}, 'learning_rate': {n * 1e-5:.0e}, 'epoch': {n * 10 / 266:.2f}}}\n" for n in range(1, 5))
+        + " 17% 45/266 [02:49<09:37,  1.84it/s]\n  0% 0/31 [00:00<?, ?it/s]\n100% 31/31 [00:08<00:00,  3.90it/s]\n",
+        [10, 20, 30, 40], [1.875, 1.75, 1.625, 1.5], [1e-5, 2e-5, 3e-5, 4e-5], total=266),
+    Sample("one line an epoch, always of the first batch", "train_log.txt",
+        "[train] epoch:0 iter:0/18 0.00% lr:0.001000 loss:1.250000 ETA:0.0min\n[val] epoch:0 miou:0.25\n"
+        "[train] epoch:1 iter:0/18 0.00% lr:0.000500 loss:0.750000 ETA:1.0min\n[val] epoch:1 miou:0.25\n"
+        "[train] epoch:2 iter:0/18 0.00% lr:0.000250 loss:0.500000 ETA:1.0min\n",
+        [1, 19, 37], [1.25, 0.75, 0.5], [1e-3, 5e-4, 2.5e-4], evals=[(1, "val", {"miou": 0.25}), (19, "val", {"miou": 0.25})]),
+    Sample("spaCy", "output.log", "Training Start !\nLosses {'ner': 172.5}\nLosses {'ner': 325.25}\nLosses {'ner': 12.5}\n", [1, 2, 3], [172.5, 325.25, 12.5]),
+    Sample("BasicSR", "HDRUNet.log",
+        "23-05-06 20:53:02.065 - INFO: [epoch: 19, iter: 121,200, lr:(1.724e-04,)] l_pix: 1.5625e-02 \n"
+        "23-05-06 20:54:16.019 - INFO: [epoch: 19, iter: 121,300, lr:(1.723e-04,)] l_pix: 7.8125e-03 \n"
+        "23-05-06 20:55:16.019 - INFO: Validation # PSNR: 3.75e+01\n",
+        [121200, 121300], [0.015625, 0.0078125], [1.724e-4, 1.723e-4], evals=[(121300, "val", {"PSNR": 37.5})]),
+    Sample("Chinese words", "训练.log",
+        "第 1/3 轮 训练损失：1.2500，学习率：0.001，验证损失：1.5，验证准确率：50.0%\n第 2/3 轮 训练损失：0.7500，学习率：0.0005，验证损失：1.25，验证准确率：50.0%\n",
+        [1, 2], [1.25, 0.75], [1e-3, 5e-4], total=3, evals=[(1, "val", {"loss": 1.5, "accuracy": 50.0}), (2, "val", {"loss": 1.25, "accuracy": 50.0})]),
+    Sample("German words", "lauf.log",
+        "Epoche 1/3 - Trainingsverlust: 1.25 - Lernrate: 0.001 - Validierungsverlust: 1.5\nEpoche 2/3 - Trainingsverlust: 0.75 - Lernrate: 0.0005 - Validierungsverlust: 1.5\n",
+        [1, 2], [1.25, 0.75], [1e-3, 5e-4], total=3, evals=[(1, "val", {"loss": 1.5}), (2, "val", {"loss": 1.5})]),
+    Sample("the best so far is no result", "train.log",
+        "Epoch 1 - Batch loss: 2.5\nEpoch 1 - Batch loss: 1.5\nEpoch 1 - Validation BLEU-1 71.5\nEpoch 1 - New best model saved with BLEU-2: 65.75\nEpoch 2 - Batch loss: 1.25\n",
+        [1, 2, 3], [2.5, 1.5, 1.25], evals=[(2, "val", {"BLEU-1": 71.5})]),
+    Sample("an article that was printed", "notes.log",
+        "('islamabad: the minister presented the budget of 2015 in the assembly on friday, " + "and said that nobody should fear the losses which the markets have seen, " * 12
+        + "a loss of 3.6 percent')\nepoch 1 loss 0.5\nepoch 2 loss 0.25\n", [1, 2], [0.5, 0.25]),
     Sample("a resume", "resumed.txt", "".join(f"iter {n} loss {n / 64:.6f} lr 1e-3\n" for n in (100, 200, 300, 200, 300, 400)),
         [100, 200, 300, 400], [100 / 64, 200 / 64, 300 / 64, 400 / 64]),
     Sample("settings are no records", "cfg.log",

@@ -93,6 +93,20 @@ def test_an_evaluation_that_a_bar_goes_on_showing_is_one() -> None:
     assert [r.loss for r in records if isinstance(r, Eval)] == [0.7, 0.6, 0.5]
 
 
+def test_an_evaluation_with_the_result_of_the_last_one_is_another_one() -> None:
+    begin = "10/10 [==============================] - 2s 15ms/step"
+    keras = "".join(
+        f"Epoch {e}/3\n 5/10 [======>.......................] - ETA: 1s - loss: {1 / e:.4f}\r"
+        f"{begin} - loss: {1 / e:.4f} - val_loss: 0.7500\n"
+        for e in range(1, 4)
+    )
+    plain = "".join(f"epoch {e} train loss {1 / e:.3f}\nepoch {e} val loss 0.75 val acc 0.5\n" for e in range(1, 4))
+    for text in (keras, plain):
+        decoder = TextDecoder(RowReader("bars"), lambda: 0.0)
+        records = [*decoder.decode(text.encode()), *decoder.reader.flush()]
+        assert [(r.loss, r.epoch) for r in records if isinstance(r, Eval)] == [(0.75, 0), (0.75, 1), (0.75, 2)]
+
+
 def test_a_step_counter_that_goes_on_over_an_epoch_says_the_length_of_the_run() -> None:
     text = "".join(f"step {n}/400 | epoch {n // 50} | loss 0.5 | lr 1e-3\n" for n in range(10, 200, 10))
     reader = RowReader("steps")
