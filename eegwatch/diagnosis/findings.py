@@ -94,6 +94,7 @@ FAMILIES = {
     "empty_group": FACT,
     "recomputation_moves_statistics": FACT,
     "scaler_state_lost": FACT,
+    "settings_put_back": FACT,
     "ema_not_restored": FACT,
     "no_gradient": FACT,
     "train_mode_lost": FACT,

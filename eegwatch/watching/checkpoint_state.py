@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from eegwatch.watching.optimizer_settings import settings_of
 from eegwatch.watching.tensors import bit_sums, plain_name, prefixed, torch_module, why_unread
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def weights_of(models: Sequence[Any], *, trainable: bool = False) -> dict[str, A
 
 
 def state_of(eye: OptimizerListener) -> dict[str, Any]:
-    """{"opt", "entries", "count", "n", "crc", "parts", "kinds"} of one optimizer.
+    """{"opt", "entries", "count", "n", "crc", "parts", "kinds", "settings"} of one optimizer.
 
     `entries`: tensors that have a state; `count`: steps that it has counted.
     """
@@ -89,6 +90,7 @@ def state_of(eye: OptimizerListener) -> dict[str, Any]:
             if isinstance(value, torch.Tensor) and key != "step" and _readable(value):
                 tensors[f"{held.name} {key}"] = value
     values = {"opt": eye.number, "name": eye.name, "held": len(eye.table.all), "entries": entries, "count": int(count)}
+    values["settings"] = settings_of(optimizer)
     kinds = [f"{name} {tensor.dtype}" for name, tensor in sorted(tensors.items())]
     return values | summed(dict(zip(tensors, bit_sums(tensors.values())))) | {"kinds": crc_of(kinds)}
 

@@ -75,7 +75,7 @@ def optimizer_state_lost(record: Watch, attempt: Attempt) -> Judgement:
     saved = attempt.states.get(record.step)
     judged = False
     for one in values.get("optimizers", []):
-        before = _optimizer(saved, one)
+        before = optimizer_at_checkpoint(saved, one)
         if before is not None and before.get("name") != one.get("name"):
             continue  # of another class: nothing of the old state is of use to it
         had = int(before["entries"]) if before is not None else 0
@@ -106,7 +106,7 @@ def optimizer_state_differs(record: Watch, attempt: Attempt) -> Judgement:
     if values.get("when") != "begin" or values.get("fresh_optimizer") or saved is None:
         return None
     for one in values.get("optimizers", []):
-        before = _optimizer(saved, one)
+        before = optimizer_at_checkpoint(saved, one)
         if before is None or not one["entries"] or before["crc"] == one["crc"] or not _alike_made(before, one):
             continue
         if "kinds" in before and before["kinds"] != one.get("kinds"):
@@ -207,7 +207,7 @@ def _same(one: Values, other: Values) -> bool:
     return one["crc"] == other["crc"] or (bool(both) and all(one["parts"][n] == other["parts"][n] for n in both))
 
 
-def _optimizer(state: Values | None, now: Values) -> Values | None:
+def optimizer_at_checkpoint(state: Values | None, now: Values) -> Values | None:
     """This optimizer at the checkpoint: the one of its number, unless another one's state has the names of this one."""
     known = (state or {}).get("optimizers", [])
     own = next((one for one in known if int(one["opt"]) == int(now["opt"])), None)

@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from eegwatch.diagnosis.findings import ERROR, INFO, RESOLVED, WARNING, Finding
-from eegwatch.diagnosis.silent import data, orders, processes, runs, steps
+from eegwatch.diagnosis.silent import data, optimizers, orders, processes, runs, steps
 from eegwatch.diagnosis.silent.rule import Attempt, SilentRule, Violation, steps_of_epoch
 from eegwatch.run.records import Run, Watch
 from eegwatch.wording import significant
 
-RULES: tuple[SilentRule, ...] = (*steps.RULES, *runs.RULES, *orders.RULES, *data.RULES, *processes.RULES)
+_OF_STEPS = (*steps.RULES, *optimizers.RULES)
+RULES: tuple[SilentRule, ...] = (*_OF_STEPS, *runs.RULES, *orders.RULES, *data.RULES, *processes.RULES)
 PROVED = frozenset(rule.name for rule in RULES if rule.proved)
 FACTS = frozenset(rule.name for rule in RULES if not rule.proved)
 NEEDS = {
@@ -38,6 +39,7 @@ NEEDS = {
     "evaluation_changed_model": "no log.evaluating() was entered",
     "microbatch_weights": "no log.micro() was called",
     "optimizer_state_lost": "no resume from a checkpoint that log.checkpoint() recorded",
+    "settings_put_back": "no resume from a checkpoint that log.checkpoint() recorded",
     "optimizer_state_differs": "no resume from a checkpoint that log.checkpoint() recorded",
     "weights_overwritten": "no copies of half-precision weights that an optimizer holds were other than these",
     "steps_draw_the_same": "no generator that steps draw from was put back",
