@@ -95,7 +95,7 @@ def overlaid(app: Any) -> Any:
 
 
 def order(app: Any) -> Any:
-    return app.screen.sort_by
+    return app.screen.rows.sort_by
 
 
 def line(app: Any) -> Any:
