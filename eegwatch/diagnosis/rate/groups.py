@@ -43,7 +43,7 @@ class GroupWatch:
         self._standing: dict[int, _Standing] = {}
         self._reported: set[int] = set()
         self._first = groups[0].situation.start if groups[0].situation is not None else 0
-        self._records = 0
+        self._last_rate = np.nan  # of group 0, in the record before the next block
 
     def measured_by(self, precision: Precision) -> None:
         """The precision of the log's rates is known now."""
@@ -66,7 +66,7 @@ class GroupWatch:
             for number in range(1, block.lrs.shape[1]):
                 if number not in self.watches:
                     changes += self._without_law(number, block)
-        self._records += len(block)
+        self._last_rate = float(block.lr[-1]) if len(block) else self._last_rate
         return changes
 
     def findings(self) -> list[Finding]:
@@ -128,15 +128,31 @@ class GroupWatch:
     # ---- groups without a law ----
 
     def _without_law(self, number: int, block: StepBlock) -> list[Finding]:
-        rates = Rates.of(block, number)
-        if not len(rates):
-            return []
         standing = self._standing.get(number)
         if standing is None:
-            later = self._records > 0 or int(rates.step[0]) > int(block.step[0])
-            name = self.name(number)
-            standing = self._standing[number] = _Standing(name, later and number >= len(self.groups))
-        return standing.feed(rates, block)
+            first, later = self._first_of_its_own(number, block)
+            if first is None:
+                return []
+            standing = self._standing[number] = _Standing(self.name(number), later)
+            block = block[first:]
+        rates = Rates.of(block, number)
+        return standing.feed(rates, block) if len(rates) else []
+
+    def _first_of_its_own(self, number: int, block: StepBlock) -> tuple[int | None, bool]:
+        """(the first record with a rate of this group, None if there is none; whether the group was added later).
+
+        A record without `lrs` has one rate for all groups. Of a group that the run record does not name it says
+        nothing: the group may not have been there. Its first sure record is that of a rate unlike group 0's.
+        """
+        assert block.lrs is not None
+        own = block.lrs[:, number]
+        declared = number < len(self.groups)
+        known = np.flatnonzero(np.isfinite(own) & (declared | (own != block.lr)))
+        if not len(known):
+            return None, False
+        first = int(known[0])
+        before = block.lr[first - 1] if first else self._last_rate
+        return first, not declared and bool(np.isfinite(before)) and bool(before != own[first])
 
 
 class _Standing:

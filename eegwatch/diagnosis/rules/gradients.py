@@ -22,6 +22,7 @@ from eegwatch.wording import significant
 
 ZERO_FOR = 5
 BY_CHANCE = math.log(1e-8)  # of so many batches without a gradient in a row, at the share seen before
+LEAST_SHARE = 1e-12  # of dead batches; with fewer ZERO_FOR decides. Halved at each block, a share would become 0
 NOTHING = 1e-9  # of the loss, or of the usual norm: no training comes of it
 LARGE, EXPLODING, LARGE_FOR = 100.0, 500.0, 3  # times the usual norm; unfreezing a backbone was 200
 SLOWLY, SLOW_BLOCKS = math.log10(300), 5
@@ -71,7 +72,7 @@ class GradZero(Rule):
         return out
 
     def _needed(self) -> int:
-        by_share = BY_CHANCE / math.log(min(self._dead / self._seen, 0.999))
+        by_share = BY_CHANCE / math.log(min(max(self._dead / self._seen, LEAST_SHARE), 0.999))
         return max(math.ceil(ZERO_FOR * self.factor), math.ceil(by_share * self.factor), 3 * self._longest)
 
     def learn(self, whole: StepBlock) -> list[Finding]:

@@ -82,6 +82,7 @@ def test_a_log_without_a_schedule_or_without_rates_says_so() -> None:
     assert why["lr_stuck"] == "no learning rate is logged"
 
 
+@pytest.mark.detector_raises
 def test_a_detector_that_raises_is_switched_off_with_a_notice_and_the_others_go_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -91,6 +91,16 @@ def test_a_manual_lr_is_the_expected_curve_from_then_on(log_writer: LogWriter) -
     history, diagnosis = read(log_writer)
     assert diagnosis.findings == []
     assert {row.metric: row.mark for row in table(history, diagnosis)}["LR now"] == PASS
+    assert {tick.short: tick.mark for tick in checklist(history, diagnosis)}["warm-up"] == PASS  # it was over by then
+
+
+def test_a_manual_lr_within_the_warm_up_leaves_it(log_writer: LogWriter) -> None:
+    log_writer.run()
+    log_writer.healthy(1, 100)
+    manual = resumed(parse(ONE_CYCLE), 100, 3e-4)
+    log_writer.run(as_dict(manual), attempt=2, step=100, overrides=[{"from_step": 100, "lr": 3e-4, "command": "x"}])
+    log_writer.steps(manual.rate(np.arange(100, 150)), 101)
+    assert marks(log_writer)["warm-up"] == WARN
 
 
 def test_a_floor_that_is_not_the_one_meant_is_a_config_mismatch_with_the_line_to_write(log_writer: LogWriter) -> None:

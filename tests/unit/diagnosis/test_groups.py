@@ -8,12 +8,19 @@ from typing import Any
 
 import pytest
 import torch
+from msgspec import UNSET
 from torch.optim import lr_scheduler as S
 
 from eegwatch import RunLog
 from eegwatch.check import open_run
+from eegwatch.diagnosis.engine import Diagnosis
 from eegwatch.diagnosis.findings import RATE, Finding
 from eegwatch.run.control import send
+from eegwatch.run.folder import RUN_LOG
+from eegwatch.run.items import items
+from eegwatch.run.log import AppendLog, read_all, run_decoder
+from eegwatch.run.records import Run, Step
+from eegwatch.schedule import parse
 
 T = 200
 SCHEDULERS: dict[str, Callable[[Any], Any]] = {
@@ -110,3 +117,46 @@ def test_a_change_of_schedule_within_an_attempt_is_no_fault(tmp_path: Path) -> N
             break
     log.end("stopped")
     assert log.history.schedules and findings(log.folder) == []
+
+
+@pytest.mark.parametrize("size", [1, 7, T])
+@pytest.mark.parametrize("moves", [False, True])
+def test_a_group_that_is_added_after_the_scheduler_was_built_and_stands_is_told(
+    tmp_path: Path, moves: bool, size: int
+) -> None:
+    """Read at once or as the log grows: the records before it have no rate of the group."""
+    first, later = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
+    optimizer = torch.optim.SGD([first], lr=1e-3)
+    declared = {"name": "cosine", "total_steps": T, "max_lr": 1e-3}
+    rates = parse(declared).rate(range(T)).tolist()
+    log = RunLog(tmp_path, schedule=declared, optimizer=optimizer, total_steps=T, control=False)
+    for n in range(1, T + 1):
+        optimizer.param_groups[0]["lr"] = rates[n - 1]
+        if n == 60:
+            optimizer.add_param_group({"params": [later], "lr": 5e-4})
+        if n > 60 and moves:
+            optimizer.param_groups[1]["lr"] *= 0.99
+        first.grad = later.grad = torch.ones(1)
+        optimizer.step()
+        log.step(loss=1 / n)
+    log.end()
+    diagnosis, records = Diagnosis(), read_all(log.folder / RUN_LOG, run_decoder())
+    for begin in range(0, len(records), size):
+        for item in items(records[begin : begin + size]):
+            diagnosis.feed(item)
+    told = [(f.rule, f.severity, f.group, f.since_step) for f in (*diagnosis.findings, *diagnosis.past)]
+    assert told == ([] if moves else [("lr_stuck", "warning", "group 1", 60)])
+
+
+def test_a_group_with_the_rate_of_group_0_until_that_one_moves_is_not_called_added(tmp_path: Path) -> None:
+    """Two groups of a log that declares none: the first records have one rate for both, and nothing says since when."""
+    writer = AppendLog(tmp_path / RUN_LOG)
+    writer.append(Run(run_id="theirs", schedule={"name": "linear", "total_steps": T, "max_lr": 1e-3}))
+    rates = parse({"name": "linear", "total_steps": T, "max_lr": 1e-3}).rate(range(T)).tolist()
+    for n, rate in enumerate(rates, 1):
+        writer.append(Step(step=n, lr=rate, lrs=[rate, 1e-3] if rate != 1e-3 else UNSET))
+    writer.close()
+    diagnosis = Diagnosis()
+    for item in items(read_all(tmp_path / RUN_LOG, run_decoder())):
+        diagnosis.feed(item)
+    assert [(f.rule, f.severity, f.group) for f in diagnosis.findings] == [("lr_stuck", "info", "group 1")]

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 import tests.bench.zoo.drawn  # noqa: F401  registers its scenarios
+from eegwatch.diagnosis.alarm import Alarm
 from eegwatch.diagnosis.engine import Diagnosis
 from eegwatch.diagnosis.findings import ERROR, EVIDENCE, RESOLVED, WARNING, Finding
+from eegwatch.diagnosis.rules.gradients import GradZero
 from eegwatch.diagnosis.rules.objective import FALLS, UNKNOWN, WANDERS, Objective
+from eegwatch.diagnosis.rules.rule import Attempt
 from eegwatch.diagnosis.rules.trend import MOST, Trend
 from eegwatch.run.records import Eval, Run
 from tests.bench.zoo.faults import FAULTS
@@ -73,6 +76,17 @@ def test_zero_gradients_name_the_step_of_the_first_in_a_log_of_each_fiftieth_ste
     records.step *= 50
     (finding,) = [f for f in diagnosis.feed(records) if f.rule == "grad_zero"]
     assert finding.since_step == 1550 and finding.severity == WARNING
+
+
+def test_zero_gradients_are_told_after_any_length_of_a_healthy_run() -> None:
+    """The share of batches without a gradient is halved at each block: after 1,075 of them it would be 0."""
+    present: dict[str, Finding] = {}
+    rule = GradZero(Attempt(None, Objective(), Trend()), Alarm("grad_zero", present), 1.0)
+    healthy = block(1, 256, grad_norm=np.ones(256))
+    for _ in range(1_200):
+        assert rule.look(healthy) == [] and rule.learn(healthy) == []
+    (finding,) = rule.look(block(257, 10, grad_norm=np.zeros(10)))
+    assert (finding.rule, finding.since_step) == ("grad_zero", 257)
 
 
 def test_the_band_of_batch_losses_knows_how_many_processes_share_a_step() -> None:

@@ -360,6 +360,15 @@ def test_a_scheduler_stepped_at_every_micro_batch_is_named_where_they_do_not_div
     assert cause.name == "scheduler_stepped_per_microbatch" and f"{batches} times an epoch of 40" in cause.says
 
 
+@pytest.mark.parametrize("phase", [0, 3, 4])
+def test_a_scheduler_stepped_at_every_micro_batch_is_named_wherever_in_the_loop_it_is_stepped(phase: int) -> None:
+    """The optimizer's step comes first, or before or after the scheduler's at the fourth micro-batch."""
+    lrs = TEXTBOOK.rate(np.arange(800) * 4 + phase)
+    watching, _ = watch(lrs, situation=Situation(TEXTBOOK, B, epochs=5, accumulate=4), size=40)
+    assert watching.fault is not None
+    assert watching.fault.cause().name == "scheduler_stepped_per_microbatch"
+
+
 @pytest.mark.parametrize("start", [2 * B, 2 * B + 4321])
 def test_stepped_every_batch_and_every_epoch_is_named_after_a_resume_too(start: int) -> None:
     """The epochs before the resume are in the restored position; those after it add a step each."""
