@@ -23,6 +23,8 @@ import pytest
 import yaml
 from hypothesis import settings
 
+from eegwatch.diagnosis.findings import Finding
+from eegwatch.diagnosis.isolation import Isolation
 from eegwatch.run.folder import CHECKPOINTS, RUN_LOG
 from eegwatch.run.log import AppendLog
 from eegwatch.run.records import Eval, Record, Run, Step
@@ -135,15 +137,39 @@ def pytest_runtest_setup() -> None:
         torch.manual_seed(UNSEEDED)
 
 
+# tracebacks of detectors that raised in this process: a test that looks at other findings would pass with one missing
+detector_failures: list[str] = []
+
+
+def _call_recorded(
+    self: Isolation, detector: str, step: int, ask: Callable[[], list[Finding]], call: Any = Isolation.call
+) -> list[Finding]:
+    before = len(self.failures)
+    findings: list[Finding] = call(self, detector, step, ask)
+    if len(self.failures) > before:
+        detector_failures.append(self.failures[detector])
+    return findings
+
+
+Isolation.call = _call_recorded  # type: ignore[method-assign]
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_call() -> Iterator[None]:
-    """Tests of a framework that is not installed are skipped: `make test-minimum` installs none."""
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """A detector that raised fails the test, unless it is marked `detector_raises`.
+
+    Tests of a framework that is not installed are skipped: `make test-minimum` installs none.
+    """
+    detector_failures.clear()
     try:
-        return (yield)
+        result = yield
     except ModuleNotFoundError as missing:
         if missing.name in FRAMEWORKS:
             pytest.skip(f"needs {missing.name}")
         raise
+    if detector_failures and item.get_closest_marker("detector_raises") is None:
+        pytest.fail(f"a detector raised and was switched off: {detector_failures[0]}")
+    return result
 
 
 @pytest.fixture(scope="session")
