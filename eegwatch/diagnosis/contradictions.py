@@ -12,6 +12,7 @@ from eegwatch.diagnosis.findings import WARNING, Cause, Finding
 from eegwatch.diagnosis.rate.causes import with_total
 from eegwatch.run.records import Run
 from eegwatch.schedule import Manual, Schedule
+from eegwatch.schedule.composed import Paced
 from eegwatch.wording import count_of
 
 RULE = "schedule_length"
@@ -38,6 +39,9 @@ def contradictory_lengths(run: Run, schedule: Schedule) -> list[Finding]:
     endless = _endless_warm_up(run, schedule, total)
     if endless:
         return [endless]
+    processes = _steps_a_step(schedule, run)
+    if processes > 1 and schedule.total_steps * processes == total:
+        return [_stepped_too_often(run, processes, total)]
     ends = _ends_early(schedule)
     if not ends and with_total(schedule, 2 * schedule.total_steps) is None:
         return []  # its curve has no end
@@ -49,6 +53,20 @@ def contradictory_lengths(run: Run, schedule: Schedule) -> list[Finding]:
         if contradiction:
             return [_finding(run, *contradiction)]
     return []
+
+
+def _steps_a_step(schedule: Schedule, run: Run) -> int:
+    """How often the schedule is stepped at each step, where that is once for each of several processes; else 1."""
+    steps = schedule.steps if isinstance(schedule, Paced) and schedule.every == 1 else 1
+    return int(steps) if steps == run.world_size else 1
+
+
+def _stepped_too_often(run: Run, processes: int, total: int) -> Finding:
+    says = (
+        f"the schedule was built for {total:,} steps and accelerate steps it {processes} times in each of the run's "
+        f"{total:,}: the rate is at its end after 1/{processes} of the run"
+    )
+    return _finding(run, says, f"total_steps={total * processes} (steps * processes), or do not prepare the scheduler")
 
 
 def _ends_early(schedule: Schedule) -> list[int]:

@@ -16,6 +16,7 @@ from eegwatch.watching.dataset_identity import fingerprint
 from eegwatch.watching.sampler_draws import FIRST_MARK, LOOKS_ON, EpochDraws, SamplerIntent
 from eegwatch.watching.tensors import torch_module
 
+CYCLES = 2  # epochs' worth of steps without a draw
 Tell = Callable[[dict[str, Any]], None]
 
 
@@ -36,7 +37,8 @@ class SamplerOrder:
     ) -> None:
         """Raises TypeError for a loader whose sampler cannot be looked at, with the reason."""
         self.number, self._tell, self.guard, self._world = number, tell, guard, world
-        self._taken, self._began_at = taken, 0
+        self._taken, self._began_at, self._last_steps = taken, 0, 0
+        self._drawn_out: tuple[int, int, int] | None = None  # (batches of the first epoch, its steps, steps until then)
         self._changes = DatasetChanges(loader)
         self._stale: int | None = None  # values of the data set that were told of as unknown to the workers
         self._own_order = False
@@ -100,7 +102,9 @@ class SamplerOrder:
         """An epoch begins."""
         self.end()
         self.epoch += 1
-        self.open, self._began_at = drawn, self._taken()
+        taken = self._taken()
+        self._drawn_out, self._last_steps = None, taken - self._began_at
+        self.open, self._began_at = drawn, taken
         if self.began is not None:
             self.began()
         sequential = drawn.source.sequential
@@ -123,9 +127,19 @@ class SamplerOrder:
 
     def settle(self) -> None:
         """Tell how a resume began, as soon as enough was drawn to know an order by."""
+        if self._drawn_out is not None:
+            self._cycled(*self._drawn_out)
         if self._owed is not None and self.open is not None and self.open.n >= FIRST_MARK:
             owed, self._owed = self._owed, None
             self.note("begin", owed)
+
+    def _cycled(self, batches: int, steps: int, at: int) -> None:
+        """Steps go on though the first epoch is drawn out and no other has begun: tell of two more epochs' worth."""
+        waiting = getattr(self._loader, "num_workers", 0) * (getattr(self._loader, "prefetch_factor", None) or 0)
+        since = self._taken() - at
+        if since >= (CYCLES * batches + waiting) * max(1, -(-steps // batches)):
+            self._drawn_out = None
+            self._tell({"loader": self.number, "epoch": self.epoch, "cycled": since})
 
     def note(self, when: str, step: int) -> None:
         """Tell how far the epoch under way is drawn: at a checkpoint, at the end, and when a resume begins."""
@@ -143,6 +157,9 @@ class SamplerOrder:
     def end(self) -> None:
         """The epoch under way is over: tell what it drew."""
         drawn, self.open = self.open, None
+        if drawn is not None and self.epoch == 1 and drawn.n > (self.batch or 1) and drawn.source.draws_anew:
+            steps, batches = self._taken() - self._began_at, -(-drawn.n // (self.batch or 1))
+            self._drawn_out = (batches, steps, self._taken()) if steps else None
         if drawn is not None and drawn.n:
             with self.guard():
                 self._tell(self._values(drawn, whole=self._resumed and self.epoch == 1))
@@ -153,6 +170,8 @@ class SamplerOrder:
             once, weighted = drawn.source.once or drawn.source.weighted, drawn.source.weighted
             of_loader |= {"data": self._identity, "once": once} | ({"weighted": True} if weighted else {})
             of_loader |= self._beside
+        if self.epoch > 1 and not (self._resumed and self.epoch == 2):
+            of_loader["last_steps"] = self._last_steps
         if drawn.source.sequential:
             of_loader["steps"] = self._taken() - self._began_at
             if self._changes.changed or self._own_order:

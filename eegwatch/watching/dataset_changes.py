@@ -56,6 +56,22 @@ def has_own_order(data: Any) -> bool:
     return shuffles or getattr(data, "shuffle", None) is True or bool(generators_of(data))
 
 
+def asked_to_shuffle(data: Any) -> str | None:
+    """What says of a stream that each epoch is to be in another order; None: nothing does.
+
+    A stream of `datasets` has a set_epoch() whether it is shuffled or not.
+    """
+    for one in _within(data):
+        if getattr(one, "shuffle", None) is False:
+            return None
+        if getattr(one, "shuffle", None) is True:
+            return "has shuffle=True"
+        if hasattr(one, "_shuffling"):
+            return "is shuffled" if one._shuffling is not None else None
+    told = any(callable(getattr(one, "set_epoch", None)) for one in _within(data))
+    return "has a set_epoch()" if told else None
+
+
 def sizes(loader: Any) -> dict[str, Any] | None:
     """{"indices", "samples", "sampler"}: how many a sampler of torch's draws among, and how many the data set has.
 
@@ -85,7 +101,7 @@ def _within(data: Any) -> list[Any]:
         one = waiting.pop(0)
         found.append(one)
         inner = [getattr(one, "dataset", None), *list(getattr(one, "datasets", None) or ())[:LONG]]
-        waiting += [part for part in inner if hasattr(part, "__getitem__")]
+        waiting += [part for part in inner if hasattr(part, "__getitem__") or hasattr(part, "__iter__")]
     return found
 
 

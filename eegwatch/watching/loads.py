@@ -1,4 +1,4 @@
-"""Calls of load_state_dict on the watched models that are given the model's own tensors: they restore nothing."""
+"""Calls of load_state_dict on the watched models that restore nothing: no name fits, or the tensors are their own."""
 
 from __future__ import annotations
 
@@ -38,6 +38,17 @@ class Loads:
                 self._known.append(model)
                 hook = AtLoad(partial(self._loaded, weakref.ref(model)))
                 self._handles.append(model._register_load_state_dict_pre_hook(hook))
+                after = AtLoad(partial(self._fitted, weakref.ref(model)))
+                self._handles.append(model.register_load_state_dict_post_hook(after))
+
+    def _fitted(self, model: Any, module: Any, fits: Any) -> None:
+        """The names that were missing and those that nothing has: with strict=False nobody hears of them."""
+        with self._guarded():
+            own = [name for name, _ in model().named_parameters()]
+            missing = set(fits.missing_keys)
+            if own and len(fits.unexpected_keys) and all(name in missing for name in own):
+                given = list(fits.unexpected_keys)
+                self._tell({"tensors": len(own), "unfit": len(given), "names": [given[0], own[0]]})
 
     def _loaded(self, model: Any, state_dict: Mapping[str, Any], prefix: str, *_: Any) -> None:
         with self._guarded():

@@ -114,6 +114,11 @@ class SamplerIntent:
         self._epochs = 0
         self._states: dict[str, str] | None = None
 
+    @property
+    def draws_anew(self) -> bool:
+        """Does each epoch have an order of its own?"""
+        return self.shuffles or self.redraws or self.weighted
+
     def read(self, sampler: Any) -> SamplerIntent:
         """An epoch begins."""
         self.shuffles, self.redraws = shuffles(sampler), redraws(sampler)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import sys
 import time
-import zlib
 from collections.abc import Callable
 from typing import Any
 
-from eegwatch.watching.workers import SUMMED, summed_up
+from eegwatch.watching.samples import sum_of, summed_up
 
 KEPT = 256  # sums of an epoch that are kept; with more of them every second, fourth, … by its value
 BYTES = 4096  # of a tensor or an array that are summed
+EPOCHS = 4  # whose first batches are compared
 SHARE, ALLOWANCE_S = 0.003, 0.05  # of the time that summing may take, and seconds at first
 
 
@@ -36,7 +36,7 @@ class SampleSums:
         self._batches += 1
         if self._readable and self._spent <= ALLOWANCE_S + SHARE * (now - self._began):
             for sample in samples if isinstance(samples, list | tuple) else [samples]:
-                self._take(brief(sample))
+                self._take(sum_of(sample, BYTES))
             self._spent += time.perf_counter() - now
         power = self._batches.bit_length() - 1
         return self._batches >= 4 and self._batches == 1 << power and power % 2 == 0
@@ -62,58 +62,55 @@ class SampleSums:
         return {"some": sorted(self._sums), "every": self._every, "seen": self._seen, "repeats": self._repeats}
 
 
-def brief(sample: Any) -> int | None:
-    """A sum of some of what a sample holds, the same in every process; None where nothing in it can be read."""
-    crc, read = 0, 0
-    waiting = [sample]
-    while waiting and read < SUMMED:
-        one = waiting.pop()
-        if isinstance(one, dict):
-            waiting += list(one.values())
-        elif isinstance(one, list | tuple):
-            waiting += list(one)
-        elif hasattr(one, "numpy") and hasattr(one, "detach"):
-            crc, read = _of_array(one.detach().cpu().numpy(), crc), read + 1
-        elif hasattr(one, "tobytes") and hasattr(one, "reshape"):
-            crc, read = _of_array(one, crc), read + 1
-        elif isinstance(one, int | float | str | bytes):
-            crc, read = zlib.crc32(repr(one).encode()[:BYTES], crc), read + 1
-    return crc if read else None
-
-
-def _of_array(array: Any, crc: int) -> int:
-    flat = array.reshape(-1)
-    stride = max(1, flat.size * flat.dtype.itemsize // BYTES)
-    return zlib.crc32(flat[::stride].tobytes(), zlib.crc32(repr(array.shape).encode(), crc))
-
-
 class StreamSamples:
-    """A collate_fn of a stream that is read in this process. `first`: what its first batch was."""
+    """A collate_fn of a stream that is read in this process. `first`: what its first batch was.
 
-    def __init__(self, loader: Any, number: int, guard: Callable[[], Any], tell: Callable[[str, Any], None]) -> None:
+    `sums`: are its samples compared with those of other ranks? `asks`: what says that each epoch is to have another
+    order; the first batches of the first epochs are told of then.
+    """
+
+    def __init__(
+        self,
+        loader: Any,
+        number: int,
+        guard: Callable[[], Any],
+        tell: Callable[[str, Any], None],
+        *,
+        sums: bool,
+        asks: str | None,
+    ) -> None:
         self._inner, self._loader, self._number = loader.collate_fn, loader, number
-        self._guard, self._tell = guard, tell
+        self._guard, self._tell, self._asks = guard, tell, asks
         self.first: dict[str, Any] | None = None
-        self._told = False
+        self._summed = sums
+        self._at_first = True  # is the next batch the first of its epoch?
         self._epoch, self._sums = 1, SampleSums()
         loader.collate_fn = self
 
     def __call__(self, samples: Any) -> Any:
-        with self._guard():
-            if not self._told:
-                self._told = True
-                size = len(samples) if isinstance(samples, list | tuple) else 1
-                self.first = {"loader": self._number, "size": size, **summed_up(samples)}
-            if self._sums.add(samples):
-                self._tell_sums()
+        if self._at_first or self._summed:
+            with self._guard():
+                self._take(samples)
         return self._inner(samples)
+
+    def _take(self, samples: Any) -> None:
+        if self._at_first and self._epoch <= EPOCHS:
+            size = len(samples) if isinstance(samples, list | tuple) else 1
+            first = {"loader": self._number, "size": size, **summed_up(samples, BYTES)}
+            self.first = self.first or first
+            if self._asks is not None:
+                self._tell("stream", {"begins": True, "asks": self._asks, "epoch": self._epoch} | first)
+        self._at_first = False
+        if self._summed and self._sums.add(samples):
+            self._tell_sums()
 
     def begun(self) -> None:
         """Another epoch of the loader begins."""
-        if self._told:
-            self._tell_sums()
+        if not self._at_first:
+            if self._summed:
+                self._tell_sums()
             self._epoch += 1
-            self._sums = SampleSums()
+            self._at_first, self._sums = True, SampleSums()
 
     def _tell_sums(self) -> None:
         values = self._sums.values()
@@ -125,7 +122,8 @@ class StreamSamples:
         if self._loader.collate_fn is self:
             self._loader.collate_fn = self._inner
             with self._guard():
-                self._tell_sums()
+                if self._summed:
+                    self._tell_sums()
 
 
 def is_stream(loader: Any) -> bool:

@@ -8,10 +8,8 @@ eegwatch.diagnosis.silent; the watcher itself passes no verdict.
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from eegwatch.optimizer_hooks import unwrapped
@@ -19,8 +17,6 @@ from eegwatch.run.records import Watch
 from eegwatch.watching.cadence import FIRST
 from eegwatch.watching.checkpoint_state import weights_of, whole_state
 from eegwatch.watching.cost import Cost
-from eegwatch.watching.data_order import SamplerOrder
-from eegwatch.watching.dataset_changes import sizes
 from eegwatch.watching.declarations import Declarations, WatchedLog
 from eegwatch.watching.ema import UNKNOWN, WeightAverage
 from eegwatch.watching.ema_statistics import AverageStatistics
@@ -28,6 +24,7 @@ from eegwatch.watching.evaluation import Evaluation
 from eegwatch.watching.folds import Marks, Trained, goes_on, leave
 from eegwatch.watching.forwards import Forwards
 from eegwatch.watching.gradients import Turns
+from eegwatch.watching.loaders import Loaders
 from eegwatch.watching.loads import Loads
 from eegwatch.watching.masters import Masters
 from eegwatch.watching.micro_batches import MicroBatches
@@ -40,9 +37,7 @@ from eegwatch.watching.scheduled_values import Scheduled
 from eegwatch.watching.splits import Splits, trained_before
 from eegwatch.watching.step_calls import StepCalls
 from eegwatch.watching.step_draws import STEPS, StepDraws
-from eegwatch.watching.streams import SampleSums, StreamSamples, is_stream
 from eegwatch.watching.tensors import named, torch_module
-from eegwatch.watching.workers import Workers
 
 SCHEDULED_EVERY = 50  # steps between two records of a value that only log.step(metrics=…) tells
 
@@ -56,8 +51,7 @@ class Watcher:
         self.off = False
         self.models: list[Any] = []
         self.eyes: list[OptimizerListener] = []
-        self.orders: list[SamplerOrder] = []
-        self._loaders = 0  # whose order is looked at
+        self.loaders = Loaders(self)
         self.names: dict[int, str] = {}
         self.declared = Declarations()
         self.around = Surroundings()
@@ -70,8 +64,6 @@ class Watcher:
         self.loads = Loads(self.guarded, self._tell_load)
         self.turns = Turns()  # of several optimizers
         self.calls = StepCalls()
-        self.workers: list[Workers] = []
-        self.streams: list[StreamSamples] = []
         self._rows: BatchRows | None = None  # that the copies of a job of several processes train on
         self.copied = False  # is a DistributedDataParallel among the models?
         self.cost = Cost()
@@ -132,7 +124,7 @@ class Watcher:
                 eye.gradients.of_several(self.turns)
         self.around.find_shared(self.eyes)
         for loader in loaders:
-            self._watch_loader(loader)
+            self.loaders.watch(loader)
         self._emit_attached()
 
     def _hooks_on(self, optimizer: Any) -> Any:
@@ -141,58 +133,21 @@ class Watcher:
         hooks = follower.hooks if follower is not None else None
         return hooks if hooks is not None and hooks.optimizer is unwrapped(optimizer) else None
 
-    def _watch_loader(self, loader: Any) -> None:
-        if any(order.is_of(loader) for order in self.orders):
-            return
-        if getattr(loader, "num_workers", 0) and hasattr(loader, "worker_init_fn") and loader.collate_fn is not None:
-            path = Path(tempfile.mkdtemp(prefix="eegwatch-")) / "workers"
-            at = len(self.workers)
-            compared = self.declared.world > 1 and is_stream(loader) and not loader.persistent_workers
-            self.workers.append(Workers(loader, at, path, self.emit, SampleSums() if compared else None))
-        elif self.declared.world > 1 and is_stream(loader) and not isinstance(loader.collate_fn, StreamSamples):
-            self.streams.append(StreamSamples(loader, len(self.streams), self.guarded, self.emit))
-        before = next((order for order in self.orders if order.goes_on_in(loader)), None)
-        try:
-            number = self._loaders if before is None else before.number
-            order = SamplerOrder(loader, number, self._tell_order, self.guarded, self.declared.world, self._taken)
-            self._loaders += before is None
-            size = sizes(loader)
-            if size is not None and before is None:
-                self.emit("loader", {"loader": number} | size)
-        except TypeError as error:
-            self.emit("order", {"loader": self._loaders, "unread": str(error)})
-            return
-        if self.streams and loader.collate_fn is self.streams[-1]:
-            order.began = self.streams[-1].begun
-        if before is not None:  # a script that makes its loader anew in each epoch
-            order.epoch = before.epoch
-            before.close()
-            self.orders.remove(before)
-        self.orders.append(order)
-
     def _begins_pass(self) -> None:
         """The first forward pass of a resume: what comes before its step may add to the weights and take away again."""
         with torch_module().no_grad():
             self._at_pass = weights_of(self.models)
 
     def _tell_load(self, values: dict[str, Any]) -> None:
-        if any(eye.taken for eye in self.eyes):
+        if "unfit" in values or any(eye.taken for eye in self.eyes):
             self.emit("load", values)
-
-    def _tell_order(self, values: dict[str, Any]) -> None:
-        if values.get("sequential") and any(order.shuffled for order in self.orders):
-            values["beside"] = True  # a loader that shuffles is read too
-        self.emit("order", values, step=values.pop("step", None))
-
-    def _taken(self) -> int:
-        return sum(eye.taken for eye in self.eyes)
 
     def _emit_attached(self) -> None:
         said = self.declared
         values: dict[str, Any] = {
             "models": [type(model).__name__ for model in self.models],
             "optimizers": [eye.attached() for eye in self.eyes],
-            "loaders": len(self.orders),
+            "loaders": len(self.loaders.orders),
         }
         if self.copied:
             values["copies"] = True
@@ -312,19 +267,14 @@ class Watcher:
             return
         with self._counted():
             self._emit_state("checkpoint", self.log.step_done)
-            for order in self.orders:
-                order.note("checkpoint", self.log.step_done)
+            self.loaders.note("checkpoint", self.log.step_done)
 
     def close(self) -> None:
         """Take everything off."""
         if self.off:
             return
         with self.guarded():
-            for order in self.orders:
-                order.note("end", self.log.step_done)
-                order.close()
-            for loader in self.workers:
-                loader.close()
+            self.loaders.end(self.log.step_done)
             self._emit_cost()
             self._written.close()
         self._release()
@@ -345,8 +295,7 @@ class Watcher:
             if self.log.has_splits:
                 self._earlier, self._marks = goes_on(self.models), Marks(self.models)
             passes = max(eye.gradients.passes, self.forwards.passes // max(len(self.models), 1))
-            for order in self.orders:
-                order.first_step(eye.step - 1, resumed=self._resumed, trained=passes)
+            self.loaders.first_step(eye.step - 1, resumed=self._resumed, trained=passes)
             if self._resumed:
                 self._emit_state("begin", eye.step - 1)
 
@@ -403,17 +352,9 @@ class Watcher:
         if eye.taken >= FIRST:
             self.forwards.close()
             self._draws.close()
-        for order in self.orders:
-            order.settle()
-        for loader in self.workers:
-            loader.read()
+        self.loaders.looked()
         if self.declared.world > 1 and eye.taken == 1:
-            rows = {"rows": self._rows.rows} if self._rows is not None and self._rows.rows else {}
-            for order in self.orders:
-                order.so_far(step, rows)
-            for stream in self.streams:
-                if stream.first is not None:
-                    self.emit("stream", stream.first | rows, step=step)
+            self.loaders.so_far(step, {"rows": self._rows.rows} if self._rows is not None and self._rows.rows else {})
         for average in self.averages:
             if average.held_by(eye):
                 average.stepped(step, self.calls.calls, eye.scale())
@@ -477,15 +418,22 @@ class Watcher:
     def _release(self) -> None:
         self.off = True
         rows = [self._rows] if self._rows is not None else []
-        parts: tuple[Any, ...] = (self.forwards, self.loads, self._draws, *self._statistics, *rows)
-        parts += (*self.eyes, *self.orders, *self.workers, *self.streams)
+        parts: tuple[Any, ...] = (
+            self.forwards,
+            self.loads,
+            self._draws,
+            *self._statistics,
+            *rows,
+            *self.eyes,
+            self.loaders,
+        )
         for part in parts:
             with contextlib.suppress(Exception):  # each is taken off, whatever the others do
                 part.close()
-        self.eyes, self.orders, self.workers = [], [], []
+        self.eyes = []
         # whoever keeps the log keeps none of what was watched
         self._marks, self._earlier = None, []
-        self.models, self.averages, self._evaluations, self._statistics, self.streams = [], [], [], [], []
+        self.models, self.averages, self._evaluations, self._statistics = [], [], [], []
         self.around, self.calls, self.micros = Surroundings(), StepCalls(), MicroBatches()
         self.forwards = Forwards(self.guarded)
         self.declared = Declarations()

@@ -1,7 +1,8 @@
 """What the workers of a loader do: the states of their generators before the first batch, what draws, what they yield.
 
 Two functions of the loader are wrapped, its worker_init_fn and its collate_fn; they do what they did, and a worker's
-first batch leaves one line in a file that the watching process reads. Nothing is drawn and no sample is touched.
+first batch of an epoch leaves one line in a file that the watching process reads. Nothing is drawn and no sample is
+touched. The number of the epoch lies in shared memory, since persistent workers are not started again.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from eegwatch.watching.samples import summed_up
+
 DEEP, LONG, MANY = 5, 32, 512  # attributes deep, entries of a list, objects in which generators are looked for
-SUMMED = 64  # tensors or arrays of a first batch that are summed up
 
 _before: dict[str, str] = {}  # in a worker: the states of its generators once it was initialised
-_told: set[str] = set()  # in a worker: files that it has written its line to
+_told: dict[str, int] = {}  # in a worker: files that it has written its line to -> the last epoch that it told of
 
 
 class WorkerInit:
@@ -39,16 +41,24 @@ class WorkerInit:
 
 
 class FirstBatchCollate:
-    """A collate_fn that tells of the first batch of a worker, and of its samples where `sums` takes them."""
+    """A collate_fn that tells of a worker's first batch, and of its samples where sums of the class `kind` take them.
 
-    def __init__(self, inner: Callable[[Any], Any], path: str, sums: Any = None) -> None:
-        self.inner, self.path, self.sums = inner, path, sums
+    `epoch`: the loader's, a tensor of one number in shared memory; 0 where it is not known.
+    """
+
+    def __init__(self, inner: Callable[[Any], Any], path: str, epoch: Any, kind: Any = None) -> None:
+        self.inner, self.path, self.epoch, self.kind = inner, path, epoch, kind
+        self.sums: Any = None if kind is None else kind()
 
     def __call__(self, samples: Any) -> Any:
-        if self.path not in _told:
-            _told.add(self.path)
+        epoch = int(self.epoch)
+        before = _told.get(self.path)
+        if before != epoch:
+            _told[self.path] = epoch
             with contextlib.suppress(Exception):
-                self._tell(samples)
+                self._tell(samples, again=before is not None)
+            if before is not None and self.kind is not None:
+                self.sums = self.kind()
         if self.sums is not None:
             with contextlib.suppress(Exception):  # a worker must not die of being watched
                 self._tell_sums(samples)
@@ -57,16 +67,20 @@ class FirstBatchCollate:
     def _tell_sums(self, samples: Any) -> None:
         worker = sys.modules["torch.utils.data"].get_worker_info()
         if worker is not None and self.sums.add(samples):
-            self._write({"worker": worker.id, "samples": self.sums.values()})
+            self._write({"worker": worker.id, "number": int(self.epoch), "samples": self.sums.values()})
 
-    def _tell(self, samples: Any) -> None:
+    def _tell(self, samples: Any, *, again: bool) -> None:
+        """`again`: the worker has told of an epoch before; with which states it began this one is not known."""
         worker = sys.modules["torch.utils.data"].get_worker_info()
         if worker is None:
             return
-        after = states(worker.dataset)
+        if again:
+            _before.clear()
+        after = states(worker.dataset) if _before else {}
         drawn = sorted(name for name, state in _before.items() if after.get(name, state) != state)
         line = {
             "worker": worker.id,
+            "number": int(self.epoch),
             "states": {name: _before[name] for name in drawn},
             "after": {name: after[name] for name in drawn},
             "drawn": drawn,
@@ -135,31 +149,6 @@ def state_of(generator: Any) -> Any | None:
     return None
 
 
-def content(sample: Any) -> int | None:
-    """A sum of what a sample holds; None where nothing in it can be read."""
-    crc, read = 0, 0
-    waiting = [sample]
-    while waiting and read < SUMMED:
-        one = waiting.pop()
-        if isinstance(one, dict):
-            waiting += list(one.values())
-        elif isinstance(one, list | tuple):
-            waiting += list(one)
-        elif hasattr(one, "numpy") and hasattr(one, "detach"):
-            crc, read = zlib.crc32(one.detach().cpu().contiguous().numpy().tobytes(), crc), read + 1
-        elif hasattr(one, "tobytes"):
-            crc, read = zlib.crc32(one.tobytes(), crc), read + 1
-        elif isinstance(one, int | float | str | bytes):
-            crc, read = zlib.crc32(repr(one).encode(), crc), read + 1
-    return crc if read else None
-
-
-def summed_up(samples: Any) -> dict[str, Any]:
-    """{"batch": a sum of a batch before it is collated, "distinct": do its samples differ?}"""
-    sums = [content(sample) for sample in samples] if isinstance(samples, list | tuple) else [content(samples)]
-    return {"batch": f"{zlib.crc32(repr(sums).encode()):08x}", "distinct": len(set(sums)) > 1 and None not in sums}
-
-
 def _sum(state: Any) -> str:
     return f"{zlib.crc32(state if isinstance(state, bytes) else repr(state).encode()):08x}"
 
@@ -168,17 +157,31 @@ class Workers:
     """The workers of one loader, in the watching process. `path`: a file in a folder of its own, removed at the end."""
 
     def __init__(
-        self, loader: Any, number: int, path: Path, tell: Callable[[str, dict[str, Any]], None], sums: Any = None
+        self,
+        loader: Any,
+        number: int,
+        path: Path,
+        tell: Callable[[str, dict[str, Any]], None],
+        sums: Any = None,
+        asks: str | None = None,
     ) -> None:
-        """`tell` takes a look and its values; `sums` takes the samples of a worker, where they are compared."""
+        """`tell` takes a look and its values; `sums`: the class of what takes the samples, where they are compared.
+
+        `asks`: what says of a stream that it is to be in another order in each epoch.
+        """
         self.number, self._tell, self._loader, self._path = number, tell, loader, path
         self._at = 0
         self._epochs: dict[int, int] = {}
+        self._asks, self._epoch = asks, sys.modules["torch"].zeros((), dtype=sys.modules["torch"].int64).share_memory_()
         data = sys.modules["torch.utils.data"]
         self._iterable = isinstance(loader.dataset, data.IterableDataset)
         self._before = loader.worker_init_fn, loader.collate_fn
         loader.worker_init_fn = WorkerInit(loader.worker_init_fn)
-        loader.collate_fn = FirstBatchCollate(loader.collate_fn, str(path), sums)
+        loader.collate_fn = FirstBatchCollate(loader.collate_fn, str(path), self._epoch, sums)
+
+    def begun(self) -> None:
+        """Another epoch of the loader begins."""
+        self._epoch += 1
 
     def read(self) -> None:
         """Tell what workers have written since."""
@@ -192,14 +195,16 @@ class Workers:
         self._at += whole
         for line in data[:whole].splitlines():
             values = json.loads(line)
-            worker = int(values["worker"])
+            worker, number = int(values["worker"]), int(values.pop("number"))
             if "samples" in values:
                 if values["samples"] is not None:
-                    of = {"loader": self.number, "epoch": self._epochs.get(worker, 1), "worker": worker}
+                    epoch = number or self._epochs.get(worker, 1)
+                    of = {"loader": self.number, "epoch": epoch, "worker": worker}
                     self._tell("stream", of | values["samples"])
                 continue
-            epoch = self._epochs[worker] = self._epochs.get(worker, 0) + 1
-            self._tell("workers", {"loader": self.number, "epoch": epoch, "iterable": self._iterable, **values})
+            epoch = self._epochs[worker] = number or self._epochs.get(worker, 0) + 1
+            of = {"loader": self.number, "epoch": epoch, "iterable": self._iterable}
+            self._tell("workers", of | ({"asks": self._asks} if self._asks is not None else {}) | values)
 
     def close(self) -> None:
         """Give the loader its own functions back."""

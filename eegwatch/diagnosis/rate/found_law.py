@@ -7,10 +7,12 @@ record. What breaks it is told by what the rate does instead. A law that has end
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eegwatch.diagnosis.contradictions import contradictory_lengths
 from eegwatch.diagnosis.findings import INFO, WARNING, Finding
 from eegwatch.diagnosis.rate.found_law_text import description, length_words
 from eegwatch.run.history import StepBlock
@@ -214,6 +216,11 @@ class LawWatch:
         if may_end_earlier or abs(end - run.total_steps) <= LENGTH_DIFFERS * run.total_steps:
             self._present.pop("law_length", None)
             return []
+        if run.world_size > 1 and self._records().exact and not law.others:
+            told = contradictory_lengths(run, law.schedule)  # the length of all processes, or of one of them
+            if told:
+                self._present.pop("law_length", None)
+                return self._say(replace(told[0], step=int(self._steps[-1]), since_step=int(self._steps[0])))
         says = length_words(law, run.total_steps)
         remedy = "build the scheduler for the run's optimizer steps, unless this is intended"
         return self._say(

@@ -15,6 +15,14 @@ LEAST = 13  # different samples: draws with replacement of so many are alike at 
 
 def order_repeated(record: Watch, attempt: Attempt) -> Judgement:
     values = record.values
+    if "cycled" in values:
+        return Violation(
+            f"{values['cycled']:,} steps were taken since the loader's first epoch was drawn, and it draws no other: "
+            "the batches of the first one are used again, in their order and as they were augmented",
+            "begin the loader anew in each epoch (itertools.cycle keeps the first one's batches); dismiss this if "
+            "another loader is read by now",
+            fact=True,
+        )
     if "unread" in values or "partial" in values or not (values.get("shuffles") or values.get("asks")):
         return None
     reader = reader_of(values)
@@ -52,6 +60,56 @@ def order_repeated(record: Watch, attempt: Attempt) -> Judgement:
         "call loader.sampler.set_epoch(epoch) at the beginning of each epoch, and seed once, not in every epoch",
         f"a {values['sampler']} draws each epoch anew unless its seed is the same again",
     )
+
+
+def stream_repeated(record: Watch, attempt: Attempt) -> Judgement:
+    """A stream that is asked for another order in each epoch, and begins two with the same batch."""
+    values = record.values
+    asks = values.get("asks")
+    if asks is None or not values.get("distinct"):
+        return None
+    if record.look == "workers":
+        of_epoch = attempt.ranks.get(("workers", f"{values['loader']} {int(values['epoch']) - 1}"), {})
+        before = of_epoch.get(int(values["worker"]))
+    else:
+        if not values.get("begins"):
+            return None
+        begins = attempt.ranks.setdefault(("stream begins", str(values["loader"])), {})
+        rank = int(values.get("rank", 0))
+        before, begins[rank] = begins.get(rank), values
+    if before is None or not before.get("distinct"):
+        return None
+    if before["batch"] != values["batch"]:
+        return True
+    return Violation(
+        f"epoch {values['epoch']} of the stream begins with the batch that epoch {before['epoch']} began with, "
+        f"though the data set {asks}",
+        "call set_epoch(epoch) of the data set before each epoch, and let it reach the workers "
+        "(persistent_workers=False, or a value in shared memory); dismiss this if the order is meant",
+        "a stream may be meant to be in one order",
+        fact=True,
+    )
+
+
+def epoch_length(record: Watch, attempt: Attempt) -> Judgement:
+    """An epoch takes the declared steps, not their number of all processes or micro-batches."""
+    values, run = record.values, attempt.run
+    steps = int(values.get("last_steps", 0))
+    if run is None or not run.steps_per_epoch or not steps or "partial" in values:
+        return None
+    told = run.steps_per_epoch
+    factors = {
+        "processes": max(run.world_size, int(attempt.declared.get("world", 1) or 1)),
+        "micro-batches": max(run.accumulate, int(attempt.declared.get("accumulate", 1) or 1)),
+    }
+    for name, factor in factors.items():
+        if factor > 1 and told != steps and abs(told - steps * factor) < factor:
+            return Violation(
+                f"steps_per_epoch={told:,} was declared and epoch {values['epoch'] - 1} took {steps:,} steps: it "
+                f"counts those of all {factor} {name}",
+                f"steps_per_epoch={steps}; a schedule that was built from it is {factor} times as long as the run",
+            )
+    return True
 
 
 def order_unshuffled(record: Watch, attempt: Attempt) -> Judgement:
@@ -224,6 +282,9 @@ def _same_reader(before: Values, now: Values) -> bool:
 
 RULES = (
     SilentRule("order_repeated", "order", True, order_repeated),
+    SilentRule("order_repeated", "workers", True, stream_repeated),
+    SilentRule("order_repeated", "stream", True, stream_repeated),
+    SilentRule("epoch_length", "order", False, epoch_length),
     SilentRule("order_unshuffled", "order", False, order_unshuffled),
     SilentRule("sampler_leaves_out", "loader", False, sampler_leaves_out),
     SilentRule("order_restarted", "order", False, order_restarted),

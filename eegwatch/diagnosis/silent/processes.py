@@ -100,7 +100,7 @@ def ranks_draw_the_same(record: Watch, attempt: Attempt) -> Judgement:
 def streams_alike(record: Watch, attempt: Attempt) -> Judgement:
     """Ranks that read a stream: their first batches, or those of their workers of one number, differ."""
     values = record.values
-    if int(attempt.declared.get("world", 1)) < 2 or not values.get("distinct"):
+    if int(attempt.declared.get("world", 1)) < 2 or not values.get("distinct") or "begins" in values:
         return None
     if record.look == "workers" and not values.get("iterable"):
         return None

@@ -156,6 +156,14 @@ def statistics_not_restored(record: Watch, attempt: Attempt) -> Judgement:
 
 def own_tensors_loaded(record: Watch, attempt: Attempt) -> Judgement:
     values = record.values
+    if "unfit" in values:
+        given, own = values["names"]
+        return Violation(
+            f"load_state_dict() after step {record.step:,} loaded none of the {int(values['tensors']):,} parameters: "
+            f"of the {int(values['unfit']):,} names that it was given, such as {given}, the model has none ({own})",
+            "rename the keys (a prefix such as 'module.' or 'model.'), and load with strict=True",
+            fact=True,
+        )
     if int(values["own"]) < int(values["tensors"]):
         return True
     return Violation(

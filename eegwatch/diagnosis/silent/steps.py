@@ -109,6 +109,16 @@ def _cleared_unused(record: Watch, attempt: Attempt) -> Judgement:
     """Nothing is declared, and step after step passes were made whose gradients were cleared without a use."""
     cleared = int(record.values.get("cleared", 0))
     seen = seen_in_a_row(attempt, "gradients_cleared_unused", record, cleared > 0)
+    rests = _rests_cleared(record, attempt, cleared)
+    if rests >= REPEATED:
+        used = int(record.values["passes"]) - cleared
+        return Violation(
+            f"step {record.step:,} holds the gradients of {used} backward passes, and {cleared} before them were "
+            f"cleared: so it was at {rests} steps so far",
+            "take a step with what is left at the end of an epoch, or carry it into the next one; leave the passes out "
+            "if their gradients are not to be used",
+            fact=True,
+        )
     if not seen:
         return True
     if seen < REPEATED:
@@ -119,6 +129,19 @@ def _cleared_unused(record: Watch, attempt: Attempt) -> Judgement:
         "call optimizer.zero_grad() once a step; leave the passes out if their gradients are not to be used",
         fact=True,
     )
+
+
+def _rests_cleared(record: Watch, attempt: Attempt, cleared: int) -> int:
+    """At how many steps so far fewer passes were cleared than the step then used: the rest of an epoch."""
+    number = int(record.values.get("opt", 0))
+    used, count = ("rests_cleared: used", number), ("rests_cleared", number)
+    if not cleared:
+        return 0
+    now = int(record.values["passes"]) - cleared
+    alike = now > max(cleared, 1) and attempt.in_a_row.get(used, now) == now
+    attempt.in_a_row[used] = now
+    attempt.in_a_row[count] = attempt.in_a_row.get(count, 0) + 1 if alike else 0
+    return attempt.in_a_row[count]
 
 
 def accumulation_differs(record: Watch, attempt: Attempt) -> Judgement:

@@ -34,6 +34,7 @@ NEEDS = {
     "sampler_leaves_out": "no loader= with a sampler of torch's and a data set of known length",
     "workers_stale": "no loader= with persistent workers was read for two epochs",
     "ranks_draw_the_same": "no copies of a model that draws random numbers were trained by several ranks",
+    "epoch_length": "no steps_per_epoch is declared, or no loader= was read for two epochs",
     "splits_overlap": "no log.split() was called",
     "evaluation_in_train_mode": "no log.evaluating() was entered",
     "evaluation_changed_model": "no log.evaluating() was entered",

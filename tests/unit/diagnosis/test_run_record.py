@@ -78,3 +78,13 @@ def test_a_decay_that_ends_after_as_many_steps_as_there_are_epochs_is_told(name:
     assert rules(schedule | {"decay_steps": 50}, **run) == []  # a fall over one epoch
     assert rules(schedule | {"decay_steps": 190, "warmup_steps": 10}, **run) == []
     assert rules(schedule | {"decay_steps": 30}, **run) == []
+
+
+def test_a_schedule_that_accelerate_steps_once_for_each_process_is_told() -> None:
+    inner = {"name": "cosine", "max_lr": 1e-2, "total_steps": 24}
+    paced = {"name": "paced", "total_steps": 12, "of": inner, "steps": 2}
+    (finding,) = Diagnosis().feed(Run(schedule=paced, total_steps=24, world_size=2))
+    assert finding.rule == "schedule_length" and "accelerate steps it 2 times in each" in finding.message
+    whole = paced | {"total_steps": 24, "of": inner | {"total_steps": 48}}
+    assert rules(whole, total_steps=24, world_size=2) == []
+    assert rules(paced, total_steps=24) == []  # one process: something else moves it twice a step

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, SequentialSampler, TensorDataset, WeightedRandomSampler
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    SequentialSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
-from tests.unit.watching.loops import Loop, rules
+from eegwatch import RunLog
+from tests.unit.watching.loops import Loop, rules, silent, small
 
 
 def data(n: int = 40) -> TensorDataset:
@@ -51,7 +60,7 @@ def trained(
     for _ in range(epochs):
         if hasattr(loader.dataset, "begin"):
             loader.dataset.begin()
-        for beside in loop.log.watcher.orders[1:] if loop.log.watcher is not None else []:
+        for beside in loop.log.watcher.loaders.orders[1:] if loop.log.watcher is not None else []:
             list(beside._loader)
         for number, _ in enumerate(loader):
             if number == leave:
@@ -120,3 +129,125 @@ def test_persistent_workers_that_a_change_of_the_data_set_does_not_reach_are_a_f
     assert staged(tmp_path, persistent=True, shared=True) == set()
     assert staged(tmp_path, persistent=True, moves=False) == set()
     assert staged(tmp_path, persistent=False) == set()
+
+
+class Drawn(IterableDataset[Any]):
+    """A stream in an order by the epoch's seed; `asks`: it has something that says it is to be drawn anew."""
+
+    def __init__(self, **asks: Any) -> None:
+        self.x, self.epoch = torch.randn(32, 8), 0
+        self.__dict__ |= asks
+
+    def __iter__(self) -> Any:
+        order = torch.randperm(32, generator=torch.Generator().manual_seed(self.epoch)).tolist()
+        return iter([self.x[i] for i in order])
+
+
+class Settable(Drawn):
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+
+def streamed(folder: Path, stream: Any, *, told: bool = False, **options: Any) -> set[str]:
+    """Three epochs of a stream; `told`: each begins with the number of the epoch."""
+    loader: Any = DataLoader(stream, batch_size=8, **options)
+    before = loader.collate_fn
+    loop = Loop(folder, loader=loader)
+    for epoch in range(3):
+        if told:
+            stream.epoch = epoch
+        for _ in loader:
+            loop.step(0)
+            loop.log.step()
+    found = rules(loop.judged())
+    assert loader.collate_fn is before
+    return found
+
+
+def test_a_stream_that_is_to_be_shuffled_and_repeats_its_order_is_a_fact(tmp_path: Path) -> None:
+    assert streamed(tmp_path, Settable()) == {"order_repeated"}
+    assert streamed(tmp_path, Drawn(shuffle=True)) == {"order_repeated"}
+    assert streamed(tmp_path, Settable(), told=True) == set()
+    assert streamed(tmp_path, Drawn()) == set()  # nothing says that its order is to change
+    assert streamed(tmp_path, Settable(shuffle=False)) == set()
+    assert streamed(tmp_path, Settable(_shuffling=None)) == set()  # a stream of `datasets` that is not shuffled
+
+
+def test_persistent_workers_of_a_stream_that_set_epoch_does_not_reach_are_a_fact(tmp_path: Path) -> None:
+    assert streamed(tmp_path, Settable(), told=True, num_workers=1) == set()
+    persistent = streamed(tmp_path, Settable(), told=True, num_workers=1, persistent_workers=True)
+    assert persistent == {"order_repeated", "workers_stale"}
+
+
+def cycled(folder: Path, *, shuffle: bool, begins: bool) -> set[str]:
+    """Twenty steps over five batches; `begins`: the loader begins anew when it is exhausted."""
+    loader = DataLoader(data(), batch_size=8, shuffle=shuffle)
+    loop = Loop(folder, loader=loader)
+    passes = itertools.chain.from_iterable(itertools.repeat(loader)) if begins else itertools.cycle(loader)
+    for _ in itertools.islice(passes, 20):
+        loop.step(0)
+        loop.log.step()
+    return rules(loop.judged())
+
+
+def test_the_batches_of_the_first_epoch_over_and_over_are_a_fact(tmp_path: Path) -> None:
+    assert cycled(tmp_path, shuffle=True, begins=False) == {"order_repeated"}
+    assert cycled(tmp_path, shuffle=True, begins=True) == set()
+    assert cycled(tmp_path, shuffle=False, begins=False) == set()
+
+
+def lengths(folder: Path, declared: int, **more: Any) -> set[str]:
+    """Three epochs of ten batches, a step at every second one; `declared`: steps of an epoch."""
+    loader = DataLoader(data(), batch_size=4, shuffle=True)
+    model = small()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    log = RunLog(folder, optimizer=optimizer, control=False, steps_per_epoch=declared, **more)
+    log.watch(model, optimizer, loader=loader)
+    for _ in range(3):
+        for number, (x,) in enumerate(loader, start=1):
+            (model(x).pow(2).mean() / 2).backward()
+            if number % 2 == 0:
+                optimizer.step()
+                optimizer.zero_grad()
+                log.step()
+    log.end()
+    return rules(silent(log.folder))
+
+
+def test_an_epoch_that_is_declared_in_micro_batches_is_a_fact(tmp_path: Path) -> None:
+    assert lengths(tmp_path, 10, accumulate=2) == {"epoch_length"}
+    assert lengths(tmp_path, 5, accumulate=2) == set()
+    assert lengths(tmp_path, 10) == set()  # nothing says what else it might count
+
+
+def loaded(folder: Path, prefix: str, **options: Any) -> set[str]:
+    """A checkpoint with a prefix in its names is loaded into the watched model before the first step."""
+    loop = Loop(folder)
+    loop.model.load_state_dict({f"{prefix}{name}": p for name, p in small().state_dict().items()}, **options)
+    return rules(loop.run(2))
+
+
+def test_a_checkpoint_of_which_no_name_fits_is_a_fact(tmp_path: Path) -> None:
+    assert loaded(tmp_path, "model.", strict=False) == {"weights_not_restored"}
+    assert loaded(tmp_path, "", strict=False) == loaded(tmp_path, "") == set()
+
+
+def test_the_rest_of_an_epoch_that_becomes_no_step_is_a_fact(tmp_path: Path) -> None:
+    def epochs(folder: Path, batches: int) -> set[str]:
+        loop = Loop(folder)
+
+        def epoch(_: int) -> None:
+            loop.optimizer.zero_grad()
+            for number in range(1, batches + 1):
+                loop.backward()
+                if number % 2 == 0:
+                    loop.optimizer.step()
+                    loop.log.step()
+                    loop.optimizer.zero_grad()
+
+        for number in range(6):
+            epoch(number)
+        return rules(loop.judged())
+
+    assert epochs(tmp_path / "rest", 5) == {"micro_gradients_dropped"}
+    assert epochs(tmp_path / "whole", 4) == set()

@@ -84,6 +84,18 @@ def test_a_length_that_is_not_the_run_s_is_said() -> None:
     assert finding.severity == "info" and "ends at step 4,000; the run has 8,000 steps" in finding.message
 
 
+def test_a_length_of_all_processes_is_a_warning() -> None:
+    def of_world(world: int) -> dict[str, Finding]:
+        diagnosis = Diagnosis()
+        diagnosis.feed(Run(run_id="r", total_steps=2000, world_size=world))
+        go_on(diagnosis, rates_of(COSINE, 2000), 1, 1)
+        diagnosis.settle()
+        return told(diagnosis)
+
+    assert "counts the steps of all 2 processes" in of_world(2)["schedule_length"].message
+    assert set(of_world(1)) == set(of_world(3)) == {"law_length"}
+
+
 def test_a_resume_with_another_length_is_named() -> None:
     """A real run was resumed at 95,000 with cosine periods of 100,000 in the place of 250,000."""
     diagnosis = Diagnosis.of_foreign()
