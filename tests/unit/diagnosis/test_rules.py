@@ -81,7 +81,7 @@ def test_zero_gradients_name_the_step_of_the_first_in_a_log_of_each_fiftieth_ste
 def test_zero_gradients_are_told_after_any_length_of_a_healthy_run() -> None:
     """The share of batches without a gradient is halved at each block: after 1,075 of them it would be 0."""
     present: dict[str, Finding] = {}
-    rule = GradZero(Attempt(None, Objective(), Trend()), Alarm("grad_zero", present), 1.0)
+    rule = GradZero(Attempt(None, Objective(None), Trend()), Alarm("grad_zero", present), 1.0)
     healthy = block(1, 256, grad_norm=np.ones(256))
     for _ in range(1_200):
         assert rule.look(healthy) == [] and rule.learn(healthy) == []
