@@ -44,6 +44,37 @@ class TrainingModeHook(NotCopied):
             self._sampling.add(self._name)
 
 
+class KeptNumbers(NotCopied):
+    """A hook on a module with numbers of its own kept as buffers: do they move as it runs in training mode?
+
+    Running statistics are read with the weights; a codebook, a centre or a memory bank is such a buffer.
+    """
+
+    def __init__(self, name: str, module: Any, root: Any) -> None:
+        self._module, self._root, self.name = module, root, name
+        self.trained = False
+        with torch_module().no_grad():
+            self._sums = self._now()
+
+    def __call__(self, module: Any, given: Any) -> None:
+        self.trained = self.trained or (module.training and self._root.training)
+
+    def moved(self) -> bool:
+        """Are they others than before?"""
+        return self._now() != self._sums
+
+    def _now(self) -> list[int]:
+        return bit_sums(kept_numbers(self._module))
+
+
+def kept_numbers(module: Any) -> list[Any]:
+    """The floating-point buffers of this very module that are no running statistics of a batch norm."""
+    if any(kind in type(module).__name__ for kind in WITH_MODES):
+        return []
+    own = [one for name, one in module.named_buffers(recurse=False) if name not in STATISTICS]
+    return [one for one in own if why_unread(one) is None]
+
+
 class RandomDraws:
     """Hooks around the forward pass of a whole model: does it draw random numbers, and in which mode?"""
 
@@ -108,6 +139,7 @@ class Evaluation:
         self._modules = 0
         self._drawn: dict[str, int] = {}
         self._drawn_in_training: dict[str, bool] = {}
+        self._kept: list[KeptNumbers] = []
         self._draws: list[RandomDraws] = []
         for number, model in enumerate(models):
             compiled = any(is_compiled(module) for module in model.modules())
@@ -122,6 +154,9 @@ class Evaluation:
             for name, module in model.named_modules():
                 at = prefixed(number, plain_name(name) or type(module).__name__)
                 self._read(at, module)
+                if not compiled and kept_numbers(module):
+                    self._kept.append(KeptNumbers(at, module, _inner(model)))
+                    self._handles.append(module.register_forward_pre_hook(self._kept[-1]))
                 if not compiled and _has_modes(module):
                     self._modules += 1
                     hook = TrainingModeHook(at, self._trained, self._sampling, _inner(model))
@@ -151,7 +186,9 @@ class Evaluation:
         values["forwards"] = sum(draws.forwards for draws in self._draws)
         if self._drawn and not self._trained and not self._sampling:
             values["draws"] = first_names(list(self._drawn))
-        self._trained = self._trained or self._drawn_in_training
+        with torch_module().no_grad():
+            moved = {kept.name: False for kept in self._kept if kept.trained and kept.moved()}
+        self._trained = self._trained | moved or self._drawn_in_training
         if self._trained:
             values["train_mode"] = first_names(list(self._trained)) | {"samples": not any(self._trained.values())}
         return values

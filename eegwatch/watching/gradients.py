@@ -138,6 +138,18 @@ class GradientHook:
             except Exception as error:
                 self.failed = error
 
+    @property
+    def lately(self) -> int:
+        """Passes since any of the optimizers stepped."""
+        return sum(at == self.marks[-1][1] for _, at in self.marks) if self.marks else self.passes
+
+    def for_this_alone(self, number: int) -> bool:
+        """Was this pass made for this optimizer, so that another one's step did not use it before the next came?"""
+        if self.turns is None:
+            return True
+        (call, at), (_, then) = self.marks[number], self.marks[number + 1]
+        return at == then and self.turns.reached.get(call) == {self._number}
+
     def restart(self) -> None:
         """Count from now on; what lies there is not what a step has left."""
         self.passes = self._told = 0
@@ -175,6 +187,7 @@ class GradientReport:
     counted: int = 0
     least: int = 0  # passes of the tensor that has seen the fewest, of those that have seen one
     cleared: int = 0  # passes whose gradients were cleared before they were used; the step used the last one's as it is
+    lately: int = 0  # passes since any of the watched optimizers stepped
     tasks: set[int] = field(default_factory=set)  # calls of backward() that were seen
     used: set[int] = field(default_factory=set)  # those of them whose gradients the step has used
     perhaps: set[int] = field(default_factory=set)  # those that added nothing to a tensor which the step has used
@@ -293,6 +306,7 @@ class Gradients:
         if -1 not in seen.used:  # a call may reach some tensors alone (a mixture of experts): all are counted
             seen.counted = max(seen.counted, len(seen.used))
         seen.shrunk = _shrunk(factors)
+        seen.lately = max((trace.lately for trace in traces), default=0)
         seen.least = min((trace.passes for trace in traces if trace.passes), default=0)
         seen.cleared = min(used) if len(used) == len(rows) else 0
         having = [trace for trace in traces if trace.held.parameter.grad is not None]
@@ -390,8 +404,8 @@ def _cleared(
         return 0
     if last != final and one_factor(last, final) is None:
         return 0
-    pairs = zip(made, found[1:])
-    return sum(_lies(before) and not _lies(now) for before, now in pairs)
+    pairs = enumerate(zip(made, found[1:]))
+    return sum(_lies(before) and not _lies(now) and trace.for_this_alone(number) for number, (before, now) in pairs)
 
 
 def reference(tensor: Any) -> Any | None:

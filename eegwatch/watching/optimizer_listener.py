@@ -300,10 +300,12 @@ class OptimizerListener:
     def _alone(self, seen: GradientReport) -> bool:
         """Were the gradients of the passes before this step made for this optimizer, and for nothing else?
 
-        A pass that is made for the gradient of an input (adversarial examples) leaves gradients that are cleared.
+        A pass that is made for the gradient of an input (adversarial examples) leaves gradients that are cleared. Of
+        several optimizers those since the last step of any are told, as long as every step is looked at.
         """
-        forwards = self.watcher.forwards
-        return len(self.watcher.eyes) == 1 and forwards.passes >= seen.passes and not forwards.by_input
+        forwards, others = self.watcher.forwards, [eye for eye in self.watcher.eyes if eye is not self]
+        passes = seen.lately if others else seen.passes
+        return forwards.passes >= passes and not forwards.by_input and all(eye.taken < FIRST for eye in others)
 
     def _forgotten(self, look: StepSample) -> dict[str, Any]:
         """{"forgotten"} of tensors whose state is gone that an earlier look, or the optimizer before this one, had."""

@@ -278,6 +278,40 @@ def test_a_functional_dropout_tells_the_mode_of_an_evaluation(tmp_path: Path, ev
     assert rules(made) == found and all(one.severity == "warning" for one in made)
 
 
+class Codebook(nn.Module):
+    """Vectors that follow the inputs in training mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(8, 2)
+        self.register_buffer("centre", torch.zeros(8))
+        self.register_buffer("cache", torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.centre = 0.9 * self.centre + 0.1 * x.detach().mean(0)
+        else:
+            self.cache = x.detach().mean().reshape(1)
+        made: torch.Tensor = self.inner(x - self.centre)
+        return made
+
+
+@pytest.mark.parametrize(("evaluates", "found"), [(True, set()), (False, {"evaluation_in_train_mode"})])
+def test_a_codebook_that_learns_in_an_evaluation_tells_its_mode(
+    tmp_path: Path, evaluates: bool, found: set[str]
+) -> None:
+    loop = Loop(tmp_path, model=Codebook())
+
+    def step(number: int) -> None:
+        loop.step(number)
+        with loop.log.evaluating(), torch.no_grad():
+            loop.model.train(not evaluates)
+            loop.model(torch.randn(4, 8))
+        loop.model.train()
+
+    assert rules(loop.run(2, step)) == found
+
+
 @pytest.mark.parametrize(("gives_back", "found"), [(True, set()), (False, {"train_mode_lost"})])
 def test_an_evaluation_before_the_first_step_gives_the_mode_back(
     tmp_path: Path, gives_back: bool, found: set[str]

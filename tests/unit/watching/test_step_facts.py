@@ -111,6 +111,31 @@ def test_a_gradient_that_another_optimizers_pass_left_is_a_fact(tmp_path: Path) 
     assert gan(tmp_path / "both", clears=False, shares=True) == set()
 
 
+@pytest.mark.parametrize(("clears", "found"), [(False, set()), (True, {("micro_gradients_dropped", "warning")})])
+def test_one_of_two_passes_of_a_critic_that_is_cleared_is_a_fact(
+    tmp_path: Path, clears: bool, found: set[tuple[str, str]]
+) -> None:
+    torch.manual_seed(0)
+    maker, critic = nn.Linear(3, 8), nn.Linear(8, 1)
+    of_maker, of_critic = (torch.optim.Adam(one.parameters(), lr=1e-3) for one in (maker, critic))
+    log = RunLog(tmp_path, control=False)
+    log.watch([maker, critic], [of_maker, of_critic])
+    for _ in range(8):
+        critic.zero_grad()
+        critic(torch.randn(4, 8)).mean().neg().backward()
+        if clears:
+            critic.zero_grad()
+        made = maker(torch.randn(4, 3))
+        critic(made.detach()).mean().backward()
+        of_critic.step()
+        maker.zero_grad()
+        critic(made).mean().neg().backward()
+        of_maker.step()
+        log.step()
+    log.end()
+    assert told(silent(log.folder)) == found
+
+
 # ---- windows of micro-batches ----
 
 
