@@ -96,6 +96,7 @@ FAMILIES = {
     "recomputation_moves_statistics": FACT,
     "scaler_state_lost": FACT,
     "settings_put_back": FACT,
+    "update_ignores_setting": FACT,
     "ema_not_restored": FACT,
     "no_gradient": FACT,
     "train_mode_lost": FACT,

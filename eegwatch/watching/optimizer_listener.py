@@ -57,6 +57,7 @@ class OptimizerListener:
         self._next_look = eagerly(self._arm_guarded)
         self._before_evaluation: list[Any | None] | None = None  # elements of a few gradients
         self._of_evaluation = False  # did an evaluation make what lay there when the next look was armed?
+        self._rates: dict[int, tuple[float, float]] = {}  # group -> its rate, and that of the step, when first known
         self._spent = 0.0
         self.seen = GradientReport()  # what the backward passes before the last look's step have done
         self.hooks.listeners.append(self)
@@ -188,7 +189,9 @@ class OptimizerListener:
             formula = self.formula if self._sees else None
             self._passes = self.gradients.state() if self.hooks.closure else {}
             searched = self.table.searched(self._armed, self.cadence.taken <= FIRST)
-            self._look = StepSample(optimizer, formula, self._armed, searched, closure=self.hooks.closure)
+            # a closure, or another's hook, may lie between what is read and what an optimizer of one's own makes of it
+            taken = self.taken - 1 if self._sees and not self.hooks.closure else None
+            self._look = StepSample(optimizer, formula, self._armed, searched, closure=self.hooks.closure, taken=taken)
             if self.declared.clip and not self.hooks.closure:
                 self._look.measure(self.table.all)
 
@@ -248,6 +251,7 @@ class OptimizerListener:
         if look.stands:
             values["stands"] = True
         values |= self._forgotten(look)
+        self._compare_rates(found)
         if self.table.all and "moved" not in found and not any(_trains(held.parameter) for held in self.table.all):
             values["nothing"] = len(self.table.all)
         if not self.reads_grad and not any(
@@ -306,6 +310,13 @@ class OptimizerListener:
         forwards, others = self.watcher.forwards, [eye for eye in self.watcher.eyes if eye is not self]
         passes = seen.lately if others else seen.passes
         return forwards.passes >= passes and not forwards.by_input and all(eye.taken < FIRST for eye in others)
+
+    def _compare_rates(self, found: dict[str, Any]) -> None:
+        """Of an optimizer of the script's own: the rate that it took first, beside a rate that has changed since."""
+        for one in found.get("own", {}).get("groups", []):
+            first = self._rates.setdefault(one["group"], (one["lr"], one["rate"]))
+            if first[0] != one["lr"]:
+                one["first"] = {"lr": first[0], "rate": first[1]}
 
     def _forgotten(self, look: StepSample) -> dict[str, Any]:
         """{"forgotten"} of tensors whose state is gone that an earlier look, or the optimizer before this one, had."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from eegwatch.watching.formulas.elements import Elements
 from eegwatch.watching.formulas.explanation import explained
 from eegwatch.watching.formulas.formula import Formula
+from eegwatch.watching.formulas.own import by_group, clip_of, own_formula
 from eegwatch.watching.gather import Gathered
 from eegwatch.watching.gradients import sampled
 from eegwatch.watching.optimizer_tensors import OptimizerTensor
@@ -33,12 +34,21 @@ class StepSample:
         searched: set[int],
         *,
         closure: bool,
+        taken: int | None = None,
     ) -> None:
         """Before the step. With a closure the gradients do not exist yet: they are read after it.
 
-        `searched`: ids of those of `chosen` whose largest gradient's element is read too. Call it in no_grad.
+        `searched`: ids of those of `chosen` whose largest gradient's element is read too. `taken`: steps before it,
+        where an optimizer of the script's own (no `formula`) is to be held against the formula whose averages it keeps.
+        Call it in no_grad.
         """
-        self.formula, self.closure = formula, closure
+        self.claimed, self.closure = formula is not None, closure
+        self.formula = formula
+        if formula is None and taken is not None:
+            self.formula = own_formula(optimizer, chosen)
+        self._taken = taken or 0
+        self._momenta: list[float] = []  # momentum of each group
+        self._clips: list[tuple[str, float, float] | None] = []  # of each group: name, limit, largest norm of a tensor
         self.norm: float | None = None
         self.norm_unit = 0.0
         self.stands = False  # after the step: has it moved tensors, and not its own count of steps?
@@ -56,12 +66,15 @@ class StepSample:
         self._known: list[tuple[float, ...]] = []  # settings of each group
         self._gathered = Gathered()
         self._pieces: dict[str, dict[int, int]] = {}  # what -> row -> number of the piece
-        self._some = [] if formula is not None else [h for h in chosen if h.parameter.requires_grad][:FEW]
+        self._some = [] if self.claimed else [h for h in chosen if h.parameter.requires_grad][:FEW]
         self._few = self._elements_of_some()
         self._steps = self._steps_of_some(optimizer)
-        if formula is None or skipped:
+        if self.formula is None or skipped:
             return
-        self._known = [tuple(one.read(group, optimizer) for one in formula.settings) for group in groups]
+        self._known = [tuple(one.read(group, optimizer) for one in self.formula.settings) for group in groups]
+        if not self.claimed:
+            self._clips = [clip_norm(group) for group in groups]
+            self._momenta = [float(group.get("momentum", 0.0) or 0.0) for group in groups]
         for held in chosen:
             gradient = held.parameter.grad
             if not closure and (gradient is None or gradient.layout is not torch_module().strided):
@@ -103,6 +116,8 @@ class StepSample:
     @property
     def counts(self) -> dict[int, float]:
         """Id of the parameter -> steps that were counted of it before this one (SGD: has it a momentum?)."""
+        if not self.claimed:
+            return {}
         return {id(held.parameter): count for held, count in zip(self._rows, self._counts)}
 
     def _read(self, state: Any) -> None:
@@ -165,7 +180,7 @@ class StepSample:
     @property
     def count(self) -> int:
         """Tensors whose update was computed."""
-        return len(self._rows)
+        return len(self._rows) if self.claimed else 0
 
     def _compared(self, steady: set[int]) -> dict[str, Any]:
         strided = torch_module().strided
@@ -179,6 +194,8 @@ class StepSample:
         self._gathered.copy()
         read, after, lengths = self._elements()
         assert self.formula is not None
+        if not self.claimed:
+            return self._of_own(read, after, lengths)
         with np.errstate(all="ignore"):
             want, bound = self.formula.update(read)
             off = np.abs(after - want) > bound
@@ -187,6 +204,22 @@ class StepSample:
         off &= np.isfinite(want) & np.isfinite(bound) & np.isfinite(after)
         told = {"update": self._told(read, after, want, bound, off, lengths)} if off.any() else {}
         return told | _rounded(read, after, want)
+
+    def _of_own(self, read: Elements, after: NDArray[np.float64], lengths: NDArray[np.int64]) -> dict[str, Any]:
+        """{"own": what the step of each group is, where it is known} of an optimizer of the script's own."""
+        assert self.formula is not None
+        groups = np.repeat([held.group for held in self._rows], lengths)
+        matrices = {held.group for held in self._rows if held.parameter.ndim > 1}
+        found = by_group(self.formula, read, after, groups, matrices, self._taken)
+        for one in found:
+            group = one["group"]
+            if self.formula.name == "plain" and self._momenta[group]:
+                one["momentum"] = self._momenta[group]
+            clip = self._clips[group]
+            if clip is not None and self.formula.name != "adam":
+                largest = float(np.nanmax(np.abs(read["gradient"][groups == group])))
+                one["clip"] = {"name": clip[0], "limit": clip[1], "norm": clip[2], "largest": largest}
+        return {"own": {"formula": self.formula.name, "groups": found}} if found else {}
 
     def _elements(self) -> tuple[Elements, NDArray[np.float64], NDArray[np.int64]]:
         lengths = np.array([held.count + (row in self._largest) for row, held in enumerate(self._rows)])
@@ -267,6 +300,16 @@ def _old(held: OptimizerTensor, stale: list[float] | None) -> bool:
     if now is None:
         return held.parameter.grad is None
     return not bool(held.parameter.grad.detach().any()) or (stale is not None and host(now).tolist() == stale)
+
+
+def clip_norm(group: dict[str, Any]) -> tuple[str, float, float] | None:
+    """(name, limit, largest norm of a tensor's gradient) of a group that names a limit of its gradients."""
+    clip = clip_of(group)
+    gradients = [p.grad for p in group["params"] if p.grad is not None and why_unread(p.grad) is None]
+    if clip is None or not gradients:
+        return None
+    norms = [torch_module().linalg.vector_norm(one.detach().float()).reshape(1) for one in gradients]
+    return (*clip, float(host(joined(norms)).max()))
 
 
 def _numbers(found: list[Any]) -> list[float]:

@@ -1,12 +1,21 @@
-"""Rules over what an optimizer is set to: settings that a resume puts back."""
+"""Rules over what an optimizer is set to: settings that a resume puts back, settings that its step does not use."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from eegwatch.diagnosis.silent.rule import Attempt, Judgement, SilentRule, Values, Violation
+from eegwatch.diagnosis.silent.rule import Attempt, Judgement, SilentRule, Values, Violation, seen_in_a_row
 from eegwatch.diagnosis.silent.runs import optimizer_at_checkpoint
-from eegwatch.run.records import Watch
+from eegwatch.run.records import Watch, number
+
+REPEATED = 3  # looks in a row: one alone may be a warm-up, or a step that is made otherwise
+ALIKE = 1e-3  # relative: two rates that are the same
+CHANGED = 0.1  # relative: a rate that a schedule has clearly moved
+CLEARLY_ABOVE = 1.01
+FORMULAS = {"plain": "plain SGD", "sgd": "SGD with momentum", "adam": "Adam"}
+DECAYS, RATES, MOMENTUM, LIMIT, RATE = "its weight decay", "two rates", "its momentum", "its limit", "the group's rate"
+WHAT = (DECAYS, RATES, MOMENTUM, LIMIT, RATE)
 
 
 def settings_put_back(record: Watch, attempt: Attempt) -> Judgement:
@@ -40,10 +49,10 @@ def _put_back(before: Values, now: Values) -> tuple[str, int, Any, Any] | None:
         old = before["built"].get(name)
         if old is None or old == new:
             continue
-        for number, (then, there) in enumerate(zip(before["groups"], now["groups"])):
+        for group, (then, there) in enumerate(zip(before["groups"], now["groups"])):
             scheduled = name == "lr" and "initial_lr" in there  # its scheduler may hold the new one
             if then.get(name) == old == there.get(name) and not scheduled:
-                return name, number, old, new
+                return name, group, old, new
     return None
 
 
@@ -52,4 +61,72 @@ def _shown(value: Any) -> str:
     return f"({', '.join(f'{one:g}' for one in value)})" if isinstance(value, list) else f"{value:g}"
 
 
-RULES = (SilentRule("settings_put_back", "state", False, settings_put_back),)
+# ---- optimizers of the script's own ----
+
+
+def update_ignores_setting(record: Watch, attempt: Attempt) -> Judgement:
+    """A step that coincides with a known formula in all elements, look after look, but for one setting of its group."""
+    own = record.values.get("own")
+    if own is None:
+        return None
+    shown = {words: remedy for group in own["groups"] for words, remedy in _ignored(group)}
+    lasting = None
+    for what in WHAT:
+        words = next((one for one in shown if one.startswith(what)), None)
+        if seen_in_a_row(attempt, f"update_ignores_setting: {what}", record, words is not None) >= REPEATED:
+            lasting = lasting or words
+    if lasting is None:
+        return None if shown else True
+    return Violation(
+        f"step {record.step:,} of this optimizer is that of {FORMULAS[own['formula']]} in all elements that were read: "
+        f"{lasting}",
+        shown[lasting],
+        f"so were the {REPEATED - 1} looks before it",
+    )
+
+
+def _ignored(group: Values) -> Iterator[tuple[str, str]]:
+    """(what had no part in the step of a group, what to look at)."""
+    lr, rate, first = number(group["lr"]), number(group["rate"]), group.get("first")
+    if group.get("without") == "weight_decay":
+        yield (
+            f"{DECAYS} of {number(group['value']):g} had no part in it",
+            "look at how the step uses group['weight_decay']; set it to 0 if none is meant",
+        )
+    if group.get("raw_decay"):
+        yield (
+            f"{RATES} apart: the decay takes the group's {lr:.6g}, the rest of the step {rate:.6g}",
+            "use one rate for both; dismiss this if the decay is not to be warmed up",
+        )
+    if "momentum" in group and abs(rate / lr - 1) <= ALIKE:
+        yield (
+            f"{MOMENTUM} of {number(group['momentum']):g} had no part in it",
+            "keep the momentum in self.state[parameter], from step to step",
+        )
+    clip = group.get("clip")
+    if clip is not None and abs(rate / lr - 1) <= ALIKE and _exceeds(clip):
+        yield (
+            f"{LIMIT} {clip['name']}={number(clip['limit']):g} had no part in it, though a tensor's gradient has "
+            f"a norm of {number(clip['norm']):.4g}",
+            "give the clipped gradient to what makes the update",
+        )
+    if first is not None and abs(lr / number(first["lr"]) - 1) > CHANGED:
+        stands = abs(rate / number(first["rate"]) - 1) <= ALIKE
+        if stands and abs(number(first["rate"]) / number(first["lr"]) - 1) <= ALIKE:
+            yield (
+                f"{RATE} is {lr:.6g} by now, and it still takes {rate:.6g}, as when that was the group's",
+                "read group['lr'] within step(): a rate that is kept elsewhere follows no scheduler",
+            )
+
+
+def _exceeds(clip: Values) -> bool:
+    """Are the gradients above the limit, whether that is one of a norm or of each value?"""
+    above = CLEARLY_ABOVE * number(clip["limit"])
+    by_value = "norm" not in str(clip["name"]) and number(clip["largest"]) <= above
+    return number(clip["norm"]) > above and not by_value
+
+
+RULES = (
+    SilentRule("settings_put_back", "state", False, settings_put_back),
+    SilentRule("update_ignores_setting", "step", False, update_ignores_setting),
+)

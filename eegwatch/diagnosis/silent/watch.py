@@ -40,6 +40,7 @@ NEEDS = {
     "evaluation_changed_model": "no log.evaluating() was entered",
     "microbatch_weights": "no log.micro() was called",
     "optimizer_state_lost": "no resume from a checkpoint that log.checkpoint() recorded",
+    "update_ignores_setting": "no optimizer of the script's own takes steps that coincide with a known formula",
     "settings_put_back": "no resume from a checkpoint that log.checkpoint() recorded",
     "optimizer_state_differs": "no resume from a checkpoint that log.checkpoint() recorded",
     "weights_overwritten": "no copies of half-precision weights that an optimizer holds were other than these",

@@ -76,3 +76,96 @@ def test_settings_that_a_resume_keeps_or_sets_are_clean(tmp_path: Path) -> None:
     assert resumed(tmp_path / "same", grouped, {}) == []
     assert resumed(tmp_path / "set", adamw, {"lr": 1e-3}, after={"lr": 1e-3}) == []
     assert rules(resumed(tmp_path / "empty", adamw, {"lr": 1e-3}, load=False)) == {"optimizer_state_lost"}
+
+
+# ---- optimizers of the script's own ----
+
+
+class Own(torch.optim.Optimizer):
+    """SGD or Adam by hand. `fault`: what its step does not do as its settings say."""
+
+    def __init__(self, parameters: Any, fault: str = "", kind: str = "sgd", **settings: Any) -> None:
+        super().__init__(parameters, {"lr": 0.05, "weight_decay": 0.1, "warm_up": 1} | settings)
+        self.fault, self.kind, self.first_rate, self.taken = fault, kind, self.defaults["lr"], 0
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.taken += 1
+        for group in self.param_groups:
+            whole = self.first_rate if self.fault == "rate" else group["lr"]
+            lr = whole * min(1.0, self.taken / group["warm_up"])
+            decay = 0.0 if self.fault == "decay" else group["weight_decay"]
+            for p in group["params"]:
+                gradient = self.clipped(p.grad, group.get("max_norm"))
+                p.mul_(1 - (whole if self.fault == "two rates" else lr) * decay)
+                p.sub_(lr * getattr(self, self.kind)(p, gradient, group))
+
+    def clipped(self, gradient: torch.Tensor, limit: float | None) -> torch.Tensor:
+        if limit is None or self.fault == "clip":
+            return gradient
+        return gradient * min(1.0, limit / float(gradient.norm()))
+
+    def sgd(self, p: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> torch.Tensor:
+        if not group.get("momentum") or self.fault == "momentum":
+            return gradient
+        buffer = self.state[p].setdefault("velocity", torch.zeros_like(p))
+        return buffer.mul_(group["momentum"]).add_(gradient)  # type: ignore[no-any-return]
+
+    def adam(self, p: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> torch.Tensor:
+        state = self.state[p]
+        first = state.setdefault("exp_avg", torch.zeros_like(p)).mul_(0.9).add_(gradient, alpha=0.1)
+        second = state.setdefault("exp_avg_sq", torch.zeros_like(p)).mul_(0.999).add_(gradient**2, alpha=0.001)
+        if self.kind_of_bert:
+            return first / (second.sqrt() + 1e-6)  # type: ignore[no-any-return]
+        whole, half = 1 - 0.9**self.taken, 1 - 0.999**self.taken
+        return first / whole / ((second / half).sqrt() + 1e-8)  # type: ignore[no-any-return]
+
+    @property
+    def kind_of_bert(self) -> bool:
+        """Does it leave its averages uncorrected?"""
+        return self.fault == "uncorrected"
+
+
+def of_own(folder: Path, steps: int = 9, **options: Any) -> list[Finding]:
+    loop = Loop(folder, lambda p: Own(p, **options))
+    rate = loop.optimizer.param_groups[0]["lr"]
+
+    def step(number: int) -> None:
+        loop.optimizer.param_groups[0]["lr"] = rate / (1 + number // 3)  # a schedule
+        loop.step(number)
+
+    return loop.run(steps, step)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"weight_decay": 0.0}, {"momentum": 0.9}, {"warm_up": 6}, {"max_norm": 0.01}, {"fault": "uncorrected"}],
+    ids=str,
+)
+def test_an_optimizer_of_ones_own_that_uses_its_settings_is_clean(
+    tmp_path: Path, kind: str, options: dict[str, Any]
+) -> None:
+    assert of_own(tmp_path, kind=kind, **options) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"fault": "decay"}, "that of plain SGD in all elements that were read: its weight decay of 0.1 had no part"),
+        ({"fault": "decay", "momentum": 0.9}, "that of SGD with momentum in all elements"),
+        ({"fault": "decay", "kind": "adam"}, "that of Adam in all elements that were read: its weight decay of 0.1"),
+        ({"fault": "momentum", "momentum": 0.9}, "its momentum of 0.9 had no part in it"),
+        ({"fault": "clip", "max_norm": 0.01}, "its limit max_norm=0.01 had no part in it, though"),
+        ({"fault": "rate"}, "the group's rate is 0.025 by now, and it still takes 0.05"),
+        ({"fault": "rate", "kind": "adam"}, "the group's rate is 0.025 by now, and it still takes 0.05"),
+        ({"fault": "two rates", "warm_up": 20}, "two rates apart"),
+        ({"fault": "two rates", "warm_up": 20, "kind": "adam"}, "two rates apart"),
+    ],
+)
+def test_a_setting_that_an_optimizer_of_ones_own_does_not_use_is_a_fact(
+    tmp_path: Path, options: dict[str, Any], words: str
+) -> None:
+    found = of_own(tmp_path, **options)
+    assert rules(found) == {"update_ignores_setting"} and found[0].severity == "warning"
+    assert any(words in one.message for one in found), [one.message for one in found]
