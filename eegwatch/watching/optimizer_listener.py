@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ADAPTERS = ("lora_", "ia3_", "vera_lambda", "oft_", "adapter", "prompt_encoder")  # in names of what is trained alone
 REPLACES = 3  # steps of an optimizer in which the one before it takes none
+SAME_LENGTH = 1e-3  # relative: two warm-ups of the same length
 SINGLE = 1e-6  # a type whose numbers are farther apart than this, relative, is no float32
 
 
@@ -57,6 +58,7 @@ class OptimizerListener:
         self._next_look = eagerly(self._arm_guarded)
         self._before_evaluation: list[Any | None] | None = None  # elements of a few gradients
         self._of_evaluation = False  # did an evaluation make what lay there when the next look was armed?
+        self._warm_ups: dict[int, float] = {}  # group -> steps of the warm-up within an optimizer of the script's own
         self._rates: dict[int, tuple[float, float]] = {}  # group -> its rate, and that of the step, when first known
         self._spent = 0.0
         self.seen = GradientReport()  # what the backward passes before the last look's step have done
@@ -312,8 +314,16 @@ class OptimizerListener:
         return forwards.passes >= passes and not forwards.by_input and all(eye.taken < FIRST for eye in others)
 
     def _compare_rates(self, found: dict[str, Any]) -> None:
-        """Of an optimizer of the script's own: the rate that it took first, beside a rate that has changed since."""
+        """Of an optimizer of the script's own: the rate that it took first, beside a rate that has changed since.
+
+        A warm-up within it has one length: another factor on the rate (RAdam's) is none.
+        """
         for one in found.get("own", {}).get("groups", []):
+            if "warm_up" in one:
+                before = self._warm_ups.get(one["group"], 0.0)
+                self._warm_ups[one["group"]] = one["warm_up"]
+                if abs(before / one["warm_up"] - 1) > SAME_LENGTH:
+                    del one["warm_up"]
             first = self._rates.setdefault(one["group"], (one["lr"], one["rate"]))
             if first[0] != one["lr"]:
                 one["first"] = {"lr": first[0], "rate": first[1]}

@@ -93,9 +93,10 @@ def _ignored(group: Values) -> Iterator[tuple[str, str]]:
             f"{DECAYS} of {number(group['value']):g} had no part in it",
             "look at how the step uses group['weight_decay']; set it to 0 if none is meant",
         )
-    if group.get("raw_decay"):
+    if "warm_up" in group:
         yield (
-            f"{RATES} apart: the decay takes the group's {lr:.6g}, the rest of the step {rate:.6g}",
+            f"{RATES}: the decay takes the group's {lr:.6g}, the rest of the step {rate:.6g}, which is warmed up over "
+            f"{number(group['warm_up']):.4g} steps",
             "use one rate for both; dismiss this if the decay is not to be warmed up",
         )
     if "momentum" in group and abs(rate / lr - 1) <= ALIKE:

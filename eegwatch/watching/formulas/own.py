@@ -116,8 +116,9 @@ def clip_of(group: Mapping[str, Any]) -> tuple[str, float] | None:
 def fitted(formula: Formula, e: Elements, after: Floats, count: float) -> dict[str, Any] | None:
     """What the step of one group's elements is: {"rate", "lr", …}; None where it is nothing that is known.
 
-    "without": the setting that had no part in it. "raw_decay": the decay took the group's rate and the rest another
-    one. `count`: steps that were taken before this one, for an optimizer that counts none of its own.
+    "without": the setting that had no part in it. "warm_up": the decay took the group's rate and the rest another one,
+    as if warmed up over so many steps. `count`: steps that were taken before this one, for an optimizer that counts
+    none of its own.
     """
     read = np.isfinite(e["gradient"]) & np.isfinite(after) & (e["gradient"] ** 2 < e["huge"])
     e, after = e.of(read), after[read]
@@ -125,6 +126,7 @@ def fitted(formula: Formula, e: Elements, after: Floats, count: float) -> dict[s
         return None
     if formula.counts and not e["count"].any():
         e = e.but(count=count)
+    taken = float(e["count"][0]) if formula.counts else count
     step = _Step(formula, e, after)
     if int((np.abs(step.moved) > CLEARLY * step.noise).sum()) < LEAST:
         return None
@@ -143,7 +145,7 @@ def fitted(formula: Formula, e: Elements, after: Floats, count: float) -> dict[s
     rate = step.rate(*alone[0], decayed=lr * decay * e["weight"])
     if rate is None or any(abs(rate / (lr * factor) - 1) <= 10 * ALIKE for factor in step.corrections()):
         return None
-    return {"rate": rate, "lr": lr, "raw_decay": True, "value": decay}
+    return {"rate": rate, "lr": lr, "warm_up": (taken + 1) * lr / rate, "value": decay}
 
 
 class _Step:

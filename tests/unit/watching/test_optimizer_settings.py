@@ -94,11 +94,12 @@ class Own(torch.optim.Optimizer):
         for group in self.param_groups:
             whole = self.first_rate if self.fault == "rate" else group["lr"]
             lr = whole * min(1.0, self.taken / group["warm_up"])
+            shorter = 0.02 * self.taken**0.5 if self.fault == "rectified" else 1.0  # as RAdam's steps are at first
             decay = 0.0 if self.fault == "decay" else group["weight_decay"]
             for p in group["params"]:
                 gradient = self.clipped(p.grad, group.get("max_norm"))
                 p.mul_(1 - (whole if self.fault == "two rates" else lr) * decay)
-                p.sub_(lr * getattr(self, self.kind)(p, gradient, group))
+                p.sub_(lr * shorter * getattr(self, self.kind)(p, gradient, group))
 
     def clipped(self, gradient: torch.Tensor, limit: float | None) -> torch.Tensor:
         if limit is None or self.fault == "clip":
@@ -140,7 +141,15 @@ def of_own(folder: Path, steps: int = 9, **options: Any) -> list[Finding]:
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
 @pytest.mark.parametrize(
     "options",
-    [{}, {"weight_decay": 0.0}, {"momentum": 0.9}, {"warm_up": 6}, {"max_norm": 0.01}, {"fault": "uncorrected"}],
+    [
+        {},
+        {"weight_decay": 0.0},
+        {"momentum": 0.9},
+        {"warm_up": 6},
+        {"max_norm": 0.01},
+        {"fault": "uncorrected"},
+        {"fault": "rectified"},
+    ],
     ids=str,
 )
 def test_an_optimizer_of_ones_own_that_uses_its_settings_is_clean(
@@ -159,8 +168,8 @@ def test_an_optimizer_of_ones_own_that_uses_its_settings_is_clean(
         ({"fault": "clip", "max_norm": 0.01}, "its limit max_norm=0.01 had no part in it, though"),
         ({"fault": "rate"}, "the group's rate is 0.025 by now, and it still takes 0.05"),
         ({"fault": "rate", "kind": "adam"}, "the group's rate is 0.025 by now, and it still takes 0.05"),
-        ({"fault": "two rates", "warm_up": 20}, "two rates apart"),
-        ({"fault": "two rates", "warm_up": 20, "kind": "adam"}, "two rates apart"),
+        ({"fault": "two rates", "warm_up": 20}, "which is warmed up over 20 steps"),
+        ({"fault": "two rates", "warm_up": 20, "kind": "adam"}, "which is warmed up over 20 steps"),
     ],
 )
 def test_a_setting_that_an_optimizer_of_ones_own_does_not_use_is_a_fact(
