@@ -49,6 +49,7 @@ FAMILIES = {
     "weights_not_restored": EQUALITY,
     "order_repeated": EQUALITY,
     "order_restarted": FACT,
+    "optimizer_state_carried": FACT,
     "epoch_length": FACT,
     "ranks_draw_the_same": FACT,
     "order_unshuffled": FACT,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from eegwatch.run.records import Record, Run
 from eegwatch.runlog.used_rates import Follower
@@ -14,6 +14,9 @@ from eegwatch.steering.attach import Attached, AttachedRank, Locked
 from eegwatch.steering.follower_rank import FollowerControl
 from eegwatch.steering.live import LiveControl
 from eegwatch.steering.ranks import Job
+
+if TYPE_CHECKING:
+    from eegwatch.watching.watcher import Watcher
 
 FOLDER_WITHIN_S = 30.0  # for rank 0's run, where another rank asks for its folder
 T = TypeVar("T")
@@ -31,6 +34,7 @@ class CommandMethods:
     _resumed: Path | None
     _scheduler: Any
     _control: Attached | AttachedRank | None
+    watcher: Watcher | None
     _say: Callable[[str], None]
     _append: Callable[[Record], None]
 
@@ -41,7 +45,10 @@ class CommandMethods:
         while self._folder is None:
             live = None if self._control is None else self._control.live
             self._folder = live.folder if isinstance(live, FollowerControl) else None
-            if self._folder is None and (live is None or time.monotonic() > end):
+            if self._folder is None and self.watcher is not None:
+                self._folder = self.watcher.folder_of_rank_0()
+            waits = live is not None or (self.watcher is not None and not self.watcher.off)
+            if self._folder is None and (not waits or time.monotonic() > end):
                 self._say(f"rank {self._job.rank} finds no run of rank 0 in {self._root}: its RunLog has no folder")
                 return self._root
             time.sleep(0.01)

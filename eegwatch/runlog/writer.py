@@ -382,6 +382,8 @@ def _check_arguments(unit: str | None, goals: Mapping[str, str] | None) -> None:
 
 def _attempts_of(folder: Path) -> int:
     """The number of the run's newest attempt; 0 if its log holds none. Raises OSError."""
+    if not (folder / RUN_LOG).exists():
+        raise FileNotFoundError(f"resume: {folder} holds no {RUN_LOG}; give the folder of the run (that of rank 0)")
     records = read_all(folder / RUN_LOG, run_decoder())
     return max((record.attempt for record in records if isinstance(record, Run)), default=0)
 

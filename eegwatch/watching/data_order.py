@@ -16,6 +16,7 @@ from eegwatch.watching.dataset_identity import fingerprint
 from eegwatch.watching.sampler_draws import FIRST_MARK, LOOKS_ON, EpochDraws, SamplerIntent
 from eegwatch.watching.tensors import torch_module
 
+EPOCHS = 9  # whose steps are counted
 CYCLES = 2  # epochs' worth of steps without a draw
 Tell = Callable[[dict[str, Any]], None]
 
@@ -37,7 +38,7 @@ class SamplerOrder:
     ) -> None:
         """Raises TypeError for a loader whose sampler cannot be looked at, with the reason."""
         self.number, self._tell, self.guard, self._world = number, tell, guard, world
-        self._taken, self._began_at, self._last_steps = taken, 0, 0
+        self._taken, self._began_at = taken, 0
         self._drawn_out: tuple[int, int, int] | None = None  # (batches of the first epoch, its steps, steps until then)
         self._changes = DatasetChanges(loader)
         self._stale: int | None = None  # values of the data set that were told of as unknown to the workers
@@ -103,8 +104,10 @@ class SamplerOrder:
         self.end()
         self.epoch += 1
         taken = self._taken()
-        self._drawn_out, self._last_steps = None, taken - self._began_at
+        took, self._drawn_out = taken - self._began_at, None
         self.open, self._began_at = drawn, taken
+        if took and 1 < self.epoch <= EPOCHS and not (self._resumed and self.epoch == 2):
+            self._tell({"loader": self.number, "epoch": self.epoch, "took": took})  # the epoch before
         if self.began is not None:
             self.began()
         sequential = drawn.source.sequential
@@ -170,8 +173,6 @@ class SamplerOrder:
             once, weighted = drawn.source.once or drawn.source.weighted, drawn.source.weighted
             of_loader |= {"data": self._identity, "once": once} | ({"weighted": True} if weighted else {})
             of_loader |= self._beside
-        if self.epoch > 1 and not (self._resumed and self.epoch == 2):
-            of_loader["last_steps"] = self._last_steps
         if drawn.source.sequential:
             of_loader["steps"] = self._taken() - self._began_at
             if self._changes.changed or self._own_order:

@@ -15,6 +15,28 @@ KEPT = 8  # earlier runs of a model that are remembered
 _left: WeakKeyDictionary[Any, tuple[str, list[Trained]]] = WeakKeyDictionary()
 
 
+# optimizer -> (run that ended with it, sums of the weights of each of its models then)
+_stepped: WeakKeyDictionary[Any, tuple[str, list[str]]] = WeakKeyDictionary()
+
+
+def leave_optimizers(optimizers: Sequence[Any], models: Sequence[Any], run: str) -> None:
+    """A run ends that took steps with these optimizers. Call it in no_grad."""
+    sums = [weights_of([bare(model)], trainable=True)["crc"] for model in models]
+    for optimizer in optimizers:
+        if optimizer is not None and optimizer.state and _is_key(optimizer):
+            _stepped[optimizer] = run, sums
+
+
+def carried(optimizer: Any, models: Sequence[Any]) -> str | None:
+    """The run whose optimizer goes on here with its state, though the weights are not those that it left.
+
+    Call it in no_grad, before the first step of a run that is no resume.
+    """
+    left = _stepped.get(optimizer) if _is_key(optimizer) and optimizer.state else None
+    sums = [weights_of([bare(model)], trainable=True)["crc"] for model in models] if left is not None else []
+    return left[0] if left is not None and not set(left[1]) & set(sums) else None
+
+
 class Marks:
     """How often the first and the last trainable tensor of each model has been written to in place.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from eegwatch.run.records import Watch
@@ -29,6 +30,11 @@ class RecordOutput:
             self._file = RankFile(self._meeting, rank)
         else:
             self._meeting.tell(self._log.folder, self._log.attempt)
+
+    def folder_of_rank_0(self) -> Path | None:
+        """Where rank 0's run lies; None on rank 0 itself, and while it is not known."""
+        told = self._meeting.told() if self._file is not None and self._meeting is not None else None
+        return None if told is None else told[0]
 
     def emit(self, look: str, values: dict[str, Any], step: int | None) -> None:
         """Write one record; without `step` at the last step that was logged."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from eegwatch.optimizer_hooks import unwrapped
@@ -21,7 +22,7 @@ from eegwatch.watching.declarations import Declarations, WatchedLog
 from eegwatch.watching.ema import UNKNOWN, WeightAverage
 from eegwatch.watching.ema_statistics import AverageStatistics
 from eegwatch.watching.evaluation import Evaluation
-from eegwatch.watching.folds import Marks, Trained, goes_on, leave
+from eegwatch.watching.folds import Marks, Trained, carried, goes_on, leave, leave_optimizers
 from eegwatch.watching.forwards import Forwards
 from eegwatch.watching.gradients import Turns
 from eegwatch.watching.loaders import Loaders
@@ -275,6 +276,10 @@ class Watcher:
             return
         with self.guarded():
             self.loaders.end(self.log.step_done)
+            if any(eye.taken for eye in self.eyes):
+                with torch_module().no_grad():
+                    run = self.log.name if self.declared.rank else self.log.folder.name
+                    leave_optimizers([eye.hooks.optimizer for eye in self.eyes], self.models, run)
             self._emit_cost()
             self._written.close()
         self._release()
@@ -298,6 +303,15 @@ class Watcher:
             self.loaders.first_step(eye.step - 1, resumed=self._resumed, trained=passes)
             if self._resumed:
                 self._emit_state("begin", eye.step - 1)
+            else:
+                self._tell_carried()
+
+    def _tell_carried(self) -> None:
+        """A run begins anew: do its optimizers hold the state of an earlier run, of other weights?"""
+        for eye in self.eyes:
+            run = carried(eye.hooks.optimizer, self.models) if eye.hooks.optimizer is not None else None
+            if run is not None and not eye.declared.fresh_optimizer:
+                self.emit("carried", {"opt": eye.number, "run": run}, step=self.log.step_done)
 
     def _at_first_steps(self, eye: OptimizerListener) -> None:
         """Called before each of the first steps that is looked at."""
@@ -362,6 +376,10 @@ class Watcher:
         if values is not None:
             scale = eye.scale()
             self.emit("micro", values | ({"scale": scale} if scale is not None else {}), step=step)
+
+    def folder_of_rank_0(self) -> Path | None:
+        """Where the run of rank 0 lies, on another rank once it is known."""
+        return self._written.folder_of_rank_0()
 
     # ---- records ----
 

@@ -92,24 +92,31 @@ def stream_repeated(record: Watch, attempt: Attempt) -> Judgement:
 
 
 def epoch_length(record: Watch, attempt: Attempt) -> Judgement:
-    """An epoch takes the declared steps, not their number of all processes or micro-batches."""
+    """An epoch takes the declared steps, not their number of all processes or micro-batches, and all of them."""
     values, run = record.values, attempt.run
-    steps = int(values.get("last_steps", 0))
-    if run is None or not run.steps_per_epoch or not steps or "partial" in values:
+    if "took" not in values or run is None:
         return None
-    told = run.steps_per_epoch
+    steps, reader = int(values["took"]), reader_of(values)
+    longest = attempt.took[reader] = max(steps, attempt.took.get(reader, 0))
+    full = run.steps_per_epoch or longest
     factors = {
         "processes": max(run.world_size, int(attempt.declared.get("world", 1) or 1)),
         "micro-batches": max(run.accumulate, int(attempt.declared.get("accumulate", 1) or 1)),
     }
     for name, factor in factors.items():
-        if factor > 1 and told != steps and abs(told - steps * factor) < factor:
+        if factor > 1 and full != steps and abs(full - steps * factor) < factor and run.steps_per_epoch:
             return Violation(
-                f"steps_per_epoch={told:,} was declared and epoch {values['epoch'] - 1} took {steps:,} steps: it "
+                f"steps_per_epoch={full:,} was declared and epoch {values['epoch'] - 1} took {steps:,} steps: it "
                 f"counts those of all {factor} {name}",
                 f"steps_per_epoch={steps}; a schedule that was built from it is {factor} times as long as the run",
             )
-    return True
+    if 0 < run.step % full == full - steps:
+        return Violation(
+            f"epoch {values['epoch'] - 1} of the resume from step {run.step:,} took {steps:,} of {full:,} steps: the "
+            f"{full - steps:,} that the resume was to skip in its first epoch are skipped in each",
+            "skip batches in the first epoch alone (skip_first_batches gives a loader for one epoch)",
+        )
+    return True if run.steps_per_epoch else None
 
 
 def order_unshuffled(record: Watch, attempt: Attempt) -> Judgement:

@@ -47,6 +47,7 @@ class Attempt:
     splits: dict[tuple[int, str], Values] = field(default_factory=dict)  # (rank, name) -> the newest record of it
     trained: list[tuple[int, Values]] = field(default_factory=list)  # (attempt, training split) of earlier attempts
     begun: Values = field(default_factory=dict)  # the weights that the attempt began with, where a resume told of them
+    took: dict[tuple[int, int], int] = field(default_factory=dict)  # (loader, rank) -> the most steps of an epoch
     apart: dict[str, int] = field(default_factory=dict)  # what ranks draw from -> the last attempt in which it differed
     in_a_row: dict[tuple[str, int], int] = field(default_factory=dict)  # (rule, optimizer) -> looks that showed it
 

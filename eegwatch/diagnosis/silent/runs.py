@@ -174,6 +174,14 @@ def own_tensors_loaded(record: Watch, attempt: Attempt) -> Judgement:
     )
 
 
+def optimizer_state_carried(record: Watch, attempt: Attempt) -> Judgement:
+    return Violation(
+        f"the optimizer begins with the state that run {record.values['run']} left, and the weights are others: "
+        "averages of another model's gradients move them",
+        "build the optimizer (and its scheduler) anew for each fold",
+    )
+
+
 def scaler_state_lost(record: Watch, attempt: Attempt) -> Judgement:
     values, saved = record.values, attempt.states.get(record.step)
     if values.get("when") != "begin" or saved is None or "scaler" not in saved or "scaler" not in values:
@@ -436,6 +444,7 @@ RULES = (
     SilentRule("weights_not_restored", "load", True, own_tensors_loaded),
     SilentRule("statistics_not_restored", "state", False, statistics_not_restored),
     SilentRule("scaler_state_lost", "state", False, scaler_state_lost),
+    SilentRule("optimizer_state_carried", "carried", False, optimizer_state_carried),
     SilentRule("ema_not_restored", "state", False, ema_not_restored),
     SilentRule("evaluation_in_train_mode", "evaluating", True, evaluation_in_train_mode),
     SilentRule("evaluation_changed_model", "evaluating", True, evaluation_changed_model),

@@ -35,6 +35,7 @@ NEEDS = {
     "workers_stale": "no loader= with persistent workers was read for two epochs",
     "ranks_draw_the_same": "no copies of a model that draws random numbers were trained by several ranks",
     "epoch_length": "no steps_per_epoch is declared, or no loader= was read for two epochs",
+    "optimizer_state_carried": "no run before this one in its process has left the state of an optimizer",
     "splits_overlap": "no log.split() was called",
     "evaluation_in_train_mode": "no log.evaluating() was entered",
     "evaluation_changed_model": "no log.evaluating() was entered",
@@ -97,6 +98,7 @@ class SilentWatch:
         self._attempt = Attempt(
             run, states=before.states, counted=before.counted, drawn=before.drawn, apart=before.apart
         )
+        self._attempt.took = before.took
         if before.run is not None:
             self._earlier[before.run.attempt] = before
             for old_number in list(self._earlier)[:-EARLIER]:

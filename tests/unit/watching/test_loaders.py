@@ -6,6 +6,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 from torch.utils.data import (
@@ -251,3 +252,67 @@ def test_the_rest_of_an_epoch_that_becomes_no_step_is_a_fact(tmp_path: Path) -> 
 
     assert epochs(tmp_path / "rest", 5) == {"micro_gradients_dropped"}
     assert epochs(tmp_path / "whole", 4) == set()
+
+
+def skipping(folder: Path, *, each: bool) -> set[str]:
+    """A resume in the middle of an epoch of ten steps that skips four; `each`: in every epoch."""
+    model = small()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    log: Any = None
+    for attempt in range(2):
+        generator = torch.Generator().manual_seed(0)
+        loader = DataLoader(data(), batch_size=4, shuffle=True, generator=generator)
+        where = {"resume": log.folder, "step": 4} if attempt else {}
+        log = RunLog(folder, optimizer=optimizer, control=False, steps_per_epoch=10, **where)
+        log.watch(model, optimizer, loader=loader)
+        for epoch in range(3 if attempt else 1):
+            for number, (x,) in enumerate(loader):
+                if attempt and number < 4 and (each or not epoch):
+                    continue
+                if not attempt and number == 4:
+                    break
+                optimizer.zero_grad()
+                model(x).pow(2).mean().backward()
+                optimizer.step()
+                log.step()
+        log.end()
+    return rules(silent(log.folder))
+
+
+def test_batches_that_are_skipped_in_each_epoch_of_a_resume_are_a_fact(tmp_path: Path) -> None:
+    assert skipping(tmp_path / "each", each=True) == {"epoch_length"}
+    assert skipping(tmp_path / "once", each=False) == set()
+
+
+def folds(folder: Path, *, optimizer: str, weights: str) -> set[str]:
+    """Two runs of one process; what is new in the second: "new" or "old" optimizer and weights."""
+    model = small()
+    found: set[str] = set()
+    begin = {name: p.clone() for name, p in model.state_dict().items()}
+    adam = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(2):
+        if weights == "new":
+            model.load_state_dict(begin)
+        if optimizer == "new":
+            adam = torch.optim.Adam(model.parameters(), lr=1e-2)
+        log = RunLog(folder, optimizer=adam, control=False)
+        log.watch(model, adam)
+        for _ in range(3):
+            adam.zero_grad()
+            model(torch.randn(4, 8)).pow(2).mean().backward()
+            adam.step()
+            log.step()
+        log.end()
+        found |= rules(silent(log.folder))
+    return found
+
+
+def test_an_optimizer_of_the_last_fold_on_new_weights_is_a_fact(tmp_path: Path) -> None:
+    assert folds(tmp_path, optimizer="old", weights="new") == {"optimizer_state_carried"}
+    assert folds(tmp_path, optimizer="new", weights="new") == set()
+    assert folds(tmp_path, optimizer="old", weights="old") == set()  # the training goes on
+
+
+def test_a_resume_of_a_folder_without_a_run_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"holds no run\.jsonl; give the folder of the run"):
+        RunLog(tmp_path, control=False, resume=tmp_path, step=3)
