@@ -207,6 +207,7 @@ class RunLog(Writing, CommandMethods, WatchMethods):
         if self._per_epoch:
             epoch, batch = divmod(n - 1, self._per_epoch)
             batch += 1
+        given = loss
         if self._job.rank:  # its record is not written: nothing is fetched from a GPU for it
             loss = grad_norm = samples_per_s = skipped = metrics = None
         value = self._number(loss, "loss")
@@ -227,7 +228,7 @@ class RunLog(Writing, CommandMethods, WatchMethods):
         if self._control is not None and record.time >= self._control.due:
             self._look(record.time)
         if self.watcher is not None and not self.watcher.off:
-            self.watcher.logged(n, metrics)
+            self.watcher.logged(n, metrics, given, value)
         if lr is not None or lrs is not None:
             self._write_given(record, lr, lrs)
         elif self.follower is not None:
@@ -287,7 +288,7 @@ class RunLog(Writing, CommandMethods, WatchMethods):
         if self._ended:
             return
         self._guarded(lambda live: live.close(self.step_done, reason))
-        self._close_watcher()
+        self._close_watcher(completed=reason == "completed")
         if self.follower is not None:
             self.follower.close()
         self._append(End(time=time.time(), step=self.step_done, reason=reason, error=error))

@@ -156,14 +156,14 @@ class WatchMethods:
             else:
                 self._put(encode(Watch(time=time.time(), step=self.step_done, look="split", values=values)))
 
-    def _close_watcher(self) -> None:
+    def _close_watcher(self, *, completed: bool) -> None:
         """The run ends: what waits is written, and everything is taken off."""
         if self._splits is not None and self._splits.waiting:
             self._tell_splits()
         if self.watcher is not None:
             if self._splits is not None:
                 self.watcher.leave(self._splits)
-            self.watcher.close()
+            self.watcher.close(completed=completed)
 
     def _put_watched(self, record: Watch) -> None:
         self._put(encode(record))

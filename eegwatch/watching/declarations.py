@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+from eegwatch.watching.naming import first_names
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from eegwatch.watching.optimizer_listener import OptimizerListener
 
 
 @dataclass
@@ -43,6 +50,18 @@ class Declarations:
         if self.scaler is not None:
             values["scaler"] = True
         return values
+
+
+def attached(
+    models: Sequence[Any], eyes: Sequence[OptimizerListener], said: Declarations, frozen: list[str]
+) -> dict[str, Any]:
+    """What is watched, and what was declared of it. `frozen`: names of the tensors that were declared frozen."""
+    declared = said.values() | ({"frozen": first_names(frozen)} if said.frozen else {})
+    return {
+        "models": [type(model).__name__ for model in models],
+        "optimizers": [eye.attached() for eye in eyes],
+        "declared": declared,
+    }
 
 
 class WatchedLog(Protocol):

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eegwatch.watching.backward_roots import BackwardRoots
 from eegwatch.watching.gather import Gathered
 from eegwatch.watching.optimizer_tensors import OptimizerTensor
 from eegwatch.watching.tensors import compiling, eagerly, elements, torch_module
@@ -101,6 +102,7 @@ class GradientHook:
 
     def __init__(self, held: OptimizerTensor, turns: Turns | None, number: int) -> None:
         self.held, self.turns, self._number = held, turns, number
+        self.roots: BackwardRoots | None = None
         self.marks: list[tuple[int, int]] = []  # of the passes, where several optimizers are watched
         self.versions: list[int] = []  # of the parameter at each pass: whatever writes to it counts it up
         self.left = reference(held.parameter.grad)
@@ -133,6 +135,8 @@ class GradientHook:
                 self.made.append(_copied(self.held))
                 self.versions.append(int(parameter._version))
                 self.tasks.append(graph_task())
+                if self.roots is not None:
+                    self.roots.came(self.tasks[-1])
                 if self.turns is not None:
                     self.marks.append(self.turns.came(self._number))
             except Exception as error:
@@ -194,6 +198,7 @@ class GradientReport:
     thrown: set[int] = field(default_factory=set)  # those whose gradients of some tensor were cleared
     begins: int = 0  # of the passes of that tensor but the first, those that found nothing there
     shrunk: tuple[int, float] | None = None  # (pass, factor): what lay there was made smaller before it
+    factor: float | None = None  # from what the last pass left to what the step has used, the same for all tensors
 
 
 class Gradients:
@@ -203,6 +208,7 @@ class Gradients:
         """`number`: of the optimizer."""
         self._number = number
         self._turns: Turns | None = None
+        self.roots: BackwardRoots | None = None  # what the calls of backward() begin with
         self._traces: list[GradientHook] = []
         self._left: dict[int, int] = {}  # id of Held -> number of the piece that the last step left as its gradient
         self._gathered = Gathered()
@@ -222,6 +228,7 @@ class Gradients:
             parameter = held.parameter
             if parameter.requires_grad and parameter.is_leaf and id(parameter) not in shared:
                 trace = GradientHook(held, self._turns, self._number)
+                trace.roots = self.roots
                 self._traces.append(trace)
                 self._bare += [(parameter, name) for name in TABLES if getattr(parameter, name, None) is None]
                 self._handles.append(parameter.register_hook(eagerly(trace.came)))
@@ -268,10 +275,12 @@ class Gradients:
         told = [trace.renewed() for trace in self._traces[:ASKED]]
         return None if all(one is None for one in told) else any(told)
 
-    def read(self, frozen: Sequence[OptimizerTensor]) -> tuple[GradientReport, dict[int, list[float]]]:
+    def read(
+        self, frozen: Sequence[OptimizerTensor], *, factor: bool = False
+    ) -> tuple[GradientReport, dict[int, list[float]]]:
         """(what the passes since the last step have done, {id of Held: what the last step left} of these frozen ones).
 
-        Raises what a hook has raised. The hooks are taken off.
+        Raises what a hook has raised. The hooks are taken off. `factor`: that of the report is to be found.
         """
         traces, left, gathered = self._traces, self._left, self._gathered
         for trace in traces:
@@ -282,7 +291,9 @@ class Gradients:
             if trace.failed is not None:
                 raise trace.failed
         if not any(id(held) in left for held in frozen) and all(_from_nothing(trace) for trace in traces):
-            return _of_fresh(traces), {}
+            fresh = _of_fresh(traces)
+            fresh.factor = _used_as(traces) if factor else None
+            return fresh, {}
         rows = [(trace, _numbered(trace, gathered)) for trace in traces]
         gathered.copy()
         values, starts = gathered.values()
@@ -291,7 +302,7 @@ class Gradients:
         def at(number: int | None) -> list[float] | None:
             return None if number is None else numbers[number]
 
-        seen = GradientReport()
+        seen = GradientReport(factor=_used_as(traces) if factor else None)
         factors: list[dict[int, float]] = []
         used: list[int] = []
         for trace, (before, made, final) in rows:
@@ -330,6 +341,24 @@ def _of_fresh(traces: list[GradientHook]) -> GradientReport:
     if not traces:
         return GradientReport()
     return GradientReport(passes=1, counted=1, least=1, tasks=tasks, used=tasks)
+
+
+def _used_as(traces: Sequence[GradientHook]) -> float | None:
+    """The factor from what the last pass left to the gradient as it is now, of a few tensors; None if it is not one."""
+    gathered, rows = Gathered(), []
+    for trace in [one for one in traces if one.made and one.passes == len(one.made)][:ASKED]:
+        made, final = trace.made[-1], sampled(trace.held, trace.held.parameter.grad)
+        if made is not None and final is not None:
+            rows.append((gathered.add(made, trace.held.count), gathered.add(final, trace.held.count)))
+    gathered.copy()
+    values, starts = gathered.values()
+    ends = [*starts[1:], len(values)]
+    pairs = [[values[starts[n] : ends[n]].tolist() for n in row] for row in rows]
+    found = [one_factor(made, final) for made, final in pairs if _lies(made) and _lies(final)]
+    first = found[0] if found else None
+    if first is None or any(one is None or abs(one / first - 1) > ALIKE for one in found):
+        return None
+    return first
 
 
 def _numbered(trace: GradientHook, gathered: Gathered) -> tuple[list[int | None], list[int | None], int | None]:

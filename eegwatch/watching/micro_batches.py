@@ -7,14 +7,16 @@ called before or after them. Where the graph is of another kind, the loss is tak
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+from eegwatch.watching.backward_roots import FACTORS, PASSING, SUM, SUMS, made_from, reduction_of
 from eegwatch.watching.gradients import GradientReport, graph_task
 from eegwatch.watching.tensors import torch_module
 
 MOST = 1024  # micro-batches of a step that are kept
-DEEP = 12  # nodes of the graph between a loss and its mean or sum
-MEAN, SUM = 1, 2  # torch's reductions
+DEEP = 24  # nodes of the graph between a loss and its means or sums
+WHOLE = 1e-6  # relative: a weight of one in float32
 
 
 class LossHook:
@@ -24,7 +26,7 @@ class LossHook:
 
     def __init__(self, loss: Any, items: float) -> None:
         self.items = items
-        self.factor, self.reduction = made_of(loss)
+        self.factor, self.reduction, self.of_several = made_of(loss, items)
         self.value: Any = None
         self.task: int | None = None  # the call of backward() that came to it
 
@@ -38,10 +40,11 @@ class MicroBatches:
     def __init__(self) -> None:
         self._seeds: list[LossHook] = []
         self._unit = 0.0
+        self.used = False  # was log.micro() called?
 
     def add(self, loss: Any, items: float) -> None:
         """Put a hook on the loss of a micro-batch of `items` items."""
-        torch = torch_module()
+        torch, self.used = torch_module(), True
         if isinstance(loss, torch.Tensor) and loss.requires_grad and loss.numel() == 1 and len(self._seeds) < MOST:
             seed = LossHook(loss, float(items))
             loss.register_hook(seed)
@@ -66,37 +69,55 @@ class MicroBatches:
         seeds = [seed for seed in seeds if seed.task not in seen.tasks or seed.task in seen.used]
         if not seeds or len(seeds) >= MOST or any(seed.value is None for seed in seeds):
             return None
-        values = [float(seed.value) for seed in seeds]
-        if all(seed.reduction is None for seed in seeds) and all(value == values[0] for value in values):
+        came = [float(seed.value) for seed in seeds]
+        if all(seed.reduction is None for seed in seeds) and all(value == came[0] for value in came):
             return None  # a loss of unknown make, used as it is: a mean or a share of one, nobody can tell
         weights = [
-            value * seed.factor / (1.0 if seed.reduction == SUM else seed.items) for value, seed in zip(values, seeds)
+            value * seed.factor / (1.0 if seed.reduction == SUM else seed.items) for value, seed in zip(came, seeds)
         ]
-        return {"items": [seed.items for seed in seeds], "weights": weights, "unit": self._unit}
+        values: dict[str, Any] = {"items": [seed.items for seed in seeds], "weights": weights, "unit": self._unit}
+        return values | ({"of_several": True} if any(seed.of_several for seed in seeds) else {})
 
 
-def made_of(loss: Any) -> tuple[float, int | None]:
-    """(the product of the numbers between a loss and its mean or sum, MEAN or SUM; None where that is not seen)."""
-    torch, factor, node = torch_module(), 1.0, loss.grad_fn
-    for _ in range(DEEP):
-        if node is None:
-            break
-        name = node.name()
-        if name == "MeanBackward0":
-            return factor, MEAN
-        if name == "SumBackward0":
-            return factor, SUM
-        reduction = getattr(node, "_saved_reduction", None)
-        if reduction is not None:
-            return (factor, int(reduction)) if reduction in (MEAN, SUM) else (1.0, None)
-        if name in ("DivBackward0", "MulBackward0"):
-            other = node._saved_other
+def made_of(loss: Any, items: float) -> tuple[float, int | None, bool]:
+    """(the product of the numbers between a loss and its mean or sum, MEAN or SUM or None, is it a sum of several?).
+
+    None where it is not seen. Of a sum of losses, one of them counts that has the full weight: the others are weighed
+    beside it.
+    """
+    found = list(_terms(loss.grad_fn))
+    if len(found) == 1:
+        return *found[0], False
+    whole = [
+        (factor, reduction)
+        for factor, reduction in found
+        if reduction is not None and abs(factor * (items if reduction == SUM else 1.0) - 1) <= WHOLE
+    ]
+    return (*whole[0], True) if whole else (1.0, None, False)
+
+
+def _terms(loss: Any) -> Iterator[tuple[float, int | None]]:
+    """(factor, reduction) of each term of a loss."""
+    torch, waiting, seen = torch_module(), [(loss, 1.0)], 0
+    while waiting:
+        node, factor = waiting.pop()
+        seen += 1
+        name = "" if node is None or seen > DEEP else node.name()
+        below = [] if node is None else made_from(node)
+        if name in SUMS and below:
+            sign = -1.0 if name.startswith("Sub") else 1.0
+            weighed = factor * sign * float(getattr(node, "_saved_alpha", 1))
+            waiting += [(one, factor if one is node.next_functions[0][0] else weighed) for one in below]
+        elif name in FACTORS and len(below) == 1:
+            first = node.next_functions[0][0] is not None
+            other = node._saved_other if first else node._saved_self
             if not isinstance(other, torch.Tensor) or other.numel() != 1 or other.requires_grad:
-                break
-            factor = factor / float(other) if name == "DivBackward0" else factor * float(other)
-        elif name == "NegBackward0":
-            factor = -factor
-        elif name not in ("ToCopyBackward0", "CloneBackward0", "SqueezeBackward0", "ViewBackward0"):
-            break
-        node = node.next_functions[0][0]
-    return 1.0, None
+                yield 1.0, None
+            else:
+                by = float(other)
+                waiting.append((below[0], factor * by if name.startswith("Mul") else factor / by if by else factor))
+        elif name in PASSING and len(below) == 1:
+            waiting.append((below[0], -factor if name.startswith("Neg") else factor))
+        else:
+            reduction = None if not name else reduction_of(node, name)
+            yield (1.0 if reduction is None else factor), reduction

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from eegwatch.watching.cadence import FIRST
 from eegwatch.watching.naming import first_names
 from eegwatch.watching.tensors import bit_sums, plain_name, prefixed, torch_module, why_unread
 
@@ -81,8 +82,11 @@ class Surroundings:
         if drawing:
             values["drawing"] = first_names(drawing)
         lost = self._modes.lost()
-        if lost:
-            values["eval_mode"] = first_names(lost)
+        never = self._modes.never() if eye.taken == FIRST else []
+        if lost or never:
+            values["eval_mode"] = first_names(lost or never)
+            if not lost:
+                values["never"] = True
         self._layout.refresh()
         moving = self._layout.moving_norms()
         if moving:
@@ -203,6 +207,7 @@ class TrainingModes:
     """Which models have been in training mode at a step, and are not any more."""
 
     def __init__(self, models: Sequence[Any]) -> None:
+        self._models = models
         self._trained: set[int] = set()  # numbers of parts that took a step in training mode
         self._parts: list[tuple[str, Any]] = []
         for number, model in enumerate(models):
@@ -213,6 +218,15 @@ class TrainingModes:
     def note(self) -> None:
         """An evaluation begins: what is in training mode now is to be so again at the next step."""
         self._trained |= {number for number, (_, part) in enumerate(self._parts) if part.training}
+
+    def never(self) -> list[str]:
+        """Whole models with dropouts or batch norms that have taken no step in training mode, and train."""
+        names = []
+        for number, (name, part) in enumerate(self._parts):
+            whole = any(part is model for model in self._models)
+            if whole and number not in self._trained and _all_evaluate(part) and _depends_on_mode(part):
+                names.append(name)
+        return names
 
     def lost(self) -> list[str]:
         """Models, and parts right below them, that have been in training mode and take a step in evaluation mode.
@@ -234,6 +248,17 @@ def has_recurrence(models: Sequence[Any]) -> bool:
     """Is one of their modules recurrent? Such a model may carry its state from one batch to the next."""
     kinds = (torch_module().nn.RNNBase, torch_module().nn.RNNCellBase)
     return any(isinstance(module, kinds) for model in models for module in model.modules())
+
+
+def _depends_on_mode(model: Any) -> bool:
+    """Has it a dropout or a batch norm beside weights that have a gradient?"""
+    for module in model.modules():
+        kind = type(module).__name__
+        if "Dropout" in kind and isinstance(getattr(module, "p", None), float) and module.p > 0:
+            return any(p.grad is not None for p in model.parameters())
+        if "BatchNorm" in kind and any(p.grad is not None for p in module.parameters(recurse=False)):
+            return True
+    return False
 
 
 def _all_evaluate(part: Any) -> bool:
@@ -301,7 +326,7 @@ class ModelLayout:
         """Batch norms whose weights are frozen while their running statistics move: they are in training mode."""
         found = []
         for name, module in self._norms:
-            if not module.training or module.running_mean is None:
+            if not module.training or module.running_mean is None or not module.track_running_stats:
                 continue
             own = list(module.parameters(recurse=False))
             if own and not any(p.requires_grad for p in own) and module.momentum != 0:

@@ -18,13 +18,16 @@ from eegwatch.watching.optimizer_tensors import OptimizerTensor, OptimizerTensor
 from eegwatch.watching.scheduled_values import Scheduled
 from eegwatch.watching.step_sample import StepSample
 from eegwatch.watching.tensors import compiling, eagerly, torch_module
+from eegwatch.watching.window import Window
 
 if TYPE_CHECKING:
     from eegwatch.watching.watcher import Watcher
 
 ADAPTERS = ("lora_", "ia3_", "vera_lambda", "oft_", "adapter", "prompt_encoder")  # in names of what is trained alone
 REPLACES = 3  # steps of an optimizer in which the one before it takes none
+RESTING = 3  # looks one after the other at which every rate is 0
 SAME_LENGTH = 1e-3  # relative: two warm-ups of the same length
+SETTLED = 8  # looks at which the tensors without a gradient are the same
 SINGLE = 1e-6  # a type whose numbers are farther apart than this, relative, is no float32
 
 
@@ -45,6 +48,7 @@ class OptimizerListener:
         self.step = 0  # that the look under way is at
         self.taken_at_call = 0  # steps when log.step() was last called
         self._armed: list[OptimizerTensor] | None = None
+        self._between = False  # were hooks put on after a part of the passes of a step?
         self._look: StepSample | None = None
         self._sees = True
         self._again = False  # is the step after the one that is looked at to be looked at too?
@@ -60,8 +64,13 @@ class OptimizerListener:
         self._of_evaluation = False  # did an evaluation make what lay there when the next look was armed?
         self._warm_ups: dict[int, float] = {}  # group -> steps of the warm-up within an optimizer of the script's own
         self._rates: dict[int, tuple[float, float]] = {}  # group -> its rate, and that of the step, when first known
+        self._window = Window()
+        self._by_scaler = True  # has the declared scaler had to do with the step under way?
+        self._never = self._same = 0  # tensors without a gradient so far, and looks since when they are as many
+        self._resting_rates = 0  # looks at which every rate was 0
         self._spent = 0.0
         self.seen = GradientReport()  # what the backward passes before the last look's step have done
+        self.gradients.roots = watcher.losses.roots
         self.hooks.listeners.append(self)
         self.arm()
 
@@ -114,6 +123,7 @@ class OptimizerListener:
         self._armed = self.table.chosen(self.cadence.taken < FIRST)
         with torch_module().no_grad():
             self.gradients.arm(self._armed, self.watcher.around.shared)
+        self._between = between
         if between:
             self.gradients.restart()
         self._spent = self.cadence.clock() - began
@@ -155,6 +165,13 @@ class OptimizerListener:
             self.arm(between=True)
             self._again = self.armed
 
+    def unfinished(self) -> dict[str, Any] | None:
+        """The run ends: micro-batches of a step that was not taken, if their gradients still lie there."""
+        seen = self.gradients.passes if self.armed and not self._between and not self._of_evaluation else None
+        with torch_module().no_grad():
+            left = self._window.left(self.table.readable, seen)
+        return None if left is None else {"opt": self.number} | left
+
     def close(self) -> None:
         """Take everything off."""
         self.gradients.disarm()
@@ -190,6 +207,8 @@ class OptimizerListener:
             self._sees = self.hooks.enclose
             formula = self.formula if self._sees else None
             self._passes = self.gradients.state() if self.hooks.closure else {}
+            self._window.before_step(self.table.readable)
+            self._by_scaler = id(optimizer) in getattr(self.declared.scaler, "_per_optimizer_states", (id(optimizer),))
             searched = self.table.searched(self._armed, self.cadence.taken <= FIRST)
             # a closure, or another's hook, may lie between what is read and what an optimizer of one's own makes of it
             taken = self.taken - 1 if self._sees and not self.hooks.closure else None
@@ -235,7 +254,8 @@ class OptimizerListener:
         look, step = self._look, self.step
         assert look is not None
         steady = self.gradients.steady(self._passes)
-        seen, stale = self.gradients.read(look.frozen)
+        asked = not look.closure and (self.taken <= FIRST or self.declared.scaler is not None)
+        seen, stale = self.gradients.read(look.frozen, factor=asked)
         values: dict[str, Any] = {"opt": self.number, "count": self.taken, "looked": look.count}
         if len(self.table.all) != look.count:
             values["tensors"] = len(self.table.all)
@@ -268,6 +288,7 @@ class OptimizerListener:
         if any(eye.taken >= FIRST for eye in self.watcher.eyes if eye is not self):
             seen.others = []  # not every pass of theirs is seen any more
         self.seen = seen
+        self._window.stepped(seen.counted, self.declared.accumulate)
         of_evaluation, self._of_evaluation = self._of_evaluation, False
         if of_evaluation:
             seen.again = []  # a step is made of what the evaluation has made
@@ -276,12 +297,23 @@ class OptimizerListener:
             values["of_evaluation"] = True
         values |= self.watcher.around.at(self, self.watcher.eyes)
         values |= self._of_forwards() | self._shared()
+        if not look.closure:
+            values |= self.watcher.losses.stepped(self, seen, look.scale, by_scaler=self._by_scaler)
         resting = self._resting(look) if self.reads_grad else []
         if resting:
             values["resting"] = first_names(resting) | {"of": len(self.table.all)}
         none = self._without_gradient()
         if none and (self.idle or any(held.parameter.grad is not None for held in self.table.all)):
             values["no_gradient"] = first_names(none) | {"of": len(self.table.all)}
+        if (
+            len(self.watcher.eyes) == 1
+            and self.reads_grad
+            and self.table.all
+            and all(_is_zero(g.get("lr")) for g in optimizer.param_groups)
+        ):
+            values["no_rate"] = True
+            self._again = self._again or self._resting_rates < RESTING
+            self._resting_rates += 1
         if look.norm is not None:
             values["norm"], values["clip"] = look.norm, self.declared.clip
             scale = self.scale()
@@ -294,14 +326,18 @@ class OptimizerListener:
         self.watcher.after_look(self, step)
 
     def _without_gradient(self) -> list[str]:
-        """Trainable tensors that had a gradient at no look so far: at once if they are half of all, else after FIRST.
+        """Trainable tensors that had a gradient at no look so far: told at once if they are all, else after FIRST.
 
-        An expert, a head of another task or an unused layer has its turn in the first steps, or is told of then.
+        Half of all are told once they are the same for some steps: an expert, a head of another task or an unused layer
+        has its turn in the first steps.
         """
         trainable = [held for held in self.table.all if held.parameter.requires_grad]
         self._had |= {id(held.parameter) for held in trainable if held.parameter.grad is not None}
         never = [held.name for held in trainable if id(held.parameter) not in self._had]
-        return never if 2 * len(never) >= len(trainable) or self.cadence.taken >= FIRST else []
+        self._same = self._same + 1 if len(never) == self._never else 1
+        self._never = len(never)
+        half = 2 * len(never) >= len(trainable) and self._same >= SETTLED
+        return never if len(never) == len(trainable) or half or self.cadence.taken >= FIRST else []
 
     def _alone(self, seen: GradientReport) -> bool:
         """Were the gradients of the passes before this step made for this optimizer, and for nothing else?
@@ -396,6 +432,10 @@ def _adapts(name: str) -> bool:
     return any(word in name for word in ADAPTERS)
 
 
+def _is_zero(rate: Any) -> bool:
+    return rate is not None and float(rate) == 0.0
+
+
 def _trains(parameter: Any) -> bool:
     return parameter.requires_grad or parameter.grad is not None
 
@@ -416,7 +456,7 @@ def _of_gradients(seen: GradientReport, accumulate: int) -> dict[str, Any]:
         values["passes"], values["counted"], values["begins"] = seen.passes, seen.counted, seen.begins
         values["least"] = seen.least
     elif seen.cleared:
-        values["cleared"], values["passes"] = seen.cleared, seen.passes
+        values["cleared"], values["passes"], values["counted"] = seen.cleared, seen.passes, seen.counted
     if seen.shrunk is not None:
         values["shrunk"] = {"pass": seen.shrunk[0], "factor": seen.shrunk[1]}
     return values

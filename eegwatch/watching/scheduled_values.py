@@ -10,6 +10,7 @@ from typing import Any
 from eegwatch.schedule import Schedule, as_dict, parse_for_run, rate_at
 
 EXACT, SINGLE = 1e-9, 1e-6  # relative: a Python float; a value that went through float32
+MORE = 64  # groups beyond those that there are
 OF_BETAS = {"momentum": 0, "beta1": 0, "beta2": 1}
 
 
@@ -50,6 +51,22 @@ class Scheduled:
                 own = law(step, number)
                 if own is not None and all(law(step, n) != own for n, one in enumerate(groups) if one["params"]):
                     return {"name": name, "group": number}
+        return None
+
+    def beyond(self, step: int, groups: list[dict[str, Any]]) -> dict[str, Any] | None:
+        """{"name", "groups"} of a value that is declared for more groups than there are, as a table is.
+
+        A function that has a value for any number of groups tells nothing.
+        """
+        for name, law in self._laws.items():
+            own, others = {law(step, number) for number in range(len(groups))}, []
+            for number in range(len(groups), len(groups) + MORE):
+                try:
+                    others.append(law(step, number))
+                except Exception:  # the script's own function, asked for a group that is not there
+                    break
+            if 0 < len(others) < MORE and any(one is not None and one not in own for one in others):
+                return {"name": name, "groups": len(groups) + len(others)}
         return None
 
     def of_metrics(self, step: int, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from eegwatch.run.records import Watch
 from eegwatch.watching.cadence import FIRST
 from eegwatch.watching.checkpoint_state import weights_of, whole_state
 from eegwatch.watching.cost import Cost
-from eegwatch.watching.declarations import Declarations, WatchedLog
+from eegwatch.watching.declarations import Declarations, WatchedLog, attached
 from eegwatch.watching.ema import UNKNOWN, WeightAverage
 from eegwatch.watching.ema_statistics import AverageStatistics
 from eegwatch.watching.evaluation import Evaluation
@@ -27,10 +27,11 @@ from eegwatch.watching.forwards import Forwards
 from eegwatch.watching.gradients import Turns
 from eegwatch.watching.loaders import Loaders
 from eegwatch.watching.loads import Loads
+from eegwatch.watching.losses import Losses
 from eegwatch.watching.masters import Masters
 from eegwatch.watching.micro_batches import MicroBatches
 from eegwatch.watching.model_state import Frozen, Surroundings, has_recurrence
-from eegwatch.watching.naming import NAMED, first_names
+from eegwatch.watching.naming import NAMED
 from eegwatch.watching.optimizer_listener import OptimizerListener
 from eegwatch.watching.record_output import RecordOutput
 from eegwatch.watching.replicas import BatchRows, ReplicaSums, is_copy
@@ -65,6 +66,7 @@ class Watcher:
         self.loads = Loads(self.guarded, self._tell_load)
         self.turns = Turns()  # of several optimizers
         self.calls = StepCalls()
+        self.losses = Losses()
         self._rows: BatchRows | None = None  # that the copies of a job of several processes train on
         self.copied = False  # is a DistributedDataParallel among the models?
         self.cost = Cost()
@@ -123,6 +125,7 @@ class Watcher:
             eye.cadence.parts = len(self.eyes)
             if len(self.eyes) > 1:
                 eye.gradients.of_several(self.turns)
+                self.losses.roots.follows = True
         self.around.find_shared(self.eyes)
         for loader in loaders:
             self.loaders.watch(loader)
@@ -144,22 +147,13 @@ class Watcher:
             self.emit("load", values)
 
     def _emit_attached(self) -> None:
-        said = self.declared
-        values: dict[str, Any] = {
-            "models": [type(model).__name__ for model in self.models],
-            "optimizers": [eye.attached() for eye in self.eyes],
-            "loaders": len(self.loaders.orders),
-        }
-        if self.copied:
-            values["copies"] = True
+        frozen = self.around.frozen
+        values = attached(self.models, self.eyes, self.declared, [] if frozen is None else list(frozen.tensors))
+        values |= {"loaders": len(self.loaders.orders)} | ({"copies": True} if self.copied else {})
         if has_recurrence(self.models):
             values["recurrent"] = True
-        values["declared"] = said.values()
-        frozen = self.around.frozen
-        if frozen is not None:
-            values["declared"]["frozen"] = first_names(list(frozen.tensors))
-            if frozen.unknown:
-                values["unknown"] = frozen.unknown
+        if frozen is not None and frozen.unknown:
+            values["unknown"] = frozen.unknown
         self.emit("attached", values)
 
     # ---- what the log tells ----
@@ -169,8 +163,10 @@ class Watcher:
         follower = self.log.follower
         return self.log.step_done + (follower is None or not follower.logs_first)
 
-    def logged(self, step: int, metrics: Mapping[str, Any] | None) -> None:
-        """log.step() was called."""
+    def logged(
+        self, step: int, metrics: Mapping[str, Any] | None, loss: Any = None, value: float | None = None
+    ) -> None:
+        """log.step() was called, with this loss; `value`: as a number, where it is known."""
         try:  # as guarded(), which takes 2 µs more: this runs at every step
             if not self._begun and self._resumed:  # the first step was skipped: nothing has changed but the scale
                 self._begun = True
@@ -178,6 +174,8 @@ class Watcher:
                     self._emit_state("begin", self._base, skipped=True)
             for values in self.calls.counted(self.eyes):
                 self.emit("calls", values, step=step)
+            if self.losses.waiting:
+                self._compare_losses(loss, value)
             if self._marks is not None:
                 self._marks.stepped()
         except Exception as error:
@@ -190,6 +188,12 @@ class Watcher:
                     off = scheduled.of_metrics(step, metrics or {})
                     if off or step % SCHEDULED_EVERY == 1:
                         self.emit("scheduled", {"off": off}, step=step)
+
+    def _compare_losses(self, loss: Any, value: float | None) -> None:
+        world = self.declared.world if self.copied else 1
+        with torch_module().no_grad():
+            for at, values in self.losses.logged(loss, value, world=world, by_micro=self.micros.used):
+                self.emit("loss", values, step=at)
 
     def evaluated(self) -> None:
         """An evaluation has been logged: the next steps are looked at."""
@@ -270,11 +274,15 @@ class Watcher:
             self._emit_state("checkpoint", self.log.step_done)
             self.loaders.note("checkpoint", self.log.step_done)
 
-    def close(self) -> None:
-        """Take everything off."""
+    def close(self, *, completed: bool = False) -> None:
+        """Take everything off. `completed`: the training has taken all of its steps."""
         if self.off:
             return
         with self.guarded():
+            for eye in self.eyes if completed else ():
+                left = eye.unfinished()
+                if left is not None:
+                    self.emit("end", left, step=self.log.step_done)
             self.loaders.end(self.log.step_done)
             if any(eye.taken for eye in self.eyes):
                 with torch_module().no_grad():
@@ -349,6 +357,8 @@ class Watcher:
             self._off[eye.number] = bool(off)
             values: dict[str, Any] = {"opt": eye.number, "off": off[:NAMED], "n": len(off)}
             empty = eye.scheduled.empty(step, groups)
+            beyond = eye.scheduled.beyond(step, groups) if eye.taken <= FIRST else None
+            values |= {"beyond": beyond | {"have": len(groups)}} if beyond is not None else {}
             self.emit("scheduled", values | ({"empty": empty} if empty is not None else {}), step=step)
 
     def after_step(self, eye: OptimizerListener) -> None:
@@ -453,5 +463,6 @@ class Watcher:
         self._marks, self._earlier = None, []
         self.models, self.averages, self._evaluations, self._statistics = [], [], [], []
         self.around, self.calls, self.micros = Surroundings(), StepCalls(), MicroBatches()
+        self.losses = Losses()
         self.forwards = Forwards(self.guarded)
         self.declared = Declarations()

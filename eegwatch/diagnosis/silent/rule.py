@@ -49,6 +49,8 @@ class Attempt:
     begun: Values = field(default_factory=dict)  # the weights that the attempt began with, where a resume told of them
     took: dict[tuple[int, int], int] = field(default_factory=dict)  # (loader, rank) -> the most steps of an epoch
     apart: dict[str, int] = field(default_factory=dict)  # what ranks draw from -> the last attempt in which it differed
+    # optimizer -> (factor of the loss, factor of its gradients) of the last step that told of them
+    scaled: dict[int, tuple[float, float]] = field(default_factory=dict)
     in_a_row: dict[tuple[str, int], int] = field(default_factory=dict)  # (rule, optimizer) -> looks that showed it
 
     @property

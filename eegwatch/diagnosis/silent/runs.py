@@ -301,6 +301,7 @@ def microbatch_weights(record: Watch, attempt: Attempt) -> Judgement:
             f"the {len(items)} micro-batches of step {record.step:,} are added up and not averaged: their weights sum "
             f"to {known:.6g}, not 1",
             "divide each loss by the number of micro-batches, or weigh it by its share of the items",
+            fact=bool(record.values.get("of_several")),  # a loss of several terms, of which one has the full weight
         )
     return _short_window(record, attempt, items, known, near)
 

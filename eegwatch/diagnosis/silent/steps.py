@@ -10,7 +10,6 @@ from eegwatch.diagnosis.silent.rule import (
     SilentRule,
     Values,
     Violation,
-    in_consecutive_steps,
     names,
     seen_in_a_row,
     unless,
@@ -61,116 +60,6 @@ def gradient_applied_twice(record: Watch, again: Any) -> Violation:
         f"step {record.step:,} used the gradient of the step before once more: no backward() came between them "
         f"({names(again)})",
         "call optimizer.step() once for each gradient; with a gradient scaler only scaler.step(optimizer)",
-    )
-
-
-def gradients_dropped(record: Watch, attempt: Attempt) -> Judgement:
-    values = record.values
-    declared = int(values.get("accumulate", attempt.declared.get("accumulate", 0)) or 0)
-    dropped = values.get("dropped")
-    if dropped is not None:
-        return Violation(
-            f"step {record.step:,} found no gradient, though backward() had made them: {names(dropped)}",
-            "call optimizer.zero_grad() before backward() or after step(), not between them",
-        )
-    passes, counted = int(values.get("passes", 0)), int(values.get("counted", 0))
-    if declared < 2:
-        return _cleared_unused(record, attempt)
-    if not passes:
-        return True
-    if passes < declared:
-        return None  # the tail of an epoch
-    dropped = counted < declared
-    looks = seen_in_a_row(attempt, "micro_gradients_dropped", record, dropped)
-    again = _windows_thrown_away(record, attempt, exact=passes == declared, dropped=dropped)
-    if not dropped:
-        return True if not again else None
-    each_time = passes == declared and int(values.get("begins", 0)) >= passes - 1
-    fact = (not each_time or (passes == 2 and record.step > 1)) and looks < 2
-    if fact and again < 2:
-        return None  # a pass for something else, or of a step that failed, lies before the tail of an epoch
-    return Violation(
-        f"step {record.step:,} holds the gradient of {counted} of its {passes} micro-batches: "
-        "the others were cleared before it",
-        "call optimizer.zero_grad() once a step, not at every micro-batch, and not in the middle of a window",
-        fact=fact,
-    )
-
-
-def _windows_thrown_away(record: Watch, attempt: Attempt, *, exact: bool, dropped: bool) -> int:
-    """How many steps so far hold a part of the declared passes; 0 once a step had more: others are made as well."""
-    key = "windows_thrown_away", int(record.values.get("opt", 0))
-    known = attempt.in_a_row.get(key, 0)
-    attempt.in_a_row[key] = -1 if known < 0 or not exact else known + dropped
-    return max(attempt.in_a_row[key], 0)
-
-
-def _cleared_unused(record: Watch, attempt: Attempt) -> Judgement:
-    """Nothing is declared, and step after step passes were made whose gradients were cleared without a use."""
-    cleared = int(record.values.get("cleared", 0))
-    seen = seen_in_a_row(attempt, "gradients_cleared_unused", record, cleared > 0)
-    rests = _rests_cleared(record, attempt, cleared)
-    if rests >= REPEATED:
-        used = int(record.values["passes"]) - cleared
-        return Violation(
-            f"step {record.step:,} holds the gradients of {used} backward passes, and {cleared} before them were "
-            f"cleared: so it was at {rests} steps so far",
-            "take a step with what is left at the end of an epoch, or carry it into the next one; leave the passes out "
-            "if their gradients are not to be used",
-            fact=True,
-        )
-    if not seen:
-        return True
-    if seen < REPEATED:
-        return None
-    return Violation(
-        f"step {record.step:,} holds the gradient of the last of {record.values['passes']} backward passes: those of "
-        f"the {cleared} before it were cleared, and no step used them",
-        "call optimizer.zero_grad() once a step; leave the passes out if their gradients are not to be used",
-        fact=True,
-    )
-
-
-def _rests_cleared(record: Watch, attempt: Attempt, cleared: int) -> int:
-    """At how many steps so far fewer passes were cleared than the step then used: the rest of an epoch."""
-    number = int(record.values.get("opt", 0))
-    used, count = ("rests_cleared: used", number), ("rests_cleared", number)
-    if not cleared:
-        return 0
-    now = int(record.values["passes"]) - cleared
-    alike = now > max(cleared, 1) and attempt.in_a_row.get(used, now) == now
-    attempt.in_a_row[used] = now
-    attempt.in_a_row[count] = attempt.in_a_row.get(count, 0) + 1 if alike else 0
-    return attempt.in_a_row[count]
-
-
-def accumulation_differs(record: Watch, attempt: Attempt) -> Judgement:
-    declared = int(attempt.declared.get("accumulate", 0) or 0)
-    most, least = int(record.values.get("passes", 0)), int(record.values.get("least", 0))
-    if declared < 2 or not most:
-        return None
-    other = (most < declared or least > declared) and int(record.values.get("counted", 0)) == most
-    steps = in_consecutive_steps(attempt, "accumulation_differs", record, other)
-    if not steps:
-        return True
-    if steps < REPEATED:
-        return None  # the tail of an epoch
-    return Violation(
-        f"step {record.step:,} holds {most} backward passes, as the {steps - 1} steps before it held another number "
-        f"than the declared accumulate={declared}",
-        "count the micro-batches over the whole run, not within an epoch that is shorter than the accumulation; or "
-        "declare what is meant: accumulate=",
-    )
-
-
-def micro_gradients_shrunk(record: Watch, attempt: Attempt) -> Judgement:
-    shrunk = record.values.get("shrunk")
-    if shrunk is None:
-        return True if int(record.values.get("passes", 0)) > 1 else None
-    return Violation(
-        f"what the first {shrunk['pass']} micro-batches of step {record.step:,} had made was multiplied by "
-        f"{number(shrunk['factor']):.4g} before the next one was added",
-        "call clip_grad_norm_ once a step, after its last backward()",
     )
 
 
@@ -255,6 +144,19 @@ def optimizer_state_stands(record: Watch, attempt: Attempt) -> Judgement:
     )
 
 
+def lr_stays_zero(record: Watch, attempt: Attempt) -> Judgement:
+    zero = bool(record.values.get("no_rate"))
+    looks = seen_in_a_row(attempt, "lr_stays_zero", record, zero)
+    if not zero:
+        return True
+    if looks < REPEATED:
+        return None  # a warm-up begins with it, a decay ends with it
+    return Violation(
+        f"the rate of every parameter group is 0 at step {record.step:,}, as at the steps before it: nothing trains",
+        "compare the length of the schedule and its factors with the run: it has ended before the run does",
+    )
+
+
 def _tensors(count: int) -> str:
     return f"{count} tensor{'s' if count != 1 else ''}"
 
@@ -295,6 +197,14 @@ def frozen_changed(record: Watch, attempt: Attempt) -> Judgement:
 def off_schedule(record: Watch, attempt: Attempt) -> Judgement:
     off, empty = record.values.get("off") or [], record.values.get("empty")
     if not off:
+        beyond = record.values.get("beyond")
+        if beyond is not None and empty is None:
+            return Violation(
+                f"{beyond['name']} is declared for {beyond['groups']} parameter groups, and the optimizer has "
+                f"{beyond['have']}",
+                "look at how the parameters are divided among the groups",
+                fact=True,
+            )
         if empty is None:
             return True
         return Violation(
@@ -395,6 +305,12 @@ def held_twice(record: Watch, twice: Any) -> Violation:
 
 def no_gradient(record: Watch, attempt: Attempt) -> Judgement:
     none, resting = record.values.get("no_gradient"), record.values.get("resting")
+    if "stray" in record.values and none is None:
+        return Violation(
+            f"a term of the loss before step {record.step:,} ({record.values['stray']}) reached no tensor of this "
+            "optimizer, and those of another alone, which cleared its gradient unused",
+            "leave detach() out of the term that this optimizer is to learn from, or leave the term out of its loss",
+        )
     if resting is not None and none is None:
         return Violation(
             f"{resting['n']} of the {resting['of']} tensors that the optimizer holds are frozen since the first step: "
@@ -414,6 +330,12 @@ def no_gradient(record: Watch, attempt: Attempt) -> Judgement:
 
 @unless("eval_mode")
 def train_mode_lost(record: Watch, lost: Any) -> Violation:
+    if record.values.get("never"):
+        return Violation(
+            f"the first {FIRST} steps were taken in evaluation mode ({names(lost)}): dropouts are off, and batch norms "
+            "use the statistics that they began with",
+            "call model.train() before the loop (from_pretrained() returns a model in evaluation mode)",
+        )
     return Violation(
         f"step {record.step:,} was taken in evaluation mode ({names(lost)}); before the evaluation, or "
         "in earlier steps, that was in training mode",
@@ -462,15 +384,13 @@ def frozen_draws(record: Watch, attempt: Attempt) -> Judgement:
 RULES = (
     SilentRule("gradients_not_cleared", "step", True, gradients_not_cleared),
     SilentRule("gradient_applied_twice", "step", True, gradient_applied_twice),
-    SilentRule("micro_gradients_dropped", "step", True, gradients_dropped),
-    SilentRule("accumulation_differs", "step", False, accumulation_differs),
-    SilentRule("micro_gradients_shrunk", "step", False, micro_gradients_shrunk),
     SilentRule("nothing_to_train", "step", False, nothing_to_train),
     SilentRule("update_lost", "step", True, update_lost),
     SilentRule("update_differs", "step", True, update_differs),
     SilentRule("update_rounded_away", "step", False, update_rounded_away),
     SilentRule("optimizer_state_lost", "step", True, optimizer_state_forgotten),
     SilentRule("optimizer_state_stands", "step", False, optimizer_state_stands),
+    SilentRule("lr_stays_zero", "step", False, lr_stays_zero),
     SilentRule("frozen_moves", "step", True, frozen_moves),
     SilentRule("frozen_changed", "step", True, frozen_changed),
     SilentRule("off_schedule", "scheduled", True, off_schedule),

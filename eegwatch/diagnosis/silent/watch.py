@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from eegwatch.diagnosis.findings import ERROR, INFO, RESOLVED, WARNING, Finding
-from eegwatch.diagnosis.silent import data, optimizers, orders, processes, runs, steps
+from eegwatch.diagnosis.silent import data, losses, optimizers, orders, processes, runs, steps, windows
 from eegwatch.diagnosis.silent.rule import Attempt, SilentRule, Violation, steps_of_epoch
 from eegwatch.run.records import Run, Watch
 from eegwatch.wording import significant
 
-_OF_STEPS = (*steps.RULES, *optimizers.RULES)
+_OF_STEPS = (*steps.RULES, *windows.RULES, *losses.RULES, *optimizers.RULES)
 RULES: tuple[SilentRule, ...] = (*_OF_STEPS, *runs.RULES, *orders.RULES, *data.RULES, *processes.RULES)
 PROVED = frozenset(rule.name for rule in RULES if rule.proved)
 FACTS = frozenset(rule.name for rule in RULES if not rule.proved)
@@ -22,6 +22,7 @@ NEEDS = {
     "frozen_changed": "no frozen= is declared to log.watch()",
     "clip_missing": "no clip= is declared to log.watch()",
     "clip_before_unscale": "no clip= with scaler= is declared to log.watch()",
+    "lr_stays_zero": "several optimizers are watched",
     "micro_gradients_dropped": "no step was looked at",
     "accumulation_differs": "no accumulate= is declared to log.watch()",
     "micro_gradients_shrunk": "no accumulate= is declared to log.watch()",
@@ -39,7 +40,10 @@ NEEDS = {
     "splits_overlap": "no log.split() was called",
     "evaluation_in_train_mode": "no log.evaluating() was entered",
     "evaluation_changed_model": "no log.evaluating() was entered",
-    "microbatch_weights": "no log.micro() was called",
+    "microbatch_weights": "no log.micro() was called, and no accumulate= is declared",
+    "gradient_scale": "no loss was seen that is scaled",
+    "scaler_not_used": "no scaler= is declared to log.watch()",
+    "loss_not_trained": "no loss was seen that is more than one number",
     "optimizer_state_lost": "no resume from a checkpoint that log.checkpoint() recorded",
     "update_ignores_setting": "no optimizer of the script's own takes steps that coincide with a known formula",
     "settings_put_back": "no resume from a checkpoint that log.checkpoint() recorded",

@@ -34,12 +34,13 @@ class Loop:
         self.model = model if model is not None else small()
         make = optimizer or (lambda parameters: torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.1))
         self.optimizer = make(self.model.parameters())
+        self.parts = int(declared.get("accumulate") or 1)
         self.log = RunLog(folder, optimizer=self.optimizer, control=False, resume=resume, step=step)
         if watch:
             self.log.watch(self.model, self.optimizer, **declared)
 
     def backward(self) -> torch.Tensor:
-        loss: torch.Tensor = self.model(torch.randn(4, 8)).pow(2).mean()
+        loss: torch.Tensor = self.model(torch.randn(4, 8)).pow(2).mean() / self.parts
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
