@@ -50,13 +50,13 @@ class Judge:
         """(findings that were raised, changed or resolved; events of them and of the item)."""
         findings = self.diagnosis.feed(item)
         events = [event_of_finding(finding, item) for finding in findings]
-        told = event_of(item)
+        event = event_of(item)
         if isinstance(item, Run):
             if item.attempt == self._begun:
-                told = None  # by a reader that knows more of the run by now
+                event = None  # by a reader that knows more of the run by now
             self._begun = item.attempt
-        if told is not None:
-            events.append(told)
+        if event is not None:
+            events.append(event)
         self.events += events
         return findings, events
 

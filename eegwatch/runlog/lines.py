@@ -26,7 +26,7 @@ def _judge_of(data: bytes | None) -> DetectorsKept | None:
 class Writing:
     """The part of a RunLog that writes lines. Nothing here raises into the training."""
 
-    _said: set[str]  # the kinds of warnings that were given
+    _warned: set[str]  # the kinds of warnings that were given
 
     def _open_log(self, path: Path | None) -> None:
         """None: nothing is written, another process writes the run. Raises OSError if the file cannot be opened."""
@@ -89,8 +89,8 @@ class Writing:
     def _say(self, words: str) -> None:
         """A warning, once for each thing that can be wrong."""
         kind = words[:40]
-        if kind not in self._said:
-            self._said.add(kind)
+        if kind not in self._warned:
+            self._warned.add(kind)
             warnings.warn(words if words.startswith("eegwatch") else f"eegwatch: {words}", stacklevel=_script_level())
 
 

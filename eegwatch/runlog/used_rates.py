@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 from eegwatch.optimizer_hooks import StepHooks, unwrapped
 from eegwatch.run.records import Step
 
-MOST_HELD = 20  # records: a scaler that halves 65,536 skips at most 16 steps in a row before its scale is 1
+MOST_WAITING = 20  # records: a scaler that halves 65,536 skips at most 16 steps in a row before its scale is 1
 PRECISIONS = ("bfloat16", "float16", "float32", "float64")  # the coarsest first
 
 
@@ -45,8 +45,8 @@ class Follower:
         self.steps_taken = 0  # by this optimizer, since it is followed
         self._order: Literal["after", "before"] | None = None  # where log.step() lies to optimizer.step()
         self._taken: UsedRates | None = None  # the newest step that no record has spoken of
-        self._first: UsedRates | None = None  # the first one since the held record
-        self._held: list[tuple[Step, UsedRates]] = []  # records without a known step; the rates at that time
+        self._first: UsedRates | None = None  # the first one since the waiting record
+        self._waiting: list[tuple[Step, UsedRates]] = []  # records whose step is not known yet; the rates at their time
         self._gradient: tuple[Any, Any, int] | None = None  # (parameter, gradient, its version) after the last step
         self._stood = self.now()  # at the last record: what the next step uses, if the scheduler had moved by then
         self._scheduler_first = False  # is log.step() called after scheduler.step()?
@@ -65,12 +65,12 @@ class Follower:
     @property
     def waits(self) -> bool:
         """Whether a record waits for the optimizer's step because log.step() is called before it."""
-        return bool(self._held)
+        return bool(self._waiting)
 
     @property
     def logs_first(self) -> bool:
         """Whether log.step() is called before optimizer.step(), as far as known."""
-        return self._order == "before" or (self._order is None and bool(self._held))
+        return self._order == "before" or (self._order is None and bool(self._waiting))
 
     @property
     def groups(self) -> list[dict[str, Any]]:
@@ -95,35 +95,35 @@ class Follower:
                 return
         if self._order == "before":
             self._release()  # a step that was skipped
-        elif len(self._held) >= MOST_HELD:  # the hooks are not called (an optimizer that steps by other means)
+        elif len(self._waiting) >= MOST_WAITING:  # the hooks are not called (an optimizer that steps by other means)
             self._order = "after"
             self._release()
             self._write_after(step, None)
             return
-        self._held.append((step, self.now()))
+        self._waiting.append((step, self.now()))
         self._first = None
 
     def _decide(self, taken: UsedRates) -> None:
         """Decide the order of the calls: at the second record, or at the first after steps that a scaler skipped."""
-        held, self._held = self._held, []
-        if held and self._backward_since():
+        waiting, self._waiting = self._waiting, []
+        if waiting and self._backward_since():
             self._order = "before"
-            self._write_all(held[:-1])
-            self._write(held[-1][0], self._first or taken)
+            self._write_all(waiting[:-1])
+            self._write(waiting[-1][0], self._first or taken)
         else:
             self._order = "after"
             self._learn(taken)
-            for step, stood in held:
+            for step, stood in waiting:
                 self._write(step, self._stood if self._scheduler_first else stood)
                 self._stood = stood
         self._gradient = None
 
     def _release(self) -> None:
-        held, self._held = self._held, []
-        self._write_all(held)
+        waiting, self._waiting = self._waiting, []
+        self._write_all(waiting)
 
-    def _write_all(self, held: list[tuple[Step, UsedRates]]) -> None:
-        for step, stood in held:
+    def _write_all(self, waiting: list[tuple[Step, UsedRates]]) -> None:
+        for step, stood in waiting:
             self._write(step, stood)
 
     def _write_after(self, step: Step, taken: UsedRates | None) -> None:
@@ -144,8 +144,8 @@ class Follower:
 
     def flush(self) -> None:
         """Write the records that wait: something else follows them in the log."""
-        if self._held and self._first is not None:  # log.step(), optimizer.step(), and now an evaluation
-            step, _ = self._held.pop()
+        if self._waiting and self._first is not None:  # log.step(), optimizer.step(), and now an evaluation
+            step, _ = self._waiting.pop()
             self._release()
             self._write(step, self._first)
             self._taken = self._first = None
@@ -164,8 +164,8 @@ class Follower:
     def before(self, optimizer: Any) -> None:
         used = self.now()
         self.steps_taken += 1
-        if self._order == "before" and self._held:
-            step, _ = self._held.pop()
+        if self._order == "before" and self._waiting:
+            step, _ = self._waiting.pop()
             self._release()
             self._write(step, used)
             return

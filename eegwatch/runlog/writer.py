@@ -97,7 +97,7 @@ class RunLog(Writing, CommandMethods, WatchMethods):
         if total_steps is None and epochs and steps_per_epoch:
             total_steps = epochs * steps_per_epoch
         self.step_done, self._per_epoch = step, steps_per_epoch
-        self._said: set[str] = set()
+        self._warned: set[str] = set()
         self._scheduler = None if schedule is None or isinstance(schedule, Mapping | Schedule) else schedule
         self._unit, self._every, self._total = unit, max(1, every), total_steps
         laws = self._laws(schedule, fresh=step == 0 and resume is None)

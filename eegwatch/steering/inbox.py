@@ -32,7 +32,7 @@ ROOT_LOCK = "runs.lock"
 CHUNK = 1 << 20
 PAST = "it was written before this attempt began, and never read; send it again if it is still wanted"
 # POSIX locks belong to the process: asking for one that this process holds would drop it when the question is closed.
-_held: set[Path] = set()
+_own_locks: set[Path] = set()
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Inbox:
 
     def _speaks(self) -> bool:
         """Whether this process answers the lines that no run can: it holds the lock of the log root."""
-        if self._root is None and self._root_path not in _held:
+        if self._root is None and self._root_path not in _own_locks:
             try:
                 self._root = _hold(self._root_path)
             except (Locked, OSError):
@@ -149,7 +149,7 @@ class Inbox:
         if not _a_name(run_id):
             return False
         path = (self.logs / run_id / LIVE_LOCK).resolve()
-        return path in _held or _locked(path)
+        return path in _own_locks or _locked(path)
 
     def live_runs(self) -> list[str]:
         """The runs of this log root whose process lives, this one included."""
@@ -163,7 +163,7 @@ class Inbox:
         for fd, path in ((self._root, self._root_path), (self._live, self._live_path)):
             if fd is not None:
                 os.close(fd)
-                _held.discard(path)
+                _own_locks.discard(path)
         self._root = None
         self._tail.close()
         self._relay.close()
@@ -195,14 +195,14 @@ def _a_name(run_id: str) -> bool:
 
 def is_held(path: Path) -> bool:
     """Whether this process holds this lock for one of its runs."""
-    return path.resolve() in _held
+    return path.resolve() in _own_locks
 
 
 def _hold(path: Path) -> int:
-    if path in _held:
+    if path in _own_locks:
         raise Locked(os.getpid())
     fd = take_lock(path)
-    _held.add(path)
+    _own_locks.add(path)
     return fd
 
 

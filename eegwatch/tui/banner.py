@@ -29,16 +29,16 @@ SHORT_LABELS = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy", "rec
 class Notice:
     """One thing to know at once: `kind` is error, warning or good; `do` is what helps, a key or a command.
 
-    `parts` follow `text` as far as they fit. `more`: a line that a small screen leaves out. `brief` and `brief_do`:
-    the same in fewer words, where `more` or `do` is too long.
+    `parts` follow `text` as far as they fit. `more`: a line that a small screen leaves out. `shorter_more`
+    and `shorter_do`: the same in fewer words, where `more` or `do` is too long.
     """
 
     kind: str
     text: str
     do: str = ""
     more: str = ""
-    brief: str = ""
-    brief_do: str = ""
+    shorter_more: str = ""
+    shorter_do: str = ""
     parts: tuple[str, ...] = ()
 
 
@@ -76,7 +76,9 @@ def notice(session: Session, *, read_only: bool) -> Notice | None:
         ago = f" {duration(time.time() - life.since)} ago" if life.since else ""
         kept = (_left_by_the_daemon(session),) if history.length else ()
         go_on = f"go on where it stood:  {start}"
-        return Notice("error", f"the daemon died{ago}", go_on, brief_do="m tells the command that goes on", parts=kept)
+        return Notice(
+            "error", f"the daemon died{ago}", go_on, shorter_do="m tells the command that goes on", parts=kept
+        )
     if session.is_current and life.word == "hung":
         return Notice("error", life.detail, "t what the trainer printed last")
     end = history.end
@@ -129,14 +131,14 @@ def _outcome(session: Session) -> Notice:
     results = [words for words in (_result(history, "eval", "test"), _result(history, "val", "validation")) if words]
     ended = f"{history.end.reason.replace('_', ' ')} after {history.step_done:,} steps"
     first, *parts = [*results, ended]  # the state and the step stand in the two lines above
-    saved, kept, brief = [c for c in history.checkpoints if c.path], "", ""
+    saved, kept, shorter = [c for c in history.checkpoints if c.path], "", ""
     if saved:
         best = next((c for c in reversed(saved) if c.best), saved[-1])
         word = f"{'best ' if best.best else ''}checkpoint "
-        kept, brief = f"{word} {folder / best.path}", f"{word} {best.path} in the run's folder"
+        kept, shorter = f"{word} {folder / best.path}", f"{word} {best.path} in the run's folder"
     report = shell("eegwatch", "report", folder, "-o", "report.html")
-    brief_do = "eegwatch report RUN -o report.html   (RUN: the run's folder)"
-    return Notice("good", first, report, kept, brief, brief_do, tuple(parts))
+    shorter_do = "eegwatch report RUN -o report.html   (RUN: the run's folder)"
+    return Notice("good", first, report, kept, shorter, shorter_do, tuple(parts))
 
 
 def _result(history: History, split: str, name: str) -> str:

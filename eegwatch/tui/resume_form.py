@@ -98,8 +98,8 @@ def start_point(session: Session, *, branch: bool = False) -> StartPoint:
         if not history.checkpoints:
             return StartPoint(0, "nowhere: the script has written no complete checkpoint yet")
         newest, lost = history.checkpoints[-1], max(0, history.step_done - history.checkpoints[-1].step)
-        told = f"the {lost:,} steps since are this run's alone" if branch else f"{lost:,} steps are lost"
-        return StartPoint(newest.step, f"at the newest complete checkpoint, step {newest.step:,}; {told}")
+        unsaved = f"the {lost:,} steps since are this run's alone" if branch else f"{lost:,} steps are lost"
+        return StartPoint(newest.step, f"at the newest complete checkpoint, step {newest.step:,}; {unsaved}")
     if session.is_current and session.life.alive and session.life.word in AT_NEXT_STEP and history.length:
         step = history.step_done
         return StartPoint(step, f"after the current step ({step:,} now), where a checkpoint is written")

@@ -29,10 +29,10 @@ class SharedSignal:
 
 def same_signals(signals: Iterable[tuple[Entry, dict[str, Any]]]) -> list[SharedSignal]:
     """Every pair that holds the same signal, in the order of the entries; `signals`: fingerprints."""
-    held = [(entry, signal) for entry, signal in signals if signal.get("whole")]
+    usable = [(entry, signal) for entry, signal in signals if signal.get("whole")]
     by_whole: dict[str, list[int]] = defaultdict(list)
     by_second: dict[int, list[int]] = defaultdict(list)
-    for number, (_, signal) in enumerate(held):
+    for number, (_, signal) in enumerate(usable):
         by_whole[signal["whole"]].append(number)
         for second in kept_of(signal):
             by_second[second].append(number)
@@ -42,11 +42,11 @@ def same_signals(signals: Iterable[tuple[Entry, dict[str, Any]]]) -> list[Shared
         if len(holders) <= MOST_HOLDERS:
             shared.update((a, b) for i, a in enumerate(holders) for b in holders[i + 1 :])
     for pair, seconds in shared.items():
-        a, b = (held[number][1]["whole"] for number in pair)
+        a, b = (usable[number][1]["whole"] for number in pair)
         if seconds >= LEAST_SHARED and a != b:
             pairs[pair] = False
     return [
-        SharedSignal(held[a][0], held[b][0], held[a][1]["seconds"] if whole else shared[a, b] * KEPT_OF, whole)
+        SharedSignal(usable[a][0], usable[b][0], usable[a][1]["seconds"] if whole else shared[a, b] * KEPT_OF, whole)
         for (a, b), whole in sorted(pairs.items())
     ]
 

@@ -49,7 +49,7 @@ class ScriptProcess(TrainerProcess):
     def __init__(self, folder: Path, attempt: Attempt, adopted: int | None = None) -> None:
         """Start a runner, or with `adopted` take over the one of this pid. Raises OSError."""
         self._prepare(folder, attempt)
-        self._held: list[Phase] = []
+        self._last_phases: list[Phase] = []
         with contextlib.ExitStack() as unless_it_starts:
             self._pipe = folder_of_the_pipe() / "status"
             unless_it_starts.callback(shutil.rmtree, self._pipe.parent, ignore_errors=True)
@@ -94,14 +94,14 @@ class ScriptProcess(TrainerProcess):
         """A script's stack is not ours to ask for: a Python without faulthandler would die of the signal."""
 
     def phases(self) -> list[Phase]:
-        held, self._held = self._held, []
-        return held + super().phases()
+        last, self._last_phases = self._last_phases, []
+        return last + super().phases()
 
     def ended(self) -> int | None:
         code = self._process.poll()
         if code is None:
             return None
-        self._held += super().phases()  # its last word may hold the code
+        self._last_phases += super().phases()  # its last word may hold the code
         return code if self.phase.code is None else self.phase.code
 
     def known_code(self) -> int | None:

@@ -32,7 +32,7 @@ class HuggingFaceConsole:
 
     def __init__(self) -> None:
         self.maker = RowMaker()
-        self._held: Row | None = None
+        self._waiting: Row | None = None
         self._bars: dict[int, int] = {}  # total -> count, of the bars drawn since the last training dict
         self._total: int | None = None
         self._count = 0
@@ -78,7 +78,7 @@ class HuggingFaceConsole:
             if self._logging and 0 <= count - self._dicts * self._logging < self._logging:
                 reader.stated_total = total
             return
-        if self._held is not None and (self._total in (None, total) and count >= self._count):
+        if self._waiting is not None and (self._total in (None, total) and count >= self._count):
             rows.append(self._placed(count, total, reader))
         elif self._drained is not None and total == self._total and count != self._drained:
             reader.late, self._drained = True, None
@@ -102,7 +102,7 @@ class HuggingFaceConsole:
             self._logging = 0
 
     def _placed(self, count: int, total: int, reader: RowReader) -> Row:
-        row, self._held = self._held, None
+        row, self._waiting = self._waiting, None
         assert row is not None
         row.at.step, self._count, self._total = count, count, total
         row.at.steps = None
@@ -110,7 +110,7 @@ class HuggingFaceConsole:
         return row
 
     def _dict(self, inside: dict[str, object], reader: RowReader) -> list[Row]:
-        if self._held is not None and not self._count and self._bars:
+        if self._waiting is not None and not self._count and self._bars:
             self._buffered = True  # two dicts and no bar between: the bars went another way
         rows = self.drain(reader)
         self._drained = None
@@ -121,7 +121,7 @@ class HuggingFaceConsole:
         if row.train and row.evals:
             row.evals.clear()
         if row.train:
-            self._held, self._fraction = row, fraction
+            self._waiting, self._fraction = row, fraction
             self._dicts += 1
             self._check_interval()
         elif row.evals:
@@ -130,7 +130,7 @@ class HuggingFaceConsole:
 
     def drain(self, reader: RowReader) -> list[Row]:
         """The dict that no bar has followed: at the bar before it, else one row more."""
-        if self._held is None:
+        if self._waiting is None:
             return []
         if self._buffered or not self._bars:
             return [self._by_epoch(reader)]
@@ -139,7 +139,7 @@ class HuggingFaceConsole:
             row = self._placed(self._bars[total], total, reader)
             self._drained = self._count
             return [row]
-        row, self._held = self._held, None
+        row, self._waiting = self._waiting, None
         if self._count:
             self._count += 1
             row.at.step = self._count
@@ -147,7 +147,7 @@ class HuggingFaceConsole:
 
     def _by_epoch(self, reader: RowReader) -> Row:
         """A dict without a bar: its epoch gives the step where the log says how many there are; else one row more."""
-        row, self._held = self._held, None
+        row, self._waiting = self._waiting, None
         assert row is not None
         total, epochs = reader.stated_total, reader.counter.epochs
         if self._logging:

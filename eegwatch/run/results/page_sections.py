@@ -23,16 +23,18 @@ class Section(msgspec.Struct, kw_only=True):
 def sections(folder: Path) -> list[Section]:
     """The sections for a run's folder, in the order of the page."""
     sections = []
-    still = optimum.read(folder)
-    if still is not None:
-        sections.append(Section(title="what this run could still reach", sentences=optimum.sentences(still)))
+    reach = optimum.read(folder)
+    if reach is not None:
+        sections.append(Section(title="what this run could still reach", sentences=optimum.sentences(reach)))
     rows = baselines.read(folder)
     if rows is not None:
         sections.append(Section(title="baselines and protocol", sentences=rows.remarks, tables=baselines.tables(rows)))
-    told = cost.read(folder)
-    if told is not None:
-        tables = [("AUROC at the declared rates less AUROC as it was", *cost.table(told))] if told.rows else []
-        sections.append(Section(title="what the fault has cost", sentences=cost.sentences(told), tables=tables))
+    fault_cost = cost.read(folder)
+    if fault_cost is not None:
+        tables = (
+            [("AUROC at the declared rates less AUROC as it was", *cost.table(fault_cost))] if fault_cost.rows else []
+        )
+        sections.append(Section(title="what the fault has cost", sentences=cost.sentences(fault_cost), tables=tables))
     return sections
 
 

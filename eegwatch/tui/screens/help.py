@@ -79,10 +79,10 @@ class HelpScreen(ModalScreen[str | None]):
         everything = not self.pattern.value.strip()
         for group in GROUPS:
             chosen = [a for a in self.actions if a.group == group and pattern.search(f"{a.key} {a.words} {a.help}")]
-            told = [self._impossible_line()] if self.impossible and everything and group == COMMANDS else []
-            if chosen or told:
+            not_now = [self._impossible_line()] if self.impossible and everything and group == COMMANDS else []
+            if chosen or not_now:
                 lines.append(Option(Text(group, "bold underline"), disabled=True))
-                lines += [*(Option(self._line(a), id=a.action) for a in chosen), *told]
+                lines += [*(Option(self._line(a), id=a.action) for a in chosen), *not_now]
         if everything:
             lines.append(Option(Text(""), disabled=True))
             lines += [Option(Text(words), disabled=True) for words in MARKS]

@@ -110,9 +110,9 @@ class System(Panel):
         watching = []
         if "share" in cost:
             looks = f"{significant(cost['per_1000'])} looks/1,000 steps"
-            told = f"in {int(cost['steps']):,} steps so far" if silent.settling else looks
+            detail = f"in {int(cost['steps']):,} steps so far" if silent.settling else looks
             watching = [
-                Text(f"watcher {100 * cost['share']:.1f} %".ljust(16) + told, no_wrap=True, overflow="ellipsis")
+                Text(f"watcher {100 * cost['share']:.1f} %".ljust(16) + detail, no_wrap=True, overflow="ellipsis")
             ]
         if not records:
             return watching

@@ -39,7 +39,7 @@ class Verdict(TextLines):
             return
         width = max(20, self.app.size.width - 2)
         lines = self._notice(current, width, tight=tight, alone=not findings) if current is not None else []
-        told = len(lines)
+        notice_rows = len(lines)
         if findings:
             room = not tight or current is None or current.kind != "error"  # what helps against an error stands first
             lines += self._finding(session, findings[0], compact, tight, read_only)[: None if room else 1]
@@ -53,7 +53,7 @@ class Verdict(TextLines):
             if more > 0:
                 lines[-1].append(f"   (+{more} more: e)", "dim")
         if compact:
-            lines[told:] = [whole_words(line, width) for line in lines[told:]]
+            lines[notice_rows:] = [whole_words(line, width) for line in lines[notice_rows:]]
         self.put(lines)
 
     def _notice(self, current: Notice, width: int, *, tight: bool, alone: bool) -> list[Text]:
@@ -62,11 +62,11 @@ class Verdict(TextLines):
         text = fitting([current.text, *current.parts], width - INDENT, " · ")
         lines = self._wrapped(Text.assemble((f" {sign} ", style), " "), Text(text, "bold"), width, 1 if tight else 2)
         if current.more and not tight:
-            more = current.more if len(current.more) + INDENT <= width else current.brief
+            more = current.more if len(current.more) + INDENT <= width else current.shorter_more
             lines += self._wrapped(Text(" " * INDENT), Text(more), width, 1)
         fits = len(current.do) + LABELLED <= width
-        brief = current.brief_do and not fits and (tight or current.kind == "good")
-        do = current.brief_do if brief else current.do
+        shorter = current.shorter_do and not fits and (tight or current.kind == "good")
+        do = current.shorter_do if shorter else current.do
         if do and (alone or not tight or current.kind == "error"):
             lines += self._wrapped(Text("   do   ", LABEL), Text(do), width, 1 if tight else 3)
         return lines
