@@ -38,7 +38,7 @@ class GuardedServer(Server):
         return app
 
     def initialize_logging(self) -> None:
-        """Our own errors alone, on standard error: a request that is no HTTP is answered 400, and is no news."""
+        """Log our own errors alone, on standard error; a request that is not HTTP is answered 400 and not logged."""
         logging.getLogger("aiohttp.server").addFilter(_is_no_bad_request)
 
     async def on_startup(self, app: web.Application) -> None:

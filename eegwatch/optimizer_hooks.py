@@ -146,7 +146,7 @@ def _with_hooks(optimizer: Any) -> Any:
     inner = unwrapped(optimizer)
     for name in ("register_step_pre_hook", "register_step_post_hook", "param_groups", HOOKS):
         if not hasattr(inner, name):
-            raise TypeError(f"{type(optimizer).__name__} has no {name}: it is no torch optimizer")
+            raise TypeError(f"{type(optimizer).__name__} has no {name}: it is not a torch optimizer")
     return inner
 
 

@@ -30,7 +30,7 @@ def plan(name: str, life: Liveness, ours: tuple[str, ...] = OURS) -> tuple[str, 
     if any(life.run_id.endswith(f"-{other}") for other in ours):
         return "restart", f"{life.run_id} is ended, {name} begins as a new run; the old one can be resumed"
     return "refuse", (
-        f"{life.run_id} is being trained here and is no demonstration: "
+        f"{life.run_id} is being trained here and is not a run of the demonstration: "
         f"stop it first ({shell('eegpt-daemon', 'stop')}), "
         "or use another log root: make demo LOGS=demo-logs"
     )

@@ -130,7 +130,7 @@ class Link:
                 try:
                     self._orders.put(decoder.decode(line))
                 except msgspec.DecodeError as error:  # this thread must live: without it no order is heard
-                    print(f"eegpt-daemon: a line that is no order: {error}", flush=True)
+                    print(f"eegpt-daemon: a line that is not an order: {error}", flush=True)
         self._orders.put(Order(order="stop", reason=SUPERVISOR_GONE))
 
     def order(self) -> Order | None:

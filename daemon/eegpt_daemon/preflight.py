@@ -209,7 +209,7 @@ def _length(config: Config, schedule: Schedule, outcome: Preflight) -> list[Prob
         problems.append(Problem(ERROR, "training.scheduler.warmup_steps", message, f"warmup_steps: {total // 10}"))
     pct = getattr(schedule, "pct_start", None)
     if pct is not None and pct * total <= 1:
-        message = f"{pct:g} of {total:,} steps is no warm-up; torch divides by its length"
+        message = f"{pct:g} of {total:,} steps: there is no warm-up, and torch divides by its length"
         problems.append(Problem(ERROR, "training.scheduler.pct_start", message, "pct_start: 0.1"))
     elif pct is not None and pct >= 1:
         problems.append(Problem(ERROR, "training.scheduler.pct_start", "the run is all warm-up", "pct_start: 0.1"))

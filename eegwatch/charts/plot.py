@@ -153,7 +153,7 @@ def labelled_rows(axis: Axis, values: list[float], height: int, write: Callable[
 
 
 def _row_of_words(words: str, axis: Axis, height: int, otherwise: int) -> int:
-    """The row in which the number that a label names is drawn; `otherwise` for what is no plain number (1.2 GB)."""
+    """The row in which the number that a label names is drawn; `otherwise` for what is not a plain number (1.2 GB)."""
     try:
         value = float(words.replace(",", ""))
     except ValueError:

@@ -73,7 +73,7 @@ def arm_of(path: Path, split: str, model: str, *, all_seeds: bool, partial: bool
         raise ComparisonError(f"{path}: {what}; give a run's folder, which holds predictions-{split}.npz")
     by_seed = members(folder.resolve()) if all_seeds else {}
     if all_seeds and not by_seed:
-        raise ComparisonError(f"{path}: is no run of a series (experiment.seeds); leave --seeds out")
+        raise ComparisonError(f"{path}: is not a run of a series (experiment.seeds); leave --seeds out")
     if partial:
         kept_where = BEST if model == BEST else ""
         by_seed = {s: f for s, f in by_seed.items() if (f / kept_where / f"predictions-{split}.npz").exists()}

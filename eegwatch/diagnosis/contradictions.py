@@ -1,7 +1,7 @@
 """Contradictions within the `run` record: schedule and run have different lengths; reported before the first step.
 
 Only lengths that a known mistake explains exactly are told: a run that stops early, a schedule that ends early on
-purpose (a floor held to the end), or cycles are no contradiction. All are warnings, since each can be meant.
+purpose (a floor held to the end), or cycles are not a contradiction. All are warnings, since each can be meant.
 """
 
 from __future__ import annotations

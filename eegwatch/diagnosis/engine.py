@@ -182,7 +182,9 @@ class Diagnosis:
         if "rates" in self.isolation.reasons:
             return self.isolation.reasons["rates"]
         if self.lr is None:
-            return "no schedule is declared" if self.run is None or self.run.schedule is None else "it is no schedule"
+            return (
+                "no schedule is declared" if self.run is None or self.run.schedule is None else "it is not a schedule"
+            )
         return self._inputs.why_not("lr_nonfinite")
 
     @property

@@ -99,7 +99,7 @@ class _Unpickler(pickle.Unpickler):
             found = super().find_class(module, name)
             if isinstance(found, type) and found.__module__ == module:
                 return found
-        raise pickle.UnpicklingError(f"{module}.{name} is no part of a diagnosis")
+        raise pickle.UnpicklingError(f"{module}.{name} is not part of a diagnosis")
 
 
 def encoded(judge: Judge) -> bytes | None:

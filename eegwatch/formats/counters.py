@@ -97,7 +97,7 @@ class Counter:
             self.epochs = epochs
 
     def standing(self, at: Counters) -> int:
-        """The step of a row that is no training record (an evaluation): nothing is moved."""
+        """The step of a row that is not a training record (an evaluation): nothing is moved."""
         if self.unit in ("batch", "epoch", "row", None):
             if self.unit in ("epoch", None) and at.step is None and at.batch is None and at.epoch is not None:
                 number = whole(at.epoch, 1 << 31)

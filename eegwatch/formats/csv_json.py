@@ -15,7 +15,7 @@ from eegwatch.formats.rows import Field, Row, RowMaker
 from eegwatch.run.records import RunRecord
 
 DEEPEST = 8  # levels of nested objects
-Prepare = Callable[[dict[str, Any]], dict[str, Any] | None]  # a kind's own reading of a JSON row; None: it is no row
+Prepare = Callable[[dict[str, Any]], dict[str, Any] | None]  # a kind's own reading of a JSON row; None: it is not a row
 
 
 def flat(row: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> Iterator[Field]:

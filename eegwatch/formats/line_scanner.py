@@ -82,7 +82,7 @@ class LineValues:
 
 
 def numbers(line: str) -> Iterator[tuple[int, int, str, str | None, str]]:
-    """(begin, end with unit, number, of how many, unit) of each number that is no part of a word."""
+    """(begin, end with unit, number, of how many, unit) of each number that is not part of a word."""
     digits = _digits(line)
     if "an" in line or "AN" in line or "nf" in line or "NF" in line:
         others = [(m.start(), m.end(), m[1], None, m[3]) for m in _NOT_FINITE.finditer(line)]

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-LONGEST_OBJECT = 1 << 20  # a megabyte between braces is no record of a training step
+LONGEST_OBJECT = 1 << 20  # a megabyte between braces is not a record of a training step
 _FRACTION = re.compile(r"\s*(\d+)\s*/\s*(\d+)\s*$")
 _ITEM = re.compile(
     r"""(?:'([^'\\]{1,200})'|"([^"\\]{1,200})")\s*:\s*

@@ -20,7 +20,7 @@ class PatternError(UserError):
 
 
 def compile_patterns(patterns: Sequence[str]) -> list[re.Pattern[str]]:
-    """Raises PatternError for what is no regular expression or names no group that we know.
+    """Raises PatternError for what is not a regular expression or names no group that we know.
 
     Besides the names of GROUPS, `val_NAME`, `test_NAME` and `train_NAME` keep a metric under its own name.
     """
@@ -32,7 +32,7 @@ def compile_patterns(patterns: Sequence[str]) -> list[re.Pattern[str]]:
             raise PatternError(f"--pattern {text}: not a regular expression: {error}") from None
         unknown = sorted(name for name in pattern.groupindex if name not in GROUPS and not _metric(name))
         if unknown or not pattern.groupindex:
-            what = f"(?P<{unknown[0]}>…) is no name that is known" if unknown else "it names no group"
+            what = f"(?P<{unknown[0]}>…) is not a name that is known" if unknown else "it names no group"
             raise PatternError(
                 f"--pattern {text}: {what}; write (?P<lr>…), one of {', '.join(GROUPS)}, or val_NAME, train_NAME"
             )

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-MOST_BARS = 64  # bars of different lengths; more of them are no bars of one training
+MOST_BARS = 64  # bars of different lengths; more of them are not bars of one training
 RICH = ("━", "╸", "╺")  # rich moves the count and the values together: at 0 no step was taken
 # A value that really stands still (a rate that is stuck, a loss that is not a number) has to be read in the end.
 LEAST_PATIENCE = 50  # counts for which values that do not change are taken for old ones

@@ -319,7 +319,7 @@ class TextDecoder:
 
 
 def _only_results(row: Row) -> None:
-    """Numbers of which none is a result (`eval_batch_size: 6`) are no evaluation."""
+    """Numbers of which none is a result (`eval_batch_size: 6`) are not an evaluation."""
     for split in list(row.evals):
         if "loss" not in row.evals[split] and not any(is_metric(name) for name in row.evals[split]):
             del row.evals[split]

@@ -1,7 +1,7 @@
 """Step records as numpy columns: the second half of reading a log, and nearly as costly as decoding its JSON.
 
 `struct.pack` turns a list of Python floats into doubles in a third of the time that `np.array` takes (4 ns a value
-against 10), and refuses whatever is no number: such a column goes the general way.
+against 10), and refuses whatever is not a number: such a column goes the general way.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _metrics(steps: list[Step]) -> Metrics:
 
 
 def _doubles(values: list[Any]) -> NDArray[np.float64]:
-    """Raises struct.error for a value that is no number."""
+    """Raises struct.error for a value that is not a number."""
     return np.frombuffer(struct.pack(f"{len(values)}d", *values))
 
 

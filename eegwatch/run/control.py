@@ -59,7 +59,7 @@ class Command(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Unreadable(msgspec.Struct, frozen=True):
-    """A complete line of the control file that is no command: it is rejected under its id, with the reason."""
+    """A complete line of the control file that is not a command: it is rejected under its id, with the reason."""
 
     id: str
     command: str | None

@@ -38,7 +38,7 @@ class AppendLog:
             raise OSError(errno.EINVAL, "is not a regular file", str(path))
         self._torn = False
         if not os.fstat(self._fd).st_size:
-            sync_folder(path.parent)  # a file whose name is lost with the power is no log
+            sync_folder(path.parent)  # a file whose name is lost with the power is not a log
         self.mend()
 
     def mend(self) -> None:

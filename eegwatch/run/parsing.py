@@ -35,7 +35,7 @@ HEAD, NUMBER = struct.Struct("<I"), struct.Struct("<I")  # length of what follow
 
 
 class Piece(NamedTuple):
-    """The items of one piece of a log, not yet put in order, up to `end`; `bad`: its lines that are no records."""
+    """The items of one piece of a log, not yet put in order, up to `end`; `bad`: its lines that are not records."""
 
     end: int
     records: int
@@ -77,7 +77,7 @@ class _Parser:
         """Raises ValueError for one that is no longer there, or whose line is longer than a record can be."""
         length = end - begin
         if length > LONGEST_LINE:
-            raise ValueError("a line too long")
+            raise ValueError("a line is too long")
         if length > len(self._buffer):
             self._buffer = bytearray(length)
         data = memoryview(self._buffer)[:length]

@@ -51,7 +51,7 @@ class Steps(msgspec.Struct, array_like=True):
 class _Frame(msgspec.Struct, array_like=True):
     """The items of the log up to `end`, whose last 4 kB have the CRC `before`; the reader's counts there.
 
-    `bad`: lines so far that are no records.
+    `bad`: lines so far that are not records.
     """
 
     end: int
@@ -262,7 +262,7 @@ def _block(steps: Steps) -> StepBlock:
     }
     for name, (rows, values) in metrics.items():
         if len(rows) != len(values) or not ((rows >= 0) & (rows < steps.count)).all():
-            raise ValueError(f"{name}: values of other steps")
+            raise ValueError(f"{name}: values of steps that the file does not hold")
     return StepBlock(**columns, lrs=lrs, metrics=metrics)
 
 

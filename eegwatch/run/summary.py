@@ -139,7 +139,7 @@ def _rare_lines(fd: int, begin: int, end: int) -> list[bytes]:
         start = max(begin, stop - SEARCH_BYTES)
         chunk = os.pread(fd, stop - start, start)
         first = chunk.find(b"\n") + 1 if start > begin else 0
-        if start > begin and not first:  # one line fills the whole chunk: it is no record of ours
+        if start > begin and not first:  # one line fills the whole chunk: it is not a record of ours
             stop = start
             continue
         newest_run = False

@@ -60,7 +60,7 @@ def uniform_decoder() -> msgspec.json.Decoder[Any]:
 
 
 def step_of(line: bytes) -> Step | None:
-    """The step record in a line whose epoch or batch is no integer, or whose step is written as 5.0; else None.
+    """The step record in a line whose epoch or batch is not an integer, or whose step is written as 5.0; else None.
 
     `uniform_decoder` reads such a line, and every reader shall read the same.
     """

@@ -94,7 +94,7 @@ def _short(error: Exception) -> str:
 def without_secrets(text: str) -> str:
     """A configuration as it may be shown to others: without `notify`, and without passwords in addresses.
 
-    Comments go too; of a text that is no mapping nothing is left.
+    Comments go too; of a text that is not a mapping nothing is left.
     """
     try:
         tree = tree_of(text, "")

@@ -79,7 +79,7 @@ class Writing:
         try:
             return float(value.detach() if hasattr(value, "detach") else value)
         except (TypeError, ValueError, RuntimeError) as error:
-            self._say(f"{what} is no number and not logged: {' '.join(str(error).split())[:120]}")
+            self._say(f"{what} is not a number and not logged: {' '.join(str(error).split())[:120]}")
             return None
 
     def _named(self, metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def laws_of(
     """The law of each parameter group that is known; of a dict or a Schedule, the law of the first.
 
     `unit`, `every`: as of RunLog; `fresh`: the scheduler has not been stepped yet. What cannot be read off a scheduler
-    goes to `warn`. Raises ScheduleError for a dict that is no schedule.
+    goes to `warn`. Raises ScheduleError for a dict that is not a schedule.
     """
     if schedule is None:
         return []

@@ -90,8 +90,8 @@ class RunLog(Writing, CommandMethods, WatchMethods):
         epoch where steps_per_epoch is known (Lightning's frequency). `goals`: for your own metrics, whether "min" or
         "max" is better. `control`: obey the log root's control file. Under `eegpt-daemon` (EEGWATCH_RUN) the run is
         the daemon's. In a job of several processes make one on every rank: rank 0's writes the run, the others follow
-        its commands (docs/live_control.md). Raises ScheduleError for a dict that is no schedule, ValueError for other
-        wrong arguments, OSError where the folder cannot be written.
+        its commands (docs/live_control.md). Raises ScheduleError for a dict that is not a schedule, ValueError for
+        other wrong arguments, OSError where the folder cannot be written.
         """
         _check_arguments(unit, goals)
         if total_steps is None and epochs and steps_per_epoch:
@@ -156,7 +156,7 @@ class RunLog(Writing, CommandMethods, WatchMethods):
     # ---- what is declared ----
 
     def _laws(self, schedule: Any, *, fresh: bool) -> list[Law | None]:
-        """The law of each parameter group that is known. Raises ScheduleError for a dict that is no schedule."""
+        """The law of each parameter group that is known. Raises ScheduleError for a dict that is not a schedule."""
         return laws_of(
             schedule,
             unit=self._unit,

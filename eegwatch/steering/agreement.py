@@ -97,7 +97,7 @@ class Agreement:
         name = pending.command.command
         pending.alone = len(deaf) == len(voices) and name in ("checkpoint", "evaluate")
         if deaf and not pending.alone:
-            raise Refused(f"the script does not ask for this on {_ranks(deaf)}: every rank has to")
+            raise Refused(f"the script does not check for this request on {_ranks(deaf)}: every rank has to")
         return pending
 
     def _voices(self) -> list[RankReport]:

@@ -1,7 +1,7 @@
 """The control file of a log root as several live runs share it: which of them answers which line.
 
 Without a daemon, a run answers the lines that name it, and those that name no run where it is the only live one. The
-holder of `runs.lock` answers what no run can: lines that are no command, or that name no live run. Where a daemon
+holder of `runs.lock` answers what no run can: lines that are not commands, or that name no live run. Where a daemon
 lives it owns the control file; a run then reads `control.jsonl` in its own folder, to which the daemon relays.
 """
 

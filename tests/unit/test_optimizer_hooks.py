@@ -134,7 +134,7 @@ def test_accelerates_wrapper_is_seen_through_and_what_is_no_optimizer_is_refused
     assert wrapped is not optimizer
     assert unwrapped(wrapped) is optimizer
     assert StepHooks(wrapped).optimizer is optimizer
-    with pytest.raises(TypeError, match="dict has no register_step_pre_hook: it is no torch optimizer"):
+    with pytest.raises(TypeError, match="dict has no register_step_pre_hook: it is not a torch optimizer"):
         StepHooks({})
 
 

@@ -144,7 +144,7 @@ def _target(entry: str) -> Any:
             raise EncoderError(f"{KEY}: {module} has no {path}")
         target = getattr(target, part)
     if not callable(target):
-        raise EncoderError(f"{KEY}: {entry} is no function")
+        raise EncoderError(f"{KEY}: {entry} is not a function")
     return target
 
 

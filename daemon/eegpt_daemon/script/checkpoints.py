@@ -120,7 +120,7 @@ def newest_whole(
         how = whole(path, written, time.time() if now is None else now)
         if how is not None:
             return WholeCheckpoint(name, written, how), problems
-        problems.append(f"{name} is not whole")
+        problems.append(f"{name} is incomplete")
     return None, problems
 
 

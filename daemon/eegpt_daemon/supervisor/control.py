@@ -75,7 +75,7 @@ class _Seen:
     """What a control file looked like when it was last read to its end: `>` in place of `>>` leaves inode and name.
 
     A longer or another text is known by its ends. The same single line written again is known by the file's time of
-    change; of several lines nobody writes the same again by hand, so there the time alone (`touch`) is no news.
+    change; of several lines nobody writes the same again by hand, so there a new time alone (`touch`) does not count.
     """
 
     def __init__(self) -> None:

@@ -105,7 +105,7 @@ class ScriptProcess(TrainerProcess):
         return code if self.phase.code is None else self.phase.code
 
     def known_code(self) -> int | None:
-        """None of an adopted runner that ended without a last word: it was no child of this daemon."""
+        """None of an adopted runner that ended without a last word: it was not a child of this daemon."""
         unknown = isinstance(self._process, AdoptedProcess) and self.phase.code is None
         return None if unknown else self.ended()
 

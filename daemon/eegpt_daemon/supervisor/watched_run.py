@@ -251,7 +251,7 @@ class WatchedRun:
         known = [c for c in (*self.superseded, *self.checkpoints) if c.path == name]
         hashes = {c.sha256 for c in known}  # of the file before an evaluation and after it: either is whole
         if not known:
-            raise BadCheckpoint(f"{name} is not in the run log: it was never durable")
+            raise BadCheckpoint(f"{name} is not in the run log: it was not written completely")
         try:
             digest = file_hash(self.folder / name)
         except OSError as error:
@@ -265,7 +265,7 @@ class WatchedRun:
         for written, path in saved.candidates(self.folder, script):
             if saved.name_of(self.folder, path) == name:
                 if saved.whole(path, written, time.time()) is None:
-                    raise BadCheckpoint(f"{name} is not whole")
+                    raise BadCheckpoint(f"{name} is incomplete")
                 known = [c for c in (*self.superseded, *self.checkpoints) if c.path == name]
                 return known[-1].step if known else self.step
         if name == self._origin():

@@ -221,7 +221,9 @@ class Learner:
             self.network.scale.copy_(state["standardiser"]["scale"])
             self._restore_random(state["rng"][self.processes.rank])
         except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{name}: random states or standardiser cannot be restored: {error!r}") from None
+            raise CheckpointError(
+                f"{name}: the random states or the standardiser cannot be restored: {error!r}"
+            ) from None
 
     def _random_state(self) -> dict[str, Any]:
         """In forms that weights-only loading accepts: torch's are tensors, Python's a tuple of numbers."""

@@ -84,7 +84,7 @@ def over_length(schedule: Schedule, total: float) -> Schedule | None:
 
 
 def with_total(schedule: Schedule, total: float) -> Schedule | None:
-    """The same, or None where length is no parameter of its curve."""
+    """The same, or None where length is not a parameter of its curve."""
     other = over_length(schedule, total)
     if other is None:
         return None

@@ -159,7 +159,7 @@ class LawWatch:
         if refitted is not None:
             self.law, self._tried_at = refitted, self._seen
             return self._skips_told()
-        if off[0][0] >= law.last_step:  # what comes after a law's end is no break of it
+        if off[0][0] >= law.last_step:  # what comes after a law's end is not a break of it
             self._over = True
             if not self._records().exact:
                 self.law, self._over = None, False  # few digits: it may have been the first part of another one

@@ -168,7 +168,7 @@ class Precision:
 def _printed(value: float) -> tuple[int, int]:
     """Significant digits and decimals of the shortest decimal that reads back as `value`.
 
-    A rate printed in per cent is no short decimal once it is divided by 100: 0.0123 % becomes 0.00012299999999999998.
+    A rate printed in per cent is not a short decimal once divided by 100: 0.0123 % becomes 0.00012299999999999998.
     """
     shortest = Decimal(repr(value)).normalize()
     digits, exponent = _digits(shortest)

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 BURST = 16  # a scaler that starts at 65536 needs at most that many skips to reach a scale of 1
 BEGINNING = 100  # steps in which it looks for its scale
-SHARE = 4  # one step in so many at most, between two records: more is no scaler, it is a scheduler stepped too seldom
+SHARE = (
+    4  # one step in so many at most, between two records: more is not a scaler, it is a scheduler stepped too seldom
+)
 PER_STEPS = 500  # after its start a scaler skips once in 2,000 steps; room for four times that
 MOST_SHARE = 0.02  # of all steps
 MOVING = 3  # records that move on behind the schedule by the same count: no freeze

@@ -1,6 +1,6 @@
 """`loss_spike`: several losses far above all of the last thousand that are gone again, or a single one far outside.
 
-A level that stays is `loss_diverging`'s matter, and what comes back slowly (pruning, a warm restart) is no spike.
+A level that stays is `loss_diverging`'s matter, and what comes back slowly (pruning, a warm restart) is not a spike.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Where the pace changes at the border of an epoch and is as regular as before, the batches may be larger from then on
 (progressive resizing): a hint, no alarm. So too at a round step where the length of an epoch is not known. Pauses for
-evaluations do not count, and what a run's pace was is no finding once it has ended.
+evaluations do not count, and what a run's pace was is not a finding once it has ended.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ SUFFIXES = (".csv", ".tsv", ".txt", ".log", ".dat")
 
 
 def columns(head: FileHead) -> list[str]:
-    """The names in the header line, [] where the first line is no header."""
+    """The names in the header line, [] where the first line is not a header."""
     lines = [line for line in re.split("[\r\n]+", head.data.decode("utf-8", "replace")) if line.strip()]
     lines = [line for line in lines if not line.startswith("#")] or lines
     first = lines[0] if lines else ""

@@ -42,7 +42,7 @@ def parse_text(text: str, where: str, *, expand: bool = True) -> Config:
         what, _, key = str(error).partition(" - at `$.")
         raise ConfigError(f"{where}: {key.rstrip('`')}: {what[0].lower()}{what[1:]}") from None
     except RecursionError:
-        raise ConfigError(f"{where}: a value holds itself") from None
+        raise ConfigError(f"{where}: a value contains itself (a YAML alias inside its own anchor)") from None
     if config.script is not None:
         config.data.root_dir = ""  # a script has data of its own
     if expand:

@@ -62,7 +62,7 @@ def _check_seeds(config: Config, where: str) -> None:
     if not 1 <= number <= MOST_SEEDS:
         raise ConfigError(f"{where}: experiment.seeds: from 1 to {MOST_SEEDS:,} seeds, not {number:,}")
     if isinstance(seeds, list) and len(set(seeds)) < len(seeds):
-        raise ConfigError(f"{where}: experiment.seeds: each seed once, not {seeds}")
+        raise ConfigError(f"{where}: experiment.seeds: a seed stands twice in {seeds}")
 
 
 def check(config: Config, where: str) -> None:
@@ -118,7 +118,9 @@ def _check_processes(config: Config, where: str) -> None:
     if workers < 0:
         raise ConfigError(f"{where}: data.num_workers: must be 0 (no worker processes) or more, not {workers}")
     if distributed.nnodes > 1 and not distributed.rdzv_endpoint:
-        raise ConfigError(f"{where}: distributed.rdzv_endpoint: {distributed.nnodes} nodes meet at host:port")
+        raise ConfigError(
+            f"{where}: distributed.rdzv_endpoint: {distributed.nnodes} nodes need the host:port at which they meet"
+        )
 
 
 def _check_labels(config: Config, where: str) -> None:

@@ -112,7 +112,7 @@ def unpickled(data: bytes) -> Any:
             if inner is None:
                 raise ValueError("it holds no data.pkl")
             if archive.getinfo(inner).file_size > LARGEST:
-                raise ValueError("too large for hyperparameters")
+                raise ValueError("it is too large for a file of hyperparameters")
             data = archive.read(inner)
     stream = io.BytesIO(data)
     value: Any = None

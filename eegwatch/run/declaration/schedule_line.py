@@ -30,7 +30,7 @@ class ScheduleLine:
 
     @classmethod
     def read(cls, text: str) -> ScheduleLine:
-        """Raises ConfigError, in one line, for what is no schedule."""
+        """Raises ConfigError, in one line, for what is not a schedule."""
         words = text.replace(":", " ", 1).split() if ":" in text.split("=")[0] else text.split()
         if not words or "=" in words[0]:
             raise ConfigError(f"--schedule {text!r}: begin with the schedule's name, for example {EXAMPLE}")

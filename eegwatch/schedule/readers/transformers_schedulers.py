@@ -48,7 +48,7 @@ def _warm(given: dict[str, Any]) -> Law:
 
 
 def _length(given: dict[str, Any]) -> Law:
-    """T, and the decay's own length where T is no whole number."""
+    """T, and the decay's own length where T is not a whole number."""
     total, warm = given["num_training_steps"], given.get("num_warmup_steps", 0)
     return {"total_steps": total} if total == int(total) else {"total_steps": total, "decay_steps": total - warm}
 

@@ -156,7 +156,7 @@ def test_the_newest_whole_checkpoint_is_taken_and_a_torn_one_is_said(tmp_path: P
     (tmp_path / "output/link.pt").symlink_to(tmp_path / "output/a.pt")
     found, problems = saved.newest_whole(tmp_path, Script(checkpoints="output/**/*.pt"))
     assert found is not None and found.path == "output/a.pt" and "sums" in found.how
-    assert problems == ["output/deep/b.pt is not whole"]
+    assert problems == ["output/deep/b.pt is incomplete"]
 
 
 def test_a_flipped_bit_is_seen_in_an_archive_and_a_short_safetensors_file_by_its_header(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_a_checkpoint_may_be_a_folder_that_has_what_the_one_before_it_has(tmp_pa
     (tmp_path / "output/checkpoint-1000/random/states_1000.json").unlink()
     found, problems = saved.newest_whole(tmp_path, script, now=later)
     assert found is not None and found.path == "output/checkpoint-500"
-    assert problems == ["output/checkpoint-1000 is not whole"]
+    assert problems == ["output/checkpoint-1000 is incomplete"]
     data = (tmp_path / "output/checkpoint-500/optimizer.pt").read_bytes()
     (tmp_path / "output/checkpoint-500/optimizer.pt").write_bytes(data[:100])
     os.utime(tmp_path / "output/checkpoint-500/optimizer.pt", (1500.0, 1500.0))

@@ -13,6 +13,7 @@ import tests.bench.zoo.drawn  # noqa: F401  registers its scenarios
 from eegwatch.diagnosis.alarm import Alarm
 from eegwatch.diagnosis.engine import Diagnosis
 from eegwatch.diagnosis.findings import ERROR, EVIDENCE, RESOLVED, WARNING, Finding
+from eegwatch.diagnosis.rules.diverging import _smoothed
 from eegwatch.diagnosis.rules.gradients import GradZero
 from eegwatch.diagnosis.rules.objective import FALLS, UNKNOWN, WANDERS, Objective
 from eegwatch.diagnosis.rules.rule import Attempt
@@ -76,6 +77,13 @@ def test_zero_gradients_name_the_step_of_the_first_in_a_log_of_each_fiftieth_ste
     records.step *= 50
     (finding,) = [f for f in diagnosis.feed(records) if f.rule == "grad_zero"]
     assert finding.since_step == 1550 and finding.severity == WARNING
+
+
+@pytest.mark.parametrize("width", [1, 4, 30])
+def test_the_loss_is_smoothed_by_the_mean_of_the_newest_values(width: int) -> None:
+    values = np.random.default_rng(1).normal(size=20)
+    means = [values[max(0, i + 1 - width) : i + 1].mean() for i in range(20)]
+    assert _smoothed(values, width) == pytest.approx(means)
 
 
 def test_zero_gradients_are_told_after_any_length_of_a_healthy_run() -> None:

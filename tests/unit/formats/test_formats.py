@@ -130,7 +130,7 @@ def test_a_pattern_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(["check", str(path), "--pattern", pattern]) in (0, 1)
     for wrong, words in [
         ("(", "not a regular expression"),
-        (r"(?P<speed>\d)", "no name that is known"),
+        (r"(?P<speed>\d)", "not a name that is known"),
         (r"\d", "names no group"),
     ]:
         with pytest.raises(PatternError, match=words):

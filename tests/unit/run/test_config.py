@@ -121,7 +121,7 @@ def test_a_run_that_began_before_a_key_was_known_still_resumes() -> None:
     [
         ("0", "from 1 to 1,000 seeds, not 0"),
         ("[]", "from 1 to 1,000 seeds, not 0"),
-        ("[1, 2, 1]", r"each seed once, not \[1, 2, 1\]"),
+        ("[1, 2, 1]", r"a seed stands twice in \[1, 2, 1\]"),
         ("many", "experiment.seeds"),
     ],
 )

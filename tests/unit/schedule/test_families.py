@@ -317,3 +317,11 @@ def test_a_frequency_that_is_counted_anew_in_each_epoch() -> None:
     law = parse({"name": "paced", "total_steps": 36, "of": step, "every": 10, "within": 12})
     moves = np.cumsum([0.0] + [(n % 12 + 1) % 10 == 0 for n in range(35)])  # after batches 10, 22 and 34
     assert np.array_equal(law.rate(np.arange(36)), 0.5**moves)
+
+
+def test_tanh_is_the_formula_of_timm() -> None:
+    """timm/scheduler/tanh_lr.py: lr_min + 0.5 (lr_max - lr_min) (1 - tanh(lb (1 - tr) + ub tr)), tr = t / t_initial."""
+    law = parse({"name": "tanh", "total_steps": 40, "max_lr": 0.1, "final_lr": 0.01, "lower": -7.0, "upper": 3.0})
+    expected = [0.01 + 0.5 * 0.09 * (1.0 - math.tanh(-7.0 * (1.0 - t / 40) + 3.0 * t / 40)) for t in range(40)]
+    assert law.rate(range(40)) == pytest.approx(expected, rel=1e-12)
+    assert expected[0] == pytest.approx(0.1, rel=1e-5)

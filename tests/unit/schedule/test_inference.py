@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,7 @@ def test_an_open_length_is_an_interval() -> None:
 def test_numbers_are_those_that_a_person_writes() -> None:
     assert shortest(2.9951e-4, 3.0049e-4) == [3e-4]
     assert shortest(-1e-9, 1e-9) == [0.0] and shortest(2.0, 1.0) == []
+    assert shortest(-math.inf, 1.0) == shortest(0.5, math.inf) == shortest(0.5, math.nan) == []
     assert 0.00125 in shortest(0.0012499, 0.0012501)
     assert digits(3e-4) == 1 and digits(1.5e-3) == 2 and digits(1 / 3) > 8
     assert roundest(9_812, 10_140) == 10_000 and roundest(1.2, 1.9) is None

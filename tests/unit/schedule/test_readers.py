@@ -155,6 +155,7 @@ HF: dict[str, dict[str, Any]] = {
     "cosine_with_min_lr, rate": {"min_lr_rate": 0.1, "num_cycles": 1.5},
     "cosine_warmup_with_min_lr": {"min_lr_rate": 0.1},
     "cosine_warmup_with_min_lr, from": {"min_lr": 1e-4, "warmup_lr_rate": 0.25},
+    "cosine_warmup_with_min_lr, one step": {"min_lr_rate": 0.1, "num_warmup_steps": 1},
     "warmup_stable_decay": {"num_decay_steps": 100, "min_lr_ratio": 0.1},
     "warmup_stable_decay, 1-sqrt": {"num_decay_steps": 77, "decay_type": "1-sqrt", "warmup_type": "cosine"},
     "warmup_stable_decay, linear": {"num_decay_steps": 77, "decay_type": "linear", "warmup_type": "1-sqrt"},
