@@ -104,7 +104,7 @@ class EegwatchCallback(SafeCallback, Callback):
         if _overridden(pl_module, "configure_gradient_clipping"):
             clip = None  # it clips as it likes
         algorithm = trainer.gradient_clip_algorithm
-        loader = trainer.train_dataloader
+        loader = None if trainer.overfit_batches else trainer.train_dataloader  # a few batches, in one order on purpose
         self.log_.watch(
             trainer.model if trainer.model is not None else pl_module,
             list(trainer.optimizers),

@@ -8,6 +8,7 @@ draws counts where it asks no sampler.
 from __future__ import annotations
 
 import copyreg
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from eegwatch.watching.dataset_changes import DatasetChanges, has_own_order
 from eegwatch.watching.dataset_identity import fingerprint
 from eegwatch.watching.sampler_draws import FIRST_MARK, LOOKS_ON, EpochDraws, SamplerIntent
 from eegwatch.watching.tensors import torch_module
+from eegwatch.watching.workers import FirstBatchCollate
 
 EPOCHS = 9  # whose steps are counted
 CYCLES = 2  # epochs' worth of steps without a draw
@@ -140,9 +142,17 @@ class SamplerOrder:
         """Steps go on though the first epoch is drawn out and no other has begun: tell of two more epochs' worth."""
         waiting = getattr(self._loader, "num_workers", 0) * (getattr(self._loader, "prefetch_factor", None) or 0)
         since = self._taken() - at
-        if since >= (CYCLES * batches + waiting) * max(1, -(-steps // batches)):
+        if not self._is_held():
+            self._drawn_out = None
+        elif since >= (CYCLES * batches + waiting) * max(1, -(-steps // batches)):
             self._drawn_out = None
             self._tell({"loader": self.number, "epoch": self.epoch, "cycled": since})
+
+    def _is_held(self) -> bool:
+        """Does anybody but the watcher hold the loader? One that is made anew in each epoch is dropped by then."""
+        wrapped = getattr(self._loader, "collate_fn", None)
+        own = 2 + isinstance(wrapped, FirstBatchCollate)  # this, its DatasetChanges, and the Workers
+        return sys.getrefcount(self._loader) - 1 > own
 
     def note(self, when: str, step: int) -> None:
         """Tell how far the epoch under way is drawn: at a checkpoint, at the end, and when a resume begins."""

@@ -59,7 +59,7 @@ def has_own_order(data: Any) -> bool:
 def asked_to_shuffle(data: Any) -> str | None:
     """What says of a stream that each epoch is to be in another order; None: nothing does.
 
-    A stream of `datasets` has a set_epoch() whether it is shuffled or not.
+    A stream of `datasets` has a set_epoch() whether it is shuffled or not, and so has what accelerate makes of any.
     """
     for one in _within(data):
         if getattr(one, "shuffle", None) is False:
@@ -68,7 +68,8 @@ def asked_to_shuffle(data: Any) -> str | None:
             return "has shuffle=True"
         if hasattr(one, "_shuffling"):
             return "is shuffled" if one._shuffling is not None else None
-    told = any(callable(getattr(one, "set_epoch", None)) for one in _within(data))
+    own = [one for one in _within(data) if type(one).__module__.split(".")[0] not in ("accelerate", "transformers")]
+    told = any(callable(getattr(one, "set_epoch", None)) for one in own)
     return "has a set_epoch()" if told else None
 
 

@@ -97,8 +97,9 @@ def epoch_length(record: Watch, attempt: Attempt) -> Judgement:
     if "took" not in values or run is None:
         return None
     steps, reader = int(values["took"]), reader_of(values)
-    longest = attempt.took[reader] = max(steps, attempt.took.get(reader, 0))
-    full = run.steps_per_epoch or longest
+    before = attempt.took.get(reader, run.steps_per_epoch or steps)  # epochs of the attempts before have taken
+    attempt.took[reader] = max(steps, attempt.took.get(reader, 0))
+    full = run.steps_per_epoch or attempt.took[reader]
     factors = {
         "processes": max(run.world_size, int(attempt.declared.get("world", 1) or 1)),
         "micro-batches": max(run.accumulate, int(attempt.declared.get("accumulate", 1) or 1)),
@@ -110,7 +111,7 @@ def epoch_length(record: Watch, attempt: Attempt) -> Judgement:
                 f"counts those of all {factor} {name}",
                 f"steps_per_epoch={steps}; a schedule that was built from it is {factor} times as long as the run",
             )
-    if 0 < run.step % full == full - steps:
+    if 0 < run.step % full == full - steps and before == full:
         return Violation(
             f"epoch {values['epoch'] - 1} of the resume from step {run.step:,} took {steps:,} of {full:,} steps: the "
             f"{full - steps:,} that the resume was to skip in its first epoch are skipped in each",

@@ -197,6 +197,20 @@ def test_the_batches_of_the_first_epoch_over_and_over_are_a_fact(tmp_path: Path)
     assert cycled(tmp_path, shuffle=False, begins=False) == set()
 
 
+def test_a_loader_that_is_made_anew_and_watched_once_is_no_cycle(tmp_path: Path) -> None:
+    for workers in (0, 1):
+        samples = data()
+        loop = Loop(tmp_path, watch=False)
+        for epoch in range(5):
+            loader = DataLoader(samples, batch_size=8, shuffle=True, num_workers=workers if epoch == 0 else 0)
+            if epoch == 0:
+                loop.log.watch(loop.model, loop.optimizer, loader=loader)
+            for _ in loader:
+                loop.step(0)
+                loop.log.step()
+        assert rules(loop.judged()) == set()
+
+
 def lengths(folder: Path, declared: int, **more: Any) -> set[str]:
     """Three epochs of ten batches, a step at every second one; `declared`: steps of an epoch."""
     loader = DataLoader(data(), batch_size=4, shuffle=True)
