@@ -45,12 +45,25 @@ def unwrapped(optimizer: Any) -> Any:
 
 
 def _inner(optimizer: Any) -> Any:
-    """What it holds as `optimizer`; of one whose constructor made no hooks also the one that it holds as anything."""
+    """What it holds as `optimizer`; of one whose constructor made no hooks also the one that it holds as anything.
+
+    An optimizer around another one of the same tensors (sharpness-aware minimisation, Lookahead) need not have its own
+    step() called: it is the inner one that makes the update.
+    """
     inner = getattr(optimizer, "optimizer", None)
     held = getattr(optimizer, "__dict__", {})
-    if hasattr(inner, "param_groups") or HOOKS in held:
+    if hasattr(inner, "param_groups"):
         return inner
-    return next((one for one in held.values() if hasattr(one, "param_groups") and HOOKS in vars(one)), None)
+    within = [one for one in held.values() if hasattr(one, "param_groups") and HOOKS in getattr(one, "__dict__", {})]
+    if HOOKS in held:
+        own = _tensors(optimizer)
+        within = [one for one in within if _tensors(one) == own]
+        return within[0] if len(within) == 1 else inner
+    return next(iter(within), None)
+
+
+def _tensors(optimizer: Any) -> set[int]:
+    return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
 
 
 class StepHooks:

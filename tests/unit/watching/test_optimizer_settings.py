@@ -178,3 +178,54 @@ def test_a_setting_that_an_optimizer_of_ones_own_does_not_use_is_a_fact(
     found = of_own(tmp_path, **options)
     assert rules(found) == {"update_ignores_setting"} and found[0].severity == "warning"
     assert any(words in one.message for one in found), [one.message for one in found]
+
+
+# ---- an optimizer around another one ----
+
+
+class Sharpness(torch.optim.Optimizer):
+    """Sharpness-aware minimisation in two steps, neither of which is its own step()."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, {"rho": 0.05, "lr": 0.1})
+        self.base_optimizer = torch.optim.RMSprop(self.param_groups, lr=0.1)
+        self.param_groups = self.base_optimizer.param_groups
+
+    @torch.no_grad()
+    def first_step(self) -> None:
+        for p in (p for group in self.param_groups for p in group["params"]):
+            self.state[p]["before"] = p.clone()
+            p.add_(p.grad, alpha=0.05)
+
+    @torch.no_grad()
+    def second_step(self) -> None:
+        for p in (p for group in self.param_groups for p in group["params"]):
+            p.copy_(self.state[p]["before"])
+        self.base_optimizer.step()
+
+
+def test_the_optimizer_within_another_one_of_the_same_tensors_is_watched(tmp_path: Path) -> None:
+    loop = Loop(tmp_path, Sharpness)
+    outer: Any = loop.optimizer
+
+    def step(number: int) -> None:
+        outer.zero_grad()
+        loop.backward()
+        outer.first_step()
+        outer.zero_grad()
+        loop.backward()
+        outer.second_step()
+
+    assert loop.run(6, step) == []
+    assert {one.values["looked"] for one in loop.log.history.watched if one.look == "step"} == {4}
+
+
+def test_an_optimizer_that_holds_one_of_other_tensors_is_watched_itself(tmp_path: Path) -> None:
+    class Beside(torch.optim.SGD):
+        def __init__(self, parameters: Any) -> None:
+            super().__init__(parameters, lr=0.1)
+            self.of_temperature = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+
+    loop = Loop(tmp_path, Beside)
+    assert loop.run(3) == []
+    assert loop.log.history.watched[0].values["optimizers"][0]["name"] == "Beside"
