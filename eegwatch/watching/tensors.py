@@ -102,9 +102,16 @@ def joined_integers(sums: Sequence[Any]) -> list[int]:
 
 
 def compiling() -> bool:
-    """Is this call being traced by torch.compile? The watcher then looks at nothing."""
-    compiler = getattr(torch_module(), "compiler", None)
-    return bool(compiler is not None and getattr(compiler, "is_compiling", bool)())
+    """Is this call being traced by torch.compile, or transformed by torch.func? The watcher then looks at nothing.
+
+    What torch.vmap and torch.func.grad hand to a module are tensors without memory of their own.
+    """
+    torch = torch_module()
+    compiler = getattr(torch, "compiler", None)
+    if compiler is not None and getattr(compiler, "is_compiling", bool)():
+        return True
+    transforms = getattr(torch._C, "_functorch", None)
+    return getattr(transforms, "peek_interpreter_stack", lambda: None)() is not None
 
 
 def is_compiled(module: Any) -> bool:

@@ -41,8 +41,20 @@ def step_not_taken(record: Watch, attempt: Attempt) -> Judgement:
 
 
 def _never_ending(values: Values, idle: int, since: int) -> Judgement:
-    """Backward passes at every call and no step, for longer than a scaler or an accumulation takes."""
-    if idle < NEVER_ENDING or int(values.get("passes", 0)) < NEVER_ENDING - 1:
+    """Backward passes at every call and no step, for longer than a scaler or an accumulation takes.
+
+    Or none at all, where a step came with nearly each call before: what is trained is another model.
+    """
+    passes, taken = int(values.get("passes", 0)), int(values.get("taken", 0))
+    before = int(values.get("calls", 0)) - idle
+    if idle >= NEVER_ENDING and not passes and taken >= max(before - 1, IDLE_CALLS):
+        return Violation(
+            f"log.step() was called {idle:,} times since step {since:,}, and no step and no backward pass of what is "
+            "watched came between: another model and optimizer are trained, and nothing is known of them",
+            "call log.watch(model, optimizer) again when the script replaces them",
+            fact=True,
+        )
+    if idle < NEVER_ENDING or passes < NEVER_ENDING - 1:
         return None
     why = "their gradients are not finite" if values.get("skipped") else "their gradients add up"
     return Violation(

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset
 
 import eegwatch.watching
 from eegwatch import RunLog
-from tests.unit.watching.loops import silent, small
+from tests.unit.watching.loops import Loop, silent, small
 
 ROOM = str(Path(eegwatch.watching.__file__).parent)
 TRIED = None if os.environ.get("EEGWATCH_FULL") else 24  # of the watcher's calls of torch, so many fail in turn
@@ -258,3 +258,34 @@ def test_a_loop_may_raise_and_go_on_with_other_objects(tmp_path: Path) -> None:
         log.step()
     log.end()
     assert not [one for one in silent(log.folder) if one.rule == "watcher_failed"]
+
+
+def test_transforms_of_torch_func_leave_the_watcher_on(tmp_path: Path) -> None:
+    loop = Loop(tmp_path)
+    model = loop.model
+
+    def loss(weights: dict[str, Any], x: torch.Tensor) -> torch.Tensor:
+        made: torch.Tensor = torch.func.functional_call(model, weights, (x,)).pow(2).sum()
+        return made
+
+    def step(number: int) -> None:
+        of_each = torch.func.vmap(torch.func.grad(loss), (None, 0))
+        gradients = of_each(dict(model.named_parameters()), torch.randn(8, 8))
+        for name, parameter in model.named_parameters():
+            parameter.grad = gradients[name].mean(0)
+        loop.optimizer.step()
+
+    assert loop.run(4, step) == []
+
+
+def test_a_model_that_is_replaced_in_the_loop_is_told_of(tmp_path: Path) -> None:
+    loop = Loop(tmp_path)
+
+    def step(number: int) -> None:
+        if number == 6:
+            loop.model = copy.deepcopy(loop.model)
+            loop.optimizer = torch.optim.SGD(loop.model.parameters(), lr=0.1)
+        loop.step(number)
+
+    (told,) = loop.run(72, step)
+    assert (told.rule, told.severity) == ("step_not_taken", "warning") and "another model" in told.message
