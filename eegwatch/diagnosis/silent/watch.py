@@ -184,7 +184,7 @@ class SilentWatch:
                 del drawn[step]
         if record.look == "state" and values.get("when") == "begin":
             attempt.begun = values["weights"]
-        if record.look == "state" and values.get("when") == "checkpoint":
+        if record.look == "state" and values.get("when") == "checkpoint" and not self._rewritten(record):
             attempt.states[record.step] = values
             if values.get("ahead"):  # the script counts the step that it has taken, and has not logged it yet
                 attempt.states.setdefault(record.step + 1, values)
@@ -195,6 +195,12 @@ class SilentWatch:
                 self.unread[why] = int(count)
             if "formula" in values:
                 self.formulas.add(str(values["formula"]))
+
+    def _rewritten(self, record: Watch) -> bool:
+        """Did a resume write the checkpoint that it began with again, before its first step? It tells nothing new."""
+        attempt = self._attempt
+        waits = attempt.run is not None and attempt.run.attempt > 1 and not attempt.begun
+        return waits and record.step in attempt.states
 
     def _judge(self, rule: SilentRule, record: Watch, subject: int) -> list[Finding]:
         judgement = rule.judge(record, self._attempt)

@@ -71,6 +71,20 @@ def test_a_checkpoint_may_be_written_before_its_step_is_logged(tmp_path: Path, r
     assert rules(again.run(2)) == found
 
 
+def test_a_resume_that_writes_its_checkpoint_again_is_held_against_the_first(tmp_path: Path) -> None:
+    first = Loop(tmp_path)
+    for number in range(1, 4):
+        first.step(number)
+        first.log.step()
+    saved = copy.deepcopy(first.model.state_dict())
+    first.log.checkpoint("c.pt")
+    first.log.end()
+    again = Loop(tmp_path, resume=first.log.folder, step=3)
+    again.model.load_state_dict(saved)
+    again.log.checkpoint("c.pt")  # the loop evaluates and saves at the top of every so many iterations
+    assert rules(again.run(2)) == {"optimizer_state_lost"}
+
+
 def test_an_optimizer_that_is_meant_to_be_fresh_is_declared(tmp_path: Path) -> None:
     assert resumed(tmp_path, "optimizer", fresh_optimizer=True) == set()
 
