@@ -26,6 +26,8 @@ _NOT_FINITE = re.compile(r"(?<![\w@.$#])([-+]?(?:nan|inf(?:inity)?)\b)()(%?)", r
 _BEFORE = set("@.$#_")
 _BAR = re.compile(r"\s*(?:\[(?:[=>.\-]|[\d:?]+<)|[━╸╺])|\s*\|\s*\[?[\d:]+<")
 _LETTER = re.compile(r"[^\W\d_]")
+# a tag that names a split behind a hyphen: `[Diff-Val(Normal)] Epoch 3: loss = 0.5`
+_TAG = re.compile(r"\[\w{1,20}-(train|val|valid|validation|dev|eval|test)\b", re.IGNORECASE)
 _SPLIT = re.compile(
     r"(?<![\w./\\\-])"
     r"(train|training|trn|val|valid|validation|validating|dev|eval|evaluation|evaluating|test|testing)"
@@ -182,7 +184,7 @@ class _Scan:
             found.inner = (_value(text), _total(of))
             found.bar = bool(_BAR.match(self._line, at)) or "%|" in left
             self.known = self.known or found.bar or found.outer is not None
-        elif what.opened and found.outer is not None and found.inner is None:
+        elif what.opened and found.outer is not None and found.inner is None and not unit and text.isdigit():
             found.inner = (_value(text), None)
 
     def named(self, what: _Left, left: str, at: int, text: str, of: str | None, unit: str) -> None:
@@ -251,7 +253,7 @@ def _total(of: str | None) -> int | None:
 
 
 def _read(left: str) -> _Left:
-    marks = [mark[1].lower() for mark in _SPLIT.finditer(left)]
+    marks = [mark[1].lower() for mark in _SPLIT.finditer(left)] or [mark[1].lower() for mark in _TAG.finditer(left)]
     split = SPLITS[marks[-1]] if marks else None
     opened = _OPENED.search(left)
     assert opened is not None

@@ -40,7 +40,7 @@ _BEST = re.compile(
     re.IGNORECASE,
 )
 _HEADING = re.compile(
-    r"\b(val|valid|validation|validating|eval|evaluation|evaluating|dev|test|testing)\b", re.IGNORECASE
+    r"\b(val|valid|validation|validating|eval|evaluate|evaluation|evaluating|dev|test|testing)\b", re.IGNORECASE
 )
 _TRAINING = re.compile(r"\b(train|training)\b", re.IGNORECASE)
 _LOSSES = re.compile(r"\bloss(?:es)?\W*$", re.IGNORECASE)
@@ -84,6 +84,8 @@ class TextDecoder:
         self.reader, self.clock, self.patterns, self.kinds = reader, clock, patterns, kinds
         self.scanner = Scanner()
         self.maker = RowMaker()
+        self._named_losses = RowMaker()
+        self._trained_epoch: float | None = None  # of the last training record
         self.bars = Bars()
         self._context: str | None = None  # a heading said that what follows is an evaluation
         self._heading_left = 0
@@ -92,6 +94,7 @@ class TextDecoder:
         self._marks = tuple(dict.fromkeys(mark for kind in kinds for mark in kind.marks))
         self._active = False
         self._hour, self._hour_begins = "", 0.0
+        self._clock = 0.0  # the newest time that a line has named
         self._epoch_rate: tuple[float, float] | None = None
 
     def decode(self, data: bytes) -> list[RunRecord]:
@@ -115,10 +118,12 @@ class TextDecoder:
         line = _ESCAPE.sub("", line) if "\x1b" in line or "\x08" in line else line
         clock = _CLOCK.search(line, 0, 200)
         when = _TIME.search(line, 0, 200) if clock else None
-        time = self._timestamp(when) if when else now
+        if when:
+            self._clock = self._timestamp(when)
+        time = self._clock or now  # a line without a time is as old as the last one with a time
         records: list[RunRecord] = []
         for row in self.rows(line, when, clock is not None):
-            records += self.reader.add(row, time or now)
+            records += self.reader.add(row, time)
         return records
 
     def _timestamp(self, m: re.Match[str]) -> float:
@@ -187,10 +192,11 @@ class TextDecoder:
             and not _TRAINING.search(before[-60:])
         ):
             split = TEST if match[1].lower().startswith("test") else VAL
-        values = list(flat(inside))
+        values, maker = list(flat(inside)), self.maker
         if _LOSSES.search(before):
-            values = [(f"{name} loss", value, of) for name, value, of in values]  # spaCy: `Losses {'ner': 12.3}`
-        row = self.maker.row(values, split or None, lists_of(inside))
+            # spaCy: `Losses {'ner': 12.3}`
+            values, maker = [(f"{name} loss", value, of) for name, value, of in values], self._named_losses
+        row = maker.row(values, split or None, lists_of(inside))
         _only_results(row)
         if row.at.step is None and row.at.epoch is None and row.at.batch is None:
             if not row.evals and self._context and not {"loss", "lr"} & set(row.train):
@@ -283,7 +289,8 @@ class TextDecoder:
         if not counted and self._position is not None and not (line_values.splits and not line_values.trained):
             row.at = self._position  # `iter 10` on the line before
             return row
-        if not counted and self._context is not None and self._heading_left > 0 and "lr" not in row.train:
+        again = at.epoch is not None and at.step is None and at.batch is None and at.epoch == self._trained_epoch
+        if (again or not counted) and self._context is not None and self._heading_left > 0 and "lr" not in row.train:
             values = {name: value for name, value in row.train.items() if name == "loss" or is_metric(name)}
             if not line_values.trained and values:
                 self._heading_left -= 1
@@ -294,6 +301,7 @@ class TextDecoder:
         alone = "lr" in row.train and "loss" not in row.train
         if counted and not (alone and at.step is None and at.batch is None):
             self._rate_of_epoch(row)
+            self._trained_epoch = at.epoch
             return row
         if counted and at.epoch is not None:
             self._epoch_rate = (at.epoch, row.train["lr"])  # `Epoch 3: lr=0.001`: of the losses that follow

@@ -294,6 +294,21 @@ TEXT = [
     Sample("an article that was printed", "notes.log",
         "('islamabad: the minister presented the budget of 2015 in the assembly on friday, " + "and said that nobody should fear the losses which the markets have seen, " * 12
         + "a loss of 3.6 percent')\nepoch 1 loss 0.5\nepoch 2 loss 0.25\n", [1, 2], [0.5, 0.25]),
+    Sample("the time of an epoch in brackets", "train_log.txt",
+        "Epoch 1/100 [38.7s] | LR: 3.800000e-06 | Train Loss: 2.7500 | Val Loss: 1.2500\nEpoch 2/100 [34.3s] | LR: 7.100000e-06 | Train Loss: 2.5000 | Val Loss: 1.2500\n",
+        [1, 2], [2.75, 2.5], [3.8e-6, 7.1e-6], total=100, evals=[(1, "val", {"loss": 1.25}), (2, "val", {"loss": 1.25})]),
+    Sample("a tag names the split", "train.log",
+        "2026-05-12 12:09:33,770 - INFO - [Train] Epoch 001: loss = 0.500000\n2026-05-12 12:09:42,781 - INFO - [Diff-Val(Test-Normal)] Epoch 001 (Deterministic): loss = 0.250000\n"
+        "2026-05-12 12:12:33,486 - INFO - [Train] Epoch 002: loss = 0.375000\n2026-05-12 12:12:41,640 - INFO - [Diff-Val(Test-Normal)] Epoch 002 (Deterministic): loss = 0.125000\n",
+        [1, 2], [0.5, 0.375], evals=[(1, "val", {"loss": 0.25}), (2, "val", {"loss": 0.125})]),
+    Sample("the same epoch once more, under a heading", "training_log.txt",
+        "epoch: 1,  loss is: 1.25, acc is: 0.5\nNow continue training……\nepoch: 2,  loss is: 0.75, acc is: 0.625\ntesting in eval mode……\nepoch: 2,  loss is: 0.875, acc is: 0.5\n"
+        "Now continue training……\nepoch: 3,  loss is: 0.5, acc is: 0.75\n",
+        [1, 2, 3], [1.25, 0.75, 0.5], evals=[(2, "eval", {"loss": 0.875, "acc": 0.5})]),
+    Sample("results under a heading", "log.txt",
+        "Epoch: [0][10/400]\tTime 5.656 (6.701)\tLoss 2.5 (3.0)\n------------------------------[Evaluate]------------------------------\nExtract Features:\nCompute Scores:\n"
+        "Recall@1: 49.75 - Recall@5: 72.5 - AP: 54.75\nEpoch: [1][10/400]\tTime 5.656 (6.701)\tLoss 1.5 (3.0)\n",
+        [10, 410], [2.5, 1.5], evals=[(10, "val", {"Recall@1": 49.75, "Recall@5": 72.5, "AP": 54.75})]),
     Sample("a resume", "resumed.txt", "".join(f"iter {n} loss {n / 64:.6f} lr 1e-3\n" for n in (100, 200, 300, 200, 300, 400)),
         [100, 200, 300, 400], [100 / 64, 200 / 64, 300 / 64, 400 / 64]),
     Sample("settings are no records", "cfg.log",

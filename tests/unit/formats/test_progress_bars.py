@@ -118,3 +118,11 @@ def test_a_step_counter_that_goes_on_over_an_epoch_says_the_length_of_the_run() 
     TextDecoder(reader, lambda: 0.0).decode(within.encode())
     reader.flush()
     assert reader.total_steps != 60
+
+
+def test_a_line_without_a_time_has_that_of_the_last_line_with_one() -> None:
+    lines = ["2025-11-19 11:17:07,709 - INFO - step 10: loss 0.5", "Validation results:", "\taccuracy:0.95"]
+    decoder = TextDecoder(RowReader("times"), lambda: 4e9)
+    records = [*decoder.decode("\n".join(lines).encode()), *decoder.reader.flush()]
+    step, result = (next(r for r in records if isinstance(r, kind)) for kind in (Step, Eval))
+    assert step.time == result.time < 4e9
