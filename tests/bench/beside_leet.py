@@ -38,16 +38,21 @@ for i in range(n):
 run.finish()
 """
 OURS_WRITER = """
-import sys, time
+import json, sys, time
 from pathlib import Path
+import numpy as np
 from eegwatch.run.log import AppendLog
 from eegwatch.run.records import Step
-log, first, pace = AppendLog(Path(sys.argv[1])), int(sys.argv[2]), float(sys.argv[3])
+from eegwatch.schedule import parse
+path, first, pace = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+with path.open() as file:
+    rates = parse(json.loads(file.readline())["schedule"]).rate(np.arange(first - 1, first + 99_999)).tolist()
+log = AppendLog(path)
 begin = time.time()
 for i in range(100_000):
     n = first + i
-    log.append(Step(time=time.time(), step=n, epoch=n // 1000, batch=n % 1000 + 1, lr=1e-3, loss=0.4 + n % 97 / 500,
-                    grad_norm=1.5, samples_per_s=3200.0))
+    log.append(Step(time=time.time(), step=n, epoch=n // 1000, batch=n % 1000 + 1, lr=rates[i], position=n - 1.0,
+                    loss=0.4 + n % 97 / 500, grad_norm=1.5, samples_per_s=3200.0))
     time.sleep(max(0.0, begin + i / pace - time.time()))
 """
 SIX = "lr,loss,grad_norm,samples_per_s,epoch,batch"

@@ -207,6 +207,7 @@ async def test_panes_are_resized_with_the_mouse(writer: LogWriter) -> None:
     writer.run()
     writer.healthy(1, 400)
     async with screen(writer.folder.parent, writer.folder, (160, 48)) as pilot:
+        await settled(pilot)  # before the layout is final, the border is not yet where it is about to be
         run = pilot.app.run_screen
         loss, side = run.charts.charts["loss"], run.side
         height, width = loss.size.height, side.size.width

@@ -75,6 +75,8 @@ class EvidenceWatch:
         return changes
 
     def evaluation(self, record: Eval) -> list[Finding]:
+        for rule in self.rules:
+            rule.pause()
         if record.split != "val":
             return []
         if record.confusion is not msgspec.UNSET:  # the trainer's further figures are of the same predictions

@@ -52,6 +52,9 @@ class Rule:
     def evaluation(self, record: Eval) -> list[Finding]:
         return []
 
+    def pause(self) -> None:
+        """An evaluation on any split took time between two steps."""
+
     def ended(self, step: int) -> list[Finding]:
         """The attempt has ended at this step."""
         return []

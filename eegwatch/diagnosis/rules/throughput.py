@@ -14,7 +14,6 @@ from eegwatch.diagnosis.findings import INFO, WARNING, Finding
 from eegwatch.diagnosis.rules.rule import Attempt, Rule
 from eegwatch.diagnosis.rules.trend import Column, middle
 from eegwatch.run.history import StepBlock
-from eegwatch.run.records import Eval
 from eegwatch.wording import significant
 
 SLOWER, SLOWER_FOR, BASELINE, KEPT = 2.0, 3, 8, 32  # times; units of at least UNIT records
@@ -40,9 +39,8 @@ class ThroughputDrop(Rule):
         self._units = self._settled = 0
         self._last_units: list[tuple[Column, Column]] = []  # before a slow one: it may have begun within them
 
-    def evaluation(self, record: Eval) -> list[Finding]:
+    def pause(self) -> None:
         self._paused = True
-        return []
 
     def look(self, part: StepBlock) -> list[Finding]:
         gaps = np.diff(part.time, prepend=self._last_time or part.time[0])

@@ -211,13 +211,16 @@ def test_a_loader_that_is_empty_at_each_twentieth_step_is_said() -> None:
     assert stalls[0].severity == WARNING and "a step in 20" in stalls[0].message
 
 
-def test_pauses_for_evaluations_are_no_stalls() -> None:
+@pytest.mark.parametrize("split", ["val", "eval"])
+def test_pauses_for_evaluations_are_no_stalls(split: str) -> None:
     n = np.arange(1, 2001)
     times = 1e9 + np.cumsum(np.where(n % 20 == 1, 5.0, 0.1))
     diagnosis, changes = plain_run(), []
     for i in range(0, 2000, 20):
         changes += diagnosis.feed(block(1 + i, 20, time=times[i : i + 20]))
-        changes += diagnosis.feed(Eval(step=i + 20, time=float(times[i + 19]) + 4.9, auroc=0.6 + i / 10_000))
+        changes += diagnosis.feed(
+            Eval(step=i + 20, time=float(times[i + 19]) + 4.9, split=split, auroc=0.6 + i / 10_000)
+        )
     assert not [f for f in changes if f.rule == "throughput_drop"]
 
 
