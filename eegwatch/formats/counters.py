@@ -130,6 +130,8 @@ class Counter:
             self._turn(unit)
         if at.batches and unit == "batch" and (count or 0) <= at.batches:
             self.per_epoch = at.batches
+        if unit == "row" and self._weak:
+            return None, None  # neither a loss nor a rate: no step, where each row is one
         if unit == "row":
             self.step += 1
             return self.step, None

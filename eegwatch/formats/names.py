@@ -77,7 +77,7 @@ LOSS_RANKS = {
     ("cost",): 6, ("avg", "cost"): 6, ("average", "cost"): 6, ("objective",): 6,
     ("xent",): 6, ("cross", "entropy"): 6, ("nll",): 6, ("crossentropy",): 6,
 }  # fmt: skip
-EPOCH_MEAN = 5
+BATCH, AVERAGE, EPOCH_MEAN = 1, 3, 5
 COMPONENT = 9  # one loss of several: it stands for the loss only where it is alone
 NO_LOSS = {
     "scale", "scaler", "weight", "weights", "std", "var", "best", "min", "max", "lowest", "prev", "coef", "lambda",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from eegwatch.formats.counters import Counters
-from eegwatch.formats.names import COMPONENT, EPOCH_MEAN, TRAIN, Role, meaning, role
+from eegwatch.formats.names import AVERAGE, BATCH, COMPONENT, EPOCH_MEAN, TRAIN, Role, meaning, role
 from eegwatch.formats.numerals import clock_of, whole
 
 MOST_EPOCHS = 100_000
@@ -92,7 +92,8 @@ class RowMaker:
         else:
             # the mean of an epoch is the loss only of a log that holds no other
             best = self._best_loss[where] = min(rank, self._best_loss.get(where, rank))
-            chosen = name if rank < EPOCH_MEAN or best >= EPOCH_MEAN else None
+            mean = rank >= AVERAGE and best == BATCH  # of the batches, each of which was logged
+            chosen = name if (rank < EPOCH_MEAN and not mean) or best >= EPOCH_MEAN else None
         if where == TRAIN:
             row.loss_name, row.lone = chosen, rank >= COMPONENT and chosen is not None
         for _, name, value in named:

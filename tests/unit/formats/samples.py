@@ -238,7 +238,7 @@ TEXT = [
         "epoch:17 || iter:100 || Loss:5.25\n->> pal1 conf loss:1.7548\n->>lr:0.0005\nTimer: 0.6645\nepoch:17 || iter:110 || Loss:5.0\n->> pal1 conf loss:1.5\n->>lr:0.00025\n",
         [100, 110], [5.25, 5.0], [5e-4, 2.5e-4], metrics={"pal1 conf loss": [1.7548, 1.5]}),
     Sample("several losses an epoch without a counter", "t5.log",
-        "##### Epoch 1 #####\nEpoch 1 - Batch loss: 12.5\nEpoch 1 - Batch loss: 11.5\nEpoch 1 - Batch loss: 10.5\n##### Epoch 2 #####\nEpoch 2 - Batch loss: 9.5\n",
+        "##### Epoch 1 #####\nEpoch 1 - Batch loss: 12.5\nEpoch 1 - Batch loss: 11.5\nEpoch 1 - Batch loss: 10.5\nEpoch 1 - Average Train Loss: 11.5\n##### Epoch 2 #####\nEpoch 2 - Batch loss: 9.5\n",
         [1, 2, 3, 4], [12.5, 11.5, 10.5, 9.5]),
     Sample("an epoch in brackets whose steps begin again", "train_log.txt",
         "total steps: 40\n[E1] step 0 loss 9.25\n[E1] step 10 loss 8.25\n[E2] step 0 loss 7.25\n[E2] step 10 loss 6.25\nEpoch 2 avg-loss 6.75\n",
