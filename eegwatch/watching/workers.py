@@ -58,6 +58,8 @@ class FirstBatchCollate:
             with contextlib.suppress(Exception):
                 self._tell(samples, again=before is not None)
             if before is not None and self.kind is not None:
+                with contextlib.suppress(Exception):
+                    self._write_sums(before)  # of the whole epoch before
                 self.sums = self.kind()
         if self.sums is not None:
             with contextlib.suppress(Exception):  # a worker must not die of being watched
@@ -65,9 +67,12 @@ class FirstBatchCollate:
         return self.inner(samples)
 
     def _tell_sums(self, samples: Any) -> None:
+        if sys.modules["torch.utils.data"].get_worker_info() is not None and self.sums.add(samples):
+            self._write_sums(int(self.epoch))
+
+    def _write_sums(self, epoch: int) -> None:
         worker = sys.modules["torch.utils.data"].get_worker_info()
-        if worker is not None and self.sums.add(samples):
-            self._write({"worker": worker.id, "number": int(self.epoch), "samples": self.sums.values()})
+        self._write({"worker": worker.id, "number": epoch, "samples": self.sums.values()})
 
     def _tell(self, samples: Any, *, again: bool) -> None:
         """`again`: the worker has told of an epoch before; with which states it began this one is not known."""

@@ -10,6 +10,7 @@ from eegwatch.run.records import Watch
 BY_CHANCE = 1e-9  # two shuffles of n are alike once in n!: 13 are enough
 LEFT_ALIKE = 3  # epochs in a row that were left at the same place
 FEW_BATCHES = 3  # an epoch of so few is one that is to be overfitted
+OF_BLOCKS = 1e-6  # of a few batches or blocks, over all repetitions in a row: it is a fact
 LEAST = 13  # different samples: draws with replacement of so many are alike at most once in 13^13
 
 
@@ -39,12 +40,16 @@ def order_repeated(record: Watch, attempt: Attempt) -> Judgement:
         n, same = 64, values["head"] == before["head"]
     else:
         return None
+    times = f"order_repeated of rank {reader[1]}", reader[0]
+    attempt.in_a_row[times] = attempt.in_a_row.get(times, 0) + 1 if same else 0
     if not same:
         return True
-    if math.lgamma(n + 1) < -math.log(BY_CHANCE) or (values.get("redraws") and int(values["distinct"]) < LEAST):
+    repeats = attempt.in_a_row[times]
+    chance = -repeats * math.lgamma(n + 1)
+    if chance > math.log(BY_CHANCE) or (values.get("redraws") and int(values["distinct"]) < LEAST):
         return None
     units = int(values.get("units", n))
-    if not values.get("shuffles") and math.lgamma(units + 1) < -math.log(BY_CHANCE):
+    if not values.get("shuffles") and -repeats * math.lgamma(units + 1) > math.log(OF_BLOCKS):
         return None  # a few batches or blocks that are shuffled as they are
     told = f"epoch {values['epoch']} reads the data in the order of epoch {before['epoch']}: {n:,} indices alike"
     if not values.get("shuffles"):
@@ -54,9 +59,8 @@ def order_repeated(record: Watch, attempt: Attempt) -> Judgement:
             f"the order is that of a {values['sampler']} of the script's own, which may be meant to stay",
             fact=True,
         )
-    chance = "" if values.get("redraws") else f" (by chance once in 1e{math.lgamma(n + 1) / math.log(10):.0f})"
     return Violation(
-        told + chance,
+        told + ("" if values.get("redraws") else f" (by chance once in 1e{-chance / math.log(10):.0f})"),
         "call loader.sampler.set_epoch(epoch) at the beginning of each epoch, and seed once, not in every epoch",
         f"a {values['sampler']} draws each epoch anew unless its seed is the same again",
     )

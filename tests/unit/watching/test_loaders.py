@@ -330,3 +330,37 @@ def test_an_optimizer_of_the_last_fold_on_new_weights_is_a_fact(tmp_path: Path) 
 def test_a_resume_of_a_folder_without_a_run_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"holds no run\.jsonl; give the folder of the run"):
         RunLog(tmp_path, control=False, resume=tmp_path, step=3)
+
+
+class Packs:
+    """Batches of a permutation by the epoch, of which the data set has a few."""
+
+    def __init__(self, moves: bool) -> None:
+        self.epoch, self.moves = 0, moves
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch if self.moves else 0
+
+    def __len__(self) -> int:
+        return 5
+
+    def __iter__(self) -> Any:
+        order = torch.randperm(40, generator=torch.Generator().manual_seed(self.epoch)).tolist()
+        return iter([order[i : i + 8] for i in range(0, 40, 8)])
+
+
+def test_a_few_batches_that_repeat_again_and_again_are_a_fact(tmp_path: Path) -> None:
+    def packed(epochs: int, *, moves: bool) -> set[str]:
+        packs = Packs(moves)
+        loader = DataLoader(data(), batch_sampler=packs)  # type: ignore[arg-type]
+        loop = Loop(tmp_path, loader=loader)
+        for epoch in range(epochs):
+            packs.set_epoch(epoch)
+            for _ in loader:
+                loop.step(0)
+                loop.log.step()
+        return rules(loop.judged())
+
+    assert packed(4, moves=False) == {"order_repeated"}  # 5! three times: once in 1.7 million
+    assert packed(3, moves=False) == set()  # by chance once in 14,400
+    assert packed(4, moves=True) == set()
