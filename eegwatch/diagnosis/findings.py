@@ -96,6 +96,7 @@ FAMILIES = {
     "scaler_not_used": FACT,
     "loss_not_trained": FACT,
     "lr_stays_zero": FACT,
+    "schedule_of_another": FACT,
     "recomputation_draws": FACT,
     "empty_group": FACT,
     "recomputation_moves_statistics": FACT,

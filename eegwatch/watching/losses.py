@@ -133,6 +133,10 @@ class Losses:
             values |= {"factor": factor} | ({} if products is None else {"products": products})
             if world > 1 and products == 1 and not _gathers(loss.grad_fn):
                 values |= {"world": world, "own_mean": last.own_mean}
+        if len({root.path[0] for root in roots}) < len(roots):
+            values["twice"] = True
+        if world > 1 and len(roots) == 1 and factor is not None and near(factor, 1.0) and products == 0:
+            values |= {"gathered": world} if of_step.held is not None and _own_part(loss.grad_fn, world) else {}
         if values and of_step.used is not None:
             values["used"] = of_step.used
         untrained = self._untrained(loss, of_step.held)
@@ -179,6 +183,20 @@ def _gathers(loss: Any) -> bool:
     kinds = torch_module().autograd.function.BackwardCFunction
     joins = ("Cat", "Stack", "CopySlices", "IndexPut", "Gather", "Reduce")
     return nodes is None or any(isinstance(n, kinds) or n.name().startswith(joins) for n in nodes)
+
+
+def _own_part(loss: Any, world: int) -> bool:
+    """Is this loss made of what all ranks have computed, of which its own rank's part alone has a graph?
+
+    Of two ranks two such tensors are asked for: a batch may be joined of two parts, one of which has no graph.
+    """
+    joined = [
+        [below for below, _ in node.next_functions]
+        for node in nodes_below(loss) or ()
+        if node.name() in ("CatBackward0", "StackBackward0") and getattr(node, "_saved_dim", None) == 0
+    ]
+    found = sum(len(parts) == world and sum(one is not None for one in parts) == 1 for parts in joined)
+    return found >= (2 if world == 2 else 1)
 
 
 def near(one: float, other: float) -> bool:

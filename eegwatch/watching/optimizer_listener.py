@@ -299,6 +299,8 @@ class OptimizerListener:
         values |= self._of_forwards() | self._shared()
         if not look.closure:
             values |= self.watcher.losses.stepped(self, seen, look.scale, by_scaler=self._by_scaler)
+        if REPLACES <= self.taken <= FIRST and self.watcher.follows_another(self):
+            values["unfollowed"] = True
         resting = self._resting(look) if self.reads_grad else []
         if resting:
             values["resting"] = first_names(resting) | {"of": len(self.table.all)}

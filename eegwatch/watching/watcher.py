@@ -156,6 +156,15 @@ class Watcher:
             values["unknown"] = frozen.unknown
         self.emit("attached", values)
 
+    def follows_another(self, eye: OptimizerListener) -> bool:
+        """Are the logged rates those of an optimizer of the same tensors that has taken no step?"""
+        follower = self.log.follower
+        hooks = None if follower is None else follower.hooks
+        other = None if hooks is None else hooks.optimizer
+        if other is None or follower.steps_taken or any(one.hooks.optimizer is other for one in self.eyes):
+            return False
+        return {id(p) for group in other.param_groups for p in group["params"]} == eye.table.ids
+
     # ---- what the log tells ----
 
     def next_step(self) -> int:
@@ -279,7 +288,8 @@ class Watcher:
         if self.off:
             return
         with self.guarded():
-            for eye in self.eyes if completed else ():
+            # of several optimizers, the pass of one may leave gradients in another's tensors
+            for eye in self.eyes if completed and len(self.eyes) == 1 else ():
                 left = eye.unfinished()
                 if left is not None:
                     self.emit("end", left, step=self.log.step_done)

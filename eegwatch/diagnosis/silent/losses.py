@@ -85,6 +85,14 @@ def losses_added_up(record: Watch, attempt: Attempt) -> Judgement:
     """Micro-batches that are means and are not divided, where log.micro() is not called."""
     values = record.values
     declared, passes = int(attempt.declared.get("accumulate", 0) or 0), int(values.get("passes", 0))
+    if "gathered" in values:
+        return Violation(
+            f"the loss of step {record.step:,} is made of what {values['gathered']} ranks have computed, of which the "
+            "own part alone has a graph, and the gradients are averaged over the ranks: they are "
+            f"1/{values['gathered']} of that of the whole loss",
+            "multiply the loss by the number of ranks, or gather with torch.distributed.nn.functional.all_gather",
+            fact=True,
+        )
     if passes == 1:
         return _times_the_ranks(record, declared)
     used, scale = number(values.get("used")), number(values.get("scale"))
@@ -131,6 +139,16 @@ def _times_the_ranks(record: Watch, declared: int) -> Judgement:
     )
 
 
+def loss_trained_twice(record: Watch, attempt: Attempt) -> Judgement:
+    if not record.values.get("twice"):
+        return None
+    return Violation(
+        f"backward() was called twice on the same loss before step {record.step:,}: its gradient counts twice",
+        "call backward() once for each loss (retain_graph=True is for other losses of the same graph)",
+        fact=True,
+    )
+
+
 def loss_not_trained(record: Watch, attempt: Attempt) -> Judgement:
     untrained = record.values.get("untrained")
     if untrained is None:
@@ -155,5 +173,6 @@ RULES = (
     SilentRule("gradient_scale", "loss", True, gradient_scale),
     SilentRule("scaler_not_used", "loss", False, scaler_not_used),
     SilentRule("microbatch_weights", "loss", True, losses_added_up),
+    SilentRule("gradient_applied_twice", "loss", True, loss_trained_twice),
     SilentRule("loss_not_trained", "loss", False, loss_not_trained),
 )

@@ -144,6 +144,15 @@ def optimizer_state_stands(record: Watch, attempt: Attempt) -> Judgement:
     )
 
 
+@unless("unfollowed")
+def schedule_of_another(record: Watch, unfollowed: Any) -> Violation:
+    return Violation(
+        "the schedule and the logged rates are those of another optimizer of the same tensors, which has taken no "
+        f"step until step {record.step:,}",
+        "build the scheduler from the optimizer whose step() is called, after it was built anew",
+    )
+
+
 def lr_stays_zero(record: Watch, attempt: Attempt) -> Judgement:
     zero = bool(record.values.get("no_rate"))
     looks = seen_in_a_row(attempt, "lr_stays_zero", record, zero)
@@ -390,6 +399,7 @@ RULES = (
     SilentRule("update_rounded_away", "step", False, update_rounded_away),
     SilentRule("optimizer_state_lost", "step", True, optimizer_state_forgotten),
     SilentRule("optimizer_state_stands", "step", False, optimizer_state_stands),
+    SilentRule("schedule_of_another", "step", False, schedule_of_another),
     SilentRule("lr_stays_zero", "step", False, lr_stays_zero),
     SilentRule("frozen_moves", "step", True, frozen_moves),
     SilentRule("frozen_changed", "step", True, frozen_changed),

@@ -204,6 +204,18 @@ def test_a_micro_batch_whose_loss_has_several_terms_is_weighed(tmp_path: Path, d
     assert logged(tmp_path, step, accumulate=4) == (set() if divided else {("microbatch_weights", "warning")})
 
 
+@pytest.mark.parametrize("twice", [True, False])
+def test_one_loss_that_backward_is_called_on_twice_is_a_fact(tmp_path: Path, twice: bool) -> None:
+    def step(loop: Loop, number: int) -> torch.Tensor:
+        loss, other = loss_of(loop), loss_of(loop)
+        loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+        (loss if twice else other).backward()  # type: ignore[no-untyped-call]
+        loop.optimizer.step()
+        return loss
+
+    assert logged(tmp_path, step) == ({("gradient_applied_twice", "warning")} if twice else set())
+
+
 def test_two_losses_of_a_step_that_nothing_declares_as_micro_batches_are_clean(tmp_path: Path) -> None:
     def step(loop: Loop, number: int) -> torch.Tensor:
         loss_of(loop).backward()  # type: ignore[no-untyped-call]
@@ -351,3 +363,22 @@ def test_a_model_that_was_never_in_training_mode_is_a_fact(
 ) -> None:
     loop = Loop(tmp_path, sgd, nn.Sequential(nn.Linear(8, 8), layer, nn.Linear(8, 2)).train(trains))
     assert told(loop.run(22)) == ({("train_mode_lost", "warning")} if fact else set())
+
+
+@pytest.mark.parametrize("anew", [True, False])
+def test_a_schedule_of_an_optimizer_that_was_built_anew_is_a_fact(tmp_path: Path, anew: bool) -> None:
+    model = small()
+    first = sgd(model.parameters())
+    scheduler = torch.optim.lr_scheduler.StepLR(first, 3)
+    optimizer = sgd(model.parameters()) if anew else first
+    log = RunLog(tmp_path, schedule=scheduler, control=False)
+    log.watch(model, optimizer)
+    for _ in range(4):
+        optimizer.zero_grad()
+        loss = model(torch.randn(4, 8)).pow(2).mean()
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+        log.step(loss=loss)
+    log.end()
+    assert told(silent(log.folder)) == ({("schedule_of_another", "warning")} if anew else set())
