@@ -9,6 +9,7 @@ from typing import Any
 from eegwatch.watching.formulas import of_torch
 from eegwatch.watching.formulas.adam_and_sgd import ADAM, SGD
 from eegwatch.watching.formulas.formula import Formula
+from eegwatch.watching.formulas.of_packages import formula_of_package
 from eegwatch.watching.tensors import torch_module
 
 OF_TORCH = {
@@ -33,7 +34,7 @@ def formula_of(optimizer: Any) -> Formula | None:
         known = getattr(optim, name)
         if isinstance(optimizer, known) and step is inspect.unwrap(known.step):
             return formula
-    return None
+    return formula_of_package(optimizer, step)
 
 
 def step_of(optimizer: Any) -> Callable[..., Any]:

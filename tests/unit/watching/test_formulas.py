@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -112,6 +113,25 @@ def test_a_setting_that_the_step_does_not_use_is_found_with_what_it_used(
     found = steps(optimizer, 12, false=false, since=8)
     assert not updates(found[:7]) and "update" in found[7]
     assert words in found[7]["update"]["as_if"]
+
+
+@pytest.mark.parametrize("options", [{}, {"weight_decay": 0.1}, {"weight_decay": 1e-3, "decoupled_weight_decay": True}])
+def test_the_lion_of_lion_pytorch_is_found_right_and_each_setting_that_it_does_not_use(options: dict[str, Any]) -> None:
+    package = pytest.importorskip("lion_pytorch")
+    if not set(options) <= set(inspect.signature(package.Lion).parameters):
+        pytest.skip("an older version has no such option")
+    for kind in KINDS:
+        optimizer = package.Lion(tensors(kind), lr=1e-2, **options)
+        assert updates(steps(optimizer, 14, scale=lambda step: SIZES[step % len(SIZES)])) == []
+    for false, words in LION_FALSE:
+        found = steps(package.Lion(tensors(torch.float32), lr=1e-2, **options), 8, false=false, since=8)[7]
+        assert words in found["update"]["as_if"]
+
+
+LION_FALSE = [
+    ({"lr": 1.01e-2}, "at a rate of 0.0101, not 0.01"),
+    ({"weight_decay": 0.4}, "a weight decay of"),
+]
 
 
 def of_one(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
