@@ -32,6 +32,12 @@ class DatasetChanges:
 
         `sequential`: the data are read in their order, so that it counts whether they have another one by now.
         """
+        try:
+            return self._compared(sequential=sequential)
+        except Exception:  # a data set of any make: its attributes may raise anything, and then it is not compared
+            return None
+
+    def _compared(self, *, sequential: bool) -> dict[str, Any] | None:
         if sequential:
             before, self._identity = self._identity, fingerprint(self._loader.dataset)
             self.changed = before is not None and before != self._identity
@@ -52,8 +58,11 @@ class DatasetChanges:
 
 def has_own_order(data: Any) -> bool:
     """Does something say that the data set draws an order or samples by itself, whatever index it is asked for?"""
-    shuffles = any(callable(getattr(one, name, None)) for one in _within(data) for name in REDRAWS)
-    return shuffles or getattr(data, "shuffle", None) is True or bool(generators_of(data))
+    try:
+        shuffles = any(callable(getattr(one, name, None)) for one in _within(data) for name in REDRAWS)
+        return shuffles or getattr(data, "shuffle", None) is True or bool(generators_of(data))
+    except Exception:  # as above: nothing is known of its order
+        return True
 
 
 def asked_to_shuffle(data: Any) -> str | None:
@@ -61,6 +70,13 @@ def asked_to_shuffle(data: Any) -> str | None:
 
     A stream of `datasets` has a set_epoch() whether it is shuffled or not, and so has what accelerate makes of any.
     """
+    try:
+        return _asked(data)
+    except Exception:  # as above: nothing is known of what it is meant to do
+        return None
+
+
+def _asked(data: Any) -> str | None:
     for one in _within(data):
         if getattr(one, "shuffle", None) is False:
             return None

@@ -364,3 +364,34 @@ def test_a_few_batches_that_repeat_again_and_again_are_a_fact(tmp_path: Path) ->
     assert packed(4, moves=False) == {"order_repeated"}  # 5! three times: once in 1.7 million
     assert packed(3, moves=False) == set()  # by chance once in 14,400
     assert packed(4, moves=True) == set()
+
+
+class Odd(Dataset[Any]):
+    """A data set whose attributes raise, or are of another kind than their name says."""
+
+    datasets = 7
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, i: int) -> Any:
+        return torch.full((8,), float(i))
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "set_epoch":
+            raise RuntimeError("not opened")
+        raise AttributeError(name)
+
+
+class OddStream(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return iter(torch.randn(16, 8))
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError("not opened") if name == "set_epoch" else AttributeError(name)
+
+
+def test_a_data_set_whose_attributes_raise_is_watched_all_the_same(tmp_path: Path) -> None:
+    assert trained(tmp_path, DataLoader(Odd(), batch_size=8)) == set()
+    assert trained(tmp_path, DataLoader(Odd(), batch_size=8, shuffle=True)) == set()
+    assert streamed(tmp_path, OddStream()) == set()
