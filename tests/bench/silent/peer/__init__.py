@@ -1,0 +1,1 @@
+"""TrainCheck (OSDI '25) and eegwatch on the same cases of the benchmark of silent errors."""
