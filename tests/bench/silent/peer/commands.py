@@ -49,12 +49,15 @@ class TrainCheck:
         code = "import importlib.metadata as m; print(m.version('traincheck'), m.version('torch'), m.version('pandas'))"
         return run([str(self.python), "-c", code], Path("/"), self.limit).output.strip()
 
-    def collect(self, script: Path, models: tuple[str, ...], trace: Path, invariants: Path | None = None) -> Ran:
-        """Its defaults, and each step of a target traced: by default 10 steps are, and each tenth after them."""
+    def collect(self, script: Path, models: tuple[str, ...], trace: Path) -> Ran:
+        """With its defaults: everything in torch is traced at each step, for what is learnt from and what is checked.
+
+        A target can be traced selectively (`--invariants`). With torch 2.13 that leaves out functions, with a warning, and
+        invariants on what they do are then violated by every training: 21 of 1088 in place of 7 by a reference of
+        `zero_grad_missing`. Its tutorial and the evaluation of its false positives trace the targets fully too.
+        """
         track = ["--models-to-track", *models] if models else []
-        known = ["--invariants", str(invariants), "--sampling-interval", "1", "--warm-up-steps", "1"]
-        selective = known if invariants else []
-        arguments = ["--pyscript", str(script), *track, *selective, "--output-dir", str(trace)]
+        arguments = ["--pyscript", str(script), *track, "--output-dir", str(trace)]
         return self._run("collect_trace", arguments, script.parent)
 
     def infer(self, traces: list[Path], invariants: Path) -> Ran:

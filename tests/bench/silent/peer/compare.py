@@ -27,8 +27,8 @@ def compare_error(case: Case, peer: TrainCheck, folder: Path) -> Record:
         traces = [_collected(record, case, peer, folder, faulty=False, seed=seed) for seed in SEEDS]
         known = folder / "invariants.json"
         _took(record, "infer", peer.infer(traces, known))
-        again = _collected(record, case, peer, folder, faulty=False, seed=ANOTHER, invariants=known)
-        wrong = _collected(record, case, peer, folder, faulty=True, seed=ANOTHER, invariants=known)
+        again = _collected(record, case, peer, folder, faulty=False, seed=ANOTHER)
+        wrong = _collected(record, case, peer, folder, faulty=True, seed=ANOTHER)
         _took(record, "check", peer.check([again, wrong], known, folder / "results"))
         record["invariants"] = len(known.read_text(encoding="utf-8").splitlines())
         of_reference = violations(folder / "results", again)
@@ -44,7 +44,7 @@ def compare_healthy(case: Case, peer: TrainCheck, folder: Path, known: Path) -> 
     """A healthy training against the invariants of other trainings, as its users have them."""
     record = _begun(case)
     try:
-        trace = _collected(record, case, peer, folder, faulty=False, seed=ANOTHER, invariants=known)
+        trace = _collected(record, case, peer, folder, faulty=False, seed=ANOTHER)
         _took(record, "check", peer.check([trace], known, folder / "results"))
         record["invariants"] = len(known.read_text(encoding="utf-8").splitlines())
         record["reference"] = [_told(each) for each in violations(folder / "results", trace)]
@@ -104,31 +104,20 @@ def _begun(case: Case) -> Record:
     return {"name": case.name, "set": case.part, "kind": kind, "cpu": {}, "wall": {}, "bytes": {}, "same": []}
 
 
-def _collected(
-    record: Record,
-    case: Case,
-    peer: TrainCheck,
-    folder: Path,
-    *,
-    faulty: bool,
-    seed: int,
-    invariants: Path | None = None,
-) -> Path:
-    """The trace of one form of a case. Notes whether the training came out as it does untraced, bit for bit."""
+def _collected(record: Record, case: Case, peer: TrainCheck, folder: Path, *, faulty: bool, seed: int) -> Path:
+    """The trace of one form of a case. Of a target it notes whether the training came out as untraced, bit for bit."""
     form = f"{'faulty' if faulty else 'reference'}{seed}"
     told = standalone(case, faulty=faulty, seed=seed)
     script = folder / f"{form}.py"
     script.write_text(told.text, encoding="utf-8")
-    bare = run([str(peer.python), str(script)], folder, peer.limit)
-    if bare.code:
-        raise Failed(f"the script itself: exit code {bare.code}: {bare.output[-300:]}")
-    _took(record, "bare", bare)
-    trace = folder / f"{form}-{'target' if invariants else 'full'}"
-    kind = "collect for the check" if invariants else "collect"
-    _took(record, kind, peer.collect(script, told.models, trace, invariants))
-    record["bytes"].setdefault(kind, []).append(size_of(trace))
-    traced = outcome_of((trace / "program_output.txt").read_text(encoding="utf-8", errors="replace"))
-    record.setdefault("same", []).append(traced == outcome_of(bare.output))
+    trace = folder / f"{form}-trace"
+    _took(record, "collect", peer.collect(script, told.models, trace))
+    record["bytes"].setdefault("collect", []).append(size_of(trace))
+    if seed == ANOTHER:
+        bare = run([str(peer.python), str(script)], folder, peer.limit)
+        _took(record, "bare", bare)
+        traced = outcome_of((trace / "program_output.txt").read_text(encoding="utf-8", errors="replace"))
+        record["same"].append(bool(traced) and traced == outcome_of(bare.output))
     return trace
 
 

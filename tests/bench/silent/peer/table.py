@@ -9,7 +9,7 @@ from tests.bench.silent.judge import FACT, PROVED
 from tests.bench.silent.peer.compare import Record, alarmed, found
 from tests.bench.silent.peer.sample import Sample
 
-STAGES = ("bare", "collect", "infer", "collect for the check", "check")
+STAGES = ("bare", "collect", "infer", "check")
 
 
 def markdown(records: list[Record], sample: Sample) -> str:
@@ -62,9 +62,9 @@ def _costs(records: list[Record]) -> Iterator[str]:
     if ours:
         yield f"| the training alone, without imports | {median(each['bare'] for each in ours):.2f} |"
         yield f"| eegwatch: the training watched, and the check | {median(e['watched and checked'] for e in ours):.2f} |"
-    for kind in ("collect", "collect for the check"):
-        sizes = [size for each in records for size in each["bytes"].get(kind, [])]
-        yield f"| trace of {kind}, MB (median) | {median(sizes) / 1e6:.1f} |" if sizes else f"| trace of {kind} | – |"
+    sizes = [size for each in records for size in each["bytes"].get("collect", [])]
+    if sizes:
+        yield f"| size of one trace, MB (median) | {median(sizes) / 1e6:.1f} |"
 
 
 def _errors(errors: list[Record]) -> Iterator[str]:
