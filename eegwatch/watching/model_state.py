@@ -88,7 +88,8 @@ class Surroundings:
             if not lost:
                 values["never"] = True
         self._layout.refresh()
-        moving = self._layout.moving_norms()
+        others = frozenset().union(*(one.table.ids for one in eyes if one is not eye)) - eye.table.ids
+        moving = self._layout.moving_norms(others)
         if moving:
             values["norms"] = first_names(moving)
         values |= self._unheld(eye, eyes)
@@ -295,6 +296,8 @@ class ModelLayout:
         self._norms: list[tuple[str, Any]] = []
         self.parameters: dict[int, tuple[str, Any]] = {}
         self.embeddings: set[int] = set()  # ids of the tables of embeddings
+        self._norm_weights: dict[int, list[int]] = {}  # of frozen batch norms at the last look, by id
+        self._averages: set[int] = set()  # ids of frozen batch norms whose weights are written to
 
     def refresh(self) -> None:
         """Walk the models if something in them was replaced since."""
@@ -322,15 +325,26 @@ class ModelLayout:
             found += map(id, module._modules.values())
         return found
 
-    def moving_norms(self) -> list[str]:
-        """Batch norms whose weights are frozen while their running statistics move: they are in training mode."""
-        found = []
+    def moving_norms(self, others: frozenset[int]) -> list[str]:
+        """Batch norms whose weights are frozen while their running statistics move: they are in training mode.
+
+        Those of another optimizer (ids in `others`) are frozen while this one steps, as an adversary is. Weights that
+        are written to are an average of others, whose statistics are to move too.
+        """
+        found: list[str] = []
+        sums: dict[int, list[int]] = {}
         for name, module in self._norms:
             if not module.training or module.running_mean is None or not module.track_running_stats:
                 continue
             own = list(module.parameters(recurse=False))
-            if own and not any(p.requires_grad for p in own) and module.momentum != 0:
+            if not own or module.momentum == 0 or any(p.requires_grad or id(p) in others for p in own):
+                continue
+            sums[id(module)] = bit_sums([p for p in own if why_unread(p) is None])
+            if self._norm_weights.get(id(module), sums[id(module)]) != sums[id(module)]:
+                self._averages.add(id(module))
+            if id(module) not in self._averages:
                 found.append(name)
+        self._norm_weights = sums
         return found
 
 

@@ -166,7 +166,12 @@ class OptimizerListener:
             self._again = self.armed
 
     def unfinished(self) -> dict[str, Any] | None:
-        """The run ends: micro-batches of a step that was not taken, if their gradients still lie there."""
+        """The run ends: micro-batches of a step that was not taken, if their gradients still lie there.
+
+        Where several optimizers are watched, a pass for another one's step leaves gradients too (an adversary's).
+        """
+        if len(self.watcher.eyes) > 1:
+            return None
         seen = self.gradients.passes if self.armed and not self._between and not self._of_evaluation else None
         with torch_module().no_grad():
             left = self._window.left(self.table.readable, seen)

@@ -200,3 +200,53 @@ def test_what_is_declared_frozen_need_not_be_held_by_an_optimizer(tmp_path: Path
         log.step()
     log.end()
     assert silent(log.folder) == []
+
+
+def test_batch_norms_of_an_adversary_that_is_frozen_in_turn_may_move(tmp_path: Path) -> None:
+    made = [nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8)) for _ in range(2)]
+    optimizers = [torch.optim.Adam(one.parameters(), lr=1e-3) for one in made]
+    log = RunLog(tmp_path, control=False)
+    log.watch(made, optimizers)
+    for _ in range(3):
+        for turn, optimizer in enumerate(optimizers):
+            made[turn].requires_grad_(True)
+            made[1 - turn].requires_grad_(False)
+            optimizer.zero_grad()
+            made[1](made[0](torch.randn(4, 8))).pow(2).mean().backward()
+            optimizer.step()
+        log.step()
+    log.end()
+    assert silent(log.folder) == []
+
+
+class Student(nn.Module):
+    """A student, and a teacher that is its average."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.student = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8))
+        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made: torch.Tensor = self.student(x) - self.teacher(x)
+        return made
+
+
+@pytest.mark.parametrize(("follows", "now"), [(True, set()), (False, {"frozen_batchnorm_moves"})])
+def test_batch_norms_of_a_teacher_that_follows_its_student_may_move(
+    tmp_path: Path, follows: bool, now: set[str]
+) -> None:
+    model = Student()
+    optimizer = torch.optim.Adam(model.student.parameters(), lr=1e-2)
+    log = RunLog(tmp_path, control=False)
+    log.watch(model, optimizer)
+    for _ in range(4):
+        optimizer.zero_grad()
+        (model(torch.randn(4, 8)) - 1).pow(2).mean().backward()
+        optimizer.step()
+        with torch.no_grad():
+            for teacher, student in zip(model.teacher.parameters(), model.student.parameters()):
+                teacher.lerp_(student, 0.1 if follows else 0.0)
+        log.step()
+    log.end()
+    assert {one.rule for one in silent(log.folder) if one.until_step is None} == now
