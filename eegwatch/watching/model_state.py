@@ -82,7 +82,7 @@ class Surroundings:
         if drawing:
             values["drawing"] = first_names(drawing)
         lost = self._modes.lost()
-        never = self._modes.never() if eye.taken == FIRST else []
+        never = self._modes.never(eye.table.ids) if eye.taken == FIRST else []
         if lost or never:
             values["eval_mode"] = first_names(lost or never)
             if not lost:
@@ -220,12 +220,15 @@ class TrainingModes:
         """An evaluation begins: what is in training mode now is to be so again at the next step."""
         self._trained |= {number for number, (_, part) in enumerate(self._parts) if part.training}
 
-    def never(self) -> list[str]:
-        """Whole models with dropouts or batch norms that have taken no step in training mode, and train."""
+    def never(self, held: frozenset[int]) -> list[str]:
+        """Whole models with dropouts or batch norms that have taken no step in training mode, and train.
+
+        `held`: ids of what the optimizer holds. A model whose input alone is trained evaluates on purpose.
+        """
         names = []
         for number, (name, part) in enumerate(self._parts):
             whole = any(part is model for model in self._models)
-            if whole and number not in self._trained and _all_evaluate(part) and _depends_on_mode(part):
+            if whole and number not in self._trained and _all_evaluate(part) and _depends_on_mode(part, held):
                 names.append(name)
         return names
 
@@ -251,13 +254,17 @@ def has_recurrence(models: Sequence[Any]) -> bool:
     return any(isinstance(module, kinds) for model in models for module in model.modules())
 
 
-def _depends_on_mode(model: Any) -> bool:
-    """Has it a dropout or a batch norm beside weights that have a gradient?"""
+def _depends_on_mode(model: Any, held: frozenset[int]) -> bool:
+    """Has it a dropout, or a batch norm that trains, beside weights that an optimizer trains?"""
+
+    def trains(module: Any, *, recurse: bool) -> bool:
+        return any(p.grad is not None and id(p) in held for p in module.parameters(recurse=recurse))
+
     for module in model.modules():
         kind = type(module).__name__
         if "Dropout" in kind and isinstance(getattr(module, "p", None), float) and module.p > 0:
-            return any(p.grad is not None for p in model.parameters())
-        if "BatchNorm" in kind and any(p.grad is not None for p in module.parameters(recurse=False)):
+            return trains(model, recurse=True)
+        if "BatchNorm" in kind and trains(module, recurse=False):
             return True
     return False
 

@@ -213,7 +213,7 @@ class OptimizerListener:
             formula = self.formula if self._sees else None
             self._passes = self.gradients.state() if self.hooks.closure else {}
             self._window.before_step(self.table.readable)
-            self._by_scaler = id(optimizer) in getattr(self.declared.scaler, "_per_optimizer_states", (id(optimizer),))
+            self._by_scaler = bool(getattr(self.declared.scaler, "_per_optimizer_states", True))  # torch's clears it
             searched = self.table.searched(self._armed, self.cadence.taken <= FIRST)
             # a closure, or another's hook, may lie between what is read and what an optimizer of one's own makes of it
             taken = self.taken - 1 if self._sees and not self.hooks.closure else None

@@ -145,6 +145,24 @@ def test_a_loss_that_another_scaler_scales_is_a_fact(tmp_path: Path, used: int) 
     assert logged(tmp_path, step, scaler=made[0]) == {("scaler_not_used", "warning")}
 
 
+class Wrapped:
+    """An optimizer behind another object, as wrappers for a schedule are."""
+
+    def __init__(self, inner: torch.optim.Optimizer) -> None:
+        self.inner, self.param_groups = inner, inner.param_groups
+
+    def step(self) -> None:
+        self.inner.step()
+
+
+def test_a_declared_scaler_that_steps_a_wrapper_is_clean(tmp_path: Path) -> None:
+    def step(loop: Loop, scaler: Any, loss: torch.Tensor) -> None:
+        scaler.scale(loss).backward()
+        scaler.step(Wrapped(loop.optimizer))
+
+    assert scaled(tmp_path, step) == set()
+
+
 @pytest.mark.parametrize("late", [False, True])
 def test_a_scale_that_is_raised_before_the_gradients_are_divided_by_it_is_a_fact(tmp_path: Path, late: bool) -> None:
     scale = 4.0
@@ -382,3 +400,17 @@ def test_a_schedule_of_an_optimizer_that_was_built_anew_is_a_fact(tmp_path: Path
         log.step(loss=loss)
     log.end()
     assert told(silent(log.folder)) == ({("schedule_of_another", "warning")} if anew else set())
+
+
+def test_an_input_that_is_optimized_through_a_model_in_evaluation_mode_is_clean(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Dropout(0.2), nn.Linear(8, 2)).eval()
+    made = nn.Parameter(torch.randn(4, 8))
+    loop = Loop(tmp_path, lambda _: torch.optim.SGD([made], lr=1e-2), model)
+
+    def step(number: int) -> None:
+        loop.optimizer.zero_grad()
+        model.zero_grad()
+        model(made).pow(2).mean().backward()
+        loop.optimizer.step()
+
+    assert ("train_mode_lost", "warning") not in told(loop.run(22, step))
