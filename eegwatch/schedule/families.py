@@ -16,6 +16,8 @@ DEFAULT_TIMESCALE = 10_000  # transformers' inverse_sqrt without warm-up
 
 
 class OneCycle(Schedule, frozen=True, kw_only=True, tag="one_cycle"):
+    """torch `OneCycleLR`: up from max_lr / div_factor to max_lr, then down to that / final_div_factor."""
+
     max_lr: float
     pct_start: float = 0.3
     div_factor: float = 25.0
@@ -36,6 +38,8 @@ class OneCycle(Schedule, frozen=True, kw_only=True, tag="one_cycle"):
 
 
 class WarmupHoldAnneal(Schedule, frozen=True, kw_only=True, tag="warmup_hold_anneal"):
+    """Three bands: a rise, a hold at `max_lr`, a fall; `warmup` and `hold_until` are fractions of the run."""
+
     initial_lr: float
     max_lr: float
     final_lr: float
@@ -95,6 +99,8 @@ class Linear(Warmed, frozen=True, kw_only=True, tag="linear"):
 
 
 class CosineRestarts(Warmed, frozen=True, kw_only=True, tag="cosine_restarts"):
+    """torch `CosineAnnealingWarmRestarts`; `cycle_decay` and `cycle_limit` are those of timm's cosine."""
+
     max_lr: float
     T_0: int | float
     final_lr: float = 0.0
@@ -120,6 +126,8 @@ class CosineRestarts(Warmed, frozen=True, kw_only=True, tag="cosine_restarts"):
 
 
 class Polynomial(Warmed, frozen=True, kw_only=True, tag="polynomial"):
+    """torch `PolynomialLR`; with `final_lr` above 0 transformers' polynomial decay."""
+
     max_lr: float
     final_lr: float = 0.0
     power: float = 1.0
@@ -144,6 +152,8 @@ class Tanh(Warmed, frozen=True, kw_only=True, tag="tanh"):
 
 
 class Exponential(Warmed, frozen=True, kw_only=True, tag="exponential"):
+    """torch `ExponentialLR`: the peak times `gamma` to the number of positions since the warm-up."""
+
     max_lr: float
     gamma: float
     positive: ClassVar[tuple[str, ...]] = ("gamma",)
@@ -156,6 +166,8 @@ class Exponential(Warmed, frozen=True, kw_only=True, tag="exponential"):
 
 
 class StepDecay(Warmed, frozen=True, kw_only=True, tag="step"):
+    """torch `StepLR`: times `gamma` after each `step_size` positions."""
+
     max_lr: float
     step_size: int | float
     gamma: float = 0.1
@@ -170,6 +182,8 @@ class StepDecay(Warmed, frozen=True, kw_only=True, tag="step"):
 
 
 class MultiStep(Warmed, frozen=True, kw_only=True, tag="multistep"):
+    """torch `MultiStepLR`: times `gamma` at each milestone."""
+
     max_lr: float
     milestones: list[int | float]
     gamma: float = 0.1
@@ -235,6 +249,8 @@ class StableDecay(Warmed, frozen=True, kw_only=True, tag="warmup_stable_decay"):
 
 
 class Cyclic(Schedule, frozen=True, kw_only=True, tag="cyclic"):
+    """torch `CyclicLR`: triangles between `base_lr` and `max_lr`."""
+
     base_lr: float
     max_lr: float
     step_size_up: float = 2000
@@ -264,6 +280,8 @@ class Cyclic(Schedule, frozen=True, kw_only=True, tag="cyclic"):
 
 
 class Constant(Warmed, frozen=True, kw_only=True, tag="constant"):
+    """One rate after the warm-up: transformers' `constant` and `constant_with_warmup`."""
+
     lr: float
     decay_name: ClassVar[str] = "constant"
 

@@ -8,6 +8,8 @@ from eegwatch.run.history import StepBlock
 
 
 class Blocks:
+    """The records that do not fill a block yet, and the blocks that new ones complete."""
+
     def __init__(self, size: int) -> None:
         self.size = size
         self._rest: StepBlock | None = None

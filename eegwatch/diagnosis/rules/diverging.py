@@ -173,6 +173,8 @@ def validation_rose(objective: Objective, since: float, rise: float) -> bool | N
 
 
 class LossDiverging(Rule):
+    """A loss that is permanently above what training had reached."""
+
     name = "loss_diverging"
 
     def learn(self, whole: StepBlock) -> list[Finding]:

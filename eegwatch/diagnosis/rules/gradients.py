@@ -37,6 +37,8 @@ def _run_of(true: NDArray[np.bool_], before: int) -> NDArray[np.int64]:
 
 
 class GradZero(Rule):
+    """So many batches in a row without a gradient as chance does not explain."""
+
     name = "grad_zero"
 
     def __init__(self, attempt: Attempt, alarm: Alarm, factor: float) -> None:
@@ -96,6 +98,8 @@ class GradZero(Rule):
 
 
 class GradExploding(Rule):
+    """Gradient norms that are hundreds of times the usual ones, or grow block by block."""
+
     name = "grad_exploding"
 
     def __init__(self, attempt: Attempt, alarm: Alarm, factor: float) -> None:

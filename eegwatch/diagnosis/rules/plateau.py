@@ -1,7 +1,8 @@
 """`loss_plateau`: the loss has not fallen since the start, or is at chance level for a known number of classes.
 
-Flat is text relative to the scatter of single batches. Losses that wander by nature (around zero, heavy-tailed, those
-of adversarial and reinforcement learning) are not judged; nor is a run before its rate has been at its highest.
+Whether a loss is flat is judged by the scatter of single batches. Losses that wander by nature (around zero,
+heavy-tailed, those of adversarial and reinforcement learning) are not judged; nor is a run before its rate has been at
+its highest.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ ABOVE_CHANCE = 0.05  # of a score between 0 and 1: a model that has learnt
 
 
 class LossPlateau(Rule):
+    """A loss that stands where it began, or at chance level."""
+
     name = "loss_plateau"
 
     def learn(self, whole: StepBlock) -> list[Finding]:

@@ -15,6 +15,8 @@ INTERVALS = 200  # newest times between two records
 
 
 class Stalled(Rule):
+    """No record for more than a minute and twenty times a step."""
+
     name = "stalled"
 
     def __init__(self, attempt: Attempt, alarm: Alarm, factor: float) -> None:

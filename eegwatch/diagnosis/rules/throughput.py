@@ -26,6 +26,8 @@ MACHINE = "look at the machine: another job, a slow disk"
 
 
 class ThroughputDrop(Rule):
+    """A speed (samples per second) that has halved, or single steps that wait."""
+
     name = "throughput_drop"
 
     def __init__(self, attempt: Attempt, alarm: Alarm, factor: float) -> None:

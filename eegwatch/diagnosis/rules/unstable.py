@@ -17,6 +17,8 @@ SCATTER_OF, SCATTER_BEYOND = 1000, 1.5  # newest losses; times the range that ba
 
 
 class LossUnstable(Rule):
+    """Batch losses that scatter beyond the band of their batch size and AUROC."""
+
     name = "loss_unstable"
 
     def __init__(self, attempt: Attempt, alarm: Alarm, factor: float) -> None:

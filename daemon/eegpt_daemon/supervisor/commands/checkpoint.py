@@ -14,6 +14,8 @@ NOT_WRITTEN = "the trainer ended before it could write one"
 
 
 class Checkpoint(Action):
+    """Done when the checkpoint's record is in the run log."""
+
     @classmethod
     def refuse(cls, command: Command, standing: CommandContext) -> str | None:
         problem = standing.misdirected(command)

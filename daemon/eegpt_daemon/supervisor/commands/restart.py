@@ -14,6 +14,8 @@ from eegwatch.run.folder import CONFIG
 
 
 class Restart(NewAttempt):
+    """Done at the first step of the new run."""
+
     end_reason = "restarted"
 
     @classmethod

@@ -15,6 +15,8 @@ from eegwatch.schedule import ScheduleError, resumed
 
 
 class Resume(NewAttempt):
+    """Done at the first step of the new attempt, with the rate that was read back."""
+
     end_reason = "stopped"
 
     @classmethod

@@ -9,6 +9,8 @@ from eegwatch.run.control import Command
 
 
 class Stop(Action):
+    """Done when the attempt has its `end` record."""
+
     awaits_exit = True
 
     def __init__(self, command: Command, runs: RunSupervisor) -> None:
