@@ -68,14 +68,24 @@ class Losses:
         """
         roots = [self.roots.calls.get(task) for task in sorted(seen.used)]
         used = None if seen.factor is None else seen.factor / scaled
-        held = frozenset().union(*(one.table.ids for one in eye.watcher.eyes)) if eye.taken <= FIRST else None
+        eyes = eye.watcher.eyes
+        first = all(one.taken <= FIRST for one in eyes)  # all of their passes are seen
+        held = frozenset().union(*(one.table.ids for one in eyes)) if first else None
         self.waiting[eye.number] = StepLosses(
             eye.number, eye.step, roots, used, eye.scale(), by_scaler, eye.reads_grad, held
         )
-        self._trained |= {term.node for root in self.roots.calls.values() if root is not None for term in root.terms}
+        known = self.roots.calls
+        if first:
+            self._trained |= {term.node for root in known.values() if root is not None for term in root.terms}
+        self._thrown = {task: numbers for task, numbers in self._thrown.items() if task in known}
         for task in seen.thrown:
             self._thrown.setdefault(task, set()).add(eye.number)
         return self._strayed(eye, seen) if self.roots.follows else {}
+
+    def unlike(self, tasks: set[int]) -> bool:
+        """Were these calls of backward() on losses of several kinds, as far as all are known?"""
+        roots = [self.roots.calls.get(task) for task in tasks]
+        return all(root is not None for root in roots) and len({root.kind for root in roots if root is not None}) > 1
 
     def _strayed(self, eye: OptimizerListener, seen: GradientReport) -> dict[str, Any]:
         """{"stray"}: a term of the last step's loss reached another optimizer alone, which cleared it unused."""
@@ -89,7 +99,8 @@ class Losses:
             terms = [] if root is None or len(root.terms) < 2 else root.terms
             known = [term for term in terms if term.leaves is not None]
             away = [term for term in known if not term.leaves & held and term.leaves & others]  # type: ignore[operator]
-            if away and len(away) < len(known):
+            through = any(term.leaves & held and term.leaves & others for term in known)  # type: ignore[operator]
+            if away and len(away) < len(known) and not through:
                 self._stray[eye.number] = task, away[0]
         return values
 

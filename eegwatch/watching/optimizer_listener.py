@@ -297,6 +297,8 @@ class OptimizerListener:
         of_evaluation, self._of_evaluation = self._of_evaluation, False
         if of_evaluation:
             seen.again = []  # a step is made of what the evaluation has made
+        if self.watcher.losses.unlike(seen.tasks):
+            seen.cleared = 0  # a pass for another purpose: the noise of the gradient, say
         values |= _of_gradients(seen, self.declared.accumulate) | found
         if seen.kept and of_evaluation:
             values["of_evaluation"] = True

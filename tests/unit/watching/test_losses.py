@@ -276,7 +276,7 @@ def test_the_sum_of_the_losses_so_far_may_be_logged_with_its_graph(tmp_path: Pat
     assert logged(tmp_path, step) == set()
 
 
-@pytest.mark.parametrize("how", ["right", "detached", "joint"])
+@pytest.mark.parametrize("how", ["right", "detached", "joint", "whole"])
 def test_a_term_of_the_loss_that_only_reaches_another_optimizer_is_a_fact(tmp_path: Path, how: str) -> None:
     torch.manual_seed(0)
     maker, critic = nn.Linear(6, 6), nn.Linear(6, 1)
@@ -292,7 +292,7 @@ def test_a_term_of_the_loss_that_only_reaches_another_optimizer_is_a_fact(tmp_pa
             of_critic.step()
         of_maker.zero_grad()
         judged = critic(made if how == "right" else made.detach())
-        loss = judged.mean() + F.l1_loss(made, x)
+        loss = judged.mean() + (critic(made).mean() if how == "whole" else F.l1_loss(made, x))
         loss.backward()
         of_maker.step()
         if how == "joint":
@@ -335,6 +335,43 @@ def test_the_rest_of_each_epoch_that_is_cleared_unused_is_a_fact(tmp_path: Path,
                 loop.optimizer.zero_grad()
                 loop.log.step(loss=loss)
     assert told(loop.judged()) == (set() if kept else {("micro_gradients_dropped", "warning")})
+
+
+def test_a_pass_for_another_purpose_that_is_cleared_now_and_then_is_clean(tmp_path: Path) -> None:
+    loop = Loop(tmp_path, sgd)
+    for number in range(16):
+        if number % 3 == 0:
+            loss_of(loop).backward()  # type: ignore[no-untyped-call]
+        loop.optimizer.zero_grad()
+        for _ in range(2):
+            loss = loss_of(loop) / 2
+            loss.backward()
+        loop.optimizer.step()
+        loop.log.step(loss=loss)
+    assert told(loop.judged()) == set()
+
+
+def test_the_loss_of_a_critic_whose_passes_are_not_seen_any_more_is_clean(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    maker, critic = nn.Linear(6, 6), nn.Linear(6, 1)
+    of_maker, of_critic = (torch.optim.SGD(one.parameters(), lr=1e-3) for one in (maker, critic))
+    log = RunLog(tmp_path, control=False)
+    log.watch([maker, critic], [of_maker, of_critic])
+    for number in range(40):
+        x = torch.randn(4, 6)
+        of_critic.zero_grad()
+        loss = critic(maker(x).detach()).mean() - critic(x).mean()
+        loss.backward()
+        of_critic.step()
+        if number % 5 == 4:
+            of_maker.zero_grad()
+            made = -critic(maker(x)).mean()
+            made.backward()
+            of_maker.step()
+            loss = loss + made
+        log.step(loss=loss)
+    log.end()
+    assert told(silent(log.folder)) == set()
 
 
 # ---- rates and modes ----
