@@ -450,7 +450,7 @@ def test_a_state_that_torch_loads_in_another_type_is_no_other_state(tmp_path: Pa
     assert again.judged() == []
 
 
-def test_a_wrapper_whose_inner_optimizer_steps_is_no_missing_step(tmp_path: Path) -> None:
+def test_an_optimizer_in_whose_place_another_steps_is_no_missing_step(tmp_path: Path) -> None:
     class Around(torch.optim.Optimizer):
         """Steps by an optimizer inside, as sharpness-aware minimisation does; its own step() is never called."""
 
@@ -458,14 +458,19 @@ def test_a_wrapper_whose_inner_optimizer_steps_is_no_missing_step(tmp_path: Path
             super().__init__(parameters, {"lr": 0.1})
             self.inner = torch.optim.SGD(self.param_groups, lr=0.1)
 
-    loop = Loop(tmp_path, Around)
+    def judged(loop: Loop, optimizer: Any) -> list[tuple[str, str]]:
+        def step(number: int) -> None:
+            optimizer.zero_grad()
+            loop.backward()
+            optimizer.step()
 
-    def step(number: int) -> None:
-        loop.optimizer.zero_grad()
-        loop.backward()
-        loop.optimizer.inner.step()  # type: ignore[attr-defined]
+        return [(f.rule, f.severity) for f in loop.run(30, step)]
 
-    assert [(f.rule, f.severity) for f in loop.run(30, step)] == [("step_not_taken", "warning")]
+    wrapped = Loop(tmp_path / "inside", Around)
+    assert judged(wrapped, wrapped.optimizer.inner) == []  # type: ignore[attr-defined]
+    beside = Loop(tmp_path / "beside", SGD)
+    other = torch.optim.SGD(beside.model.parameters(), lr=0.1)
+    assert judged(beside, other) == [("step_not_taken", "warning")]
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
