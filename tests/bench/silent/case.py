@@ -15,7 +15,7 @@ import tests.bench.silent as here
 from tests.bench.silent.script import Script
 
 GITHUB = "https://github.com/"
-PARTS = ("first", "second", "third", "fourth")
+PARTS = ("first", "second", "third", "fourth", "fifth")
 CASES: dict[str, Case] = {}
 _loaded = False
 
@@ -25,8 +25,8 @@ class Case:
     """`play(script, faulty)` trains and returns the outcome, a tensor in which the error shows.
 
     `rules`: the names (or patterns of names) that describe the error; none for a healthy training. `first`: the first
-    step whose equality is broken, 0 where it is broken before the first step. `part`: "first",
-    "second", "third" or "fourth", the set that it belongs to. `note`: what the reproduction imitates and does not run.
+    step whose equality is broken, 0 where it is broken before the first step. `part`: "first", "second", "third",
+    "fourth" or "fifth", the set that it belongs to. `note`: what the reproduction imitates and does not run.
     `again`: a case of an earlier set has the same mechanism in another form.
     """
 
