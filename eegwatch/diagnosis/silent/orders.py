@@ -205,7 +205,7 @@ def order_restarted(record: Watch, attempt: Attempt) -> Judgement:
     """A resume in the middle of an epoch that reads its beginning again, in the same order."""
     both = _both(record, attempt)
     if both is None:
-        return None
+        return _read_again(record, attempt)
     before, now, alike = both
     again = min(int(before["n"]), int(before["n"]) - int(now["first"]) + int(now.get("batch") or 1))
     if not alike or int(now["first"]) >= int(before["n"]) or again <= 0:
@@ -215,6 +215,37 @@ def order_restarted(record: Watch, attempt: Attempt) -> Judgement:
         f"{int(before['n']):,} of {int(before['length']):,} samples had been drawn at the checkpoint",
         "skip what was read (accelerate.skip_first_batches, torchdata's StatefulDataLoader); dismiss this if the epoch "
         "is meant to begin again",
+    )
+
+
+def _read_again(record: Watch, attempt: Attempt) -> Judgement:
+    """A second resume within one epoch whose samples have all been read by the attempts before it."""
+    values, run = record.values, attempt.run
+    if run is None or values.get("when") not in ("checkpoint", "end") or not values.get("resumed"):
+        return None
+    if values.get("epoch") != 1 or values.get("redraws") or int(values["first"]) > int(values.get("batch") or 1):
+        return None  # what is drawn before the first step is skipped
+    known, step, total = attempt.drawn.get(reader_of(values), {}), run.step, 0
+    chain: list[Values] = []
+    while step in known and _same_reader(known[step], values):
+        chain.append(known[step])
+        total += int(known[step]["n"])
+        if known[step]["epoch"] != 1 or not known[step].get("resumed") or known[step]["base"] >= step:
+            break
+        step = int(known[step]["base"])
+    size = int(values.get("length") or 0) // int(values.get("every") or 1)
+    if len(chain) < 2 or total + int(values.get("batch") or 1) >= int(values.get("length") or 0):
+        return None
+    read, own = {index for one in chain for index in one["some"]}, set(values["some"])
+    if not own or not own <= read or len(read) >= size:
+        return None
+    chance = sum(math.log((len(read) - i) / (size - i)) for i in range(len(own)))
+    if chance > math.log(OF_BLOCKS):
+        return None  # a new order may begin with samples that were read
+    return Violation(
+        f"the resume from step {run.step:,} reads samples that the {len(chain)} attempts before it have read in this "
+        f"epoch: all of its {int(values['n']):,} (by chance once in 1e{-chance / math.log(10):.0f})",
+        "skip all that was read since the epoch began, not what the last attempt has read alone",
     )
 
 

@@ -138,8 +138,18 @@ def weights_not_restored(record: Watch, attempt: Attempt) -> Judgement:
         return None
     before, now = saved["weights"], values["weights"]
     restored = before["crc"] in (now["crc"], values.get("weights_at_pass"))
-    if restored or any(_same(one, now) for one in saved.get("averages", [])):
+    if restored:
         return True
+    if any(_same(one, now) for one in saved.get("averages", [])):
+        if not values.get("averages"):
+            return True  # it goes on from the average, and without one
+        return Violation(
+            f"the weights at step {record.step + 1:,} are those of the average at the checkpoint of step "
+            f"{record.step:,}, and not the weights that trained",
+            "save the model's own weights beside the average's and load them; dismiss this if the training is to go on "
+            "from the average",
+            fact=True,
+        )
     if not before["n"] or not now["n"] or before.get("kinds") != now.get("kinds"):
         return None  # another head, another type: a second stage
     return Violation(

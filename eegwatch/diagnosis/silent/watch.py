@@ -179,7 +179,7 @@ class SilentWatch:
             attempt.read[reader] = [*attempt.read.get(reader, [])[1 - KEPT :], (began, values)]
         if record.look == "order" and values.get("when") in ("checkpoint", "end"):
             drawn = attempt.drawn.setdefault(orders.reader_of(values), {})
-            drawn[record.step] = values
+            drawn[record.step] = values | {"base": attempt.run.step if attempt.run is not None else 0}
             for step in list(drawn)[:-KEPT]:
                 del drawn[step]
         if record.look == "state" and values.get("when") == "begin":

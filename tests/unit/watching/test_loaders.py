@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch.utils.data import (
     DataLoader,
     Dataset,
     IterableDataset,
+    Sampler,
     SequentialSampler,
     TensorDataset,
     WeightedRandomSampler,
@@ -395,3 +397,68 @@ def test_a_data_set_whose_attributes_raise_is_watched_all_the_same(tmp_path: Pat
     assert trained(tmp_path, DataLoader(Odd(), batch_size=8)) == set()
     assert trained(tmp_path, DataLoader(Odd(), batch_size=8, shuffle=True)) == set()
     assert streamed(tmp_path, OddStream()) == set()
+
+
+def in_parts(folder: Path, begins: tuple[int, ...]) -> set[str]:
+    """One epoch of 96 samples in three attempts of 5, 3 and 4 batches; `begins`: the sample that each begins with."""
+    log: Any = None
+    for attempt, (begin, batches) in enumerate(zip(begins, (5, 3, 4), strict=True)):
+        order = torch.randperm(96, generator=torch.Generator().manual_seed(4)).tolist()
+        loop = Loop(folder, watch=False, resume=None if log is None else log.folder, step=(0, 5, 8)[attempt])
+        log = loop.log
+        loader = DataLoader(data(96), batch_size=8, sampler=Rest(order, begin))
+        log.watch(loop.model, loop.optimizer, loader=loader, fresh_optimizer=True)
+        for _ in itertools.islice(loader, batches):
+            loop.step(0)
+            log.step()
+        log.end()
+    return rules(silent(log.folder))
+
+
+class Rest(Sampler[int]):
+    """What is left of an order; it has as many samples as the whole."""
+
+    def __init__(self, order: list[int], begin: int) -> None:
+        self.order, self.begin = order, begin
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Any:
+        return iter(self.order[self.begin :])
+
+
+def test_a_second_resume_within_an_epoch_that_skips_too_little_is_a_fact(tmp_path: Path) -> None:
+    assert in_parts(tmp_path / "faulty", (0, 40, 24)) == {"order_restarted"}
+    assert in_parts(tmp_path / "right", (0, 40, 64)) == set()
+
+
+def test_a_resume_from_the_average_with_an_average_is_a_fact(tmp_path: Path) -> None:
+    def resumed(folder: Path, *, of: str, averages: bool = True) -> set[str]:
+        log: Any = None
+        model = small()
+        average = copy.deepcopy(model).requires_grad_(False)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for attempt in range(2):
+            where = {"resume": log.folder, "step": 4} if attempt else {}
+            log = RunLog(folder, optimizer=optimizer, control=False, **where)
+            log.watch(model, optimizer)
+            if averages or not attempt:
+                log.ema(average, 0.9)
+            for _ in range(4):
+                optimizer.zero_grad()
+                model(torch.randn(4, 8)).pow(2).mean().backward()
+                optimizer.step()
+                with torch.no_grad():
+                    for a, p in zip(average.parameters(), model.parameters()):
+                        a.lerp_(p, 0.1)
+                log.step()
+            log.checkpoint("c.pt")
+            if of == "average" and not attempt:
+                model.load_state_dict(average.state_dict())
+            log.end()
+        return rules(silent(log.folder))
+
+    assert resumed(tmp_path / "average", of="average") == {"weights_not_restored"}
+    assert resumed(tmp_path / "alone", of="average", averages=False) == set()
+    assert resumed(tmp_path / "weights", of="weights") == set()
