@@ -11,7 +11,14 @@ import pytest
 import torch
 
 from eegwatch.diagnosis.silent.processes import streams_overlap
-from eegwatch.diagnosis.silent.rule import Attempt, Violation, seen_in_a_row
+from eegwatch.diagnosis.silent.rule import (
+    Attempt,
+    Violation,
+    in_consecutive_steps,
+    names,
+    seen_in_a_row,
+    steps_of_epoch,
+)
 from eegwatch.run.records import Watch
 from eegwatch.watching.dataset_identity import fingerprint
 from eegwatch.watching.streams import KEPT, SampleSums
@@ -23,6 +30,32 @@ def test_looks_that_show_something_are_counted_until_one_does_not() -> None:
     counts = [seen_in_a_row(attempt, "a_rule", record, shown) for shown in (True, True, False, True)]
     assert counts == [1, 2, 0, 1]
     assert seen_in_a_row(attempt, "a_rule", Watch(step=1, look="step", values={"opt": 3}), True) == 1
+
+
+def test_steps_that_show_something_are_counted_as_long_as_one_follows_the_other() -> None:
+    attempt = Attempt()
+    steps = [Watch(step=n, look="step", values={"opt": 0, "count": n}) for n in (1, 2, 3, 7, 8)]
+    assert [in_consecutive_steps(attempt, "a_rule", step, True) for step in steps] == [1, 2, 3, 1, 2]
+
+
+def test_the_steps_of_an_epoch_are_those_given_or_what_its_batches_make() -> None:
+    assert steps_of_epoch({"n": 10, "batch": 4}, None) == 3
+    assert steps_of_epoch({"n": 10}, None) == steps_of_epoch({"n": 10, "batch": 0}, None) == 10
+    assert steps_of_epoch({"n": 10, "batch": 4}, 7) == 7
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"n": 3, "names": []}, "3 tensors"),
+        ({"n": 1, "names": ["a"]}, "a"),
+        ({"names": ["a", "b"]}, "a and b"),
+        ({"n": 3, "names": ["a", "b", "c"]}, "a, b and c"),
+        ({"n": 1_500, "names": ["a", "b"]}, "a, b and 1,498 more"),
+    ],
+)
+def test_tensors_are_named_as_in_a_sentence(values: dict[str, Any], words: str) -> None:
+    assert names(values) == words
 
 
 def test_samples_of_which_one_cannot_be_read_are_not_compared() -> None:
