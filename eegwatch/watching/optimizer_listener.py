@@ -275,6 +275,8 @@ class OptimizerListener:
             values["formula"] = "a hook of another lies between"
         if look.skipped:
             values["skipped"] = True
+        if look.stood:
+            values["stood"] = True
         if look.stands:
             values["stands"] = True
         values |= self._forgotten(look)

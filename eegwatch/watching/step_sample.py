@@ -52,6 +52,7 @@ class StepSample:
         self.norm: float | None = None
         self.norm_unit = 0.0
         self.stands = False  # after the step: has it moved tensors, and not its own count of steps?
+        self.stood = False  # has it counted a step, and moved nothing that has a gradient?
         self.still: bool | None = None  # after the step: has it moved nothing? Of an optimizer of another make alone
         groups = optimizer.param_groups
         self.scale, skipped = _scaling(optimizer)
@@ -106,6 +107,14 @@ class StepSample:
             gathered.add(elements(held.parameter, held.count, held.stride), held.count)
         gathered.copy()
         return gathered.values()[0]
+
+    def _meant_to_move(self, optimizer: Any) -> bool:
+        """Has an optimizer of another make a rate and gradients, and weights that hold a small step?"""
+        rates = all(float(group.get("lr", 0.0) or 0.0) > 0 for group in optimizer.param_groups)
+        single = all(limits(held.parameter.dtype)[0] < COARSE for held in self._some)
+        return (
+            rates and single and any(h.parameter.grad is not None and bool(h.parameter.grad.any()) for h in self._some)
+        )
 
     def _steps_of_some(self, optimizer: Any) -> list[float]:
         """What an optimizer of another make has counted as "step" for each of the tensors; none where it does not."""
@@ -163,7 +172,9 @@ class StepSample:
         found: dict[str, Any] = {}
         if self._some:
             self.still = bool(np.array_equal(self._few, self._elements_of_some()))
-            self.stands = not self.still and bool(self._steps) and self._steps == self._steps_of_some(optimizer)
+            counts = self._steps_of_some(optimizer)
+            self.stands = not self.still and bool(self._steps) and self._steps == counts
+            self.stood = self.still and bool(counts) and counts != self._steps and self._meant_to_move(optimizer)
         moved = [
             held
             for held, before, after in zip(

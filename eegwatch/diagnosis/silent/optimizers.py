@@ -93,6 +93,12 @@ def _ignored(group: Values) -> Iterator[tuple[str, str]]:
             f"{DECAYS} of {number(group['value']):g} had no part in it",
             "look at how the step uses group['weight_decay']; set it to 0 if none is meant",
         )
+    if group.get("as_number"):
+        yield (
+            f"{DECAYS} of {number(group['value']):g} is taken off every weight as a number (times the rate), and not as "
+            "that share of it",
+            "multiply the decay by the weight: p.add_(p, alpha=-lr * weight_decay)",
+        )
     if "warm_up" in group:
         yield (
             f"{RATES}: the decay takes the group's {lr:.6g}, the rest of the step {rate:.6g}, which is warmed up over "

@@ -73,7 +73,16 @@ def nothing_to_train(record: Watch, nothing: Any) -> Violation:
 
 
 def update_lost(record: Watch, attempt: Attempt) -> Judgement:
-    update = record.values.get("update")
+    update, stood = record.values.get("update"), bool(record.values.get("stood"))
+    if seen_in_a_row(attempt, "update_lost", record, stood) >= LASTING:
+        return Violation(
+            f"step {record.step:,} left all weights that were read as they were, as the {LASTING - 1} looks before it: "
+            "they have gradients, and the optimizer counts its steps",
+            "look at what step() leaves out before it comes to the weights",
+            fact=True,  # an optimizer may gather gradients over many steps
+        )
+    if stood:
+        return None
     if update is None:
         return True if record.values.get("looked") else None
     if not update.get("still"):

@@ -116,7 +116,7 @@ def clip_of(group: Mapping[str, Any]) -> tuple[str, float] | None:
 def fitted(formula: Formula, e: Elements, after: Floats, count: float) -> dict[str, Any] | None:
     """What the step of one group's elements is: {"rate", "lr", …}; None where it is nothing that is known.
 
-    "without": the setting that had no part in it. "warm_up": the decay took the group's rate and the rest another one,
+    "without": the setting that had no part in it. "as_number": the decay is the same of every weight. "warm_up": the decay took the group's rate and the rest another one,
     as if warmed up over so many steps. `count`: steps that were taken before this one, for an optimizer that counts
     none of its own.
     """
@@ -142,6 +142,9 @@ def fitted(formula: Formula, e: Elements, after: Floats, count: float) -> dict[s
         rate = step.rate(*direction)
         if rate is not None:
             return {"rate": rate, "lr": lr, "without": "weight_decay", "value": decay}
+    rate = step.rate(*alone[0], decayed=lr * decay)
+    if rate is not None and abs(rate / lr - 1) <= ALIKE:
+        return {"rate": rate, "lr": lr, "as_number": True, "value": decay}
     rate = step.rate(*alone[0], decayed=lr * decay * e["weight"])
     if rate is None or any(abs(rate / (lr * factor) - 1) <= 10 * ALIKE for factor in step.corrections()):
         return None

@@ -95,9 +95,12 @@ class Own(torch.optim.Optimizer):
             whole = self.first_rate if self.fault == "rate" else group["lr"]
             lr = whole * min(1.0, self.taken / group["warm_up"])
             shorter = 0.02 * self.taken**0.5 if self.fault == "rectified" else 1.0  # as RAdam's steps are at first
-            decay = 0.0 if self.fault == "decay" else group["weight_decay"]
             for p in group["params"]:
+                decay = 0.0 if self.fault == "decay" else group["weight_decay"]
                 gradient = self.clipped(p.grad, group.get("max_norm"))
+                if self.fault == "a number":
+                    p.sub_(lr * decay)
+                    decay = 0.0
                 p.mul_(1 - (whole if self.fault == "two rates" else lr) * decay)
                 p.sub_(lr * shorter * getattr(self, self.kind)(p, gradient, group))
 
@@ -164,6 +167,7 @@ def test_an_optimizer_of_ones_own_that_uses_its_settings_is_clean(
         ({"fault": "decay"}, "that of plain SGD in all elements that were read: its weight decay of 0.1 had no part"),
         ({"fault": "decay", "momentum": 0.9}, "that of SGD with momentum in all elements"),
         ({"fault": "decay", "kind": "adam"}, "that of Adam in all elements that were read: its weight decay of 0.1"),
+        ({"fault": "a number", "momentum": 0.9}, "its weight decay of 0.1 is taken off every weight as a number"),
         ({"fault": "momentum", "momentum": 0.9}, "its momentum of 0.9 had no part in it"),
         ({"fault": "clip", "max_norm": 0.01}, "its limit max_norm=0.01 had no part in it, though"),
         ({"fault": "rate"}, "the group's rate is 0.025 by now, and it still takes 0.05"),
@@ -229,3 +233,28 @@ def test_an_optimizer_that_holds_one_of_other_tensors_is_watched_itself(tmp_path
     loop = Loop(tmp_path, Beside)
     assert loop.run(3) == []
     assert loop.log.history.watched[0].values["optimizers"][0]["name"] == "Beside"
+
+
+class Counting(torch.optim.Optimizer):
+    """Counts its steps, and moves the weights at one in `every`."""
+
+    def __init__(self, parameters: Any, every: int) -> None:
+        super().__init__(parameters, {"lr": 0.1})
+        self.every = every
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for p in (p for group in self.param_groups for p in group["params"]):
+            state = self.state[p]
+            state["step"] = state.get("step", 0) + 1
+            state["sum"] = state.get("sum", torch.zeros_like(p)) + p.grad
+            if state["step"] % self.every == 0:
+                p.sub_(0.1 * state.pop("sum"))
+
+
+@pytest.mark.parametrize(("every", "found"), [(100, {"update_lost"}), (4, set())])
+def test_weights_that_stand_while_an_optimizer_of_ones_own_counts_its_steps_are_a_fact(
+    tmp_path: Path, every: int, found: set[str]
+) -> None:
+    told = Loop(tmp_path, lambda p: Counting(p, every)).run(14)
+    assert rules(told) == found and all(one.severity == "warning" for one in told)
