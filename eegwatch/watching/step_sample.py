@@ -112,9 +112,8 @@ class StepSample:
         """Has an optimizer of another make a rate and gradients, and weights that hold a small step?"""
         rates = all(float(group.get("lr", 0.0) or 0.0) > 0 for group in optimizer.param_groups)
         single = all(limits(held.parameter.dtype)[0] < COARSE for held in self._some)
-        return (
-            rates and single and any(h.parameter.grad is not None and bool(h.parameter.grad.any()) for h in self._some)
-        )
+        read = [sampled(held, held.parameter.grad) for held in self._some]
+        return rates and single and any(one is not None and bool(one.any()) for one in read)
 
     def _steps_of_some(self, optimizer: Any) -> list[float]:
         """What an optimizer of another make has counted as "step" for each of the tensors; none where it does not."""

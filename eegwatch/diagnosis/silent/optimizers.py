@@ -95,8 +95,8 @@ def _ignored(group: Values) -> Iterator[tuple[str, str]]:
         )
     if group.get("as_number"):
         yield (
-            f"{DECAYS} of {number(group['value']):g} is taken off every weight as a number (times the rate), and not as "
-            "that share of it",
+            f"{DECAYS} of {number(group['value']):g} is taken off every weight as a number (times the rate), and not "
+            "as that share of it",
             "multiply the decay by the weight: p.add_(p, alpha=-lr * weight_decay)",
         )
     if "warm_up" in group:

@@ -116,9 +116,9 @@ def clip_of(group: Mapping[str, Any]) -> tuple[str, float] | None:
 def fitted(formula: Formula, e: Elements, after: Floats, count: float) -> dict[str, Any] | None:
     """What the step of one group's elements is: {"rate", "lr", …}; None where it is nothing that is known.
 
-    "without": the setting that had no part in it. "as_number": the decay is the same of every weight. "warm_up": the decay took the group's rate and the rest another one,
-    as if warmed up over so many steps. `count`: steps that were taken before this one, for an optimizer that counts
-    none of its own.
+    "without": the setting that had no part in it. "as_number": the decay is the same of every weight. "warm_up": the
+    decay took the group's rate and the rest another one, as if warmed up over so many steps. `count`: steps that were
+    taken before this one, for an optimizer that counts none of its own.
     """
     read = np.isfinite(e["gradient"]) & np.isfinite(after) & (e["gradient"] ** 2 < e["huge"])
     e, after = e.of(read), after[read]
