@@ -8,7 +8,7 @@ graph behind the loss still has its nodes then, and no longer the numbers that i
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -55,6 +55,7 @@ class Root:
     given: float
     path: tuple[Node, ...]
     terms: tuple[Term, ...]
+    scale: float | None = None  # of the declared gradient scaler at that time
 
     def is_mean(self, factors: int) -> bool:
         """Is a term of it the mean of its items, with so many products and divisions above it?"""
@@ -76,6 +77,7 @@ class BackwardRoots:
 
     def __init__(self) -> None:
         self.calls: dict[int, Root | None] = {}
+        self.scale: Callable[[], float | None] = lambda: None  # of the declared gradient scaler
         self.follows = False  # are the terms to be followed to the parameters?
         self._walks = 0
 
@@ -101,7 +103,9 @@ class BackwardRoots:
         follows = self.follows and self._walks < WALKS
         terms = tuple(terms_of(loss.grad_fn, follows))
         self._walks += follows and len(terms) > 1
-        return Root(float(loss.detach()), 1.0 if given is None else float(given), path_of(loss.grad_fn), terms)
+        return Root(
+            float(loss.detach()), 1.0 if given is None else float(given), path_of(loss.grad_fn), terms, self.scale()
+        )
 
 
 def running_backward() -> FrameType | None:

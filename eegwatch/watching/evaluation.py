@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eegwatch.watching.forwards import AtPass
 from eegwatch.watching.gather import Gathered
 from eegwatch.watching.model_state import STATISTICS, WITH_MODES
 from eegwatch.watching.module_hooks import NotCopied
@@ -84,11 +85,11 @@ class RandomDraws:
         self._before: bytes | None = None
         self.forwards = 0
 
-    def before(self, module: Any, given: Any) -> None:
+    def before(self, module: Any, *_: Any) -> None:
         if self.forwards < FORWARDS:
             self._before = _generators(module)
 
-    def after(self, module: Any, given: Any, made: Any) -> None:
+    def after(self, module: Any, *_: Any) -> None:
         before, self._before = self._before, None
         if before is None:
             return
@@ -100,20 +101,6 @@ class RandomDraws:
                 self._trained[self._name] = False  # functional dropout, or a model that samples
         else:
             self._drawn[self._name] = self._drawn.get(self._name, 0) + 1
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return _Still()
-
-    def __reduce__(self) -> str | tuple[Any, ...]:
-        return (_Still, ())
-
-
-class _Still:
-    """What a copy of a watched module holds in place of Draws."""
-
-    def before(self, *given: Any) -> None: ...
-
-    def after(self, *given: Any) -> None: ...
 
 
 def _generators(module: Any) -> bytes:
@@ -148,8 +135,8 @@ class Evaluation:
                 draws = RandomDraws(at, self._drawn, self._drawn_in_training, _inner(model))
                 self._draws.append(draws)
                 self._handles += [
-                    model.register_forward_pre_hook(draws.before),
-                    model.register_forward_hook(draws.after),
+                    model.register_forward_pre_hook(AtPass(draws.before)),
+                    model.register_forward_hook(AtPass(draws.after)),
                 ]
             for name, module in model.named_modules():
                 at = prefixed(number, plain_name(name) or type(module).__name__)

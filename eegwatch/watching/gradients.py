@@ -26,6 +26,7 @@ LATELY = 6  # steps: one of five of another optimizer lies between two of this o
 TURNS = 256  # steps of several optimizers, and calls of backward(), that are remembered
 MOST_PASSES = 16  # backward passes between two steps whose beginnings are kept
 TABLES = ("_backward_hooks", "_post_accumulate_grad_hooks")  # torch's, on a tensor; None where it never had a hook
+BY_HAND = -1  # in place of a number of passes
 ASKED = 8  # traces that are asked whether a gradient was made on nothing
 NOTHING = 0.0  # the factor of a gradient that is zero
 ALIKE = 1e-3  # relative: elements of a gradient that were multiplied by one factor, whatever their type
@@ -198,6 +199,7 @@ class GradientReport:
     thrown: set[int] = field(default_factory=set)  # those whose gradients of some tensor were cleared
     begins: int = 0  # of the passes of that tensor but the first, those that found nothing there
     shrunk: tuple[int, float] | None = None  # (pass, factor): what lay there was made smaller before it
+    by_hand: bool = False  # of several passes, has the script made another gradient of what they left?
     factor: float | None = None  # from what the last pass left to what the step has used, the same for all tensors
 
 
@@ -319,7 +321,8 @@ class Gradients:
         seen.shrunk = _shrunk(factors)
         seen.lately = max((trace.lately for trace in traces), default=0)
         seen.least = min((trace.passes for trace in traces if trace.passes), default=0)
-        seen.cleared = min(used) if len(used) == len(rows) else 0
+        seen.by_hand = BY_HAND in used
+        seen.cleared = min(used) if len(used) == len(rows) and not seen.by_hand else 0
         having = [trace for trace in traces if trace.held.parameter.grad is not None]
         if having or not any(trace.passes for trace in traces):
             seen.dropped = []
@@ -425,14 +428,14 @@ def _cleared(
 ) -> int:
     """How many passes made a gradient that was cleared, where the step uses the last one's, scaled at most.
 
-    0 where the weight was written to between the passes (sharpness-aware minimisation), or where the gradient that is
-    used is another one (put there by hand, of all passes).
+    0 where the weight was written to between the passes (sharpness-aware minimisation), BY_HAND where the gradient that
+    is used is another one (made of several passes by the script).
     """
     last = made[-1]
     if trace.passes != len(made) or len(set(trace.versions)) > 1 or not _lies(last) or not _lies(final):
         return 0
     if last != final and one_factor(last, final) is None:
-        return 0
+        return BY_HAND
     pairs = enumerate(zip(made, found[1:]))
     return sum(_lies(before) and not _lies(now) and trace.for_this_alone(number) for number, (before, now) in pairs)
 

@@ -132,6 +132,9 @@ class Losses:
         seeded = last.given
         if len(roots) == 1 and seeded != 1.0 and abs(last.value - 1.0) > NEAR and near(seeded, last.value):
             values["seeded"] = seeded
+        before = {root.scale for root in roots}
+        if scale is not None and before not in ({None}, {scale}) and len(before) == 1 and of_step.reads_grad:
+            values["before"] = before.pop()
         scaled = scale is not None and factor is not None and near(factor, scale)
         plain = sum(root.is_mean(int(scaled)) for root in roots)
         if len(roots) > 1 and not by_micro and len({root.kind for root in roots}) == 1:

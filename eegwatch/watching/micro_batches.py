@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from eegwatch.watching.backward_roots import FACTORS, PASSING, SUM, SUMS, made_from, reduction_of
+from eegwatch.watching.backward_roots import FACTORS, MEAN, PASSING, SUM, SUMS, made_from, reduction_of
 from eegwatch.watching.gradients import GradientReport, graph_task
 from eegwatch.watching.tensors import torch_module
 
@@ -82,18 +82,23 @@ class MicroBatches:
 def made_of(loss: Any, items: float) -> tuple[float, int | None, bool]:
     """(the product of the numbers between a loss and its mean or sum, MEAN or SUM or None, is it a sum of several?).
 
-    None where it is not seen. Of a sum of losses, one of them counts that has the full weight: the others are weighed
-    beside it.
+    None where it is not seen. A sum of losses is taken as the mean that log.micro() asks for where one of them has the
+    weight of a mean at least: divided by the number of micro-batches, each would have less.
     """
     found = list(_terms(loss.grad_fn))
     if len(found) == 1:
         return *found[0], False
-    whole = [
-        (factor, reduction)
-        for factor, reduction in found
-        if reduction is not None and abs(factor * (items if reduction == SUM else 1.0) - 1) <= WHOLE
-    ]
-    return (*whole[0], True) if whole else (1.0, None, False)
+    weights = [abs(factor) * (items if reduction == SUM else 1.0) for factor, reduction in found]
+    if any(reduction is None for _, reduction in found) or max(weights) < 1 - WHOLE or not _is_sum(loss.grad_fn):
+        return 1.0, None, False
+    return 1.0, MEAN, True
+
+
+def _is_sum(node: Any) -> bool:
+    """Is a loss a sum as it is, not a sum that was divided or multiplied as a whole?"""
+    while node.name() in PASSING and len(made_from(node)) == 1:
+        node = made_from(node)[0]
+    return node.name() in SUMS
 
 
 def _terms(loss: Any) -> Iterator[tuple[float, int | None]]:

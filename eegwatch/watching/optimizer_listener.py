@@ -65,6 +65,7 @@ class OptimizerListener:
         self._warm_ups: dict[int, float] = {}  # group -> steps of the warm-up within an optimizer of the script's own
         self._rates: dict[int, tuple[float, float]] = {}  # group -> its rate, and that of the step, when first known
         self._window = Window()
+        self._by_hand = False  # has the script made a gradient of several passes?
         self._by_scaler = True  # has the declared scaler had to do with the step under way?
         self._never = self._same = 0  # tensors without a gradient so far, and looks since when they are as many
         self._resting_rates = 0  # looks at which every rate was 0
@@ -299,8 +300,11 @@ class OptimizerListener:
         of_evaluation, self._of_evaluation = self._of_evaluation, False
         if of_evaluation:
             seen.again = []  # a step is made of what the evaluation has made
-        if self.watcher.losses.unlike(seen.tasks):
-            seen.cleared = 0  # a pass for another purpose: the noise of the gradient, say
+        self._by_hand = self._by_hand or seen.by_hand
+        if self._by_hand or self.watcher.losses.unlike(seen.tasks):
+            seen.cleared = (
+                0  # a pass for another purpose: the noise of the gradient, or one that others are held against
+            )
         values |= _of_gradients(seen, self.declared.accumulate) | found
         if seen.kept and of_evaluation:
             values["of_evaluation"] = True

@@ -126,6 +126,9 @@ class Watcher:
             if len(self.eyes) > 1:
                 eye.gradients.of_several(self.turns)
                 self.losses.roots.follows = True
+        scalers = {id(eye.declared.scaler): eye for eye in self.eyes if eye.declared.scaler is not None}
+        if len(scalers) == 1:
+            self.losses.roots.scale = next(iter(scalers.values())).scale
         self.around.find_shared(self.eyes)
         for loader in loaders:
             self.loaders.watch(loader)

@@ -24,6 +24,13 @@ def gradient_scale(record: Watch, attempt: Attempt) -> Judgement:
     scale, used = number(values.get("scale")), number(values.get("used"))
     if late is not None or not scale >= LEAST_SCALE or not used > 0:
         return late
+    before = number(values.get("before"))
+    if not values.get("unscaled_mean") and before > 0 and _near(used * scale, 1.0):
+        return Violation(
+            f"the gradients of step {record.step:,} were divided by the scale of {scale:g}, and the scale was "
+            f"{before:g} when backward() made them",
+            "call scaler.update() once, after the steps of all optimizers",
+        )
     if values.get("unscaled_mean") and _near(used * scale, 1.0):
         return Violation(
             f"the gradients of step {record.step:,} were divided by the scale of {scale:g}, and its loss was not "

@@ -145,6 +145,28 @@ def test_a_loss_that_another_scaler_scales_is_a_fact(tmp_path: Path, used: int) 
     assert logged(tmp_path, step, scaler=made[0]) == {("scaler_not_used", "warning")}
 
 
+@pytest.mark.parametrize("between", [True, False])
+def test_a_scale_that_grows_between_two_optimizers_is_proved(tmp_path: Path, between: bool) -> None:
+    models = [small(), small()]
+    optimizers = [sgd(model.parameters()) for model in models]
+    scaler = torch.amp.GradScaler("cpu", init_scale=64.0, growth_interval=3)
+    log = RunLog(tmp_path, control=False)
+    log.watch(models, optimizers, scaler=scaler)
+    for _ in range(6):
+        for model, optimizer in zip(models, optimizers):
+            optimizer.zero_grad()
+            scaler.scale(F.mse_loss(model(torch.randn(4, 8)), torch.zeros(4, 2))).backward()
+        for optimizer in optimizers:
+            scaler.step(optimizer)
+            if between:
+                scaler.update()
+        if not between:
+            scaler.update()
+        log.step(loss=0.5)
+    log.end()
+    assert told(silent(log.folder)) == ({("gradient_scale", "error")} if between else set())
+
+
 class Wrapped:
     """An optimizer behind another object, as wrappers for a schedule are."""
 
@@ -210,16 +232,26 @@ def test_means_that_are_added_up_and_not_averaged_are_a_fact(
     assert logged(tmp_path, step, accumulate=4) == ({("microbatch_weights", "warning")} if wrong else set())
 
 
-@pytest.mark.parametrize("divided", [True, False])
-def test_a_micro_batch_whose_loss_has_several_terms_is_weighed(tmp_path: Path, divided: bool) -> None:
+def distilled(loop: Loop) -> torch.Tensor:
+    made = loop.model(torch.randn(4, 8))
+    soft = F.kl_div(made.log_softmax(1), torch.full((4, 2), 0.5), reduction="batchmean")
+    return 0.5 * F.mse_loss(made, torch.zeros(4, 2)) + 0.5 * 4 * soft
+
+
+@pytest.mark.parametrize("of", [mean_of_two, distilled])
+@pytest.mark.parametrize("divided", ["after", "before", "no"])
+def test_a_micro_batch_whose_loss_has_several_terms_is_weighed(
+    tmp_path: Path, divided: str, of: Callable[[Loop], torch.Tensor]
+) -> None:
     def step(loop: Loop, number: int) -> torch.Tensor:
         for _ in range(4):
-            loss: torch.Tensor = loop.log.micro(mean_of_two(loop), items=4)
-            (loss / 4 if divided else loss).backward()
+            loss: torch.Tensor = of(loop)
+            loss = loop.log.micro(loss / 4 if divided == "before" else loss, items=4)
+            (loss / 4 if divided == "after" else loss).backward()
         loop.optimizer.step()
         return loss
 
-    assert logged(tmp_path, step, accumulate=4) == (set() if divided else {("microbatch_weights", "warning")})
+    assert logged(tmp_path, step, accumulate=4) == ({("microbatch_weights", "warning")} if divided == "no" else set())
 
 
 @pytest.mark.parametrize("twice", [True, False])
@@ -335,6 +367,23 @@ def test_the_rest_of_each_epoch_that_is_cleared_unused_is_a_fact(tmp_path: Path,
                 loop.optimizer.zero_grad()
                 loop.log.step(loss=loss)
     assert told(loop.judged()) == (set() if kept else {("micro_gradients_dropped", "warning")})
+
+
+def test_a_gradient_that_is_projected_by_another_is_clean(tmp_path: Path) -> None:
+    loop = Loop(tmp_path, sgd)
+
+    def step(number: int) -> None:
+        loop.optimizer.zero_grad()
+        loss_of(loop).backward()  # type: ignore[no-untyped-call]
+        kept = [p.grad.clone() for p in loop.model.parameters()]
+        loop.optimizer.zero_grad()
+        loss_of(loop).backward()  # type: ignore[no-untyped-call]
+        if number % 3 == 2:  # it points against the other one
+            for p, one in zip(loop.model.parameters(), kept):
+                p.grad -= one
+        loop.optimizer.step()
+
+    assert told(loop.run(16, step)) == set()
 
 
 def test_a_pass_for_another_purpose_that_is_cleared_now_and_then_is_clean(tmp_path: Path) -> None:

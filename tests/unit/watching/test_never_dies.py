@@ -289,3 +289,17 @@ def test_a_model_that_is_replaced_in_the_loop_is_told_of(tmp_path: Path) -> None
 
     (told,) = loop.run(72, step)
     assert (told.rule, told.severity) == ("step_not_taken", "warning") and "another model" in told.message
+
+
+def test_a_copy_of_the_model_that_is_made_in_an_evaluation_runs(tmp_path: Path) -> None:
+    loop = Loop(tmp_path, model=nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2)))
+    loop.step(1)
+    loop.log.step()
+    with loop.log.evaluating():
+        loop.model.eval()
+        for adapted in (copy.deepcopy(loop.model).train(), pickle.loads(pickle.dumps(loop.model)).train()):
+            adapted(torch.randn(4, 8)).sum().backward()
+            adapted.load_state_dict(loop.model.state_dict())
+        loop.model(torch.randn(4, 8))
+    loop.model.train()
+    assert loop.run(3) == []
