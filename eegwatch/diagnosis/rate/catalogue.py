@@ -33,7 +33,7 @@ REMEDIES = {
     "scheduler_never_stepped": "call scheduler.step() after every optimizer.step()",
     "scheduler_stepped_per_microbatch": "step the scheduler when the optimizer steps, not at every micro-batch",
     "scheduler_stepped_per_process": "step the scheduler once an optimizer step, not once in every process",
-    "scheduler_stepped_per_batch_and_epoch": "remove the second scheduler.step() at the epoch's end",
+    "scheduler_stepped_per_batch_and_epoch": "remove the second scheduler.step(): at the epoch's end, or in validation",
     "scheduler_stepped_before_optimizer": "call optimizer.step() first, then scheduler.step()",
     "scheduler_of_another_optimizer": "build the scheduler on the optimizer that steps, and rebuild it with a new one",
     "epoch_schedule_stepped_per_batch": "move scheduler.step() out of the batch loop: this schedule counts epochs",
@@ -230,7 +230,7 @@ def _lags(s: Situation, latest: Evidence) -> set[int]:
         return lags
     lags |= {s.steps_per_epoch or 1, r % (s.steps_per_epoch or r)}
     n = int(latest.step[0])
-    for low, high in position_intervals(s.schedule, float(latest.low[0]), float(latest.high[0])):
+    for low, high in _intervals(s, latest):
         if high - low <= 2:
             lags |= {n - 1 - p for p in range(low, high + 1)}
     return lags - {0, r}
@@ -260,7 +260,7 @@ def _wrong_pace(s: Situation, anchor: Evidence, latest: Evidence) -> Iterator[Hy
     yield from _ragged_micro_batches(s)
     travelled = int(latest.step[0]) - 1 - r
     if travelled > 0:
-        for low, high in position_intervals(s.schedule, float(latest.low[0]), float(latest.high[0])):
+        for low, high in _intervals(s, latest):
             for k in range(max(2, int(np.ceil((low - restored) / (travelled + 1)))), MOST_STEPS_A_BATCH + 1):
                 if restored + k * travelled > high:
                     break
@@ -275,6 +275,8 @@ def _wrong_pace(s: Situation, anchor: Evidence, latest: Evidence) -> Iterator[Hy
             yield _line(s, "unknown", says, 8, lambda n, k=k, c=phase: restored + np.floor_divide(n - 1.0 - r + c, k))  # type: ignore[misc]
     if s.steps_per_epoch:
         yield from _batch_and_epoch(s, restored)
+        yield from _evaluation_too(s, anchor, latest)
+    yield from _begun_late(s, anchor, latest)
 
 
 def _ragged_micro_batches(s: Situation) -> Iterator[Hypothesis]:
@@ -301,6 +303,48 @@ def _batch_and_epoch(s: Situation, restored: float) -> Iterator[Hypothesis]:
     yield _line(s, name, says, 2, lambda n: n - 1.0 + done(n))
     for before in {r // B, max(r - 1, 0) // B} if r else ():
         yield _line(s, name, says, 2, lambda n, e=before: restored + n - 1.0 - r + done(n) - e)  # type: ignore[misc]
+
+
+def _intervals(s: Situation, record: Evidence) -> list[tuple[int, int]]:
+    """Positions that a record may show: the logged one, else those whose rate lies in the record's cell."""
+    logged = float(record.position[0])
+    if np.isfinite(logged) and logged == int(logged):
+        return [(int(logged), int(logged))]  # torch's recursions miss a cell of one float64 by their rounding
+    return position_intervals(s.schedule, float(record.low[0]), float(record.high[0]))
+
+
+def _positions(s: Situation, record: Evidence) -> Iterator[int]:
+    """Positions whose rate a record may show, where its rate tells them within two."""
+    for low, high in _intervals(s, record):
+        if high - low <= 2:
+            yield from range(low, high + 1)
+
+
+def _evaluation_too(s: Situation, anchor: Evidence, latest: Evidence) -> Iterator[Hypothesis]:
+    """Stepped in the loop over the validation batches as well: k more positions an epoch."""
+    done, B = _epochs_done(s), s.steps_per_epoch or 1
+    more: set[int] = set()
+    for record in () if s.start else (anchor, latest):
+        n = int(record.step[0])
+        epochs = (n - 1) // B
+        for p in _positions(s, record) if epochs else ():
+            k, rest = divmod(p - (n - 1), epochs)
+            if k > 1 and not rest:
+                more.add(k)
+    for k in sorted(more):
+        says = f"the scheduler is stepped every batch and {k} more times an epoch, as if in the validation loop too"
+        yield _line(s, "scheduler_stepped_per_batch_and_epoch", says, 4, lambda n, k=k: n - 1.0 + k * done(n))  # type: ignore[misc]
+
+
+def _begun_late(s: Situation, anchor: Evidence, latest: Evidence) -> Iterator[Hypothesis]:
+    """The scheduler rested for the first steps (a condition on the epoch, say), and is stepped since."""
+    late: set[int] = set()
+    for record in () if s.start else (anchor, latest):
+        n = int(record.step[0])
+        late |= {n - 1 - p for p in _positions(s, record) if 1 < n - 1 - p < n - 1}
+    for lag in sorted(late):
+        says = f"the scheduler is stepped from step {lag + 1:,} on only: it is {lag:,} steps behind since then"
+        yield _line(s, "unknown", says, 8, lambda n, lag=lag: np.maximum(np.asarray(n, np.float64) - 1.0 - lag, 0.0))  # type: ignore[misc]
 
 
 def _other_schedule(s: Situation, latest: Evidence) -> Iterator[Hypothesis]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.bench.abroad.cases import broken, healthy, installed
 from tests.bench.abroad.judge import Verdict, judged
+from tests.bench.abroad.later import cases as later
 
 
 def main() -> None:
@@ -24,9 +25,10 @@ def main() -> None:
     for module in ("timm", "ignite", "schedulefree", "prodigyopt"):
         if not installed(module):
             print(f"left out: {module} is not installed")
+    more = [case for case in later() if case.framework != "ignite" or installed("ignite")]
     verdicts: list[Verdict] = []
     with tempfile.TemporaryDirectory() as scratch:
-        for number, case in enumerate([*healthy(), *broken()]):
+        for number, case in enumerate([*healthy(), *broken(), *more]):
             if given.only and given.only not in f"{case.framework} {case.name}":
                 continue
             folder = Path(scratch) / str(number)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+import torch
 from hypothesis import Phase, assume, example, given, settings
 from hypothesis import strategies as st
 
@@ -377,6 +379,37 @@ def test_stepped_every_batch_and_every_epoch_is_named_after_a_resume_too(start: 
     watching, _ = watch(lrs, steps, situation=Situation(TEXTBOOK, B, epochs=5, start=start), size=100)
     assert watching.fault is not None and watching.fault.since == (start // B + 1) * B + 1
     assert watching.fault.cause().name == "scheduler_stepped_per_batch_and_epoch"
+
+
+def torchs_cosine(steps_after: Callable[[int], int], *, epoch: int = 20, total: int = 120) -> StepBlock:
+    """Rates of torch's own recursion; `steps_after(n)`: how often the scheduler is stepped after update n."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-2)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total, 1e-5)
+    optimizer.step()
+    lrs, positions = [], []
+    for n in range(1, total + 1):
+        lrs.append(optimizer.param_groups[0]["lr"])
+        positions.append(scheduler.last_epoch)
+        for _ in range(steps_after(n)):
+            scheduler.step()
+    return block(np.arange(1, total + 1), lrs, positions)
+
+
+@pytest.mark.parametrize(
+    ("steps_after", "name", "says"),
+    [
+        (lambda n: 1 + 5 * (n % 20 == 0), "scheduler_stepped_per_batch_and_epoch", "5 more times an epoch"),
+        (lambda _: 2, "scheduler_stepped_per_process", "2 times an optimizer step"),
+        (lambda n: int(n > 20), "unknown", "from step 21 on only: it is 20 steps behind"),
+    ],
+)
+def test_a_pace_of_torchs_recursion_is_named_by_its_positions(steps_after: Any, name: str, says: str) -> None:
+    law = {"name": "cosine", "total_steps": 120, "max_lr": 1e-2, "final_lr": 1e-5, "past_end": "rise"}
+    watching = LrWatch(Situation(parse(law), 20, epochs=6), Precision(full=True), (0,))
+    watching.feed(torchs_cosine(steps_after))
+    assert watching.fault is not None
+    cause = watching.fault.cause()
+    assert cause.name == name and says in watching.fault.finding().message
 
 
 def test_the_position_in_our_own_log_settles_what_rates_alone_cannot() -> None:
