@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from eegwatch.watching.forwards import AtPass
+from eegwatch.watching.module_hooks import AtPass
 from eegwatch.watching.tensors import bit_sums, compiling, is_compiled, plain_name, torch_module
 
 PLACES = ("", "module", "ema", "model", "ema_model", "_average_model")  # where an average keeps its module

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eegwatch.watching.forwards import AtPass
 from eegwatch.watching.gather import Gathered
 from eegwatch.watching.model_state import STATISTICS, WITH_MODES
-from eegwatch.watching.module_hooks import NotCopied
+from eegwatch.watching.module_hooks import AtPass, Guard
 from eegwatch.watching.naming import first_names
 from eegwatch.watching.tensors import (
     bit_sums,
@@ -29,8 +28,8 @@ THERE_AND_BACK = 8.0  # units in the last place that moving a weight away and ba
 FORWARDS = 2  # of each evaluation whose random numbers are looked for
 
 
-class TrainingModeHook(NotCopied):
-    """A hook on a module whose forward pass depends on its mode: notes that it ran in training mode.
+class TrainingModeHook:
+    """Called at a module whose forward pass depends on its mode: notes that it ran in training mode.
 
     A module in training mode below a model in evaluation mode was put there on purpose (dropout that samples).
     """
@@ -38,15 +37,15 @@ class TrainingModeHook(NotCopied):
     def __init__(self, name: str, trained: dict[str, bool], sampling: set[str], root: Any) -> None:
         self._name, self._trained, self._sampling, self._root = name, trained, sampling, root
 
-    def __call__(self, module: Any, given: Any) -> None:
+    def __call__(self, module: Any, *_: Any) -> None:
         if module.training and self._root.training:
             self._trained[self._name] = "Dropout" not in type(module).__name__
         elif module.training:
             self._sampling.add(self._name)
 
 
-class KeptNumbers(NotCopied):
-    """A hook on a module with numbers of its own kept as buffers: do they move as it runs in training mode?
+class KeptNumbers:
+    """Called at a module with numbers of its own kept as buffers: do they move as it runs in training mode?
 
     Running statistics are read with the weights; a codebook, a centre or a memory bank is such a buffer.
     """
@@ -57,7 +56,7 @@ class KeptNumbers(NotCopied):
         with torch_module().no_grad():
             self._sums = self._now()
 
-    def __call__(self, module: Any, given: Any) -> None:
+    def __call__(self, module: Any, *_: Any) -> None:
         self.trained = self.trained or (module.training and self._root.training)
 
     def moved(self) -> bool:
@@ -77,7 +76,7 @@ def kept_numbers(module: Any) -> list[Any]:
 
 
 class RandomDraws:
-    """Hooks around the forward pass of a whole model: does it draw random numbers, and in which mode?"""
+    """Called around the forward pass of a whole model: does it draw random numbers, and in which mode?"""
 
     def __init__(self, name: str, drawn: dict[str, int], trained: dict[str, bool], root: Any) -> None:
         """`drawn`, `trained`: what is told of passes in evaluation mode and in training mode."""
@@ -115,9 +114,9 @@ def _generators(module: Any) -> bytes:
 class Evaluation:
     """One evaluation of the watched models."""
 
-    def __init__(self, models: Sequence[Any], step: int) -> None:
-        """`step`: the last one before it."""
-        self.step = step
+    def __init__(self, models: Sequence[Any], step: int, guarded: Guard) -> None:
+        """`step`: the last one before it. `guarded`: switches the watcher off if a hook raises."""
+        self.step, self._guarded = step, guarded
         self._trained: dict[str, bool] = {}  # what ran in training mode -> is it anything but a dropout?
         self._sampling: set[str] = set()  # what was put into training mode below a model in evaluation mode
         self._changed: list[str] = []
@@ -135,23 +134,32 @@ class Evaluation:
                 draws = RandomDraws(at, self._drawn, self._drawn_in_training, _inner(model))
                 self._draws.append(draws)
                 self._handles += [
-                    model.register_forward_pre_hook(AtPass(draws.before)),
-                    model.register_forward_hook(AtPass(draws.after)),
+                    model.register_forward_pre_hook(self._hook(draws.before)),
+                    model.register_forward_hook(self._hook(draws.after)),
                 ]
             for name, module in model.named_modules():
                 at = prefixed(number, plain_name(name) or type(module).__name__)
                 self._read(at, module)
                 if not compiled and kept_numbers(module):
                     self._kept.append(KeptNumbers(at, module, _inner(model)))
-                    self._handles.append(module.register_forward_pre_hook(self._kept[-1]))
+                    self._handles.append(module.register_forward_pre_hook(self._hook(self._kept[-1])))
                 if not compiled and _has_modes(module):
                     self._modules += 1
                     hook = TrainingModeHook(at, self._trained, self._sampling, _inner(model))
-                    self._handles.append(module.register_forward_pre_hook(hook))
+                    self._handles.append(module.register_forward_pre_hook(self._hook(hook)))
         with torch_module().no_grad():
             self._sums = bit_sums(self._tensors.values())
         self._before = self._few_elements()
         self._within = self._before  # while the evaluation ran
+
+    def _hook(self, call: Callable[..., None]) -> AtPass:
+        """A hook on a watched module; a copy of the module, which an evaluation may make and train, has none."""
+
+        def guarded(*given: Any) -> None:
+            with self._guarded():
+                call(*given)
+
+        return AtPass(guarded)
 
     def _read(self, at: str, module: Any) -> None:
         found = list(module.named_parameters(recurse=False))

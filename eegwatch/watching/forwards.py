@@ -12,23 +12,13 @@ from functools import partial
 from typing import Any
 
 from eegwatch.watching.gradients import graph_task, reference
-from eegwatch.watching.module_hooks import NotCopied
+from eegwatch.watching.module_hooks import AtPass
 from eegwatch.watching.naming import first_names
 from eegwatch.watching.tensors import compiling, is_compiled, plain_name, prefixed, torch_module, why_unread
 
 WALKED = 20_000  # nodes of a graph that are looked at
 WALKS = 2  # forward passes whose graphs are looked at
 DEEP = 3  # lists of lists, dictionaries of lists, … in what a model is given and makes
-
-
-class AtPass(NotCopied):
-    """A hook on a module. A copy of the module calls nothing."""
-
-    def __init__(self, call: Any) -> None:
-        self._call = call
-
-    def __call__(self, module: Any, given: Any, made: Any = None) -> None:
-        self._call(module, given, made)
 
 
 class Forwards:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
+
+Guard = Callable[[], AbstractContextManager[None]]  # Watcher.guarded
 
 
 def no_effect(*given: Any) -> None:
@@ -21,3 +25,13 @@ class NotCopied:
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         return (_made_no_effect, ())
+
+
+class AtPass(NotCopied):
+    """A hook on a module. A copy of the module calls nothing."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    def __call__(self, module: Any, given: Any, made: Any = None) -> None:
+        self._call(module, given, made)

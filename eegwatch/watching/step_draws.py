@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from eegwatch.watching.forwards import AtPass, generator_state
+from eegwatch.watching.forwards import generator_state
+from eegwatch.watching.module_hooks import AtPass
 from eegwatch.watching.tensors import compiling, is_compiled
 
 STEPS = 4  # in a row with the same states

@@ -223,7 +223,7 @@ class Watcher:
             return
         evaluation: Evaluation | None = None
         with self._counted():
-            evaluation = Evaluation(self.models, self.log.step_done)
+            evaluation = Evaluation(self.models, self.log.step_done, self.guarded)
             self.around.evaluation_begins()
             for eye in self.eyes:
                 eye.evaluation_begins()

@@ -209,6 +209,53 @@ def test_whole_objects_are_copied_and_saved_while_they_are_watched(tmp_path: Pat
     assert silent(log.folder) == []
 
 
+def test_copies_that_an_evaluation_makes_are_trained_in_it(tmp_path: Path) -> None:
+    """Test-time adaptation: a copy of the watched model is changed, the model is not."""
+    model = small()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    log = RunLog(tmp_path, optimizer=optimizer, control=False)
+    log.watch(model, optimizer)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(torch.randn(4, 8)).pow(2).mean().backward()
+        optimizer.step()
+        log.step()
+        model.eval()
+        with log.evaluating():
+            file = io.BytesIO()
+            torch.save(model, file)
+            file.seek(0)
+            for twin in (copy.deepcopy(model), torch.load(file, weights_only=False), pickle.loads(pickle.dumps(model))):
+                twin.train()
+                twin(torch.randn(4, 8)).pow(2).mean().backward()
+            model(torch.randn(4, 8))
+        model.train()
+    log.end()
+    assert silent(log.folder) == []
+
+
+class Unlisted(nn.Linear):
+    """A model whose parameters cannot be listed while it is in evaluation mode."""
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        if not self.training:
+            raise RuntimeError("nobody lists them now")
+        return super().parameters(recurse)
+
+
+def test_a_hook_of_an_evaluation_may_fail(tmp_path: Path) -> None:
+    model = Unlisted(8, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    log = RunLog(tmp_path, optimizer=optimizer, control=False)
+    log.watch(model, optimizer)
+    with pytest.warns(UserWarning, match="nobody lists them now"), log.evaluating():
+        model.eval()
+        made = model(torch.ones(1, 8))
+    log.end()
+    assert made.shape == (1, 2)
+    assert [finding.rule for finding in silent(log.folder)] == ["watcher_failed"]
+
+
 def test_a_full_disk_ends_neither_training_nor_watching(tmp_path: Path) -> None:
     import resource
 
