@@ -229,6 +229,9 @@ class RunLog(Writing, CommandMethods, WatchMethods):
             self._look(record.time)
         if self.watcher is not None and not self.watcher.off:
             self.watcher.logged(n, metrics, given, value)
+            skipped = self.watcher.skipped() if record.skipped is UNSET else 0
+            if skipped:
+                record = msgspec.structs.replace(record, skipped=skipped)
         if lr is not None or lrs is not None:
             self._write_given(record, lr, lrs)
         elif self.follower is not None:

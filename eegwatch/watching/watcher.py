@@ -201,6 +201,16 @@ class Watcher:
                     if off or step % SCHEDULED_EVERY == 1:
                         self.emit("scheduled", {"off": off}, step=step)
 
+    def skipped(self) -> int:
+        """Logged steps so far that the optimizer has not taken, where a declared gradient scaler may skip them."""
+        if self.off or len(self.eyes) != 1:
+            return 0
+        eye, follower = self.eyes[0], self.log.follower
+        scaler = eye.declared.scaler
+        if scaler is None or not scaler.is_enabled():
+            return 0
+        return max(0, self.calls.calls - eye.taken - (follower is not None and follower.logs_first))
+
     def _compare_losses(self, loss: Any, value: float | None) -> None:
         world = self.declared.world if self.copied else 1
         with torch_module().no_grad():

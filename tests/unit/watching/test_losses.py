@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from eegwatch import RunLog
+from eegwatch.check import open_run
 from eegwatch.diagnosis.findings import Finding
 from eegwatch.watching.backward_roots import MEAN, SUM, path_of, running_backward, terms_of
 from tests.unit.watching.loops import Loop, silent, small
@@ -500,3 +501,32 @@ def test_an_input_that_is_optimized_through_a_model_in_evaluation_mode_is_clean(
         loop.optimizer.step()
 
     assert ("train_mode_lost", "warning") not in told(loop.run(22, step))
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_schedule_that_waits_for_steps_that_the_scaler_skips_is_no_fault(tmp_path: Path, asks: bool) -> None:
+    model = small()
+    optimizer = sgd(model.parameters())
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 9], gamma=0.3)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=1000)
+    log = RunLog(tmp_path, schedule=scheduler, control=False)
+    log.watch(model, optimizer, scaler=scaler)
+    skipped = 0
+    for _ in range(20):
+        optimizer.zero_grad()
+        loss = 2000 * model(torch.randn(4, 8)).pow(2).mean()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        before = scaler.get_scale()
+        scaler.update()
+        skipped += scaler.get_scale() < before
+        if not asks or scaler.get_scale() >= before:
+            scheduler.step()
+        log.step(loss=loss)
+    log.end()
+    run = open_run(log.folder, None, None)
+    outcome = run.read_to_end()
+    run.close()
+    assert skipped > 2
+    assert not [finding for finding in (*outcome.findings, *outcome.past) if finding.rule.startswith("lr_")]
+    assert f'"skipped":{skipped}' in (log.folder / "run.jsonl").read_text().splitlines()[-2]
