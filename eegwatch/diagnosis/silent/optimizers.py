@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from eegwatch.diagnosis.silent.rule import Attempt, Judgement, SilentRule, Values, Violation, seen_in_a_row
@@ -15,6 +15,7 @@ CHANGED = 0.1  # relative: a rate that a schedule has clearly moved
 CLEARLY_ABOVE = 1.01
 FORMULAS = {"plain": "plain SGD", "sgd": "SGD with momentum", "adam": "Adam"}
 DECAYS, RATES, MOMENTUM, LIMIT, RATE = "its weight decay", "two rates", "its momentum", "its limit", "the group's rate"
+AS_NUMBER = "the decay"
 WHAT = (DECAYS, RATES, MOMENTUM, LIMIT, RATE)
 
 
@@ -66,22 +67,33 @@ def _shown(value: Any) -> str:
 
 def update_ignores_setting(record: Watch, attempt: Attempt) -> Judgement:
     """A step that coincides with a known formula in all elements, look after look, but for one setting of its group."""
+    return _lasting(record, attempt, WHAT)
+
+
+def own_update_differs(record: Watch, attempt: Attempt) -> Judgement:
+    """A step that coincides with a known formula, look after look, with another decay than any that is known."""
+    return _lasting(record, attempt, (AS_NUMBER,))
+
+
+def _lasting(record: Watch, attempt: Attempt, kinds: Sequence[str]) -> Judgement:
     own = record.values.get("own")
     if own is None:
         return None
     shown = {words: remedy for group in own["groups"] for words, remedy in _ignored(group)}
-    lasting = None
-    for what in WHAT:
+    lasting, now = None, False
+    for what in kinds:
         words = next((one for one in shown if one.startswith(what)), None)
-        if seen_in_a_row(attempt, f"update_ignores_setting: {what}", record, words is not None) >= REPEATED:
+        now = now or words is not None
+        if seen_in_a_row(attempt, f"own update: {what}", record, words is not None) >= REPEATED:
             lasting = lasting or words
     if lasting is None:
-        return None if shown else True
+        return None if now else True
     return Violation(
         f"step {record.step:,} of this optimizer is that of {FORMULAS[own['formula']]} in all elements that were read: "
         f"{lasting}",
         shown[lasting],
         f"so were the {REPEATED - 1} looks before it",
+        fact=True,
     )
 
 
@@ -95,8 +107,8 @@ def _ignored(group: Values) -> Iterator[tuple[str, str]]:
         )
     if group.get("as_number"):
         yield (
-            f"{DECAYS} of {number(group['value']):g} is taken off every weight as a number (times the rate), and not "
-            "as that share of it",
+            f"{AS_NUMBER} of {number(group['value']):g} is taken off every weight as a number (times the rate), and "
+            "not as that share of it",
             "multiply the decay by the weight: p.add_(p, alpha=-lr * weight_decay)",
         )
     if "warm_up" in group:
@@ -136,4 +148,5 @@ def _exceeds(clip: Values) -> bool:
 RULES = (
     SilentRule("settings_put_back", "state", False, settings_put_back),
     SilentRule("update_ignores_setting", "step", False, update_ignores_setting),
+    SilentRule("update_differs", "step", True, own_update_differs),
 )
