@@ -514,7 +514,7 @@ def test_a_schedule_that_waits_for_steps_that_the_scaler_skips_is_no_fault(tmp_p
     skipped = 0
     for _ in range(20):
         optimizer.zero_grad()
-        loss = 2000 * model(torch.randn(4, 8)).pow(2).mean()
+        loss = 100 * model(torch.randn(4, 8)).pow(2).mean()
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         before = scaler.get_scale()
@@ -529,4 +529,5 @@ def test_a_schedule_that_waits_for_steps_that_the_scaler_skips_is_no_fault(tmp_p
     run.close()
     assert skipped > 2
     assert not [finding for finding in (*outcome.findings, *outcome.past) if finding.rule.startswith("lr_")]
-    assert f'"skipped":{skipped}' in (log.folder / "run.jsonl").read_text().splitlines()[-2]
+    steps = [line for line in (log.folder / "run.jsonl").read_text().splitlines() if line.startswith('{"type":"step"')]
+    assert f'"skipped":{skipped}' in steps[-1]
