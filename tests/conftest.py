@@ -64,6 +64,7 @@ if not os.environ.get("EEGWATCH_FULL"):
             providers._get_local_constants = lambda none=providers._local_constants: none
 
 pytest_plugins = ["tests.cpu"]
+RESTORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGXFSZ)  # after each test
 ONE_WORKER = ("test_wheel.py", "test_first_frame.py")  # one thing made for all tests of the file
 FRAMEWORKS = ("accelerate", "lightning", "transformers")
 ONE_CYCLE = {
@@ -124,6 +125,20 @@ class lazily:
         if name.startswith("__"):  # pytest asks each global of a test's file for `__test__` and `__bases__`
             raise AttributeError(name)
         return getattr(importlib.import_module(self._name), name)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Iterator[Any]:
+    """Signals are handled as before the test and its fixtures.
+
+    A trainer that ran in this process ignores SIGINT and SIGTERM, and so would all processes of the tests that follow.
+    """
+    handlers = {number: signal.getsignal(number) for number in RESTORED}
+    result = yield
+    for number, handler in handlers.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
+    return result
 
 
 @pytest.hookimpl(tryfirst=True)
