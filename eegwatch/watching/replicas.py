@@ -66,10 +66,21 @@ def still_of(models: Sequence[Any]) -> dict[str, Any]:
 
 
 def is_copy(model: Any) -> bool:
-    """Is this one of torch's copies that average their gradients at every step?"""
+    """Is this one of torch's copies that average their gradients at every step?
+
+    Weights in memory that processes share are no copies: each of them reads what the others write meanwhile.
+    """
     ddp = torch_module().nn.parallel.DistributedDataParallel
     hooks = repr(getattr(model, "_comm_hooks", [])).lower()  # local SGD averages the weights now and then
-    return isinstance(model, ddp) and "local" not in hooks
+    return isinstance(model, ddp) and "local" not in hooks and not in_shared_memory(model)
+
+
+def in_shared_memory(model: Any) -> bool:
+    """Has torch.multiprocessing handed these weights to other processes, on the CPU?"""
+    return any(
+        why_unread(parameter) is None and parameter.device.type == "cpu" and parameter.is_shared()
+        for parameter in model.parameters()
+    )
 
 
 def _group_of(models: Sequence[Any]) -> str:

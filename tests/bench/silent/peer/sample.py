@@ -28,6 +28,7 @@ class Sample:
 
 def draw(cases: list[Case], errors: int, healthy: int, pool: int, seed: int = SEED) -> Sample:
     """`errors` and `healthy` cases, one of each set in turn; the pool is of errors that are not among them."""
+    cases = [case for case in cases if case.part in SETS]
     apart = {case.name: why for case in cases if (why := _why_apart(case))}
     able = [case for case in cases if case.name not in apart]
     wrong = _in_turn([case for case in able if case.is_error], seed)
