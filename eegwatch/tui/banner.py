@@ -6,6 +6,7 @@ import math
 import re
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from eegwatch.diagnosis.findings import RATE, Finding
 from eegwatch.run.folder import RUN_LOG
@@ -112,8 +113,18 @@ def _nothing_read(session: Session) -> Notice | None:
         return None
     bad = session.follower.bad_lines if session.follower is not None else 0
     lines = f" ({bad:,} lines could not be read)" if bad else ""
+    path = session.foreign.path
+    if _is_empty(path):
+        return Notice("warning", f"{path.name} is empty", "its steps are shown as soon as they are written")
     problem = session.problem or f"nothing in {session.foreign.path.name} is a step or an evaluation{lines}"
     return Notice("warning", problem, "name what its lines look like:  --pattern '(?P<step>…) (?P<loss>…)'")
+
+
+def _is_empty(path: Path) -> bool:
+    try:
+        return path.is_file() and path.stat().st_size == 0
+    except OSError:  # it was rotated away between the two calls
+        return False
 
 
 def _no_record(session: Session) -> Notice | None:

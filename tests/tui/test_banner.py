@@ -230,3 +230,19 @@ async def test_a_number_is_spelled_in_one_way_on_every_screen(frozen: Path, size
                 await pilot.press(key)
                 await settled(pilot)
                 assert not NUMBER.search(pilot.text())
+
+
+async def test_an_empty_log_is_called_empty(tmp_path: Path) -> None:
+    from eegwatch.formats import find
+
+    path = tmp_path / "train.log"
+    path.write_text("".join(f"Step {n} - Loss: 0.5000 - LR: 1.00e-03\n" for n in range(1, 20)))
+    foreign = find(path)
+    path.write_text("")
+    app = WatchApp(tmp_path, path, foreign)
+    async with app.run_test(size=(120, 30)) as pilot:
+        await app.loaded()
+        app.run_screen.redraw()
+        await pilot.pause()
+        text = unwrapped(text_of(app, 120, 30))
+        assert "train.log is empty" in text and "--pattern" not in text

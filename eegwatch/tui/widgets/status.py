@@ -160,7 +160,7 @@ class StatusLine(TextLines):
         now = float(lr[-1])
         if session.diagnosis.lr is None:
             law = session.diagnosis.law if session.loaded else None
-            of = "no schedule declared" if law is None else f"by a {law.name} found in the log"
+            of = "no schedule declared" if law is None else f"found law: {law.name.replace('_', ' ')}"
             return Text(f"LR {rate(now)}, {of}")
         expected = float(session.diagnosis.lr.situation.expected(int(session.history.step[-1])))
         if session.diagnosis.lr.fault is None:
