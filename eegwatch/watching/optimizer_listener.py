@@ -301,11 +301,11 @@ class OptimizerListener:
         if of_evaluation:
             seen.again = []  # a step is made of what the evaluation has made
         self._by_hand = self._by_hand or seen.by_hand
-        if self._by_hand or self.watcher.losses.unlike(seen.tasks):
-            seen.cleared = (
-                0  # a pass for another purpose: the noise of the gradient, or one that others are held against
-            )
+        if self._by_hand:
+            seen.cleared = 0  # one gradient is held against another
         values |= _of_gradients(seen, self.declared.accumulate) | found
+        if seen.cleared and self.watcher.losses.unlike(seen.tasks):
+            values["unlike"] = True  # a pass for another purpose: the noise of the gradient, say
         if seen.kept and of_evaluation:
             values["of_evaluation"] = True
         values |= self.watcher.around.at(self, self.watcher.eyes)

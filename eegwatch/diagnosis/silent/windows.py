@@ -61,7 +61,7 @@ def _cleared_unused(record: Watch, attempt: Attempt) -> Judgement:
     """Nothing is declared, and step after step passes were made whose gradients were cleared without a use."""
     cleared = int(record.values.get("cleared", 0))
     seen = seen_in_a_row(attempt, "gradients_cleared_unused", record, cleared > 0)
-    rests = _rests_cleared(record, attempt, cleared)
+    rests = _rests_cleared(record, attempt, 0 if record.values.get("unlike") else cleared)
     if rests >= REPEATED:
         used = int(record.values["passes"]) - cleared
         return Violation(

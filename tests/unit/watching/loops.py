@@ -40,7 +40,8 @@ class Loop:
             self.log.watch(self.model, self.optimizer, **declared)
 
     def backward(self) -> torch.Tensor:
-        loss: torch.Tensor = self.model(torch.randn(4, 8)).pow(2).mean() / self.parts
+        loss: torch.Tensor = self.model(torch.randn(4, 8)).pow(2).mean()
+        loss = loss / self.parts if self.parts > 1 else loss
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
