@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from eegwatch.diagnosis.findings import WARNING, Cause, Finding
-from eegwatch.diagnosis.rate.causes import with_total
 from eegwatch.run.records import Run
 from eegwatch.schedule import Manual, Schedule
 from eegwatch.schedule.composed import Paced
+from eegwatch.schedule.lengths import has_length
 from eegwatch.wording import count_of
 
 RULE = "schedule_length"
@@ -43,7 +43,7 @@ def contradictory_lengths(run: Run, schedule: Schedule) -> list[Finding]:
     if processes > 1 and schedule.total_steps * processes == total:
         return [_stepped_too_often(run, processes, total)]
     ends = _ends_early(schedule)
-    if not ends and with_total(schedule, 2 * schedule.total_steps) is None:
+    if not ends and not has_length(schedule):
         return []  # its curve has no end
     epoch = run.steps_per_epoch or 0
     epochs = run.epochs or (-(-total // epoch) if epoch else 0)
@@ -90,8 +90,8 @@ def _of_steps(n: _Lengths) -> tuple[str, str] | None:
     if n.epochs > 1 and n.schedule == n.epoch and not n.ends_early:  # a fall over one epoch may be meant
         return f"{built}: it was built for one epoch of {n.epochs}", f"total_steps={n.run} (epochs * steps per epoch)"
     if n.epochs > 1 and n.schedule == n.epochs and n.epoch > 1:
-        says = f"its length is the number of epochs, {n.epochs}, but it is stepped at every batch"
-        return f"{built}: {says}", f"total_steps={n.run}, or step it once an epoch"
+        says = f"its length is the number of epochs, {n.epochs}: stepped at every batch it ends in the first of them"
+        return f"{built}: {says}", f'total_steps={n.run}, or step it once an epoch (and tell RunLog: unit="epoch")'
     if n.world_size > 1 and n.schedule == n.run * n.world_size:
         says = f"it counts the steps of all {n.world_size} processes"
         return f"{built}: {says}", f"total_steps={n.run}, unless it is stepped {n.world_size} times a step"

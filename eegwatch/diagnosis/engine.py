@@ -303,6 +303,7 @@ class Diagnosis:
             restored_total=_count(restored.get("total_steps")),
             run_total=run.total_steps,
             before=before if group == 0 else None,
+            unit_assumed=run.unit_assumed is True and before is None,
         )
 
     # ---- steps ----

@@ -36,7 +36,8 @@ class Run(Record, frozen=True, kw_only=True, tag="run"):
     `lr_precision`: the floating-point type that the logged rates had, None where only the digits tell. `groups`: one
     entry for each parameter group of the optimizer, {"name", "schedule"}, group 0 first; `schedule` is group 0's.
     `parent`: the run that this one restarted, or, with `parent_step`, from whose step it branched off.
-    `metric_goals`: for a named metric, whether "min" or "max" is better.
+    `metric_goals`: for a named metric, whether "min" or "max" is better. `unit_assumed`: nobody has said whether the
+    scheduler, which the schedule was read off, is to be stepped once a step or once an epoch.
     """
 
     v: int = RUN_LOG_VERSION
@@ -72,6 +73,7 @@ class Run(Record, frozen=True, kw_only=True, tag="run"):
     lr_precision: str | None = None  # "float64", "float32", "bfloat16", "printed"; a later version may know others
     groups: list[dict[str, Any]] | None = None
     metric_goals: dict[str, str] = {}
+    unit_assumed: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class Step(Record, frozen=True, kw_only=True, tag="step", gc=False):

@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from eegwatch.schedule import Schedule, as_dict, from_torch, parse_for_run
+import numpy as np
+
+from eegwatch.schedule import Schedule, as_dict, from_torch, parse, parse_for_run
+from eegwatch.schedule.lengths import has_length
 
 Law = dict[str, Any]
+TORCH = "torch.optim.lr_scheduler"
+STEPPED_AT_EACH_BATCH = ("OneCycleLR", "CyclicLR", "LambdaLR")  # LambdaLR: read where transformers has made it
+MOST_EPOCHS = 300  # that a run takes, where its length is not known
 
 
 def laws_of(
@@ -45,6 +51,26 @@ def laws_of(
         warn(f"{no_schedule(schedule)}{where}: {reading.why}; rates are logged without one")
     within = steps_per_epoch if unit == "step" else None
     return [None if law is None else paced(law, every, within) | {"unit": unit} for law in reading.groups]
+
+
+def may_count_epochs(scheduler: Any, law: Law, epochs: int | None, total_steps: int | None) -> bool:
+    """May this scheduler be meant to be stepped once an epoch, though its law was read in steps?
+
+    One of torch's is, unless its documentation asks for a step a batch (OneCycleLR, CyclicLR) or its law, taken in
+    epochs, would not end or not move within the run. `epochs`, `total_steps`: of the run, None where not known.
+    """
+    kind = type(scheduler)
+    if kind.__module__ != TORCH or kind.__name__ in STEPPED_AT_EACH_BATCH or law.get("unit", "step") != "step":
+        return False
+    curve, length = parse(law), law["total_steps"]
+    if total_steps is None or length != total_steps:  # it has a length of its own
+        most = epochs if epochs else total_steps / 2 if total_steps else MOST_EPOCHS
+        if length > most:
+            return False
+    elif has_length(curve):
+        return False
+    positions = np.arange(min(epochs or MOST_EPOCHS, length))
+    return len(np.unique(curve.rate(positions))) > 1
 
 
 def no_schedule(schedule: Any) -> str:

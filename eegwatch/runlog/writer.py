@@ -35,7 +35,7 @@ from eegwatch.run.log import read_all, run_decoder
 from eegwatch.run.records import EVAL_FIELDS, Checkpoint, End, Eval, Record, Run, ScheduleChange, Step, encode
 from eegwatch.runlog.commands import CommandMethods
 from eegwatch.runlog.lines import Writing
-from eegwatch.runlog.schedules import Law, described, laws_of, position_reader
+from eegwatch.runlog.schedules import Law, described, laws_of, may_count_epochs, position_reader
 from eegwatch.runlog.used_rates import Follower, UsedRates, name_of_type, precision_of
 from eegwatch.schedule import Schedule, ScheduleError
 from eegwatch.schedule.readers.common import optimizer_of
@@ -138,6 +138,7 @@ class RunLog(Writing, CommandMethods, WatchMethods):
             parent_step=None if parent is None else step,
             target=target,
             metric_goals=dict(goals or {}),
+            unit_assumed=self._assumes_steps(declared, epochs) or UNSET,
             config=config,
             seed=seed,
             pid=os.getpid(),
@@ -166,6 +167,14 @@ class RunLog(Writing, CommandMethods, WatchMethods):
             fresh=fresh,
             warn=self._say,
         )
+
+    def _assumes_steps(self, law: Law | None, epochs: int | None) -> bool:
+        """Is the scheduler one that may as well be meant to be stepped once an epoch, and nobody has said which?"""
+        if law is None or self._scheduler is None or self._unit is not None or self._every > 1:
+            return False
+        if epochs is None and self._total and self._per_epoch:
+            epochs = -(-self._total // self._per_epoch)
+        return may_count_epochs(self._scheduler, law, epochs, self._total)
 
     def _optimizer(self, given: Any) -> Any:
         """What the rates are read from, or None: the optimizer that was given, else the scheduler's."""

@@ -19,11 +19,11 @@ from eegwatch.diagnosis.rate.causes import (
     Situation,
     Skipping,
     Steps,
-    with_total,
 )
 from eegwatch.diagnosis.rate.totals import other_totals
 from eegwatch.schedule import Manual, Schedule, declared_base, final_rate, initial_rate, peak_rate
 from eegwatch.schedule.inverse import position_intervals
+from eegwatch.schedule.lengths import with_total
 from eegwatch.wording import count_of, ordinal, short_rate
 
 MOST_STEPS_A_BATCH = 64  # a scheduler stepped k times an optimizer step: k up to this is looked for unasked

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from eegwatch.schedule import Manual, Schedule, length_in_steps, peak_rate, rate_at
 from eegwatch.schedule.families import CosineRestarts, OneCycle, WarmupHoldAnneal
+from eegwatch.schedule.lengths import has_length
 
 Floats = NDArray[np.floating[Any]]
 Steps = NDArray[np.int64]
@@ -44,6 +44,7 @@ class Situation:
     restored_total: int | None = None
     run_total: int | None = None  # the run's own length in optimizer steps, where it is logged
     before: Schedule | None = None  # the schedule that held until `start`, where another one replaced it
+    unit_assumed: bool = False  # may the schedule, which counts steps here, be meant to count epochs?
 
     @cached_property
     def total(self) -> int:
@@ -53,7 +54,7 @@ class Situation:
     @cached_property
     def end(self) -> float:
         """The last step that the schedule declares a rate for; inf where its curve has no end."""
-        if not isinstance(self.schedule, Manual) and with_total(self.schedule, 2 * self.schedule.total_steps) is None:
+        if not isinstance(self.schedule, Manual) and not has_length(self.schedule):
             return math.inf
         ragged = (self.run_total or 0) - self.total
         if self.schedule.unit == "epoch" and 0 < ragged < (self.steps_per_epoch or 1):
@@ -72,24 +73,6 @@ class Situation:
     def expected(self, step: Steps | int) -> Floats:
         """The rate that each step should use."""
         return rate_at(self.schedule, step, self.steps_per_epoch)
-
-
-def over_length(schedule: Schedule, total: float) -> Schedule | None:
-    """The schedule over another length; None where no such run exists."""
-    if total < 1 or isinstance(schedule, Manual):
-        return None
-    if getattr(schedule, "pct_start", 0) and schedule.pct_start * total <= 1:  # type: ignore[attr-defined]
-        return None  # torch itself divides by a warm-up of no length
-    return msgspec.structs.replace(schedule, total_steps=total)
-
-
-def with_total(schedule: Schedule, total: float) -> Schedule | None:
-    """The same, or None where length is not a parameter of its curve."""
-    other = over_length(schedule, total)
-    if other is None:
-        return None
-    probe = np.linspace(0, schedule.total_steps - 1, 9)
-    return other if not np.array_equal(other.rate(probe), schedule.rate(probe)) else None
 
 
 @dataclass

@@ -12,12 +12,14 @@ from eegwatch.diagnosis.findings import ERROR, WARNING, Cause, Finding
 from eegwatch.diagnosis.rate.catalogue import REMEDIES, hypotheses
 from eegwatch.diagnosis.rate.causes import RELATIVE, Evidence, Floats, Hypothesis, Sample, Scaled, Situation
 from eegwatch.schedule.inverse import position_intervals
-from eegwatch.wording import deviation, exact_rate, rate
+from eegwatch.schedule.lengths import has_length
+from eegwatch.wording import count_of, deviation, exact_rate, rate
 
 SMALL_COST, EARLY = 0.05, 0.2  # of the rate; of the run
 NARROW = 1e-7  # of the rate: a wider cell is print, and a rate is then a range of positions
 YOUNG = 64  # steps and records of a fault that may still turn out to be skipped steps
 PROVED = 2  # records on schedule that show that an attempt began as it should
+MEANT = 'if it is meant to be stepped once an epoch, tell RunLog: unit="epoch", steps_per_epoch=…'
 PREDICTIONS = ("rate", "position")  # of a hypothesis
 LATE = 10  # rank of a cause that begins inside an attempt, behind all that begin with it
 
@@ -143,10 +145,36 @@ class Fault:
             f"the learning rate is back on the declared schedule since step {step:,} (was wrong since {self.since:,})",
         )
 
+    @property
+    def may_be_meant(self) -> bool:
+        """Nobody has said in which unit the schedule counts, and all records are those of a step once an epoch.
+
+        Without steps_per_epoch, the logged positions tell: they are those of a scheduler that is stepped less often.
+        """
+        s = self.situation
+        if not s.unit_assumed:
+            return False
+        step = self._latest.step
+        if s.steps_per_epoch:
+            best = self.alive[0] if self.alive else None
+            if best is None or (best.name, best.rank) != ("scheduler_stepped_per_epoch", 1) or best.position is None:
+                return False
+            return float(best.position(step)[0]) == (int(step[0]) - 1) // s.steps_per_epoch
+        known = self._latest if self._sample.evidence is None else self._sample.evidence + self._latest
+        if np.isnan(known.position).any() or (2 * known.position > known.step - 1).any():
+            return False
+        own_length = has_length(s.schedule) and s.run_total == s.total  # and the run's is not known
+        if known.position[-1] == 0 and not own_length and s.run_total and 3 * step[0] > s.run_total:
+            return False  # a run has more than two epochs: it is never stepped
+        predicted = s.schedule.rate(known.position)
+        slack = RELATIVE * np.abs(predicted)
+        return bool(((predicted >= known.low - slack) & (predicted <= known.high + slack)).all())
+
     def news(self) -> bool:
         """Whether the rule, the likeliest cause or the set of alternatives has changed since the last call."""
         remaining = self.alive
-        report = (self.rule, remaining[0].name if remaining else "unknown", _alternatives(remaining))
+        name = remaining[0].name if remaining else "unknown"
+        report = (self.rule, name, (*_alternatives(remaining), str(self.may_be_meant)))
         if report == self._reported:
             return False
         self._reported = report
@@ -156,6 +184,9 @@ class Fault:
         step, low, high = (float(v[0]) for v in (self._latest.step, self._latest.low, self._latest.high))
         remaining = self.alive
         logged = float(self._latest.position[0])
+        if not remaining and self.may_be_meant:
+            says = f"the scheduler has been stepped {count_of(int(logged), 'time')} in {step - 1:,.0f} steps"
+            return Cause("scheduler_stepped_per_epoch", f"{says}; {self._seen()}", logged, says=says)
         if not remaining:
             where = position_intervals(self.situation.schedule, low, high)
             span = [where[0][0], where[-1][1]] if where else None
@@ -287,9 +318,13 @@ class Fault:
             what = f"LR {rate(lr)} beyond the end of its schedule since step {self.since:,}"
             cost = "nothing is trained at 0" if lr == 0 else "its last rate is held"
         here = f"expected {exact_rate(expected, lr)} at step {step:,}"
+        remedy = f"{REMEDIES.get(cause.name, REMEDIES['unknown'])}; {self._which_key(now, later)}"
+        meant = self.may_be_meant
+        if meant:
+            what, cost = "The schedule is read as one of steps", "nothing is wrong if it counts epochs"
         return Finding(
             self.rule,
-            WARNING if held else ERROR,
+            WARNING if held or meant else ERROR,
             step,
             self.since,
             f"{what}: {why}; {here}, {cost}",
@@ -298,7 +333,7 @@ class Fault:
             here=here,
             cost=cost,
             why=why,
-            remedy=f"{REMEDIES.get(cause.name, REMEDIES['unknown'])}; {self._which_key(now, later)}",
+            remedy=f"{MEANT}; else {remedy}" if meant else remedy,
         )
 
     def _which_key(self, now: float, later: float) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from eegwatch.diagnosis.rate.causes import Evidence, Situation, over_length, with_total
+from eegwatch.diagnosis.rate.causes import Evidence, Situation
+from eegwatch.schedule.lengths import over_length, with_total
 
 
 def other_totals(s: Situation, latest: Evidence) -> dict[int, tuple[str, int]]:
