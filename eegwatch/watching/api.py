@@ -61,7 +61,7 @@ class WatchMethods:
         before = Declarations() if self.watcher is None else self.watcher.declared
         own = self._job.rank if self.watcher is None else before.rank
         several = max(self._job.world, self._run.world_size) if self.watcher is None else before.world
-        said = Declarations(
+        declarations = Declarations(
             accumulate or (self._run.accumulate if self._run.accumulate > 1 else 0),
             clip,
             scaler,
@@ -75,7 +75,7 @@ class WatchMethods:
         if watcher is None:
             watcher = Watcher(self, self._put_watched, self._say)  # type: ignore[arg-type]  # RunLog has the rest
         try:
-            watcher.watch(_several(model), optimizers, _several(loader), said)
+            watcher.watch(_several(model), optimizers, _several(loader), declarations)
             self.watcher = watcher
         except (TypeError, ScheduleError) as error:
             self._say(f"log.watch: {error}; nothing is watched")

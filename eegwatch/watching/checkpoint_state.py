@@ -19,7 +19,7 @@ MOST_NAMED = 64  # tensors that are kept by name; the sum of all is kept beside 
 
 def whole_state(
     models: Sequence[Any],
-    eyes: Sequence[OptimizerListener],
+    listeners: Sequence[OptimizerListener],
     averages: Sequence[WeightAverage],
     declared: Declarations,
     *,
@@ -30,7 +30,7 @@ def whole_state(
     `skipped`: a scaler has skipped a step since: its scale is smaller by its factor.
     """
     values: dict[str, Any] = {"weights": weights_of(models)}
-    values["optimizers"] = [state_of(eye) for eye in eyes if eye.hooks.optimizer is not None]
+    values["optimizers"] = [state_of(listener) for listener in listeners if listener.hooks.optimizer is not None]
     norms = batches_counted(models)
     if norms is not None:
         values["norms"] = norms
@@ -73,15 +73,15 @@ def weights_of(models: Sequence[Any], *, trainable: bool = False) -> dict[str, A
     return summed(dict(zip(named, bit_sums(named.values())))) | {"kinds": crc_of(kinds)}
 
 
-def state_of(eye: OptimizerListener) -> dict[str, Any]:
+def state_of(listener: OptimizerListener) -> dict[str, Any]:
     """{"opt", "entries", "count", "n", "crc", "parts", "kinds", "settings"} of one optimizer.
 
     `entries`: tensors that have a state; `count`: steps that it has counted.
     """
-    torch, optimizer = torch_module(), eye.hooks.optimizer
-    eye.table.refresh(optimizer, eye.watcher.names)
+    torch, optimizer = torch_module(), listener.hooks.optimizer
+    listener.table.refresh(optimizer, listener.watcher.names)
     entries, count, tensors = 0, 0.0, {}
-    for held in eye.table.all:
+    for held in listener.table.all:
         state = optimizer.state.get(held.parameter) or {}
         entries += bool(state)
         if "step" in state:
@@ -89,7 +89,13 @@ def state_of(eye: OptimizerListener) -> dict[str, Any]:
         for key, value in sorted(state.items(), key=lambda item: str(item[0])):
             if isinstance(value, torch.Tensor) and key != "step" and _readable(value):
                 tensors[f"{held.name} {key}"] = value
-    values = {"opt": eye.number, "name": eye.name, "held": len(eye.table.all), "entries": entries, "count": int(count)}
+    values = {
+        "opt": listener.number,
+        "name": listener.name,
+        "held": len(listener.table.all),
+        "entries": entries,
+        "count": int(count),
+    }
     values["settings"] = settings_of(optimizer)
     kinds = [f"{name} {tensor.dtype}" for name, tensor in sorted(tensors.items())]
     return values | summed(dict(zip(tensors, bit_sums(tensors.values())))) | {"kinds": crc_of(kinds)}

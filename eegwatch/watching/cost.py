@@ -21,20 +21,20 @@ class Cost:
         self.around_s = 0.0
         self._written = -EVERY_S
 
-    def due(self, eyes: Sequence[OptimizerListener]) -> bool:
+    def due(self, listeners: Sequence[OptimizerListener]) -> bool:
         """Is it time to write a record?"""
         now = time.monotonic()
-        if now < self._written + EVERY_S or all(eye.taken <= FIRST for eye in eyes):
+        if now < self._written + EVERY_S or all(listener.taken <= FIRST for listener in listeners):
             return False
         self._written = now
         return True
 
-    def values(self, eyes: Sequence[OptimizerListener]) -> dict[str, Any]:
+    def values(self, listeners: Sequence[OptimizerListener]) -> dict[str, Any]:
         """{"looks", "steps", "spent_s", "interval"}, and since the first steps {"share" of their time, "per_1000"}.
 
         "per_1000": looks in so many steps. Times are the thread's on CPUs, the wall's where a GPU takes part.
         """
-        cadences = [eye.cadence for eye in eyes]
+        cadences = [listener.cadence for listener in listeners]
         values: dict[str, Any] = {
             "looks": sum(one.looks for one in cadences),
             "steps": sum(one.taken for one in cadences),

@@ -53,13 +53,13 @@ class Declarations:
 
 
 def attached(
-    models: Sequence[Any], eyes: Sequence[OptimizerListener], said: Declarations, frozen: list[str]
+    models: Sequence[Any], listeners: Sequence[OptimizerListener], declarations: Declarations, frozen: list[str]
 ) -> dict[str, Any]:
     """What is watched, and what was declared of it. `frozen`: names of the tensors that were declared frozen."""
-    declared = said.values() | ({"frozen": first_names(frozen)} if said.frozen else {})
+    declared = declarations.values() | ({"frozen": first_names(frozen)} if declarations.frozen else {})
     return {
         "models": [type(model).__name__ for model in models],
-        "optimizers": [eye.attached() for eye in eyes],
+        "optimizers": [listener.attached() for listener in listeners],
         "declared": declared,
     }
 

@@ -63,9 +63,9 @@ class WeightAverage:
         self._mark: tuple[int, float | None] = (0, None)  # calls of log.step() and the scale at the step
         self.updates = 0
 
-    def held_by(self, eye: OptimizerListener) -> bool:
+    def held_by(self, listener: OptimizerListener) -> bool:
         """Does this optimizer hold the weights that are averaged?"""
-        held = {id(one.parameter) for one in eye.table.all}
+        held = {id(one.parameter) for one in listener.table.all}
         return any(id(weight) in held for _, _, weight, _ in self._pairs)
 
     def alias(self) -> dict[str, Any]:

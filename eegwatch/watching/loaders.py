@@ -79,7 +79,7 @@ class Loaders:
         self._watcher.emit("order", values, step=values.pop("step", None))
 
     def _taken(self) -> int:
-        return max((eye.taken for eye in self._watcher.eyes), default=0)
+        return max((listener.taken for listener in self._watcher.listeners), default=0)
 
     def first_step(self, step: int, *, resumed: bool, trained: int) -> None:
         """The first step of the attempt comes, after step `step`; `trained`: batches that passed through the model."""

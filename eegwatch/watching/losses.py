@@ -60,7 +60,7 @@ class Losses:
         ] = {}  # optimizer -> (call, a term of it that does not reach its tensors)
 
     def stepped(
-        self, eye: OptimizerListener, seen: GradientReport, scaled: float, *, by_scaler: bool
+        self, listener: OptimizerListener, seen: GradientReport, scaled: float, *, by_scaler: bool
     ) -> dict[str, Any]:
         """A step was looked at; `scaled`: what a fused step divides by; `by_scaler`: has the declared scaler called it?
 
@@ -68,32 +68,32 @@ class Losses:
         """
         roots = [self.roots.calls.get(task) for task in sorted(seen.used)]
         used = None if seen.factor is None else seen.factor / scaled
-        eyes = eye.watcher.eyes
-        first = all(one.taken <= FIRST for one in eyes)  # all of their passes are seen
-        held = frozenset().union(*(one.table.ids for one in eyes)) if first else None
-        self.waiting[eye.number] = StepLosses(
-            eye.number, eye.step, roots, used, eye.scale(), by_scaler, eye.reads_grad, held
+        listeners = listener.watcher.listeners
+        first = all(one.taken <= FIRST for one in listeners)  # all of their passes are seen
+        held = frozenset().union(*(one.table.ids for one in listeners)) if first else None
+        self.waiting[listener.number] = StepLosses(
+            listener.number, listener.step, roots, used, listener.scale(), by_scaler, listener.reads_grad, held
         )
         known = self.roots.calls
         if first:
             self._trained |= {term.node for root in known.values() if root is not None for term in root.terms}
         self._thrown = {task: numbers for task, numbers in self._thrown.items() if task in known}
         for task in seen.thrown:
-            self._thrown.setdefault(task, set()).add(eye.number)
-        return self._strayed(eye, seen) if self.roots.follows else {}
+            self._thrown.setdefault(task, set()).add(listener.number)
+        return self._strayed(listener, seen) if self.roots.follows else {}
 
     def unlike(self, tasks: set[int]) -> bool:
         """Were these calls of backward() on losses of several kinds, as far as all are known?"""
         roots = [self.roots.calls.get(task) for task in tasks]
         return all(root is not None for root in roots) and len({root.kind for root in roots if root is not None}) > 1
 
-    def _strayed(self, eye: OptimizerListener, seen: GradientReport) -> dict[str, Any]:
+    def _strayed(self, listener: OptimizerListener, seen: GradientReport) -> dict[str, Any]:
         """{"stray"}: a term of the last step's loss reached another optimizer alone, which cleared it unused."""
-        before, values = self._stray.pop(eye.number, None), {}
-        if before is not None and self._thrown.get(before[0], set()) - {eye.number}:
+        before, values = self._stray.pop(listener.number, None), {}
+        if before is not None and self._thrown.get(before[0], set()) - {listener.number}:
             values["stray"] = before[1].node[0].removesuffix("Backward0")
-        held = eye.table.ids
-        others = frozenset().union(*(one.table.ids for one in eye.watcher.eyes if one is not eye))
+        held = listener.table.ids
+        others = frozenset().union(*(one.table.ids for one in listener.watcher.listeners if one is not listener))
         for task in seen.used:
             root = self.roots.calls.get(task)
             terms = [] if root is None or len(root.terms) < 2 else root.terms
@@ -101,7 +101,7 @@ class Losses:
             away = [term for term in known if not term.leaves & held and term.leaves & others]  # type: ignore[operator]
             through = any(term.leaves & held and term.leaves & others for term in known)  # type: ignore[operator]
             if away and len(away) < len(known) and not through:
-                self._stray[eye.number] = task, away[0]
+                self._stray[listener.number] = task, away[0]
         return values
 
     def logged(

@@ -33,12 +33,12 @@ class Surroundings:
         self._layout = ModelLayout(models)
         self._modes, self._ties = TrainingModes(models), TiedTensors(models)
 
-    def find_shared(self, eyes: Sequence[OptimizerListener]) -> None:
+    def find_shared(self, listeners: Sequence[OptimizerListener]) -> None:
         """Which tensors do several of the watched optimizers hold?"""
         seen: set[int] = set()
         self.shared.clear()
-        for eye in eyes:
-            optimizer = eye.hooks.optimizer
+        for listener in listeners:
+            optimizer = listener.hooks.optimizer
             groups = [] if optimizer is None else optimizer.param_groups
             held = {id(p) for group in groups for p in group["params"]}
             self.shared |= seen & held
@@ -66,8 +66,8 @@ class Surroundings:
         if self.frozen is not None:
             self.frozen.begin()
 
-    def at(self, eye: OptimizerListener, eyes: Sequence[OptimizerListener]) -> dict[str, Any]:
-        """What a look at a step of `eye`, one of `eyes`, finds."""
+    def at(self, listener: OptimizerListener, listeners: Sequence[OptimizerListener]) -> dict[str, Any]:
+        """What a look at a step of `listener`, one of `listeners`, finds."""
         values: dict[str, Any] = {}
         with torch_module().no_grad():
             changed = self.frozen.changed() if self.frozen is not None else []
@@ -82,58 +82,63 @@ class Surroundings:
         if drawing:
             values["drawing"] = first_names(drawing)
         lost = self._modes.lost()
-        never = self._modes.never(eye.table.ids) if eye.taken == FIRST else []
+        never = self._modes.never(listener.table.ids) if listener.taken == FIRST else []
         if lost or never:
             values["eval_mode"] = first_names(lost or never)
             if not lost:
                 values["never"] = True
         self._layout.refresh()
-        others = frozenset().union(*(one.table.ids for one in eyes if one is not eye)) - eye.table.ids
+        others = frozenset().union(*(one.table.ids for one in listeners if one is not listener)) - listener.table.ids
         moving = self._layout.moving_norms(others)
         if moving:
             values["norms"] = first_names(moving)
-        values |= self._unheld(eye, eyes)
-        empty = empty_group(eye, frozen=not all(p.requires_grad for _, p in self._layout.parameters.values()))
+        values |= self._unheld(listener, listeners)
+        empty = empty_group(listener, frozen=not all(p.requires_grad for _, p in self._layout.parameters.values()))
         return values | ({"empty": empty} if empty is not None else {})
 
-    def _unheld(self, eye: OptimizerListener, eyes: Sequence[OptimizerListener]) -> dict[str, Any]:
+    def _unheld(self, listener: OptimizerListener, listeners: Sequence[OptimizerListener]) -> dict[str, Any]:
         """Trainable tensors that no optimizer holds, and held ones that no model has."""
         values: dict[str, Any] = {}
-        held, own = frozenset().union(*(one.table.ids for one in eyes)), self._layout.parameters
+        held, own = frozenset().union(*(one.table.ids for one in listeners)), self._layout.parameters
         frozen = self._declared_frozen()
         missing = [(n, p) for i, (n, p) in own.items() if p.requires_grad and i not in held and i not in frozen]
-        strangers = [] if eye.table.ids <= own.keys() else [h for h in eye.table.all if id(h.parameter) not in own]
+        strangers = (
+            [] if listener.table.ids <= own.keys() else [h for h in listener.table.all if id(h.parameter) not in own]
+        )
         without = all(h.parameter.grad is None for h in strangers)
-        masters = strangers and not (without and eye.idle) and _are_masters(strangers, [p for _, p in missing])
+        masters = strangers and not (without and listener.idle) and _are_masters(strangers, [p for _, p in missing])
         if missing and not masters:
             values["outside"] = first_names([name for name, _ in missing])
         if own and strangers:
             alive = sum(p.requires_grad and p.grad is not None and id(p) not in held for _, p in own.values())
-            if without and alive and eye.idle:
+            if without and alive and listener.idle:
                 values["strangers"] = first_names([h.name for h in strangers]) | {
-                    "of": len(eye.table.all),
+                    "of": len(listener.table.all),
                     "alive": alive,
                 }
         return values
 
 
-def empty_group(eye: OptimizerListener, *, frozen: bool) -> dict[str, Any] | None:
+def empty_group(listener: OptimizerListener, *, frozen: bool) -> dict[str, Any] | None:
     """A group without a tensor whose decay or rate was meant for some that others hold; None where there is none.
 
     A decay of 0 is meant for biases and norms (vectors), another one for matrices. A rate of its own is meant for a
     part of the model, which may be left out on purpose where something is `frozen`.
     """
-    groups = eye.hooks.optimizer.param_groups
+    groups = listener.hooks.optimizer.param_groups
     if all(group["params"] for group in groups):
         return None
     for number, group in enumerate(groups):
         if group["params"]:
             continue
         decay = group.get("weight_decay", 0.0)
-        meant = [h for h in eye.table.all if h.parameter.requires_grad and (h.parameter.ndim < 2) == (not decay)]
+        meant = [h for h in listener.table.all if h.parameter.requires_grad and (h.parameter.ndim < 2) == (not decay)]
         by_decay = [h for h in meant if bool(groups[h.group].get("weight_decay", 0.0)) != bool(decay)]
-        by_rate = [] if frozen else [h for h in eye.table.all if _rate(groups[h.group]) != _rate(group)]
-        for name, found in (("weight_decay", by_decay), ("lr", by_rate if len(by_rate) == len(eye.table.all) else [])):
+        by_rate = [] if frozen else [h for h in listener.table.all if _rate(groups[h.group]) != _rate(group)]
+        for name, found in (
+            ("weight_decay", by_decay),
+            ("lr", by_rate if len(by_rate) == len(listener.table.all) else []),
+        ):
             if found:
                 other = groups[found[0].group]
                 own, others = (_rate(one) if name == "lr" else float(one[name]) for one in (group, other))

@@ -95,9 +95,9 @@ class OptimizerListener:
         """Is the next step looked at?"""
         return self._armed is not None
 
-    def declare(self, said: Declarations, scheduled: Scheduled) -> None:
+    def declare(self, declarations: Declarations, scheduled: Scheduled) -> None:
         """What log.watch() was told with this optimizer; what an earlier call told of it goes on."""
-        self.declared = said.with_earlier(self.declared)
+        self.declared = declarations.with_earlier(self.declared)
         if scheduled.names:
             self.scheduled = scheduled
 
@@ -171,7 +171,7 @@ class OptimizerListener:
 
         Where several optimizers are watched, a pass for another one's step leaves gradients too (an adversary's).
         """
-        if len(self.watcher.eyes) > 1:
+        if len(self.watcher.listeners) > 1:
             return None
         seen = self.gradients.passes if self.armed and not self._between and not self._of_evaluation else None
         with torch_module().no_grad():
@@ -293,7 +293,7 @@ class OptimizerListener:
         self.idle = self.reads_grad or look.still is True
         if look.closure or not self._alone(seen):
             seen.cleared = 0
-        if any(eye.taken >= FIRST for eye in self.watcher.eyes if eye is not self):
+        if any(listener.taken >= FIRST for listener in self.watcher.listeners if listener is not self):
             seen.others = []  # not every pass of theirs is seen any more
         self.seen = seen
         self._window.stepped(seen.counted, self.declared.accumulate)
@@ -308,7 +308,7 @@ class OptimizerListener:
             values["unlike"] = True  # a pass for another purpose: the noise of the gradient, say
         if seen.kept and of_evaluation:
             values["of_evaluation"] = True
-        values |= self.watcher.around.at(self, self.watcher.eyes)
+        values |= self.watcher.around.at(self, self.watcher.listeners)
         values |= self._of_forwards() | self._shared()
         if not look.closure:
             values |= self.watcher.losses.stepped(self, seen, look.scale, by_scaler=self._by_scaler)
@@ -321,7 +321,7 @@ class OptimizerListener:
         if none and (self.idle or any(held.parameter.grad is not None for held in self.table.all)):
             values["no_gradient"] = first_names(none) | {"of": len(self.table.all)}
         if (
-            len(self.watcher.eyes) == 1
+            len(self.watcher.listeners) == 1
             and self.reads_grad
             and self.table.all
             and all(_is_zero(g.get("lr")) for g in optimizer.param_groups)
@@ -360,9 +360,14 @@ class OptimizerListener:
         A pass that is made for the gradient of an input (adversarial examples) leaves gradients that are cleared. Of
         several optimizers those since the last step of any are told, as long as every step is looked at.
         """
-        forwards, others = self.watcher.forwards, [eye for eye in self.watcher.eyes if eye is not self]
+        forwards, others = (
+            self.watcher.forwards,
+            [listener for listener in self.watcher.listeners if listener is not self],
+        )
         passes = seen.lately if others else seen.passes
-        return forwards.passes >= passes and not forwards.by_input and all(eye.taken < FIRST for eye in others)
+        return (
+            forwards.passes >= passes and not forwards.by_input and all(listener.taken < FIRST for listener in others)
+        )
 
     def _compare_rates(self, found: dict[str, Any]) -> None:
         """Of an optimizer of the script's own: the rate that it took first, beside a rate that has changed since.
@@ -398,7 +403,7 @@ class OptimizerListener:
         """{"twice"} of tensors that another optimizer holds, which steps by turns with this one; of the first steps."""
         if not self.watcher.around.shared or self.taken < REPLACES or self.taken > FIRST:
             return {}
-        for other in self.watcher.eyes:
+        for other in self.watcher.listeners:
             both = [h.name for h in self.table.all if id(h.parameter) in other.table.ids]
             if other.number > self.number and both and other.number in self.watcher.turns.lately():
                 return {"twice": first_names(both) | {"other": other.number}}
@@ -411,8 +416,10 @@ class OptimizerListener:
             values["recomputed"] = first_names(list(watcher.forwards.recomputed))
         if watcher.forwards.redrawn:
             values["redrawn"] = first_names(list(watcher.forwards.redrawn))
-        if not any("sharded" in eye.table.skipped for eye in watcher.eyes):
-            outside = watcher.forwards.outside(frozenset().union(*(eye.table.ids for eye in watcher.eyes)))
+        if not any("sharded" in listener.table.skipped for listener in watcher.listeners):
+            outside = watcher.forwards.outside(
+                frozenset().union(*(listener.table.ids for listener in watcher.listeners))
+            )
             if outside is not None:
                 values["unregistered"] = outside
         return values

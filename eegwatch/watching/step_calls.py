@@ -33,19 +33,21 @@ class StepCalls:
         self._weights: NDArray[np.float64] | None = None
         self._rests: dict[int, IdleOptimizer] = {}
 
-    def counted(self, eyes: Sequence[OptimizerListener]) -> Iterable[dict[str, Any]]:
+    def counted(self, listeners: Sequence[OptimizerListener]) -> Iterable[dict[str, Any]]:
         """log.step() was called: what is to be written of it."""
         self.calls += 1
-        if len(eyes) == 1 and not self._idle:  # this runs at every step: the usual case takes 0.3 µs and not 4
-            taken = eyes[0].cadence.taken
-            if taken not in (self._taken, eyes[0].taken_at_call):
+        if len(listeners) == 1 and not self._idle:  # this runs at every step: the usual case takes 0.3 µs and not 4
+            taken = listeners[0].cadence.taken
+            if taken not in (self._taken, listeners[0].taken_at_call):
                 self._taken = taken
                 return ()
-        return self._counted(eyes)
+        return self._counted(listeners)
 
-    def _counted(self, eyes: Sequence[OptimizerListener]) -> Iterator[dict[str, Any]]:
-        taken = sum(eye.taken for eye in eyes)
-        if not eyes or any(is_patched(eye.hooks.optimizer) for eye in eyes if eye.taken == eye.taken_at_call):
+    def _counted(self, listeners: Sequence[OptimizerListener]) -> Iterator[dict[str, Any]]:
+        taken = sum(listener.taken for listener in listeners)
+        if not listeners or any(
+            is_patched(listener.hooks.optimizer) for listener in listeners if listener.taken == listener.taken_at_call
+        ):
             return  # its steps are not seen
         if taken != self._taken:
             if self._told:
@@ -55,12 +57,12 @@ class StepCalls:
             self._taken, self._idle, self._fresh, self._passes, self._told = taken, 0, 0, 0, False
             self._weights = None
         else:
-            yield from self._no_step(taken, eyes)
-        if len(eyes) > 1:
-            for eye in eyes:
-                yield from self._rests.setdefault(eye.number, IdleOptimizer()).counted(eye, self.calls)
+            yield from self._no_step(taken, listeners)
+        if len(listeners) > 1:
+            for listener in listeners:
+                yield from self._rests.setdefault(listener.number, IdleOptimizer()).counted(listener, self.calls)
 
-    def _no_step(self, taken: int, eyes: Sequence[OptimizerListener]) -> Iterator[dict[str, Any]]:
+    def _no_step(self, taken: int, listeners: Sequence[OptimizerListener]) -> Iterator[dict[str, Any]]:
         """No step was taken since the last call.
 
         `finite`: such calls in a row whose gradients were made anew, and are finite or have moved the weights: no
@@ -69,13 +71,13 @@ class StepCalls:
         self._idle += 1
         if self._idle <= self._usual:
             return
-        renewed = [eye.gradients.renewed() for eye in eyes if eye.armed]
-        for eye in eyes:
-            if not eye.armed:  # it rests longer than from one call to the next: its gradients are looked at
-                eye.arm(between=True)
-        before, self._weights = self._weights, weights(eyes)
+        renewed = [listener.gradients.renewed() for listener in listeners if listener.armed]
+        for listener in listeners:
+            if not listener.armed:  # it rests longer than from one call to the next: its gradients are looked at
+                listener.arm(between=True)
+        before, self._weights = self._weights, weights(listeners)
         moved = before is not None and len(before) == len(self._weights) and not np.array_equal(before, self._weights)
-        finite = _all_finite(eyes)
+        finite = _all_finite(listeners)
         self._fresh = self._fresh + 1 if any(renewed) and (finite or moved) else 0
         self._passes = self._passes + 1 if any(one is not None for one in renewed) else 0
         if self._idle < 2 or (self._idle & (self._idle - 1) and self._idle != 3):
@@ -94,12 +96,12 @@ class IdleOptimizer:
         self._told = False
         self._watched: int | None = None  # call since which it is looked at
 
-    def counted(self, eye: OptimizerListener, call: int) -> Iterator[dict[str, Any]]:
+    def counted(self, listener: OptimizerListener, call: int) -> Iterator[dict[str, Any]]:
         """log.step() was called for the `call`th time."""
-        if eye.taken != eye.taken_at_call:
+        if listener.taken != listener.taken_at_call:
             self._longest = max(self._longest, call - self._since)
             if self._told:
-                yield {"opt": eye.number, "taken": eye.taken, "calls": call}
+                yield {"opt": listener.number, "taken": listener.taken, "calls": call}
             self._since, self._told, self._watched = call, False, None
             return
         idle = call - self._since
@@ -107,12 +109,12 @@ class IdleOptimizer:
             return
         if self._watched is None:
             self._watched = call
-            eye.arm(between=True)
+            listener.arm(between=True)
         elif call - self._watched >= LOOKED:
-            if eye.gradients.passes >= LOOKED:
+            if listener.gradients.passes >= LOOKED:
                 self._told = True
-                values = {"opt": eye.number, "rests": idle, "taken": eye.taken, "calls": call}
-                yield values | {"passes": eye.gradients.passes}
+                values = {"opt": listener.number, "rests": idle, "taken": listener.taken, "calls": call}
+                yield values | {"passes": listener.gradients.passes}
             self._watched, self._longest = None, idle  # it is looked at again when it has rested longer
 
 
@@ -122,23 +124,23 @@ def is_patched(optimizer: Any) -> bool:
     return step is not None and inspect.unwrap(step) is not inspect.unwrap(type(optimizer).step)
 
 
-def weights(eyes: Sequence[OptimizerListener]) -> NDArray[np.float64]:
+def weights(listeners: Sequence[OptimizerListener]) -> NDArray[np.float64]:
     """A few elements of a few tensors of each optimizer."""
     gathered = Gathered()
     with torch_module().no_grad():
-        for eye in eyes:
-            for held in eye.table.readable[:READ]:
+        for listener in listeners:
+            for held in listener.table.readable[:READ]:
                 if held.fits:
                     gathered.add(elements(held.parameter, held.count, held.stride), held.count)
         gathered.copy()
     return gathered.values()[0]
 
 
-def _all_finite(eyes: Sequence[OptimizerListener]) -> bool | None:
+def _all_finite(listeners: Sequence[OptimizerListener]) -> bool | None:
     """Are all gradients finite? None where there are none."""
     torch, any_there = torch_module(), False
-    for eye in eyes:
-        for held in eye.table.all:  # the optimizer itself may be gone: one that is built anew takes its place
+    for listener in listeners:
+        for held in listener.table.all:  # the optimizer itself may be gone: one that is built anew takes its place
             gradient = held.parameter.grad
             if gradient is None or why_unread(gradient) is not None:
                 continue

@@ -52,7 +52,7 @@ class Watcher:
         self._written = RecordOutput(log, put)
         self.off = False
         self.models: list[Any] = []
-        self.eyes: list[OptimizerListener] = []
+        self.listeners: list[OptimizerListener] = []
         self.loaders = Loaders(self)
         self.names: dict[int, str] = {}
         self.declared = Declarations()
@@ -85,7 +85,7 @@ class Watcher:
     # ---- what is watched ----
 
     def watch(
-        self, models: Sequence[Any], optimizers: Sequence[Any], loaders: Sequence[Any], said: Declarations
+        self, models: Sequence[Any], optimizers: Sequence[Any], loaders: Sequence[Any], declarations: Declarations
     ) -> None:
         """Begin to watch these too. Raises TypeError for what is no torch model or optimizer."""
         for model in models:
@@ -99,37 +99,41 @@ class Watcher:
             self.forwards.of(self.models)
             self.loads.of(new)
             self._draws.of(new)
-        own, said = said, said.with_earlier(self.declared)
-        self.declared = said
+        own, declarations = declarations, declarations.with_earlier(self.declared)
+        self.declared = declarations
         self.copied = self.copied or any(is_copy(model) for model in new)
-        self._written.meet(said.rank, said.world)
-        if said.world > 1 and new and self._rows is None:
+        self._written.meet(declarations.rank, declarations.world)
+        if declarations.world > 1 and new and self._rows is None:
             self._rows = BatchRows(new)
         scheduled = Scheduled(own.scheduled, self.log.steps_per_epoch)  # raises before anything is watched
         if own.frozen:
-            self.around.frozen = Frozen(said.frozen, self.models)
-        earlier = list(self.eyes)
-        for eye in [eye for eye in self.eyes if eye.hooks.optimizer is None]:
-            eye.close()  # its optimizer is gone: another is watched in its place
-            self.eyes.remove(eye)
+            self.around.frozen = Frozen(declarations.frozen, self.models)
+        earlier = list(self.listeners)
+        for listener in [listener for listener in self.listeners if listener.hooks.optimizer is None]:
+            listener.close()  # its optimizer is gone: another is watched in its place
+            self.listeners.remove(listener)
         for optimizer in optimizers:
-            if all(eye.hooks.optimizer is not unwrapped(optimizer) for eye in self.eyes):
-                self.eyes.append(OptimizerListener(self, optimizer, self._numbered, self._hooks_on(optimizer)))
+            if all(listener.hooks.optimizer is not unwrapped(optimizer) for listener in self.listeners):
+                self.listeners.append(OptimizerListener(self, optimizer, self._numbered, self._hooks_on(optimizer)))
                 self._numbered += 1
-                if not said.fresh_optimizer:
-                    self.eyes[-1].follow(earlier)
+                if not declarations.fresh_optimizer:
+                    self.listeners[-1].follow(earlier)
         given = [unwrapped(optimizer) for optimizer in optimizers]
-        for eye in self.eyes:
-            if not given or any(eye.hooks.optimizer is one for one in given):
-                eye.declare(own, scheduled)
-            eye.cadence.parts = len(self.eyes)
-            if len(self.eyes) > 1:
-                eye.gradients.of_several(self.turns)
+        for listener in self.listeners:
+            if not given or any(listener.hooks.optimizer is one for one in given):
+                listener.declare(own, scheduled)
+            listener.cadence.parts = len(self.listeners)
+            if len(self.listeners) > 1:
+                listener.gradients.of_several(self.turns)
                 self.losses.roots.follows = True
-        scalers = {id(eye.declared.scaler): eye for eye in self.eyes if eye.declared.scaler is not None}
+        scalers = {
+            id(listener.declared.scaler): listener
+            for listener in self.listeners
+            if listener.declared.scaler is not None
+        }
         if len(scalers) == 1:
             self.losses.roots.scale = next(iter(scalers.values())).scale
-        self.around.find_shared(self.eyes)
+        self.around.find_shared(self.listeners)
         for loader in loaders:
             self.loaders.watch(loader)
         self._emit_attached()
@@ -146,12 +150,12 @@ class Watcher:
             self._at_pass = weights_of(self.models)
 
     def _tell_load(self, values: dict[str, Any]) -> None:
-        if "unfit" in values or any(eye.taken for eye in self.eyes):
+        if "unfit" in values or any(listener.taken for listener in self.listeners):
             self.emit("load", values)
 
     def _emit_attached(self) -> None:
         frozen = self.around.frozen
-        values = attached(self.models, self.eyes, self.declared, [] if frozen is None else list(frozen.tensors))
+        values = attached(self.models, self.listeners, self.declared, [] if frozen is None else list(frozen.tensors))
         values |= {"loaders": len(self.loaders.orders)} | ({"copies": True} if self.copied else {})
         if has_recurrence(self.models):
             values["recurrent"] = True
@@ -159,14 +163,14 @@ class Watcher:
             values["unknown"] = frozen.unknown
         self.emit("attached", values)
 
-    def follows_another(self, eye: OptimizerListener) -> bool:
+    def follows_another(self, listener: OptimizerListener) -> bool:
         """Are the logged rates those of an optimizer of the same tensors that has taken no step?"""
         follower = self.log.follower
         hooks = None if follower is None else follower.hooks
         other = None if hooks is None else hooks.optimizer
-        if other is None or follower.steps_taken or any(one.hooks.optimizer is other for one in self.eyes):
+        if other is None or follower.steps_taken or any(one.hooks.optimizer is other for one in self.listeners):
             return False
-        return {id(p) for group in other.param_groups for p in group["params"]} == eye.table.ids
+        return {id(p) for group in other.param_groups for p in group["params"]} == listener.table.ids
 
     # ---- what the log tells ----
 
@@ -184,7 +188,7 @@ class Watcher:
                 self._begun = True
                 with torch_module().no_grad():
                     self._emit_state("begin", self._base, skipped=True)
-            for values in self.calls.counted(self.eyes):
+            for values in self.calls.counted(self.listeners):
                 self.emit("calls", values, step=step)
             if self.losses.waiting:
                 self._compare_losses(loss, value)
@@ -192,9 +196,11 @@ class Watcher:
                 self._marks.stepped()
         except Exception as error:
             self.give_up(error)
-        for eye in self.eyes:
-            eye.taken_at_call = eye.cadence.taken
-        for scheduled in {id(eye.scheduled): eye.scheduled for eye in self.eyes}.values() if metrics else ():
+        for listener in self.listeners:
+            listener.taken_at_call = listener.cadence.taken
+        for scheduled in (
+            {id(listener.scheduled): listener.scheduled for listener in self.listeners}.values() if metrics else ()
+        ):
             if scheduled.others:
                 with self.guarded():
                     off = scheduled.of_metrics(step, metrics or {})
@@ -203,13 +209,13 @@ class Watcher:
 
     def skipped(self) -> int:
         """Logged steps so far that the optimizer has not taken, where a declared gradient scaler may skip them."""
-        if self.off or len(self.eyes) != 1:
+        if self.off or len(self.listeners) != 1:
             return 0
-        eye, follower = self.eyes[0], self.log.follower
-        scaler = eye.declared.scaler
+        listener, follower = self.listeners[0], self.log.follower
+        scaler = listener.declared.scaler
         if scaler is None or not scaler.is_enabled():
             return 0
-        return max(0, self.calls.calls - eye.taken - (follower is not None and follower.logs_first))
+        return max(0, self.calls.calls - listener.taken - (follower is not None and follower.logs_first))
 
     def _compare_losses(self, loss: Any, value: float | None) -> None:
         world = self.declared.world if self.copied else 1
@@ -222,8 +228,8 @@ class Watcher:
         if self.off:
             return
         with self.guarded():
-            for eye in self.eyes:
-                eye.look_soon()
+            for listener in self.listeners:
+                listener.look_soon()
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -235,8 +241,8 @@ class Watcher:
         with self._counted():
             evaluation = Evaluation(self.models, self.log.step_done, self.guarded)
             self.around.evaluation_begins()
-            for eye in self.eyes:
-                eye.evaluation_begins()
+            for listener in self.listeners:
+                listener.evaluation_begins()
         try:
             yield
         finally:
@@ -249,7 +255,7 @@ class Watcher:
     def micro(self, loss: Any, items: float) -> None:
         """The loss of one micro-batch, before it is divided."""
         with self.guarded():
-            if any(eye.armed for eye in self.eyes):
+            if any(listener.armed for listener in self.listeners):
                 self.micros.add(loss, items)
 
     def ema(self, model: Any, decay: Any, of: Sequence[Any]) -> None:
@@ -302,25 +308,25 @@ class Watcher:
             return
         with self.guarded():
             # of several optimizers, the pass of one may leave gradients in another's tensors
-            for eye in self.eyes if completed and len(self.eyes) == 1 else ():
-                left = eye.unfinished()
+            for listener in self.listeners if completed and len(self.listeners) == 1 else ():
+                left = listener.unfinished()
                 if left is not None:
                     self.emit("end", left, step=self.log.step_done)
             self.loaders.end(self.log.step_done)
-            if any(eye.taken for eye in self.eyes):
+            if any(listener.taken for listener in self.listeners):
                 with torch_module().no_grad():
                     run = self.log.name if self.declared.rank else self.log.folder.name
-                    leave_optimizers([eye.hooks.optimizer for eye in self.eyes], self.models, run)
+                    leave_optimizers([listener.hooks.optimizer for listener in self.listeners], self.models, run)
             self._emit_cost()
             self._written.close()
         self._release()
 
     # ---- looks ----
 
-    def first_look(self, eye: OptimizerListener) -> None:
+    def first_look(self, listener: OptimizerListener) -> None:
         """Called before each step that is looked at."""
         self.around.begin()
-        self._at_first_steps(eye)
+        self._at_first_steps(listener)
         for evaluation in self._evaluations:
             values = evaluation.before_step()
             if values is not None:
@@ -330,84 +336,84 @@ class Watcher:
             self._begun = True
             if self.log.has_splits:
                 self._earlier, self._marks = goes_on(self.models), Marks(self.models)
-            passes = max(eye.gradients.passes, self.forwards.passes // max(len(self.models), 1))
-            self.loaders.first_step(eye.step - 1, resumed=self._resumed, trained=passes)
+            passes = max(listener.gradients.passes, self.forwards.passes // max(len(self.models), 1))
+            self.loaders.first_step(listener.step - 1, resumed=self._resumed, trained=passes)
             if self._resumed:
-                self._emit_state("begin", eye.step - 1)
+                self._emit_state("begin", listener.step - 1)
             else:
                 self._tell_carried()
 
     def _tell_carried(self) -> None:
         """A run begins anew: do its optimizers hold the state of an earlier run, of other weights?"""
-        for eye in self.eyes:
-            run = carried(eye.hooks.optimizer, self.models) if eye.hooks.optimizer is not None else None
-            if run is not None and not eye.declared.fresh_optimizer:
-                self.emit("carried", {"opt": eye.number, "run": run}, step=self.log.step_done)
+        for listener in self.listeners:
+            run = carried(listener.hooks.optimizer, self.models) if listener.hooks.optimizer is not None else None
+            if run is not None and not listener.declared.fresh_optimizer:
+                self.emit("carried", {"opt": listener.number, "run": run}, step=self.log.step_done)
 
-    def _at_first_steps(self, eye: OptimizerListener) -> None:
+    def _at_first_steps(self, listener: OptimizerListener) -> None:
         """Called before each of the first steps that is looked at."""
-        drawn = self._draws.drawn() if self.copied and eye.taken == 1 else None
+        drawn = self._draws.drawn() if self.copied and listener.taken == 1 else None
         if drawn is not None:
-            self.emit("rank_draws", dict(drawn), step=eye.step)
+            self.emit("rank_draws", dict(drawn), step=listener.step)
         if self._draws.before_step():
-            self.emit("draws", {"steps": STEPS}, step=eye.step)
-        masters = self._masters.setdefault(eye.number, Masters())
-        values = masters.compared([held.parameter for held in eye.table.all], self.models, eye.step)
+            self.emit("draws", {"steps": STEPS}, step=listener.step)
+        masters = self._masters.setdefault(listener.number, Masters())
+        values = masters.compared([held.parameter for held in listener.table.all], self.models, listener.step)
         if values is not None:
             self.emit("masters", values, step=values.pop("step"))
 
-    def before_step(self, eye: OptimizerListener, *, whole: bool) -> None:
+    def before_step(self, listener: OptimizerListener, *, whole: bool) -> None:
         """Called before every step: an average that waits is compared now, when it has had its update.
 
         `whole`: the scheduled values are to be compared too.
         """
-        if whole and eye.scheduled.of_groups and eye.unlogged < 2:
+        if whole and listener.scheduled.of_groups and listener.unlogged < 2:
             with self.guarded():
-                self._compare_scheduled(eye)
+                self._compare_scheduled(listener)
         for average in self.averages:
-            if average.waits and average.held_by(eye):
+            if average.waits and average.held_by(listener):
                 with self.guarded():
-                    values = average.compared(self.calls.calls, eye.scale())
+                    values = average.compared(self.calls.calls, listener.scale())
                     if values is not None:
                         self.emit("ema", values, step=values["step"])
 
-    def _compare_scheduled(self, eye: OptimizerListener) -> None:
+    def _compare_scheduled(self, listener: OptimizerListener) -> None:
         """Hold what the groups are set to against their schedules; written at looks, and when it changes."""
         step = self.next_step()
-        groups = eye.hooks.optimizer.param_groups
-        off = eye.scheduled.off(step, groups)
-        if bool(off) != self._off.get(eye.number) or eye.armed:
-            self._off[eye.number] = bool(off)
-            values: dict[str, Any] = {"opt": eye.number, "off": off[:NAMED], "n": len(off)}
-            empty = eye.scheduled.empty(step, groups)
-            beyond = eye.scheduled.beyond(step, groups) if eye.taken <= FIRST else None
+        groups = listener.hooks.optimizer.param_groups
+        off = listener.scheduled.off(step, groups)
+        if bool(off) != self._off.get(listener.number) or listener.armed:
+            self._off[listener.number] = bool(off)
+            values: dict[str, Any] = {"opt": listener.number, "off": off[:NAMED], "n": len(off)}
+            empty = listener.scheduled.empty(step, groups)
+            beyond = listener.scheduled.beyond(step, groups) if listener.taken <= FIRST else None
             values |= {"beyond": beyond | {"have": len(groups)}} if beyond is not None else {}
             self.emit("scheduled", values | ({"empty": empty} if empty is not None else {}), step=step)
 
-    def after_step(self, eye: OptimizerListener) -> None:
+    def after_step(self, listener: OptimizerListener) -> None:
         """Called after every step of a job of copies: at the same steps in each rank their sums are noted."""
-        if eye.number:
+        if listener.number:
             return
         with self._counted():
-            noted = self._copies.stepped(self.models, eye.taken)
+            noted = self._copies.stepped(self.models, listener.taken)
             if noted is not None:
                 self.emit("replica", noted[0], step=noted[1])
 
-    def after_look(self, eye: OptimizerListener, step: int) -> None:
+    def after_look(self, listener: OptimizerListener, step: int) -> None:
         """Called after a step that was looked at."""
         self.forwards.stepped()
-        if eye.taken >= FIRST:
+        if listener.taken >= FIRST:
             self.forwards.close()
             self._draws.close()
         self.loaders.looked()
-        if self.declared.world > 1 and eye.taken == 1:
+        if self.declared.world > 1 and listener.taken == 1:
             self.loaders.so_far(step, {"rows": self._rows.rows} if self._rows is not None and self._rows.rows else {})
         for average in self.averages:
-            if average.held_by(eye):
-                average.stepped(step, self.calls.calls, eye.scale())
-        values = self.micros.take(eye.seen, several=len(self.eyes) > 1)
+            if average.held_by(listener):
+                average.stepped(step, self.calls.calls, listener.scale())
+        values = self.micros.take(listener.seen, several=len(self.listeners) > 1)
         if values is not None:
-            scale = eye.scale()
+            scale = listener.scale()
             self.emit("micro", values | ({"scale": scale} if scale is not None else {}), step=step)
 
     def folder_of_rank_0(self) -> Path | None:
@@ -421,8 +427,8 @@ class Watcher:
         self._written.emit(look, values, step)
 
     def _emit_state(self, when: str, step: int, *, skipped: bool = False) -> None:
-        values = whole_state(self.models, self.eyes, self.averages, self.declared, skipped=skipped)
-        if when == "checkpoint" and self.next_step() > step and any(eye.unlogged for eye in self.eyes):
+        values = whole_state(self.models, self.listeners, self.averages, self.declared, skipped=skipped)
+        if when == "checkpoint" and self.next_step() > step and any(listener.unlogged for listener in self.listeners):
             values["ahead"] = True
         if when == "begin" and self._at_pass is not None:
             values["weights_at_pass"], self._at_pass = self._at_pass["crc"], None
@@ -430,13 +436,13 @@ class Watcher:
 
     def account(self) -> None:
         """What watching costs is written now and then, with a look."""
-        if self.cost.due(self.eyes):
+        if self.cost.due(self.listeners):
             with self.guarded():
                 self._emit_cost()
 
     def _emit_cost(self) -> None:
-        if self.eyes:
-            self.emit("cost", self.cost.values(self.eyes))
+        if self.listeners:
+            self.emit("cost", self.cost.values(self.listeners))
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:
@@ -475,13 +481,13 @@ class Watcher:
             self._draws,
             *self._statistics,
             *rows,
-            *self.eyes,
+            *self.listeners,
             self.loaders,
         )
         for part in parts:
             with contextlib.suppress(Exception):  # each is taken off, whatever the others do
                 part.close()
-        self.eyes = []
+        self.listeners = []
         # whoever keeps the log keeps none of what was watched
         self._marks, self._earlier = None, []
         self.models, self.averages, self._evaluations, self._statistics = [], [], [], []

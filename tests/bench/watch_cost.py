@@ -118,14 +118,14 @@ def measured(name: str, blocks: int, folder: Path) -> None:
         training.block(size.before)
     watcher = watched.log.watcher
     assert watcher is not None
-    (eye,) = watcher.eyes
-    looks, taken, spent = eye.cadence.looks, eye.taken, eye.cadence.spent_s
+    (listener,) = watcher.listeners
+    looks, taken, spent = listener.cadence.looks, listener.taken, listener.cadence.spent_s
     pairs = []
     for number in range(max(AT_ONCE * 4, round(blocks * size.blocks))):
         order = (watched, alone) if number % 2 else (alone, watched)  # neither is always the first of a pair
         took = {training: training.block(size.block) for training in order}
         pairs.append((took[watched], took[alone]))
-    cadence = eye.cadence
+    cadence = listener.cadence
     looks, taken, spent = cadence.looks - looks, cadence.taken - taken, cadence.spent_s - spent
     with_watch, without = np.array(pairs).T
     share, low, high = interval_of((with_watch - without) / np.median(without))

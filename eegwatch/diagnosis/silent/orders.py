@@ -145,13 +145,13 @@ def order_unshuffled(record: Watch, attempt: Attempt) -> Judgement:
     left = n + batch <= size
     if times < (LEFT_ALIKE if left else 2) or (n <= FEW_BATCHES * batch and not left):
         return None
-    said = f"the last {times} epochs read the first {n:,} of {size:,} samples, in the order of their indices: "
+    message = f"the last {times} epochs read the first {n:,} of {size:,} samples, in the order of their indices: "
     if left:
-        said += "the others are never read"
+        message += "the others are never read"
     else:
-        said = f"epochs {values['epoch'] - 1} and {values['epoch']} read {n:,} samples in the order of their indices"
+        message = f"epochs {values['epoch'] - 1} and {values['epoch']} read {n:,} samples in the order of their indices"
     return Violation(
-        said,
+        message,
         "DataLoader(..., shuffle=True), and one iterator for a whole epoch (no next(iter(loader)) in a step); dismiss "
         "this if the order is meant (a series)",
         f"a {values['sampler']} never shuffles",
