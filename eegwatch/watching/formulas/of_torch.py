@@ -1,8 +1,8 @@
 """The updates of the other optimizers of torch.optim, element by element.
 
-torch/optim/rmsprop.py, adagrad.py, adadelta.py, adamax.py, nadam.py, radam.py, asgd.py, rprop.py (2.6 to 2.13): their
-plain, foreach, fused and capturable forms. Adafactor and Muon divide by norms of whole rows, columns or matrices: no
-element of their update can be told from that element alone, and they have no formula here.
+torch/optim/rmsprop.py, adagrad.py, adadelta.py, adamax.py, nadam.py, radam.py, asgd.py, rprop.py of torch 2.6, 2.13
+and 2.15: their plain, foreach, fused and capturable forms. Adafactor and Muon divide by norms of whole rows, columns or
+matrices: no element of their update can be told from that element alone, and they have no formula here.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from hypothesis import strategies as st
 from torch import nn
+from torch.optim import Adam, AdamW
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 from eegwatch import RunLog
@@ -131,7 +132,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
         {"betas": (0.5, 0.9), "eps": 1e-4},
         {"fused": True},
         {"maximize": True},
-        {"decoupled_weight_decay": True, "weight_decay": 0.1},
+        {"weight_decay": 0.1} | ({"decoupled_weight_decay": True} if issubclass(AdamW, Adam) else {}),  # torch 2.7
     ),
     "AdamW": ({}, {"amsgrad": True}, {"betas": (0.0, 0.95), "weight_decay": 0.3}, {"fused": True, "weight_decay": 0.0}),
     "NAdam": ({}, {"decoupled_weight_decay": True, "weight_decay": 0.1}),

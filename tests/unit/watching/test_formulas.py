@@ -16,9 +16,10 @@ from tests.unit.watching.sampled_steps import steps, tensors, updates
 KINDS = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 SIZES = [1.0, 1e-3, 1e-10, 1e4, 1.0, 0.0, 1e-25, 1.0]  # of the gradients of steps
 FORMS: list[dict[str, Any]] = [{"foreach": False}, {"foreach": True}, {"maximize": True, "weight_decay": 0.1}]
+AS_ADAMW = [{"decoupled_weight_decay": True}] if issubclass(torch.optim.AdamW, torch.optim.Adam) else []  # torch 2.7
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "SGD": [{"momentum": 0.9, "nesterov": True}, {"momentum": 0.8, "dampening": 0.3}, {"fused": True, "momentum": 0.5}],
-    "Adam": [{"amsgrad": True}, {"betas": (0.5, 0.9), "eps": 1e-3}, {"fused": True}, {"decoupled_weight_decay": True}],
+    "Adam": [{"amsgrad": True}, {"betas": (0.5, 0.9), "eps": 1e-3}, {"fused": True}, *AS_ADAMW],
     "AdamW": [{"amsgrad": True, "foreach": True}, {"fused": True}, {"betas": (0.0, 0.95)}],
     "RMSprop": [
         {"momentum": 0.9},
