@@ -118,7 +118,7 @@ def test_a_changed_epoch_or_an_incomplete_checkpoint_is_refused_by_name(
         ({"config_hash": "other"}, "has changed since"),
         ({"steps_per_epoch": 7}, "the epoch is another one"),
         ({"probe": {}}, "probe cannot be restored"),
-        ({"rng": []}, "random states or standardiser cannot be restored"),
+        ({"rng": []}, "the random states or the standardiser cannot be restored"),
     ]:
         broken = {k: v for k, v in (state | changes).items() if v is not None}
         torch.save(broken, path)

@@ -145,7 +145,7 @@ def test_what_cannot_be_compared_is_one_line(
     assert "not scored on the same recordings" in refused(capsys, first, other)
     elsewhere = a_run(tmp_path, "renamed", replace(cohort(5, subjects=80, shift=0.9), corpus="d"))
     assert "not scored on the same recordings" in refused(capsys, first, elsewhere)
-    assert "no run of a series" in refused(capsys, first, second, "--seeds")
+    assert "is not a run of a series" in refused(capsys, first, second, "--seeds")
     assert "when its training has ended" in refused(capsys, first, second, "--model", "best")
     whole = cohort(5, subjects=80, shift=0.9)
     kept = whole.label == 1
