@@ -269,7 +269,7 @@ def _wrong_pace(s: Situation, anchor: Evidence, latest: Evidence) -> Iterator[Hy
                     if k not in known and low <= restored + k * travelled + phase <= high:
                         yield _line(s, "scheduler_stepped_per_process", says, 5, paced(k, phase))
     has_moved = bool(latest.low[0] != anchor.low[0])  # a rate that never moved is frozen: nothing says how often
-    for k in sorted({2, 3, 4, 8, 16, s.accumulate, s.world_size} - {1}) if has_moved else ():
+    for k in sorted(k for k in {2, 3, 4, 8, 16, s.accumulate, s.world_size} if k > 1) if has_moved else ():
         says = f"the scheduler is stepped only at every {ordinal(k)} optimizer step"
         for phase in (0, k - 1):
             yield _line(s, "unknown", says, 8, lambda n, k=k, c=phase: restored + np.floor_divide(n - 1.0 - r + c, k))  # type: ignore[misc]

@@ -335,9 +335,10 @@ def _endless(few: Records, start: Start, known: Known) -> Iterator[Draft]:
                 break  # every beginning is the same curve with another peak
     if rise is None and not start.hold:
         return
-    z = few.rate**-2.0
-    slope = (z[-1] - z[0]) / span
-    zero = float(few.step[0]) - z[0] / slope
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # not finite then, which is asked below
+        z = few.rate**-2.0
+        slope = (z[-1] - z[0]) / span
+        zero = float(few.step[0]) - z[0] / slope
     middle = (rise.least + rise.most) / 2 if rise is not None else 0.0
     if not (np.isfinite(zero) and np.isfinite(middle)):  # a rate below 1e-154 has no inverse square
         return
