@@ -9,6 +9,10 @@ from eegwatch.run.records import Watch, number
 
 NEAR = 1e-3  # relative: factors between gradients, whatever their type
 LEAST_SCALE = 2.0  # of a gradient scaler: below it, scaled and unscaled gradients are not told apart
+ONE_SCALER = (
+    "make one gradient scaler, before the loop: a new one begins with its first scale again; declare the one that is "
+    "used (scaler=)"
+)
 
 
 def gradient_scale(record: Watch, attempt: Attempt) -> Judgement:
@@ -73,8 +77,7 @@ def scaler_not_used(record: Watch, attempt: Attempt) -> Judgement:
         return Violation(
             f"the loss of step {record.step:,} was multiplied by {factor:g}, and its gradients were divided by it, but "
             "not by the declared gradient scaler: there is another one",
-            "make one gradient scaler, before the loop: a new one begins with its first scale again; declare the one "
-            "that is used (scaler=)",
+            ONE_SCALER,
         )
     if _near(factor, scale):
         return True
@@ -83,8 +86,7 @@ def scaler_not_used(record: Watch, attempt: Attempt) -> Judgement:
     return Violation(
         f"the loss of step {record.step:,} was multiplied by {factor:g}, and the scale of the declared gradient scaler "
         f"is {scale:g}: another one scales the loss",
-        "make one gradient scaler, before the loop: a new one begins with its first scale again; declare the one that "
-        "is used (scaler=)",
+        ONE_SCALER,
     )
 
 

@@ -79,53 +79,59 @@ def _lasting(record: Watch, attempt: Attempt, kinds: Sequence[str]) -> Judgement
     own = record.values.get("own")
     if own is None:
         return None
-    shown = {words: remedy for group in own["groups"] for words, remedy in _ignored(group)}
-    lasting, now = None, False
-    for what in kinds:
-        words = next((one for one in shown if one.startswith(what)), None)
-        now = now or words is not None
-        if seen_in_a_row(attempt, f"own update: {what}", record, words is not None) >= REPEATED:
-            lasting = lasting or words
-    if lasting is None:
-        return None if now else True
+    shown: dict[str, tuple[str, str]] = {}
+    for group in own["groups"]:
+        for what, words, remedy in _ignored(group):
+            shown.setdefault(what, (words, remedy))
+    lasting = [
+        what for what in kinds if seen_in_a_row(attempt, f"own update: {what}", record, what in shown) >= REPEATED
+    ]
+    if not lasting:
+        return None if shown.keys() & set(kinds) else True
+    words, remedy = shown[lasting[0]]
     return Violation(
         f"step {record.step:,} of this optimizer is that of {FORMULAS[own['formula']]} in all elements that were read: "
-        f"{lasting}",
-        shown[lasting],
+        f"{lasting[0]}{words}",
+        remedy,
         f"so were the {REPEATED - 1} looks before it",
         fact=True,
     )
 
 
-def _ignored(group: Values) -> Iterator[tuple[str, str]]:
-    """(what had no part in the step of a group, what to look at)."""
+def _ignored(group: Values) -> Iterator[tuple[str, str, str]]:
+    """(what had no part in the step of a group, how that shows, what to look at)."""
     lr, rate, first = number(group["lr"]), number(group["rate"]), group.get("first")
     if group.get("without") == "weight_decay":
         yield (
-            f"{DECAYS} of {number(group['value']):g} had no part in it",
+            DECAYS,
+            f" of {number(group['value']):g} had no part in it",
             "look at how the step uses group['weight_decay']; set it to 0 if none is meant",
         )
     if group.get("as_number"):
         yield (
-            f"{AS_NUMBER} of {number(group['value']):g} is taken off every weight as a number (times the rate), and "
+            AS_NUMBER,
+            f" of {number(group['value']):g} is taken off every weight as a number (times the rate), and "
             "not as that share of it",
             "multiply the decay by the weight: p.add_(p, alpha=-lr * weight_decay)",
         )
     if "warm_up" in group:
         yield (
-            f"{RATES}: the decay takes the group's {lr:.6g}, the rest of the step {rate:.6g}, which is warmed up over "
+            RATES,
+            f": the decay takes the group's {lr:.6g}, the rest of the step {rate:.6g}, which is warmed up over "
             f"{number(group['warm_up']):.4g} steps",
             "use one rate for both; dismiss this if the decay is not to be warmed up",
         )
     if "momentum" in group and abs(rate / lr - 1) <= ALIKE:
         yield (
-            f"{MOMENTUM} of {number(group['momentum']):g} had no part in it",
+            MOMENTUM,
+            f" of {number(group['momentum']):g} had no part in it",
             "keep the momentum in self.state[parameter], from step to step",
         )
     clip = group.get("clip")
     if clip is not None and abs(rate / lr - 1) <= ALIKE and _exceeds(clip):
         yield (
-            f"{LIMIT} {clip['name']}={number(clip['limit']):g} had no part in it, though a tensor's gradient has "
+            LIMIT,
+            f" {clip['name']}={number(clip['limit']):g} had no part in it, though a tensor's gradient has "
             f"a norm of {number(clip['norm']):.4g}",
             "give the clipped gradient to what makes the update",
         )
@@ -133,7 +139,8 @@ def _ignored(group: Values) -> Iterator[tuple[str, str]]:
         stands = abs(rate / number(first["rate"]) - 1) <= ALIKE
         if stands and abs(number(first["rate"]) / number(first["lr"]) - 1) <= ALIKE:
             yield (
-                f"{RATE} is {lr:.6g} by now, and it still takes {rate:.6g}, as when that was the group's",
+                RATE,
+                f" is {lr:.6g} by now, and it still takes {rate:.6g}, as when that was the group's",
                 "read group['lr'] within step(): a rate that is kept elsewhere follows no scheduler",
             )
 
