@@ -31,7 +31,6 @@ class Attempt:
     run: Run | None = None
     attached: Values = field(default_factory=dict)
     states: dict[int, Values] = field(default_factory=dict)  # at checkpoints of earlier attempts and this one, by step
-    counted: dict[int, int] = field(default_factory=dict)  # optimizer -> steps it had taken at its last look
     orders: dict[tuple[int, int], Values] = field(default_factory=dict)  # the last epoch of each (loader, rank)
     # of earlier attempts too: (loader, rank) -> epochs that were read to their end, with the attempt's first step
     read: dict[tuple[int, int], list[tuple[int, Values]]] = field(default_factory=dict)

@@ -88,23 +88,18 @@ def optimizer_state_lost(record: Watch, attempt: Attempt) -> Judgement:
     judged = False
     for one in values.get("optimizers", []):
         before = optimizer_at_checkpoint(saved, one)
-        if before is not None and before.get("name") != one.get("name"):
-            continue  # of another class: nothing of the old state is of use to it
-        had = int(before["entries"]) if before is not None else 0
-        count = int(before["count"]) if before is not None else 0
-        if before is None and attempt.counted.get(int(one["opt"])) and record.step:
-            count = attempt.counted[int(one["opt"])]  # no checkpoint was told of: only that it had counted steps
-            had = 0
-        judged = judged or before is not None
+        if before is None or before.get("name") != one.get("name"):
+            continue  # it was not there, or is of another class: nothing of the old state is of use to it
+        judged, had, count = True, int(before["entries"]), int(before["count"])
         if had and not one["entries"]:
             return Violation(
                 f"the optimizer's state is empty at step {record.step + 1:,}: {had} tensors had one at the checkpoint "
                 f"of step {record.step:,}",
                 "load the optimizer's state_dict when you resume; fresh_optimizer=True if an empty one is meant",
                 "load_state_dict was not called, or the optimizer was built anew after it",
-                fact=before is not None and not _alike_made(before, one),  # a second stage begins with another one
+                fact=not _alike_made(before, one),  # a second stage begins with another one
             )
-        if before is not None and one["entries"] and int(one["count"]) < count:
+        if one["entries"] and int(one["count"]) < count:
             return Violation(
                 f"the optimizer has counted {one['count']:,} steps at step {record.step + 1:,}, and {count:,} at the "
                 f"checkpoint of step {record.step:,}",

@@ -99,9 +99,7 @@ class SilentWatch:
     def begin(self, run: Run) -> list[Finding]:
         """A new attempt: what it does is judged anew; what its checkpoints hold is remembered."""
         before = self._attempt
-        self._attempt = Attempt(
-            run, states=before.states, counted=before.counted, drawn=before.drawn, apart=before.apart
-        )
+        self._attempt = Attempt(run, states=before.states, drawn=before.drawn, apart=before.apart)
         self._attempt.took = before.took
         if before.run is not None:
             self._earlier[before.run.attempt] = before
@@ -189,7 +187,6 @@ class SilentWatch:
             if values.get("ahead"):  # the script counts the step that it has taken, and has not logged it yet
                 attempt.states.setdefault(record.step + 1, values)
         if record.look == "step":
-            attempt.counted[int(values.get("opt", 0))] = int(values.get("count", 0))
             self.judged.add("step_not_taken")
             for why, count in (values.get("unread") or {}).items():
                 self.unread[why] = int(count)
