@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -259,5 +258,4 @@ def _decay_of(old: Floats, now: Floats, weight: Floats, bound: Floats) -> float 
 
 
 def _unit(tensor: Any) -> float:
-    unit = float(torch_module().finfo(tensor.dtype).eps) / 2
-    return unit if math.isfinite(unit) else 1.0
+    return float(torch_module().finfo(tensor.dtype).eps) / 2
